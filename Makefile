@@ -1,0 +1,43 @@
+# `make check` is what must hold before a commit; CI runs the same.
+
+PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
+
+# the modules that call themselves pure
+PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
+
+.PHONY: check formatted lint types contracts test coverage format install clean
+
+check: formatted lint types contracts test
+
+formatted:
+	$(PYTHON) -m ruff format --check .
+
+lint:
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+contracts:
+	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))"
+
+# unit, actors, conformance and guides
+test:
+	$(PYTHON) -m pytest
+
+# Every branch of a pure module, by its own tests alone.
+coverage: $(PURE:.py=.covered)
+
+%.covered:
+	$(PYTHON) -m pytest -q tests/unit/test_$(notdir $*).py --cov=$(subst /,.,$*) --cov-branch --cov-fail-under=100
+
+format:
+	$(PYTHON) -m ruff check --fix-only .
+	$(PYTHON) -m ruff format .
+
+install:
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e '.[dev]'
+
+clean:
+	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
