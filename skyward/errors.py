@@ -1,0 +1,199 @@
+"""Every error of Skyward, in one small tree cut by who can act on it. Standard library only: nodes load it too.
+
+```
+SkywardError
+├── InvalidArgument    what was written cannot be meant   → the text says what to write     (ValueError)
+├── NoCompute          no block is open                   → open one                        (RuntimeError)
+├── MissingExtra       a library is not installed         → the text is the pip line        (ImportError)
+├── NotPortable        cannot be pickled, was not sent    → names the argument or global    (TypeError)
+├── ProvisioningError  no machine                         → change shape, region, credentials
+│   ├── NoCapacity
+│   ├── QuotaExceeded
+│   └── Denied
+├── NodeError          a machine, but no node on it       → look at the log that it carries
+│   ├── Unreachable
+│   └── BootFailed
+├── BatchLost          retries used up                    → it carries how each attempt died
+├── PoolFailed         the pool itself broke              → report it
+├── RemoteError        came home, but not as itself       → it carries type name and text
+└── Leaked             something outlived the pool        → end the instances that it names
+
+RemoteTraceback        not raised: the `__cause__` of every exception that came home
+```
+
+An exception of user code is raised as itself, never wrapped, with a `RemoteTraceback` as its cause. Every class here
+survives `pickle` and `copy` with its text and its facts: a node sends some of them, and joblib passes them on.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from typing import Self
+
+__all__ = [
+    "BatchLost",
+    "BootFailed",
+    "Denied",
+    "InvalidArgument",
+    "Leaked",
+    "MissingExtra",
+    "NoCapacity",
+    "NoCompute",
+    "NodeError",
+    "NotPortable",
+    "PoolFailed",
+    "ProvisioningError",
+    "QuotaExceeded",
+    "RemoteError",
+    "RemoteTraceback",
+    "SkywardError",
+    "Unreachable",
+]
+
+LOG_LINES = 20  # of a boot log in the text of an error; the error carries all of it
+_SHORT = reprlib.Repr(maxstring=60, maxother=60)
+
+
+class SkywardError(Exception):
+    """Anything that Skyward itself raises; `except SkywardError` never catches an exception of user code."""
+
+
+class InvalidArgument(SkywardError, ValueError):
+    """What was given cannot be meant; the text names the argument, the value and the fix."""
+
+    @classmethod
+    def of(cls, argument: str, value: object, problem: str, fix: str) -> Self:
+        """Build the one line that all of them have: `nodes=0: must be at least 1; give the number of machines`."""
+        return cls(f"{argument}={_shown(value)}: {problem}; {fix}")
+
+
+class NoCompute(SkywardError, RuntimeError):
+    """Something needs a pool and no `Compute` block is open."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text or "no Compute block is open: run this inside `with sky.Compute(...):`")
+
+
+class MissingExtra(SkywardError, ImportError):
+    """A library that an extra of Skyward brings is not installed; the text is the line that installs it."""
+
+    @classmethod
+    def of(cls, library: str, extra: str = "") -> Self:
+        """Name the missing library and its extra, which is called like the library unless said otherwise."""
+        return cls(f"{library} is not installed: pip install 'skyward[{extra or library}]'", name=library)
+
+
+class NotPortable(SkywardError, TypeError):
+    """A function or an argument cannot be pickled, so it was not sent.
+
+    `path` leads to the culprit, for example `args[0].conn`; it is empty where no single part is to blame.
+    """
+
+    def __init__(self, text: str, path: str = "") -> None:
+        super().__init__(text)
+        self.path = path
+
+
+class ProvisioningError(SkywardError):
+    """There is no machine: the provider did not give one."""
+
+
+class NoCapacity(ProvisioningError):
+    """The provider has none of this shape left, here and now."""
+
+
+class QuotaExceeded(ProvisioningError):
+    """The account may not have more of this shape."""
+
+
+class Denied(ProvisioningError):
+    """The credentials are missing, wrong, or not allowed to do this."""
+
+
+class NodeError(SkywardError):
+    """There is a machine, but no node on it. `log` is what the machine said while booting, as far as it was heard."""
+
+    def __init__(self, text: str, log: str = "") -> None:
+        super().__init__(text)
+        self.log = log
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not (lines := self.log.strip().splitlines()):
+            return text
+        return "\n".join([text, f"--- last lines of its log ({len(lines)} in all) ---", *lines[-LOG_LINES:]])
+
+
+class Unreachable(NodeError):
+    """The machine does not answer."""
+
+
+class BootFailed(NodeError):
+    """The machine answers, but the node on it did not start."""
+
+
+class BatchLost(SkywardError):
+    """The slot or the node running a call died in every attempt; `causes` says for each attempt how."""
+
+    def __init__(self, text: str, causes: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.causes: tuple[str, ...] = tuple(causes)
+
+    @classmethod
+    def after(cls, causes: Iterable[str]) -> Self:
+        """Say how often a call was tried; how each attempt died follows in the text."""
+        ended = tuple(causes)
+        times = "its only attempt" if len(ended) == 1 else f"all of its {len(ended)} attempts"
+        return cls(f"the slot or node running this call died in {times}", ended)
+
+    def __str__(self) -> str:
+        attempts = (f"  attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))
+        return "\n".join([super().__str__(), *attempts])
+
+
+class PoolFailed(SkywardError):
+    """The pool itself broke, not your code and not a machine; everything that it had started was ended."""
+
+
+class RemoteError(SkywardError):
+    """Stands for a remote exception that could not be brought home as itself.
+
+    `type_name` is the type it had there, `text` what it said; its traceback is the `__cause__`, as always.
+    """
+
+    def __init__(self, type_name: str, text: str = "") -> None:
+        super().__init__(type_name, text)
+        self.type_name = type_name
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}" if self.text else self.type_name
+
+
+class Leaked(SkywardError):
+    """Something outlived the pool and could not be ended; the text names it, `instances` are its ids there."""
+
+    def __init__(self, text: str, instances: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.instances: tuple[str, ...] = tuple(instances)
+
+
+class RemoteTraceback(Exception):
+    """The `__cause__` of an exception that came home; `str()` of it is the traceback as it was printed there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _shown(value: object) -> str:
+    """The value as the user wrote it, cut where it is long; a broken `__repr__` does not hide the real error."""
+    try:
+        text = " ".join(_SHORT.repr(value).split())
+    except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else f"{text[:80]}...{text[-15:]}"
