@@ -1,0 +1,1 @@
+"""Everything about running a function elsewhere; all that a node imports."""

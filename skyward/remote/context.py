@@ -1,0 +1,80 @@
+"""Where am I? What a task may ask about the slot it runs on."""
+
+import socket
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, overload
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """The place a task runs at.
+
+    Attributes
+    ----------
+    node
+        Number of the node, from 0. A node that replaces a lost one takes its number.
+    slot
+        Number of the slot on its node, from 0.
+    nodes
+        How many nodes the pool has.
+    slots
+        How many slots this node has.
+    host
+        Host name of the machine.
+    head
+        Whether this is node 0, the one to do what must be done once.
+    """
+
+    node: int
+    slot: int
+    nodes: int
+    slots: int
+    host: str
+
+    @property
+    def head(self) -> bool:
+        return self.node == 0
+
+
+_here: ContextVar[InstanceInfo | None] = ContextVar("skyward_instance", default=None)
+
+
+def instance_info() -> InstanceInfo:
+    """Return where this task runs. Outside a task: the only slot of the only node, which is this process."""
+    return _here.get() or InstanceInfo(node=0, slot=0, nodes=1, slots=1, host=socket.gethostname())
+
+
+def enter(info: InstanceInfo) -> None:
+    """Say where the tasks of this thread run from now on."""
+    _here.set(info)
+
+
+@overload
+def shard(data: str) -> str: ...
+@overload
+def shard[T](data: list[T]) -> list[T]: ...
+@overload
+def shard[T](data: tuple[T, ...]) -> tuple[T, ...]: ...
+@overload
+def shard[T](data: Sequence[T]) -> Sequence[T]: ...
+@overload
+def shard(data: Any) -> Any: ...
+def shard(data: Any) -> Any:
+    """Return this node's share of `data`: one contiguous piece, as long as the others to within one item.
+
+    Parameters
+    ----------
+    data
+        Anything with `len` and slices: a list, an array of shape `(n, ...)`, a data frame (by rows, through `iloc`).
+
+    Returns
+    -------
+    The items from `node * n // nodes` up to `(node + 1) * n // nodes`, of the type that slicing gives. The shares of
+    all nodes, in order, are `data`. Outside a task it is all of `data`.
+    """
+    here = instance_info()
+    size = len(data)
+    share = slice(here.node * size // here.nodes, (here.node + 1) * size // here.nodes)
+    return getattr(data, "iloc", data)[share]

@@ -1,0 +1,231 @@
+"""Where a batch runs: worker processes forked from the zygote, or one worker with a thread for each slot.
+
+This is the host's end. `Executor` starts and stops workers, hands them calls, and tells the slots what it hears.
+"""
+
+import asyncio
+import contextlib
+import marshal
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from signal import Signals
+
+from skyward.remote import turn, zygote
+from skyward.remote.protocol import Batch, Outcome
+
+SHARED = -1
+"""The number of the one worker of a node whose slots are threads."""
+
+FUNCTIONS = 256
+"""Functions by value that a worker holds before it starts over."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker process: its socket, the slots that count on it, and the functions it was sent."""
+
+    number: int
+    slots: set[int] = field(default_factory=set)
+    sent: set[str] = field(default_factory=set)
+    transport: asyncio.Transport | None = None
+    waiting: list[bytes] = field(default_factory=list)
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def send(self, *message: str | int | bytes | dict[str, bytes]) -> None:
+        data = marshal.dumps(message)
+        data = zygote.HEAD.pack(len(data)) + data
+        if self.transport is None:
+            self.waiting.append(data)
+        elif not self.transport.is_closing():  # else it has just died, which its slots are about to hear
+            self.transport.write(data)
+
+
+class Executor:
+    """Runs batches on the workers of this node.
+
+    Parameters
+    ----------
+    link
+        The socket to the zygote.
+    threads
+        Whether the slots are threads of one worker, and not a process each.
+    functions
+        The functions by value that this node holds, by name.
+    tell
+        Called on the loop with a slot's number and what happened to it.
+    keep
+        Called on the loop with each outcome, before the slot is told `Finished`.
+    lost
+        Called on the loop when the zygote is gone, which is the end of the node.
+    """
+
+    def __init__(
+        self,
+        link: socket.socket,
+        *,
+        threads: bool,
+        functions: Mapping[str, bytes],
+        tell: Callable[[int, turn.Event], None],
+        keep: Callable[[Outcome], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._link, self._threads, self._functions = link, threads, functions
+        self._tell, self._keep, self._lost = tell, keep, lost
+        self._workers: dict[int, _Worker] = {}  # by number; a number is never used again
+        self._of: dict[int, _Worker] = {}  # by slot
+        self._numbers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._closing = False
+        self._news = bytearray()
+        link.setblocking(False)
+        asyncio.get_running_loop().add_reader(link, self._hear_zygote)
+
+    def start(self, slot: int) -> None:
+        """Bring up a worker for the slot; the slot hears `Started`, or `Exited`."""
+        if self._closing:
+            return
+        worker = next(iter(self._workers.values()), None) if self._threads else None
+        if worker is None:
+            worker = self._fork(SHARED if self._threads else slot)
+        worker.slots.add(slot)
+        self._of[slot] = worker
+        worker.send("start", slot)
+
+    def stop(self, slot: int) -> None:
+        """End what the slot runs; the slot hears `Exited`. A process is killed, a thread is asked and abandoned."""
+        worker = self._of[slot]
+        if self._threads:
+            worker.send("stop", slot)
+        else:
+            self._order(zygote.KILL, worker.number)
+
+    def send(self, slot: int, batch: Batch) -> None:
+        """Hand the batch to the slot's worker, with the functions that the worker has not seen."""
+        worker = self._of[slot]
+        needed = [name for name in batch.functions if name not in worker.sent]
+        clear = len(worker.sent) + len(needed) > FUNCTIONS
+        if clear:
+            worker.sent.clear()
+            needed = list(batch.functions)
+        worker.sent.update(needed)
+        functions = {name: self._functions[name] for name in needed if name in self._functions}
+        worker.send("run", slot, batch.id, batch.payload, functions, clear)
+
+    async def close(self, patience: float) -> None:
+        """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
+        self._closing = True  # a slot whose worker has left asks for another one
+        for worker in self._workers.values():
+            if worker.transport is not None:
+                worker.transport.close()
+        if self._workers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), patience)
+
+    def _fork(self, slot: int) -> _Worker:
+        self._numbers += 1
+        worker = self._workers[self._numbers] = _Worker(self._numbers)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            record = zygote.RECORD.pack(zygote.FORK, worker.number, slot)
+            self._link.setblocking(True)
+            socket.send_fds(self._link, [record], [theirs.fileno()])
+            self._link.setblocking(False)
+        self._do(self._connect(worker, ours))
+        return worker
+
+    async def _connect(self, worker: _Worker, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: _Frames(worker, self._hear), sock=ours)
+        worker.transport = transport
+        transport.writelines(worker.waiting)
+        worker.waiting.clear()
+
+    def _order(self, what: int, number: int) -> None:
+        self._link.setblocking(True)
+        self._link.sendall(zygote.RECORD.pack(what, number, 0))
+        self._link.setblocking(False)
+
+    def _hear(self, worker: _Worker, data: memoryview) -> None:
+        what, slot, *rest = marshal.loads(data)
+        match what:
+            case "done":
+                batch, status, payload, seconds = rest
+                self._keep(Outcome(batch, status, payload, seconds, slot))
+                self._tell(slot, turn.Finished(batch))
+            case "up":
+                self._tell(slot, turn.Started())
+            case "stopped":
+                self._tell(slot, turn.Exited("stopped"))
+
+    def _hear_zygote(self) -> None:
+        try:
+            data = self._link.recv(1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._link)
+            self._lost()
+            return
+        self._news += data
+        while len(self._news) >= zygote.RECORD.size:
+            what, number, value = zygote.RECORD.unpack_from(self._news)
+            size = zygote.RECORD.size + (value if what == zygote.FAILED else 0)
+            if len(self._news) < size:
+                return
+            text = bytes(self._news[zygote.RECORD.size : size]).decode() if what == zygote.FAILED else _cause(value)
+            del self._news[:size]
+            self._do(self._bury(self._workers[number], text))
+
+    async def _bury(self, worker: _Worker, cause: str) -> None:
+        """Tell the slots of a worker that it is gone, after what it still said has been heard."""
+        if worker.transport is not None:
+            with contextlib.suppress(TimeoutError):  # a child of the task may hold the socket open
+                await asyncio.wait_for(worker.silent.wait(), 1.0)
+            worker.transport.close()
+        del self._workers[worker.number]
+        if not self._workers:
+            self._empty.set()
+        for slot in sorted(worker.slots):
+            self._tell(slot, turn.Exited(cause))
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Frames(asyncio.Protocol):
+    """Cuts what a worker says into messages."""
+
+    def __init__(self, worker: _Worker, hear: Callable[[_Worker, memoryview], None]) -> None:
+        self._worker, self._hear = worker, hear
+        self._buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        at, head = 0, zygote.HEAD.size
+        with memoryview(buffer) as view:
+            while len(buffer) - at >= head:
+                end = at + head + zygote.HEAD.unpack_from(buffer, at)[0]
+                if end > len(buffer):
+                    break
+                with view[at + head : end] as body:
+                    self._hear(self._worker, body)
+                at = end
+        del buffer[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._worker.silent.set()
+
+
+def _cause(code: int) -> str:
+    """Say in words how a process ended, from its exit code as `os.waitstatus_to_exitcode` gives it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by signal {-code} ({Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -1,0 +1,164 @@
+"""The one foreman of a node: takes batches, keeps outcomes until they are acknowledged. `desk` decides, this acts.
+
+It lives with the slots on the node's local system, where a message costs a tenth of what it costs on a clustered one;
+`door` hands it what came over the wire.
+
+The driver's commands come numbered, one at a time. A number that was carried out before is answered as it was then, so
+repeating a command after an unclear failure changes nothing.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from casty import Askable, Context, Ref, System, actor
+
+from skyward.remote import desk, slot, turn
+from skyward.remote.protocol import (
+    FOREVER,
+    Assign,
+    Assigned,
+    Beat,
+    Collect,
+    Collected,
+    Facts,
+    Outcome,
+    Request,
+    Revoke,
+    Revoked,
+)
+from skyward.remote.room import Room
+
+
+@dataclass(frozen=True)
+class Open(Askable[None]):
+    """Open the slots; answered once all of them are up."""
+
+
+GATHER = 0.01
+"""Seconds after an answer in which outcomes gather for the next one, while the node has plenty to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """A request came over the wire; it lies in the room's `requests` under this number."""
+
+    number: int
+
+
+type Message = Open | Knocked | desk.Event
+
+
+@actor(initial=0, idle_after=FOREVER, ask_timeout=FOREVER)
+async def foreman(ctx: Context[int, Message]) -> None:
+    """The one foreman of a node."""
+    acting = _Foreman(ctx)
+    with acting.room.vital():
+        async for message in ctx.inbox:
+            acting.hear(message)
+
+
+def ref(system: System) -> Ref[Message]:
+    """Return the foreman of the node."""
+    return system.ref(foreman, "foreman")
+
+
+class _Foreman:
+    def __init__(self, ctx: Context[int, Message]) -> None:
+        self.room = Room.of(ctx.system)
+        self.me = ctx.self
+        self.desk = desk.Desk()
+        self.slots = [ctx.system.ref(slot.slot, str(number)) for number in range(self.room.slots)]
+        self.command = 0
+        self.reply: Assigned | Revoked = Assigned()
+        self.asks = 0
+        self.ask: Collect | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.revoke: Revoke | None = None
+        self.open: Open | None = None
+
+    def hear(self, message: Message) -> None:
+        match message:
+            case Open():
+                self.open = message
+                for each in self.slots:
+                    each.tell(slot.Open(boss=self.me))
+            case Knocked(number):
+                self.room.renew()
+                self.answer(self.room.requests.pop(number))
+            case _:
+                self.perform(desk.step(self.desk, message))
+                if self.open is not None and len(self.desk.free) == len(self.slots):
+                    self.open.reply_to.tell(None)
+                    self.open = None
+
+    def answer(self, message: Request) -> None:
+        match message:
+            case Assign():
+                if message.number > self.command:
+                    self.command, self.reply = message.number, Assigned()
+                    for name in message.forget:
+                        self.room.functions.pop(name, None)
+                    self.room.functions.update(message.functions)
+                    self.room.batches.update((batch.id, batch) for batch in message.batches)
+                    self.perform(desk.step(self.desk, desk.Arrived(tuple(batch.id for batch in message.batches))))
+                assert isinstance(self.reply, Assigned)
+                message.reply_to.tell(self.reply)
+            case Revoke():
+                if message.number > self.command:
+                    self.command, self.revoke = message.number, message
+                    self.perform(desk.step(self.desk, desk.Withdrawn(message.batches, message.kill)))
+                else:
+                    assert isinstance(self.reply, Revoked)
+                    message.reply_to.tell(self.reply)
+            case Collect():
+                self.asks, self.ask = self.asks + 1, message
+                self.perform(desk.step(self.desk, desk.Asked(message.after, self.asks)))
+                if self.ask is not None:
+                    self.timer = self.later(message.wait, desk.Elapsed(self.asks))
+            case Beat():
+                message.reply_to.tell(self.facts())
+            case _:
+                assert_never(message)
+
+    def perform(self, effects: Sequence[desk.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case desk.Start(number, batch):
+                    self.slots[number].tell(turn.Run(batch, self.room.batches[batch].timeout))
+                case desk.Stop(number, batch):
+                    self.slots[number].tell(turn.Stop(batch))
+                case desk.NoteKilled(batch):
+                    del self.room.batches[batch]
+                    self.room.outcomes[batch] = Outcome(batch, "killed", b"", 0.0, -1)
+                case desk.GiveBack(batches):
+                    for batch in batches:
+                        del self.room.batches[batch]
+                    if self.revoke is not None:
+                        self.reply = Revoked(batches)
+                        self.revoke.reply_to.tell(self.reply)
+                        self.revoke = None
+                case desk.Rest():
+                    self.later(GATHER, desk.Rested())
+                case desk.Answer(number, batches):
+                    if self.ask is not None:
+                        if self.timer is not None:
+                            self.timer.cancel()
+                        outcomes = tuple(self.room.outcomes[batch] for batch in batches)
+                        self.ask.reply_to.tell(Collected(number, outcomes))
+                        self.ask = None
+                case desk.Forget(batches):
+                    for batch in batches:
+                        del self.room.outcomes[batch]
+                case _:
+                    assert_never(effect)
+
+    def later(self, seconds: float, event: desk.Event) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)
+
+    def facts(self) -> Facts:
+        alive = len(self.desk.free) + len(self.desk.running)
+        memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        return Facts(alive, len(self.desk.queue), len(self.desk.running), os.getloadavg()[0], memory)

@@ -1,0 +1,46 @@
+"""What a caller holds for a call: a standard future that can be awaited."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator
+from concurrent import futures
+from typing import Any
+
+
+class Future[T](futures.Future[T]):
+    """The result of a call on the pool: a standard future that can also be awaited.
+
+    `cancel` reaches the cluster: a call that waits never starts, one that runs in a process slot is killed, one in a
+    thread slot is asked to stop. It returns False only when the call has ended.
+
+    Attributes
+    ----------
+    batch
+        The number of the call in its pool.
+    duration
+        Seconds the call ran on its slot; None until it has ended there.
+    node, slot
+        Where it ran; None until then.
+    """
+
+    def __init__(self, batch: int, cancelled: Callable[[int], None]) -> None:
+        super().__init__()
+        self.batch = batch
+        self.duration: float | None = None
+        self.node: int | None = None
+        self.slot: int | None = None
+        self._cancelled = cancelled
+
+    def cancel(self) -> bool:
+        """Stop the call wherever it is; see the class."""
+        if self.cancelled():
+            return True
+        if not super().cancel():
+            return False
+        with contextlib.suppress(futures.InvalidStateError, RuntimeError):
+            self.set_running_or_notify_cancel()  # so that `wait` and `as_completed` hear of it
+        self._cancelled(self.batch)
+        return True
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()

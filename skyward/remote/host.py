@@ -1,0 +1,74 @@
+"""The process of a node that holds the foreman and the slots: one casty system, bound to 127.0.0.1, behind mutual TLS.
+
+It says where it listens on standard output, in one line, once every slot is up.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import uvloop
+from casty import TLS, Cluster, Runtime
+
+from skyward.remote import foreman
+from skyward.remote.door import Entrance
+from skyward.remote.executor import Executor
+from skyward.remote.protocol import COMPRESSION, LIMITS
+from skyward.remote.room import Room
+
+PATIENCE = 0.5
+"""Seconds that idle workers have to leave by themselves."""
+
+
+def serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: int, ready: str) -> NoReturn:
+    """Run the node until told to stop; `ready` is what the line that tells the port begins with. Never returns."""
+    try:
+        uvloop.run(_serve(config, folder, zygote, leash, ready))
+    finally:
+        os._exit(0)
+
+
+async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: int, ready: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    tls = TLS(cert=str(folder / "cert.pem"), key=str(folder / "key.pem"), ca=str(folder / "ca.pem"))
+    name = config["cluster"]
+    cluster = Cluster(bind="127.0.0.1:0", name=name, tls=tls, limits=LIMITS, compression=COMPRESSION)
+    room = Room(slots=config["slots"], renew=_renewer(leash))
+    async with room, Entrance(cluster=cluster, runtime=Runtime(threads=1), room=room) as entrance:
+        room.executor = Executor(
+            zygote,
+            threads=config["executor"] == "thread",
+            functions=room.functions,
+            tell=room.tell,
+            keep=lambda outcome: room.outcomes.__setitem__(outcome.batch, outcome),
+            lost=lambda: room.fail("the zygote is gone"),
+        )
+        await foreman.ref(room).ask(foreman.Open())
+        port = int((entrance.node.address or "").rpartition(":")[2])
+        print(ready + json.dumps({"port": port, "slots": room.slots}), flush=True)
+        await stop.wait()
+        await room.executor.close(PATIENCE)
+        os._exit(0)  # an orderly end of the cluster would tell nobody anything
+
+
+def _renewer(leash: int) -> Callable[[], None]:
+    """Write a byte to the leash when the driver is heard, at most ten times a second, and never wait for it."""
+    os.set_blocking(leash, False)
+    clock, last = asyncio.get_running_loop().time, 0.0
+
+    def renew() -> None:
+        nonlocal last
+        if clock() - last > 0.1:
+            last = clock()
+            with contextlib.suppress(BlockingIOError):
+                os.write(leash, b".")
+
+    return renew

@@ -1,0 +1,187 @@
+"""`python -m skyward.remote.node FOLDER`: one node. This process is its leash.
+
+FOLDER is private to the node and holds `node.json` (as the supervisor writes it) and the files of its identity. Before
+casty is imported the leash forks two processes into a process group of their own: the zygote, whose children are the
+slots, and the host, which imports casty. When the leash ends the node, for whatever reason, it kills that group,
+removes FOLDER and leaves.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from skyward.remote import leash, zygote
+
+CONFIG = "node.json"
+"""The file in the node's folder that says what it is."""
+
+READY = "skyward-node-ready "
+"""What the line begins with in which a node says where it listens; JSON follows."""
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""Variables that limit the thread pools of numerical libraries; the same as joblib sets for its own workers."""
+
+
+def cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(folder: Path) -> None:
+    """Run the node until its leash says that it must end."""
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    config["slots"] = config["concurrency"] or cpus()
+    os.environ.update(config["env"])
+    share = str(max(1, cpus() // config["slots"]))
+    for name in THREADS:
+        os.environ.setdefault(name, share)
+    with contextlib.suppress(ValueError, OSError):  # a socket for each slot and a few for each client
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    _adopt_orphans()
+
+    ours, theirs = socket.socketpair()
+    heard, hear = os.pipe()
+    group = os.fork()
+    if group == 0:
+        os.setpgid(0, 0)
+        _forget(heard, hear, ours, stdin=True)
+        zygote.serve(theirs, _setting(config))
+    os.setpgid(group, group)
+    host = os.fork()
+    if host == 0:
+        os.setpgid(0, group)
+        _die_with_parent()
+        _forget(heard, theirs, stdin=True)
+        from skyward.remote import host as host_process
+
+        host_process.serve(config, folder, ours, hear, READY)
+    os.setpgid(host, group)
+    ours.close()
+    theirs.close()
+    os.close(hear)
+    (folder / "pids").write_text(f"{os.getpid()} {group}")
+    try:
+        reason = _hold(config, heard)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"skyward node ends: {reason}", file=sys.stderr, flush=True)
+    finally:
+        _end(group, host, folder)
+
+
+def _setting(config: Mapping[str, Any]) -> zygote.Setting:
+    return zygote.Setting(
+        node=config["node"],
+        nodes=config["nodes"],
+        slots=config["slots"],
+        preload=tuple(config["preload"]),
+        hooks=bytes.fromhex(config["hooks"]),
+    )
+
+
+def _forget(*ends: int | socket.socket, stdin: bool) -> None:
+    """Close what belongs to another process, and read nothing from the leash's standard input."""
+    for end in ends:
+        end.close() if isinstance(end, socket.socket) else os.close(end)
+    if stdin:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def _hold(config: Mapping[str, Any], heard: int) -> str:
+    """Watch until the node must end; return why."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    state = leash.Leash(config["lease"], config["first_contact"], config["lifetime"], began=time.monotonic())
+    watched = [heard, told.fileno()] + ([0] if config["stdin"] else [])
+    event: leash.Event = leash.Elapsed(time.monotonic())
+    while True:
+        state, decision = leash.step(state, event)
+        if isinstance(decision, leash.End):
+            return decision.reason
+        ready, _, _ = select.select(watched, [], [], max(0.0, decision.until - time.monotonic()))
+        event = leash.Elapsed(time.monotonic())
+        if told.fileno() in ready:
+            event = leash.Told()
+        elif 0 in ready and not os.read(0, 4096):
+            event = leash.DriverGone()
+        elif heard in ready:
+            event = leash.Heard(time.monotonic()) if os.read(heard, 65536) else leash.HostGone()
+
+
+def _end(group: int, host: int, folder: Path) -> NoReturn:
+    """Let the host leave in order, for a moment; then end everything, orphans included, and leave nothing behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(host, signal.SIGTERM)
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline and not _ended(host):
+        time.sleep(0.005)
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        for orphan in _children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            break
+        time.sleep(0.005)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _ended(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    return True
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what tasks leave running, so that it can be ended (Linux: PR_SET_CHILD_SUBREAPER)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    """Be killed when the leash is (Linux: PR_SET_PDEATHSIG); zygote and slots end when this process does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def _children() -> list[int]:
+    """The processes whose parent this is, orphans of the slots among them (Linux; elsewhere the group must do)."""
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    try:
+        return [int(pid) for pid in path.read_text().split()]
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""The messages that cross the wire, and what both ends must agree on to speak at all.
+
+The driver asks, the node answers. Every ask is short and may be repeated: a command (`Assign`, `Revoke`) carries a
+number that grows by one, and the foreman answers a number it has already carried out with the answer it gave then.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from casty import Askable, Compression, Limits
+
+LIMITS = Limits(frame=256 << 10, message=1 << 30, window=16 << 20)
+"""Sizes in bytes; equal on both ends or the connection is refused. The window is what a link of 100 ms needs."""
+
+COMPRESSION = Compression(codecs=())
+"""Off: payloads are pickles of arrays more often than text, and compressing those only costs time."""
+
+LARGEST = LIMITS.message - (1 << 20)
+"""The largest payload, in bytes, that one message carries beside its envelope."""
+
+FOREVER = timedelta(days=36500)
+"""For actors that must not end by being idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call to run: its number, its bytes, the functions it needs, and the seconds it may run."""
+
+    id: int
+    payload: bytes
+    functions: tuple[str, ...] = ()
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a batch ended on its slot, in `seconds` of running. `status` is one of `wire.Status`."""
+
+    batch: int
+    status: str
+    payload: bytes
+    seconds: float
+    slot: int
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The batches of the command are here."""
+
+
+@dataclass(frozen=True)
+class Assign(Askable[Assigned]):
+    """Take these batches. `functions` are those the node was not sent before; `forget` names those of no more use."""
+
+    number: int
+    batches: tuple[Batch, ...]
+    functions: Mapping[str, bytes]
+    forget: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """The batches of the command that had not started, and now never will."""
+
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Revoke(Askable[Revoked]):
+    """Give back what has not started; with `kill`, also stop what runs (its outcome says `killed`)."""
+
+    number: int
+    batches: tuple[int, ...]
+    kill: bool
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Outcomes in the order they became ready; `number` is that of the last one."""
+
+    number: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Collect(Askable[Collected]):
+    """Send the outcomes after number `after`, which with all before it is hereby acknowledged.
+
+    Answered at once when there are any, else as soon as there are, else empty after `wait` seconds.
+    """
+
+    after: int
+    wait: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a node says of itself: slots alive, batches queued and running, one-minute load, available bytes."""
+
+    slots: int
+    queued: int
+    running: int
+    load: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Beat(Askable[Facts]):
+    """The driver lives: renew the lease."""
+
+
+type Request = Assign | Revoke | Collect | Beat

@@ -1,0 +1,81 @@
+"""What stands beside a node's actors and never travels in a message: payloads, outcomes, the executor.
+
+A `Room` is the node's local `ActorSystem`, so an actor finds it as `ctx.system` and there is no state of a module.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from casty import ActorSystem, System
+
+from skyward.remote import turn
+from skyward.remote.executor import Executor
+from skyward.remote.protocol import Batch, Outcome, Request
+
+
+class Room(ActorSystem):
+    """The node's local actor system, of foreman and slots, with its tables.
+
+    Attributes
+    ----------
+    slots
+        How many slots the node has.
+    requests
+        What came over the wire and the foreman has not taken yet, by number.
+    batches
+        The batches that are queued or running, by number.
+    outcomes
+        The outcomes that the driver has not acknowledged, by number of batch.
+    functions
+        Functions by value, by name.
+    executor
+        Runs the batches.
+    renew
+        Called whenever the driver was heard.
+    """
+
+    executor: Executor
+
+    def __new__(cls, *, slots: int, renew: Callable[[], None]) -> Self:
+        """Make the system; casty takes its arguments here, and gets none."""
+        return super().__new__(cls)
+
+    def __init__(self, *, slots: int, renew: Callable[[], None]) -> None:
+        super().__init__()
+        self.slots, self.renew = slots, renew
+        self.requests: dict[int, Request] = {}
+        self.batches: dict[int, Batch] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.functions: dict[str, bytes] = {}
+        self._ears: dict[int, Callable[[turn.Event], None]] = {}
+
+    @classmethod
+    def of(cls, system: System) -> Self:
+        """Return the room an actor runs in."""
+        assert isinstance(system, cls), "this actor runs on a node only"
+        return system
+
+    def listen(self, slot: int, ear: Callable[[turn.Event], None]) -> None:
+        """Have the executor tell this slot through `ear`."""
+        self._ears[slot] = ear
+
+    def tell(self, slot: int, event: turn.Event) -> None:
+        """Tell a slot what happened to its worker."""
+        self._ears[slot](event)
+
+    @contextlib.contextmanager
+    def vital(self) -> Iterator[None]:
+        """Run an actor that must not fail: one that raised has lost what it knew, so the node ends and is replaced."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - it ends the node
+            self.fail(traceback.format_exc())
+
+    def fail(self, reason: str) -> None:
+        """End the node, and say why where its boot log is read."""
+        print(f"skyward node failed: {reason}", file=sys.stderr, flush=True)
+        os._exit(70)

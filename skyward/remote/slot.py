@@ -1,0 +1,78 @@
+"""One slot of a node: runs the batch it was given, and says how that ended. `turn` decides, this acts."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import assert_never
+
+from casty import Context, Ref, actor
+
+from skyward.remote import desk, turn
+from skyward.remote.protocol import FOREVER, Outcome
+from skyward.remote.room import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Bring up a worker, take batches, and report to `boss`."""
+
+    boss: Ref[desk.Event]
+
+
+type Message = Open | turn.Event
+
+
+@actor(initial=0, idle_after=FOREVER)
+async def slot(ctx: Context[int, Message]) -> None:
+    """The slot whose number is its key."""
+    acting = _Slot(ctx)
+    with acting.room.vital():
+        async for message in ctx.inbox:
+            acting.hear(message)
+
+
+class _Slot:
+    def __init__(self, ctx: Context[int, Message]) -> None:
+        self.room = Room.of(ctx.system)
+        self.number = int(ctx.key)
+        self.me = ctx.self
+        self.turn: turn.Turn = turn.Starting()
+        self.timer: asyncio.TimerHandle | None = None
+        self.room.listen(self.number, ctx.self.tell)
+
+    def hear(self, message: Message) -> None:
+        if isinstance(message, Open):
+            self.boss = message.boss
+            self.turn, effects = turn.begin()
+        else:
+            self.turn, effects = turn.step(self.turn, message)
+        for effect in effects:
+            self.perform(effect)
+
+    def perform(self, effect: turn.Effect) -> None:
+        match effect:
+            case turn.StartWorker():
+                self.room.executor.start(self.number)
+            case turn.StopWorker():
+                self.room.executor.stop(self.number)
+            case turn.Send(batch):
+                self.room.executor.send(self.number, self.room.batches[batch])
+            case turn.WakeMe(batch, seconds):
+                self.timer = asyncio.get_running_loop().call_later(seconds, self.me.tell, turn.Overran(batch))
+            case turn.ReportUp():
+                self.boss.tell(desk.SlotOpened(self.number))
+            case turn.ReportDown():
+                self.boss.tell(desk.SlotClosed(self.number))
+            case turn.Refuse(batch):
+                self.boss.tell(desk.Refused(self.number, batch))
+            case turn.Report(batch, verdict, cause):
+                if self.timer is not None:
+                    self.timer.cancel()
+                    self.timer = None
+                del self.room.batches[batch]
+                if verdict != "done":  # a batch that is done left its outcome with the executor
+                    self.room.outcomes[batch] = Outcome(batch, verdict, cause.encode(), 0.0, self.number)
+                self.boss.tell(desk.Ended(self.number, batch, free=verdict == "done"))
+            case turn.ReportUseless(cause):
+                self.room.fail(f"slot {self.number} has no worker: {cause}")
+            case _:
+                assert_never(effect)

@@ -1,0 +1,274 @@
+"""The parent of the slots' worker processes, and what a worker does.
+
+A zygote is forked from the node before the node imports casty, so nothing here ever holds a socket of the cluster. It
+imports what the tasks will need, once, and then forks workers, which share that memory. It ends when the host (the
+process with the foreman) does, and takes its workers with it.
+
+Host and zygote exchange records of nine bytes: what, which worker (a number the host chose), and a value.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import marshal
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import NoReturn, Protocol
+
+from skyward.remote import context, wire
+
+RECORD = struct.Struct("<Bii")
+FORK, KILL, EXITED, FAILED = range(4)
+HEAD = struct.Struct("<Q")
+
+
+class Hooks(Protocol):
+    """What a plugin does on a node; `skyward.plugins.plugin.Plugin` is one."""
+
+    def worker(self, info: context.InstanceInfo, /) -> AbstractContextManager[object]: ...
+    def task(self, info: context.InstanceInfo, /) -> AbstractContextManager[object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a zygote and its workers are told once: the node's place, modules to import, pickled hooks (or none)."""
+
+    node: int
+    nodes: int
+    slots: int
+    preload: tuple[str, ...]
+    hooks: bytes
+
+
+def serve(link: socket.socket, setting: Setting) -> NoReturn:
+    """Import what the tasks need, then fork and bury workers until the host is gone. Never returns."""
+    problem = ""
+    hooks: tuple[Hooks, ...] = ()
+    try:
+        for module in setting.preload:
+            importlib.import_module(module)
+        hooks = wire.load_hooks(setting.hooks)
+    except BaseException as error:
+        problem = f"{type(error).__name__}: {error}"
+    gc.collect()
+    gc.freeze()  # what is shared stays shared: the collector does not touch it any more
+    try:
+        _Zygote(link, setting, hooks, problem).run()
+    finally:
+        os._exit(0)
+
+
+class _Zygote:
+    def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], problem: str) -> None:
+        self.link, self.setting, self.hooks, self.problem = link, setting, hooks, problem
+        self.workers: dict[int, int] = {}  # pid -> number
+
+    def run(self) -> None:
+        wake, woken = socket.socketpair()
+        wake.setblocking(False)
+        woken.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.link, selectors.EVENT_READ)
+            selector.register(woken, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is woken:
+                        with contextlib.suppress(BlockingIOError):
+                            woken.recv(4096)
+                        self.bury()
+                    elif not self.obey():
+                        for pid in self.workers:
+                            _kill(pid)
+                        return
+
+    def obey(self) -> bool:
+        try:
+            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 1)
+        except ConnectionError:
+            return False
+        if len(data) < RECORD.size:
+            return False
+        what, number, value = RECORD.unpack(data)
+        if what == FORK and self.problem:
+            os.close(fds[0])
+            text = self.problem.encode()[:4000]
+            self.link.sendall(RECORD.pack(FAILED, number, len(text)) + text)
+        elif what == FORK:
+            self.fork(number, value, fds[0])
+        else:
+            for pid in [pid for pid, worker in self.workers.items() if worker == number]:
+                _kill(pid)
+        return True
+
+    def fork(self, number: int, slot: int, fd: int) -> None:
+        pid = os.fork()
+        if pid:
+            os.close(fd)
+            self.workers[pid] = number
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.link.close()
+            _Worker(socket.socket(fileno=fd), self.setting, self.hooks, alone=slot >= 0).run()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            _leave(1)
+        _leave(0)
+
+    def bury(self) -> None:
+        while self.workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            number = self.workers.pop(pid, None)
+            if number is not None:
+                with contextlib.suppress(OSError):
+                    self.link.sendall(RECORD.pack(EXITED, number, os.waitstatus_to_exitcode(status)))
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without taking Python apart, which for a hundred workers would take seconds."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class Stopped(BaseException):
+    """Raised in a thread slot whose task is to stop; a process slot is killed instead."""
+
+
+class _Worker:
+    """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each."""
+
+    def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], alone: bool) -> None:
+        self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
+        self.functions = _Functions()
+        self.lanes: dict[int, _Lane] = {}
+        self.lock = threading.Lock()
+        self.host = socket.gethostname()
+        self.stack = ExitStack()
+
+    def run(self) -> None:
+        _reseed()
+        sys.modules["__main__"] = types.ModuleType("__main__")  # nothing of the node's own is importable from there
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        entered = False
+        reader = self.link.makefile("rb", buffering=1 << 16)
+        with self.stack:
+            while head := reader.read(HEAD.size):
+                what, slot, *rest = marshal.loads(reader.read(HEAD.unpack(head)[0]))
+                if what == "start":
+                    info = context.InstanceInfo(
+                        self.setting.node, slot, self.setting.nodes, self.setting.slots, self.host
+                    )
+                    if not entered:
+                        entered = True
+                        context.enter(info)
+                        for hook in self.hooks:
+                            self.stack.enter_context(hook.worker(info))
+                    self.lanes[slot] = _Lane(self, info)
+                    self.say("up", slot)
+                elif what == "run":
+                    batch, payload, functions, clear = rest
+                    if clear:
+                        self.functions = _Functions()
+                    self.functions.raw.update(functions)
+                    self.lanes[slot].take(batch, payload, self.functions)
+                else:
+                    self.lanes.pop(slot).abandon()
+                    self.say("stopped", slot)
+
+    def say(self, *message: str | int | float | bytes) -> None:
+        data = marshal.dumps(message)
+        with self.lock:
+            self.link.sendall(HEAD.pack(len(data)) + data)
+
+
+class _Functions(dict[str, Callable[..., object]]):
+    """Functions by name, each opened when a call first needs it; thread slots may need one at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+
+    def __missing__(self, name: str) -> Callable[..., object]:
+        with self.lock:
+            if name not in self:
+                self[name] = wire.load_function(self.raw.pop(name))
+            return self[name]
+
+
+class _Lane:
+    """The calls of one slot, one after the other."""
+
+    def __init__(self, worker: _Worker, info: context.InstanceInfo) -> None:
+        self.worker, self.info = worker, info
+        self.abandoned = False
+        self.calls: SimpleQueue[tuple[int, bytes, _Functions] | None] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+        if not worker.alone:
+            self.thread = threading.Thread(target=self.serve, name=f"slot-{info.slot}", daemon=True)
+            self.thread.start()
+
+    def take(self, batch: int, payload: bytes, functions: _Functions) -> None:
+        if self.thread is None:
+            self.execute(batch, payload, functions)
+        else:
+            self.calls.put((batch, payload, functions))
+
+    def serve(self) -> None:
+        context.enter(self.info)
+        with contextlib.suppress(Stopped):
+            while (call := self.calls.get()) is not None:
+                self.execute(*call)
+
+    def execute(self, batch: int, payload: bytes, functions: _Functions) -> None:
+        began = time.perf_counter()
+        status, result = wire.execute(payload, functions, self.around)
+        if not self.abandoned:
+            self.worker.say("done", self.info.slot, batch, status, result, time.perf_counter() - began)
+
+    def around(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        for hook in self.worker.hooks:
+            stack.enter_context(hook.task(self.info))
+        return stack
+
+    def abandon(self) -> None:
+        """Ask the thread to stop, and count on it no longer: Python cannot end a thread that does not listen."""
+        import ctypes
+
+        self.abandoned = True
+        self.calls.put(None)
+        if self.thread is not None and self.thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Stopped))
+
+
+def _reseed() -> None:
+    """Give this worker random numbers of its own: a fork copies NumPy's generator (Python reseeds its own)."""
+    if numpy := sys.modules.get("numpy.random"):
+        numpy.seed()
