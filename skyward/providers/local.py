@@ -1,0 +1,203 @@
+"""Nodes on this machine: real node processes, for development, for tests, and for using all its cores."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from skyward.errors import ProvisioningError
+from skyward.providers.provider import Instance, Order
+from skyward.spec import Checked
+
+PATIENCE = 2.0
+"""Seconds that a node has to end itself before it is killed."""
+
+
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+class Local(Checked):
+    """Node processes on this machine, each a process group of its own with a scratch folder.
+
+    Attributes
+    ----------
+    folder
+        Where the scratch folders are made; by default the system's folder for temporary files.
+    """
+
+    folder: Annotated[Path | None, BeforeValidator(_path)] = Field(
+        default=None, description="a folder", examples=["'/tmp'"]
+    )
+
+    @property
+    def name(self) -> str:
+        """`local`."""
+        return "local"
+
+    @property
+    def _root(self) -> Path:
+        return self.folder or Path(tempfile.gettempdir())
+
+    async def launch(self, order: Order) -> Instance:
+        """Make the scratch folder, which is all that the machine of a local node consists of."""
+        path = self._root / f"skyward-{order.node}"
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ProvisioningError(f"cannot make a folder for a local node: {error}") from error
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise ProvisioningError(f"{path} exists and is not a folder of this user alone")
+        return Instance(str(path), order.pool, order.node, socket.gethostname())
+
+    async def reach(self, instance: Instance) -> "LocalHost":
+        """Return this machine."""
+        return LocalHost(Path(instance.id))
+
+    async def find(self, pool: str) -> Sequence[Instance]:
+        """Return the nodes of the pool whose folder is there and whose processes, if they were started, live."""
+        host = socket.gethostname()
+        paths = sorted(self._root.glob(f"skyward-{pool}-*"))
+        return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths if _lives(path)]
+
+    async def terminate(self, instance: Instance) -> None:
+        """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder."""
+        path = Path(instance.id)
+        leash, group = _pids(path)
+        if leash is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leash, signal.SIGTERM)
+            deadline = asyncio.get_running_loop().time() + PATIENCE
+            while _alive(leash) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event to wait for
+                await asyncio.sleep(0.01)
+            for kill, pid in ((os.killpg, group), (os.kill, leash)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(pid, signal.SIGKILL)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class LocalHost:
+    """This machine as the host of one node."""
+
+    tethered = True
+
+    def __init__(self, path: Path) -> None:
+        self.folder = str(path)
+        self.python = sys.executable
+        self._path = path
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    async def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files into the scratch folder."""
+        for name, data in files.items():
+            fd = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(fd, "wb") as file:  # noqa: ASYNC230 - a few small files
+                file.write(data)
+
+    async def start(self, command: Sequence[str]) -> "LocalProcess":
+        """Start a command in a session of its own, so that Ctrl-C here does not reach it; it imports what we can."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
+            start_new_session=True,
+            limit=1 << 20,
+        )
+        self._processes.append(process)
+        return LocalProcess(process)
+
+    async def tunnel(self, port: int) -> int:
+        """Return the port itself."""
+        return port
+
+    async def close(self) -> None:
+        """Close the standard input of what was started, by which a node knows that its driver is done with it."""
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+class LocalProcess:
+    """A command running on this machine."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def lines(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield what it prints, line by line, until it ends."""
+        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(1000)
+
+        async def pump(name: str, stream: asyncio.StreamReader | None) -> None:
+            assert stream is not None
+            try:
+                while data := await _line(stream):
+                    await queue.put((name, data.decode(errors="replace").rstrip("\n")))
+            finally:
+                await queue.put(None)
+
+        pumps = [
+            asyncio.create_task(pump("stdout", self._process.stdout)),
+            asyncio.create_task(pump("stderr", self._process.stderr)),
+        ]
+        try:
+            for _ in pumps:
+                while (line := await queue.get()) is not None:
+                    yield line
+        finally:
+            for task in pumps:
+                task.cancel()
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended."""
+        return await self._process.wait()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or as much of a very long one as the reader holds."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.read(error.consumed)
+
+
+def _pids(path: Path) -> tuple[int | None, int]:
+    """The pids of a node's leash and of its process group, once it has started."""
+    try:
+        leash, group = (path / "pids").read_text().split()
+        return int(leash), int(group)
+    except (OSError, ValueError):
+        return None, 0
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process exists and has not ended; where there is no /proc, one that waits to be buried counts."""
+    if Path("/proc/self").exists():
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return False
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _lives(path: Path) -> bool:
+    leash, _ = _pids(path)
+    return leash is None or _alive(leash)

@@ -1,0 +1,116 @@
+"""The contract of a provider: where machines come from, and how one is reached.
+
+A provider launches machines, finds the ones of a pool again, reaches one and ends it. It knows nothing of slots,
+batches or plugins: what runs on a machine is handed to `Host` as files and a command.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to launch: one machine for the pool `pool`, tagged with it and with `node`, which is unique.
+
+    `node` is also the client token: launching the same order twice gives one machine.
+    """
+
+    pool: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A machine that was launched: the provider's `id` for it, and the tags of its order."""
+
+    id: str
+    pool: str
+    node: str
+    host: str
+
+
+class Process(Protocol):
+    """A command that runs on a machine."""
+
+    def lines(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield what it prints, line by line, as `("stdout" | "stderr", text)`, until it ends."""
+        ...
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended."""
+        ...
+
+
+class Host(Protocol):
+    """A machine that was reached.
+
+    Attributes
+    ----------
+    folder
+        Absolute path of a folder on the machine that only this node uses.
+    python
+        The command that starts Python there.
+    tethered
+        Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
+    """
+
+    @property
+    def folder(self) -> str: ...
+    @property
+    def python(self) -> str: ...
+    @property
+    def tethered(self) -> bool: ...
+
+    async def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files into `folder`, readable by nobody else."""
+        ...
+
+    async def start(self, command: Sequence[str]) -> Process:
+        """Start a command."""
+        ...
+
+    async def tunnel(self, port: int) -> int:
+        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the machine. What runs on it goes on running."""
+        ...
+
+
+class Provider(Protocol):
+    """Where machines come from. Every method may be called again after it failed."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name in log lines and errors."""
+        ...
+
+    async def launch(self, order: Order) -> Instance:
+        """Launch one machine, or return the one that this order already launched.
+
+        Raises
+        ------
+        ProvisioningError
+            There is no machine to be had, and why.
+        """
+        ...
+
+    async def reach(self, instance: Instance) -> Host:
+        """Return the machine once commands can be run on it.
+
+        Raises
+        ------
+        Unreachable
+            It does not answer.
+        """
+        ...
+
+    async def find(self, pool: str) -> Sequence[Instance]:
+        """Return every machine of the pool that exists, or may still come to."""
+        ...
+
+    async def terminate(self, instance: Instance) -> None:
+        """End the machine and everything on it; return when that is certain. One that is gone already is no error."""
+        ...
