@@ -1,0 +1,389 @@
+"""What the user writes: `Worker`, `Image`, `Options`, and the arguments of `Compute`, checked before anything starts.
+
+The models are frozen, take names only, and raise `InvalidArgument`, whose text is one line: the argument, its value,
+what is wrong, and what to write instead. Driver only: a node never imports pydantic.
+"""
+
+import difflib
+import inspect
+import keyword
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from skyward.errors import InvalidArgument
+
+__all__ = ["Blueprint", "Image", "Options", "Worker", "check"]
+
+
+class Checked(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True):
+    """A frozen record whose constructor explains a wrong argument in one line; providers derive from it, too.
+
+    A field has a `description`, which says what to do ("give a folder"), and one of `examples`, as source text.
+    """
+
+    def __init__(self, /, *unnamed: Any, **given: Any) -> None:
+        if unnamed:
+            name, field = next(iter(type(self).model_fields.items()))
+            raise InvalidArgument(f"{_title(type(self))} takes names only, for example {name}={_example(field)}")
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _explained(type(self), error) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise InvalidArgument(f"{_title(type(self))} cannot be changed; make another one with the {name} that you want")
+
+
+# ---------------------------------------------------------------- one check per kind of value
+
+
+def _refused(problem: str, fix: str = "", shown: str = "") -> PydanticCustomError:
+    """What a check raises: the problem; a fix, if the field's own will not do; what to show, if not the value."""
+    return PydanticCustomError("refused", "{problem}", {"problem": problem, "fix": fix, "shown": shown})
+
+
+def _whole(value: object) -> object:
+    """Let NumPy's integers count as whole numbers; `True` is none."""
+    if isinstance(value, int) or not hasattr(value, "__index__"):
+        return value
+    return operator.index(value)
+
+
+def _concurrency(value: object) -> object:
+    if type(value) is int and value == -1:
+        fix = "leave it out for one task per CPU, or give a number of at least 1, for example concurrency=4"
+        raise _refused("-1 does not mean 'all' here", fix)
+    return _whole(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """A list or tuple of texts, as a tuple."""
+    match value:
+        case str():
+            raise _refused("must be a list", f"put it in a list: [{value!r}]")
+        case list() | tuple():
+            for item in value:
+                if not isinstance(item, str):
+                    raise _refused(f"{item!r} is not text")
+            return tuple(value)
+        case _:
+            raise _refused("must be a list")
+
+
+def _packages(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not text.strip() or not text.isprintable():
+            raise _refused(f"{text!r} is not the name of a package")
+        if text.lstrip().startswith("-"):
+            raise _refused(f"{text!r} is an option, not a package")
+    return texts
+
+
+def _preload(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
+            raise _refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
+    return texts
+
+
+def _env(value: object) -> dict[str, str]:
+    """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
+    if not isinstance(value, Mapping):
+        raise _refused("must be a dictionary of texts")
+    for name, text in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            problem = f"{name!r} is not the name of a variable"
+            raise _refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
+        if not isinstance(text, str):
+            fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
+            raise _refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
+        if "\0" in text:
+            raise _refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
+    return dict(value)
+
+
+def _record(value: object, info: ValidationInfo) -> object:
+    """An instance of the record that the argument is called after, not the class and not a dictionary."""
+    kind = _RECORDS[info.field_name or ""]
+    if isinstance(value, type):
+        raise _refused(f"is a class, not a {kind.__name__}", f"call it: {_called(value)}()", _called(value))
+    if not isinstance(value, kind):
+        raise _refused(f"must be a sky.{kind.__name__}")
+    return value
+
+
+_CALLS = ("launch", "reach", "find", "terminate")
+
+
+def _provider(value: object) -> object:
+    if isinstance(value, type | FunctionType):
+        raise _refused(f"is a {_kind(value)}, not a provider", f"call it: {_called(value)}()", _called(value))
+    missing = [name for name in _CALLS if not callable(getattr(value, name, None))]
+    if "launch" in missing:
+        raise _refused("is not a provider")
+    if missing:
+        raise _refused(f"is not a provider: it has no {_listed(missing)}", f"give it the methods {_listed(_CALLS)}")
+    plain = [name for name in _CALLS if not inspect.iscoroutinefunction(getattr(value, name))]
+    if plain:
+        raise _refused(f"{_listed(plain)} must be asynchronous", f"define it with `async def {plain[0]}`")
+    return value
+
+
+def _plugins(value: object) -> tuple[object, ...]:
+    from skyward.plugins.plugin import Plugin  # not above: actors and providers import this module, and know no plugin
+
+    if isinstance(value, Plugin):
+        raise _refused("must be a list", "put it in a list: plugins=[...]", f"{type(value).__name__}(...)")
+    match value:
+        case type() | FunctionType() | ModuleType():
+            raise _refused(
+                "must be a list", f"call it and put it in a list: plugins=[{_called(value)}()]", _called(value)
+            )
+        case list() | tuple():
+            plugins = tuple(value)
+        case _:
+            raise _refused("must be a list")
+    for plugin in plugins:
+        if isinstance(plugin, type | FunctionType | MethodType | BuiltinFunctionType | ModuleType):
+            name = _called(plugin)
+            shown = f"[{name}]" if len(plugins) == 1 else "[...]"
+            raise _refused(f"{name} is a {_kind(plugin)}, not a plugin", f"call it: {name}()", shown)
+        if not isinstance(plugin, Plugin):
+            raise _refused(f"{plugin!r} is not a plugin")
+    return plugins
+
+
+def _kind(value: object) -> str:
+    return "class" if isinstance(value, type) else "module" if isinstance(value, ModuleType) else "function"
+
+
+def _called(value: Any) -> str:
+    """The name by which the user knows a class, function or module: `sky.plugins.joblib`."""
+    name: str = value.__name__.rpartition(".")[2]
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+    if home.startswith("skyward.plugins"):
+        return f"sky.plugins.{name}"
+    return f"sky.{name}" if home.startswith("skyward.") else name
+
+
+# ---------------------------------------------------------------- the records
+
+
+class Worker(Checked):
+    """How a node runs tasks: how many at once, and each in a process of its own or in a thread.
+
+    Parameters
+    ----------
+    concurrency
+        How many tasks a node runs at once: its slots. `None` is its number of CPUs.
+    executor
+        `"process"`: each slot is a process, so a crash costs one slot and a running task can be ended. `"thread"`:
+        slots share one process, for tasks that mostly wait or share a GPU; a running task cannot be ended.
+    """
+
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="give the number of tasks that one node runs at once (left out: one per CPU)",
+        examples=["4"],
+    )
+    executor: Literal["process", "thread"] = Field(
+        default="process", description="say what a slot of a node is", examples=["'process'"]
+    )
+
+    _concurrency = field_validator("concurrency", mode="before")(_concurrency)
+
+
+class Image(Checked):
+    """What a node needs before it runs the first task.
+
+    Parameters
+    ----------
+    packages
+        What to install, as pip writes it: `"numpy>=2"`.
+    preload
+        Modules to import once per node, before its slots are forked: slots then share the memory of them.
+    env
+        Environment variables of the tasks.
+    """
+
+    packages: tuple[str, ...] = Field(
+        default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
+    )
+    preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
+    env: Mapping[str, str] = Field(
+        default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
+    )
+
+    _packages = field_validator("packages", mode="before")(_packages)
+    _preload = field_validator("preload", mode="before")(_preload)
+    _env = field_validator("env", mode="before")(_env)
+
+    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
+
+        def __init__(
+            self, *, packages: Iterable[str] = (), preload: Iterable[str] = (), env: Mapping[str, str] = {}
+        ) -> None: ...
+
+    def with_packages(self, *names: str) -> Self:
+        """Return a copy that installs these packages too, each once."""
+        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
+
+    def with_preload(self, *names: str) -> Self:
+        """Return a copy that imports these modules too, each once."""
+        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})
+
+
+class Options(Checked):
+    """How long to wait and how often to try. The defaults fit; times are seconds.
+
+    Parameters
+    ----------
+    lease
+        A node that has not heard from here for so long ends itself.
+    grace
+        How long a silent node is waited for before its work goes elsewhere.
+    retries
+        Attempts after the first, when the slot or node running a call dies. An exception of the call is never retried.
+    prefetch
+        Batches queued behind the running ones on each node, so that a slot never waits for the network. `None` is as
+        many as the node has slots.
+    start_timeout
+        How long a node may take from being asked for to being ready.
+    launch_attempts
+        How often a machine is asked for before the pool gives up.
+    """
+
+    lease: float = Field(
+        default=300.0, gt=0, description="give the seconds after which an abandoned node ends itself", examples=["300"]
+    )
+    grace: float = Field(
+        default=30.0, ge=0, description="give the seconds that a silent node is waited for", examples=["30"]
+    )
+    retries: int = Field(default=2, ge=0, description="give the number of attempts after the first", examples=["2"])
+    prefetch: int | None = Field(
+        default=None,
+        ge=0,
+        description="give the number of batches queued on each node (left out: one per slot)",
+        examples=["10"],
+    )
+    start_timeout: float = Field(
+        default=120.0, gt=0, description="give the seconds that a node may take to start", examples=["120"]
+    )
+    launch_attempts: int = Field(
+        default=3, ge=1, description="say how often a machine is asked for before giving up", examples=["3"]
+    )
+
+    _whole = field_validator("retries", "prefetch", "launch_attempts", mode="before")(_whole)
+
+
+_RECORDS: dict[str, type[Checked]] = {"worker": Worker, "image": Image, "options": Options}
+
+
+class Blueprint(Checked, title="Compute"):
+    """What `Compute` was given, checked. Only the provider has no default here: `compute.py` knows the one to use."""
+
+    provider: Any = Field(description="say where machines come from", examples=["sky.Local()"])
+    nodes: int = Field(default=1, ge=1, le=10_000, description="give the number of machines", examples=["1"])
+    worker: Worker = Field(
+        default=Worker(), description="say how a node runs tasks", examples=["sky.Worker(concurrency=4)"]
+    )
+    image: Image = Field(
+        default=Image(), description="say what a node needs", examples=["sky.Image(packages=['numpy'])"]
+    )
+    plugins: tuple[Any, ...] = Field(
+        default=(), description="give a list of plugins", examples=["[sky.plugins.joblib()]"]
+    )
+    options: Options = Field(
+        default=Options(), description="say how long to wait and how often to try", examples=["sky.Options(retries=2)"]
+    )
+
+    _provider = field_validator("provider", mode="before")(_provider)
+    _nodes = field_validator("nodes", mode="before")(_whole)
+    _plugins = field_validator("plugins", mode="before")(_plugins)
+    _records = field_validator("worker", "image", "options", mode="before")(_record)
+
+
+def check(arguments: Mapping[str, object]) -> Blueprint:
+    """Return what `Compute` was given, checked.
+
+    Raises
+    ------
+    InvalidArgument
+        Something in it cannot be meant. The text is one line that says what to write instead.
+    """
+    given: dict[str, Any] = dict(arguments)
+    return Blueprint(**given)
+
+
+# ---------------------------------------------------------------- from pydantic's errors to one line
+
+
+def _explained(model: type[Checked], error: ValidationError) -> InvalidArgument:
+    """One line for the first thing to mend; a misspelt name goes before a wrong value."""
+    first = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return InvalidArgument(f"{_title(model)} has no argument {name!r}; {_instead(model, name)}")
+    field = model.model_fields[name]
+    usual = f"{field.description}, for example {name}={_example(field)}"
+    if first["type"] == "missing":
+        return InvalidArgument(f"{_title(model)} needs {name}; {usual}")
+    told = first["ctx"] if first["type"] == "refused" else _told(first)
+    problem, fix, shown = told["problem"], told.get("fix") or usual, told.get("shown")
+    if shown:
+        return InvalidArgument(f"{name}={shown}: {problem}; {fix}")
+    return InvalidArgument.of(name, first["input"], problem, fix)
+
+
+def _title(model: type[Checked]) -> str:
+    return model.model_config.get("title") or model.__name__
+
+
+def _example(field: FieldInfo) -> str:
+    return str((field.examples or ["..."])[0])
+
+
+def _instead(model: type[Checked], name: str) -> str:
+    """What an unknown argument was probably meant to be."""
+    for argument, home in _RECORDS.items():
+        if model is Blueprint and name in home.model_fields:
+            return f"it goes into {argument}: {argument}=sky.{home.__name__}({name}=...)"
+    names = list(model.model_fields)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it takes {_listed(names)}"
+
+
+_WORDS = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+}
+
+
+def _told(detail: ErrorDetails) -> dict[str, str]:
+    """Pydantic's complaint in our words: a problem, and a fix where there is a better one than the field's."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    words = _WORDS.get(kind)
+    problem = words.format(**context) if words else detail["msg"].replace("Input should", "must", 1)
+    choices = re.findall(r"'(\w+)'", context["expected"]) if kind == "literal_error" else []
+    near = difflib.get_close_matches(str(detail["input"]).lower(), choices, n=1)
+    return {"problem": problem, "fix": f"did you mean {near[0]!r}?" if near else ""}
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
