@@ -1,0 +1,144 @@
+"""What stands beside the driver's actors and never travels in a message: payloads, futures, links, the provider.
+
+An `Office` is the pool's `ActorSystem` on the user's machine, so an actor finds it as `ctx.system` and there is no
+state of a module. It belongs to the thread of the pool's event loop, but for `entries`, where callers put their calls.
+"""
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
+
+from skyward.errors import BatchLost, PoolFailed, SkywardError
+from skyward.providers.provider import Provider
+from skyward.remote.protocol import Outcome
+from skyward.spec import Blueprint
+from skyward.tasks import Delivery, Entry
+from skyward.trust import Authority, IdentityFiles
+
+if TYPE_CHECKING:
+    from skyward.actors.link import Link
+
+log = logging.getLogger("skyward")
+
+
+class Quiet:
+    """An observer that notes what casty reports as details: what matters of it, the supervisors say themselves."""
+
+    def wants(self, kind: type[Event], /) -> bool:
+        """Leave out the starts and ends of actors."""
+        return kind not in (ActivationStarted, ActivationEnded)
+
+    def __call__(self, event: Event, /) -> None:
+        log.debug("casty: %s", event)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the pool that takes calls: its number, the provider's id for its machine, its host name, its slots."""
+
+    number: int
+    instance: str
+    host: str
+    slots: int
+
+
+class Office(ActorSystem):
+    """The driver's actor system with its tables.
+
+    Attributes
+    ----------
+    pool
+        The pool's name: its tag at the provider, and part of every node's name.
+    entries
+        The calls that have not been answered, by number.
+    outcomes
+        Outcomes on their way from a link to the router's verdict, with the node each came from.
+    links
+        The connections to the nodes that take calls, by number of node.
+    nodes
+        The last known node under each number; it stays while the node is being replaced.
+    up
+        The numbers of the nodes that take calls now.
+    opened, closed
+        Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
+    problems
+        The last thing that went wrong with each node.
+    """
+
+    def __init__(self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> None:
+        super().__init__(observer=Quiet())
+        self.blueprint, self.pool, self.authority, self.identity = blueprint, pool, authority, identity
+        self.provider: Provider = blueprint.provider
+        self.runtime = Runtime(threads=1)
+        self.entries: dict[int, Entry] = {}
+        self.outcomes: dict[int, tuple[Outcome, int]] = {}
+        self.links: dict[int, Link] = {}
+        self.nodes: dict[int, Node] = {}
+        self.up: set[int] = set()
+        self.opened: futures.Future[None] = futures.Future()
+        self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self.problems: dict[int, BaseException] = {}
+        self.hooks = b""
+        self.failure: BaseException | None = None
+
+    def __new__(cls, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> Self:
+        """Make the system; casty takes its arguments here."""
+        return super().__new__(cls)
+
+    @classmethod
+    def of(cls, system: System) -> Self:
+        """Return the office an actor works in."""
+        assert isinstance(system, cls), "this actor runs on the driver only"
+        return system
+
+    def settle(self, batches: Iterable[int]) -> None:
+        """Give the callers their outcomes."""
+        ended: dict[Delivery, list[tuple[Entry, Outcome | BaseException, int | None]]] = {}
+        for batch in batches:
+            entry = self.entries.pop(batch, None)
+            outcome, node = self.outcomes.pop(batch)
+            if entry is not None:
+                ended.setdefault(entry.group.delivery, []).append((entry, outcome, node))
+        for delivery, pairs in ended.items():
+            delivery.put(pairs)
+
+    def lose(self, batch: int, causes: Sequence[str]) -> None:
+        """Tell the caller that the call is lost."""
+        entry = self.entries.pop(batch, None)
+        if entry is not None:
+            entry.group.delivery.put(
+                [(entry, BatchLost("the slot or node running the call died in every attempt", causes), None)]
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """End the pool's work: whoever waits, now or later, gets `error`."""
+        self.failure = error
+        for entry in [self.entries.pop(batch) for batch in tuple(self.entries)]:
+            entry.group.delivery.put([(entry, error, None)])
+        if not self.opened.done():
+            self.opened.set_exception(error)
+
+    @contextlib.contextmanager
+    def vital(self, actor: str) -> Iterator[None]:
+        """Run an actor that must not fail: one that raised has lost what it knew, so the pool fails, loudly."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("the %s failed, and the pool with it", actor)
+            failure = PoolFailed(f"the {actor} failed: {traceback.format_exception_only(error)[-1].strip()}")
+            failure.__cause__ = error
+            self.fail(failure)
+            if not self.closed.done() and actor == "provisioner":
+                self.closed.set_exception(failure)
+
+    def problem(self, node: int, reason: str) -> BaseException:
+        """The error that a user is shown for a node that cannot be had."""
+        found = self.problems.get(node)
+        return found if isinstance(found, SkywardError) else PoolFailed(f"node {node}: {reason}")

@@ -1,0 +1,52 @@
+"""The one router of a pool: who runs what, and was it answered? `routing` decides, this acts."""
+
+import asyncio
+from typing import assert_never
+
+from casty import Context, Ref, System, actor
+
+from skyward.actors import routing
+from skyward.actors.office import Office
+from skyward.actors.work import Routing
+from skyward.remote.protocol import FOREVER
+
+LOOK = 0.1
+"""Seconds until another look at what might be moved to an idle slot."""
+
+type Message = routing.Event
+
+
+@actor(initial=0, idle_after=FOREVER)
+async def router(ctx: Context[int, Message]) -> None:
+    """The router; its key is the pool."""
+    office = Office.of(ctx.system)
+    state = Routing(office.blueprint.options.prefetch)
+    with office.vital("router"):
+        async for event in ctx.inbox:
+            for effect in routing.step(state, event):
+                if isinstance(effect, routing.LookLater):
+                    asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
+                else:
+                    perform(office, effect)
+
+
+def perform(office: Office, effect: routing.Assign | routing.Revoke | routing.Settle | routing.Fail) -> None:
+    """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
+    match effect:
+        case routing.Assign(node, batches):
+            if link := office.links.get(node):
+                link.assign(batches)
+        case routing.Revoke(node, batches, kill):
+            if link := office.links.get(node):
+                link.revoke(batches, kill=kill)
+        case routing.Settle(batches):
+            office.settle(batches)
+        case routing.Fail(batch, causes):
+            office.lose(batch, causes)
+        case _:
+            assert_never(effect)
+
+
+def ref(system: System) -> Ref[Message]:
+    """Return the router of the pool."""
+    return system.ref(router, Office.of(system).pool)

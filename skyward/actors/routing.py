@@ -1,0 +1,373 @@
+"""Which node gets which batch, and what happens when a node or a slot is lost? Pure: no I/O, no clock, no actor.
+
+Batches of a group are placed in the order they came; groups take turns, so that a long one does not starve a short one.
+A node holds as many batches as it has slots, and a few more to be queued there, so that a slot never waits for the
+network. When nothing is left to place and a node has idle slots, what is queued on the fullest is taken back.
+
+`Routing` is changed in place by `step`, which is the only one to do so: copying a queue of 100,000 for every event
+would cost more than everything else the driver does. It holds numbers only.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from skyward.actors.work import Group, Item, Node
+from skyward.actors.work import Routing as Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Batches to run, in this order, all under the same terms.
+
+    At most `limit` batches of the group are on nodes at once (None: no limit). `node` is the only node they may run on
+    (None: any). `retries` is how often one is tried again after it died with its slot or node.
+    """
+
+    batches: tuple[int, ...]
+    group: int
+    limit: int | None = None
+    node: int | None = None
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A batch ended with its slot's worker, which may or may not have been its fault."""
+
+    batch: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The node has outcomes: of batches that are `done`, that were `killed` as asked, and that `died`.
+
+    Those that are done ran for `seconds` on average.
+    """
+
+    node: int
+    done: tuple[int, ...] = ()
+    killed: tuple[int, ...] = ()
+    died: tuple[Died, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GaveBack:
+    """Of the batches `asked` back from the node, these had not started."""
+
+    node: int
+    asked: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """The node takes batches."""
+
+    node: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """The node is lost with all it had. Another may come under its number."""
+
+    node: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGivenUp:
+    """No other node will come under this number."""
+
+    node: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Nobody waits for these batches any more."""
+
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The time since `LookLater` has passed."""
+
+
+type Event = Looked | Arrived | Answered | GaveBack | NodeUp | NodeDown | NodeGivenUp | Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Send the batches to the node."""
+
+    node: int
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Ask the node for what it has not started; with `kill`, have it stop the rest."""
+
+    node: int
+    batches: tuple[int, ...]
+    kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Give the callers the outcomes that the node sent."""
+
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Tell the caller that the batch is lost, and how each attempt ended."""
+
+    batch: int
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookLater:
+    """Say `Looked` in a tenth of a second."""
+
+
+type Effect = LookLater | Assign | Revoke | Settle | Fail
+
+
+WORTH_MOVING = 0.005
+"""Seconds of running below which a batch is not worth moving to an idle slot at once."""
+
+
+def step(state: Routing, event: Event) -> tuple[Effect, ...]:
+    """Note the event in `state` and return what to do."""
+    effects: list[Effect] = []
+    match event:
+        case Arrived():
+            _arrive(state, event, effects)
+        case Answered(node, done, killed, died, seconds):
+            if done:
+                state.pace = seconds if state.pace is None else 0.9 * state.pace + 0.1 * seconds
+            settled = tuple(batch for batch in done if _is_at(state, batch, node) and _remove(state, batch))
+            if settled:
+                effects.append(Settle(settled))
+            for batch in killed:
+                _lose(state, node, batch, "it was killed", effects)
+            for each in reversed(died):
+                _lose(state, node, each.batch, each.cause, effects)
+        case GaveBack(node, asked, batches):
+            for batch in asked:
+                if (item := state.items.get(batch)) is not None:
+                    item.asked = False
+            _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
+        case NodeUp(node, slots):
+            state.nodes[node] = Node(slots)
+        case NodeDown(node, reason):
+            _take_down(state, node, reason, effects)
+        case NodeGivenUp(node, reason):
+            state.given_up[node] = reason
+            left = [batch for batch in state.pinned.pop(node, ()) if _remove(state, batch)]
+            effects.extend(Fail(batch, (reason,)) for batch in left)
+        case Cancelled(batches):
+            effects.extend(_cancel(state, batches))
+        case Looked():
+            state.looking = False
+        case _:
+            assert_never(event)
+    effects.extend(_place(state))
+    effects.extend(_steal(state, at_once=isinstance(event, Looked)))
+    return tuple(effects)
+
+
+def _is_at(state: Routing, batch: int, node: int) -> bool:
+    item = state.items.get(batch)
+    return item is not None and item.at == node
+
+
+def _arrive(state: Routing, event: Arrived, effects: list[Effect]) -> None:
+    if event.node in state.given_up:
+        effects.extend(Fail(batch, (state.given_up[event.node],)) for batch in event.batches)
+        return
+    for batch in event.batches:
+        state.items[batch] = Item(event.group, event.node, event.retries)
+    if event.node is not None:
+        state.pinned.setdefault(event.node, deque()).extend(event.batches)
+        return
+    group = state.groups.get(event.group)
+    if group is None:
+        group = state.groups[event.group] = Group(event.limit)
+    if not group.queue:
+        state.turns.append(event.group)
+    group.queue.extend(event.batches)
+
+
+def _remove(state: Routing, batch: int) -> bool:
+    """Forget a batch that is on a node or pinned; answer whether somebody still waits for it."""
+    item = state.items.pop(batch, None)
+    if item is None:
+        return False
+    _detach(state, batch, item)
+    return not item.unwanted
+
+
+def _detach(state: Routing, batch: int, item: Item) -> None:
+    if item.at is None:
+        return
+    state.nodes[item.at].held.pop(batch, None)
+    item.at, item.asked = None, False
+    if item.node is None:
+        group = state.groups[item.group]
+        group.out -= 1
+        if not group.out and not group.queue:
+            del state.groups[item.group]
+
+
+def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effect]) -> None:
+    """A batch died with its slot or node: try again, or fail it."""
+    if not _is_at(state, batch, node):
+        return
+    item = state.items[batch]
+    item.deaths = (*item.deaths, cause)
+    if item.unwanted:
+        _remove(state, batch)
+    elif len(item.deaths) > item.retries:
+        _remove(state, batch)
+        effects.append(Fail(batch, item.deaths))
+    else:
+        _requeue(state, (batch,))
+
+
+def _requeue(state: Routing, batches: Iterable[int]) -> None:
+    """Put batches at the front again, the last one foremost. One that nobody wants is forgotten."""
+    for batch in batches:
+        item = state.items[batch]
+        if item.unwanted:
+            _remove(state, batch)
+        elif item.node is not None:
+            _detach(state, batch, item)
+            state.pinned.setdefault(item.node, deque()).appendleft(batch)
+        else:
+            group = state.groups[item.group]
+            if not group.queue:
+                state.turns.appendleft(item.group)
+            group.queue.appendleft(batch)
+            _detach(state, batch, item)
+
+
+def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) -> None:
+    """Only what the node may have started is counted as an attempt: it starts batches in the order it got them."""
+    node = state.nodes.get(number)
+    if node is None:
+        return
+    held = tuple(node.held)
+    _requeue(state, reversed(held[node.slots :]))
+    for batch in reversed(held[: node.slots]):
+        _lose(state, number, batch, reason, effects)
+    del state.nodes[number]
+
+
+def _cancel(state: Routing, batches: tuple[int, ...]) -> list[Effect]:
+    """What waits is skipped when its turn comes; what is on a node is asked back, or killed there."""
+    by_node: dict[int, list[int]] = {}
+    for batch in batches:
+        item = state.items.get(batch)
+        if item is None or item.unwanted:
+            continue
+        item.unwanted = True
+        if item.at is not None:
+            by_node.setdefault(item.at, []).append(batch)
+    return [Revoke(node, tuple(asked), kill=True) for node, asked in by_node.items()]
+
+
+def _next(state: Routing, queue: deque[int]) -> int | None:
+    """Take the first batch of a queue that somebody waits for."""
+    while queue:
+        batch = queue.popleft()
+        if not state.items[batch].unwanted:
+            return batch
+        del state.items[batch]
+    return None
+
+
+def _place(state: Routing) -> list[Effect]:
+    assigned: dict[int, list[int]] = {}
+    for number, queue in list(state.pinned.items()):
+        node = state.nodes.get(number)
+        while node is not None and state.room(node) > 0 and (batch := _next(state, queue)) is not None:
+            _give(state, batch, number, node, assigned)
+        if not queue:
+            del state.pinned[number]
+    if state.turns:
+        _place_groups(state, assigned)
+    return [Assign(node, tuple(batches)) for node, batches in assigned.items()]
+
+
+def _place_groups(state: Routing, assigned: dict[int, list[int]]) -> None:
+    """Give each batch to the node with the least to do for its number of slots, a group at a time in turn."""
+    loads = [(len(node.held) / node.slots, number) for number, node in state.nodes.items() if state.room(node) > 0]
+    heapq.heapify(loads)
+    passed = 0  # groups in a row that had nothing to place
+    while loads and state.turns and passed < len(state.turns):
+        name = state.turns.popleft()
+        group = state.groups[name]
+        batch = _next(state, group.queue) if group.open else None
+        if batch is None:
+            if group.queue:
+                passed += 1
+                state.turns.append(name)
+            elif not group.out:
+                del state.groups[name]
+            continue
+        passed = 0
+        if group.queue:
+            state.turns.append(name)
+        _, number = heapq.heappop(loads)
+        node = state.nodes[number]
+        _give(state, batch, number, node, assigned)
+        group.out += 1
+        if state.room(node) > 0:
+            heapq.heappush(loads, (len(node.held) / node.slots, number))
+
+
+def _give(state: Routing, batch: int, number: int, node: Node, assigned: dict[int, list[int]]) -> None:
+    state.items[batch].at = number
+    node.held[batch] = None
+    assigned.setdefault(number, []).append(batch)
+
+
+def _steal(state: Routing, *, at_once: bool) -> list[Effect]:
+    """Ask the fullest nodes for as many queued batches as there are idle slots.
+
+    Where batches run for less than it takes to move one, this is looked at a few times a second only: most are done
+    before they arrive elsewhere, but one that waits behind a long one must not wait for long.
+    """
+    if len(state.nodes) < 2:
+        return []
+    idle = sum(max(0, node.slots - len(node.held)) for node in state.nodes.values())
+    if not idle or any(state.groups[name].open for name in state.turns):
+        return []
+    idle -= sum(state.items[batch].asked for node in state.nodes.values() for batch in node.held)
+    if not at_once and state.pace is not None and state.pace < WORTH_MOVING:
+        looking, state.looking = state.looking, True
+        return [] if looking or idle <= 0 else [LookLater()]
+    effects: list[Effect] = []
+    for number, node in sorted(state.nodes.items(), key=lambda each: each[1].slots - len(each[1].held)):
+        queued = tuple(node.held)[node.slots :]
+        if idle <= 0 or not queued:
+            break
+        free = [batch for batch in queued if not state.items[batch].asked and state.items[batch].node is None]
+        asked = tuple(free[-idle:])
+        for batch in asked:
+            state.items[batch].asked = True
+        if asked:
+            idle -= len(asked)
+            effects.append(Revoke(number, asked, kill=False))
+    return effects

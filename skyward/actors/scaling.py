@@ -1,0 +1,190 @@
+"""How many nodes should there be? Pure: no I/O, no clock, no actor.
+
+A pool has `wanted` nodes, numbered from 0. A node that ends while the pool is open is started again under its number,
+in a new generation; one that never became ready is tried a bounded number of times.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One number of the pool: which generation lives under it, whether it is ready, failures in a row before that."""
+
+    generation: int = 0
+    ready: bool = False
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The nodes of a pool.
+
+    Attributes
+    ----------
+    attempts
+        How often a node is tried that does not become ready.
+    wanted
+        How many nodes the pool is to have.
+    nodes
+        By number, those that exist or are about to.
+    opened
+        Whether all nodes have been ready at some time.
+    closing
+        Whether the pool is on its way out.
+    leaked
+        Names of what could not be ended.
+    """
+
+    attempts: int
+    wanted: int = 0
+    nodes: Mapping[int, Node] = field(default_factory=dict)
+    opened: bool = False
+    closing: bool = False
+    leaked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The pool is to have so many nodes."""
+
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReady:
+    """The node takes batches."""
+
+    node: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnded:
+    """Nothing of the node is left but (`leaked`) what could not be ended."""
+
+    node: int
+    generation: int
+    reason: str
+    leaked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The pool is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The provider was asked for anything with the pool's tag; these could not be ended."""
+
+    leaked: tuple[str, ...]
+
+
+type Event = Wanted | NodeReady | NodeEnded | Closing | Swept
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a supervisor for the node."""
+
+    node: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Tell the node's supervisor to end it."""
+
+    node: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOpened:
+    """Tell the user that every node is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailed:
+    """Tell the user that the pool cannot be had, and why."""
+
+    node: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportGivenUp:
+    """Tell the user that a lost node is not replaced, and why. The pool goes on with the others."""
+
+    node: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Ask the provider for anything with the pool's tag and end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportClosed:
+    """Tell the user that the pool is gone, but for what leaked."""
+
+    leaked: tuple[str, ...]
+
+
+type Effect = Start | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+
+
+def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
+    """Return the next state and what to do. News of an earlier generation of a node changes nothing."""
+    match event:
+        case Wanted(count):
+            if state.closing:
+                return state, ()
+            added = range(state.wanted, count)  # not those that were given up: their generations would begin anew
+            nodes = dict(state.nodes) | {number: Node() for number in added}
+            state = replace(state, wanted=max(count, state.wanted), nodes=nodes)
+            return state, tuple(Start(number, 0) for number in added)
+        case NodeReady(number, generation):
+            return _ready(state, number, generation)
+        case NodeEnded():
+            return _ended(state, event)
+        case Closing():
+            if state.closing:
+                return state, ()
+            dismissals = tuple(Dismiss(number, node.generation) for number, node in state.nodes.items())
+            return replace(state, closing=True), dismissals or (Sweep(),)
+        case Swept(leaked):
+            leaked = tuple(dict.fromkeys(state.leaked + leaked))
+            return replace(state, leaked=leaked), (ReportClosed(leaked),)
+    assert_never(event)
+
+
+def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[Effect, ...]]:
+    node = state.nodes.get(number)
+    if node is None or node.generation != generation:
+        return state, ()
+    nodes = dict(state.nodes) | {number: Node(generation, ready=True)}
+    opens = not state.opened and not state.closing and all(each.ready for each in nodes.values())
+    return replace(state, nodes=nodes, opened=state.opened or opens), (ReportOpened(),) if opens else ()
+
+
+def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...]]:
+    node = state.nodes.get(ended.node)
+    if node is None or node.generation != ended.generation:
+        return state, ()
+    others = {number: each for number, each in state.nodes.items() if number != ended.node}
+    if ended.leaked:
+        state = replace(state, leaked=(*state.leaked, ended.reason))
+    if state.closing:
+        return replace(state, nodes=others), () if others else (Sweep(),)
+    failures = 0 if node.ready else node.failures + 1
+    if failures < state.attempts:
+        again = Node(node.generation + 1, failures=failures)
+        return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (Start(ended.node, again.generation),)
+    if state.opened and others:
+        return replace(state, nodes=others), (ReportGivenUp(ended.node, ended.reason),)
+    return replace(state, nodes=others), (ReportFailed(ended.node, ended.reason),)

@@ -1,0 +1,243 @@
+"""One supervisor per instance: what state is it in, and what comes next? `lifecycle` decides, this acts.
+
+It owns the machine, the node's process and the link, and is the only one to launch and, but for the last sweep, to end
+a machine.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+from casty import Context, Ref, System, actor
+
+from skyward.actors import lifecycle, router, routing, scaling
+from skyward.actors.link import Link
+from skyward.actors.office import Node, Office
+from skyward.errors import BootFailed
+from skyward.providers.provider import Host, Instance, Order, Process
+from skyward.remote.node import CONFIG, READY
+from skyward.remote.protocol import FOREVER
+
+log = logging.getLogger("skyward")
+
+LOG_LINES = 200
+"""Lines of what a node printed while it started that an error carries."""
+
+JOIN = 15.0
+"""Seconds that a node which says it is up has to accept the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Bring up a node, and report to `boss`."""
+
+    boss: Ref[scaling.Event]
+
+
+type Message = Begin | lifecycle.Event
+
+
+@actor(initial=0, idle_after=FOREVER)
+async def supervisor(ctx: Context[int, Message]) -> None:
+    """The supervisor of one node; its key is `number.generation`."""
+    acting = _Supervisor(ctx)
+    with acting.office.vital("supervisor"):
+        async for message in ctx.inbox:
+            acting.hear(message)
+            if isinstance(acting.stage, lifecycle.Ended):
+                return
+
+
+def ref(system: System, node: int, generation: int) -> Ref[Message]:
+    """Return the supervisor of this generation of a node."""
+    return system.ref(supervisor, f"{node}.{generation}")
+
+
+class _Supervisor:
+    stage: lifecycle.Stage = lifecycle.Launching()
+
+    def __init__(self, ctx: Context[int, Message]) -> None:
+        self.office = Office.of(ctx.system)
+        self.me = ctx.self
+        number, _, generation = ctx.key.partition(".")
+        self.number, self.generation = int(number), int(generation)
+        self.name = f"{self.office.pool}-{self.number}-{self.generation}"
+        self.provider = self.office.provider
+        self.router = router.ref(ctx.system)
+        self.instance: Instance | None = None
+        self.host: Host | None = None
+        self.process: Process | None = None
+        self.link: Link | None = None
+        self.port = self.slots = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def hear(self, message: Message) -> None:
+        if isinstance(message, Begin):
+            self.boss = message.boss
+            self.stage, effects = lifecycle.begin()
+        else:
+            before = self.stage
+            self.stage, effects = lifecycle.step(before, message)
+            log.debug("node %s: %s: %s -> %s", self.name, message, before, self.stage)
+        for effect in effects:
+            self.perform(effect)
+
+    def perform(self, effect: lifecycle.Effect) -> None:
+        options = self.office.blueprint.options
+        match effect:
+            case lifecycle.Launch():
+                self.do("launch", self.launch())
+            case lifecycle.Reach():
+                self.do("reach", self.reach())
+            case lifecycle.Boot():
+                self.do("boot", self.boot())
+            case lifecycle.Join():
+                self.do("join", self.join())
+            case lifecycle.WaitStart():
+                self.later(options.start_timeout, lifecycle.StartOverdue())
+            case lifecycle.WaitGrace(silence):
+                log.info("node %s is silent; its work goes elsewhere in %g s", self.name, options.grace)
+                self.later(options.grace, lifecycle.GraceOver(silence))
+            case lifecycle.AnnounceUp():
+                self.announce()
+            case lifecycle.AnnounceDown(reason):
+                log.log(logging.DEBUG if reason == "dismissed" else logging.WARNING, "node %s: %s", self.name, reason)
+                self.office.links.pop(self.number, None)
+                self.office.up.discard(self.number)
+                self.router.tell(routing.NodeDown(self.number, f"node {self.number}: {reason}"))
+            case lifecycle.Terminate(attempt):
+                for task in self.tasks:
+                    task.cancel()
+                task = asyncio.create_task(self.terminate(attempt))
+                self.tasks = {task}
+            case lifecycle.ReportEnd(reason, leaked):
+                for timer in self.timers:
+                    timer.cancel()
+                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, leaked))
+            case _:
+                assert_never(effect)
+
+    def do(self, step: Literal["launch", "reach", "boot", "join"], work: Coroutine[Any, Any, lifecycle.Event]) -> None:
+        """Do the work beside the actor, which hears what came of it."""
+
+        async def done() -> None:
+            try:
+                event = await work
+            except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
+                self.office.problems[self.number] = error
+                event = lifecycle.Failed(step, f"{type(error).__name__}: {error}")
+            self.me.tell(event)
+
+        self.keep(done())
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def later(self, seconds: float, event: lifecycle.Event) -> None:
+        self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
+
+    async def launch(self) -> lifecycle.Event:
+        self.instance = await self.provider.launch(Order(self.office.pool, self.name))
+        return lifecycle.Launched()
+
+    async def reach(self) -> lifecycle.Event:
+        assert self.instance is not None
+        self.host = await self.provider.reach(self.instance)
+        return lifecycle.Reached()
+
+    async def boot(self) -> lifecycle.Event:
+        """Start the node, and read what it prints until it says where it listens."""
+        assert self.host is not None
+        host, identity = self.host, self.office.authority.issue(self.name, server=True)
+        config = json.dumps(self.config()).encode()
+        await host.write({CONFIG: config, "cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca})
+        self.process = await host.start([host.python, "-m", "skyward.remote.node", host.folder])
+        boot_log: deque[str] = deque(maxlen=LOG_LINES)
+        ready: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+        self.keep(self.watch(self.process, boot_log, ready))
+        said = await ready
+        self.slots = said["slots"]
+        self.remote_port = said["port"]
+        self.port = await host.tunnel(self.remote_port)
+        return lifecycle.Booted()
+
+    def config(self) -> dict[str, object]:
+        blueprint = self.office.blueprint
+        assert self.host is not None
+        return {
+            "cluster": self.name,
+            "node": self.number,
+            "nodes": blueprint.nodes,
+            "concurrency": blueprint.worker.concurrency,
+            "executor": blueprint.worker.executor,
+            "env": dict(blueprint.image.env),
+            "preload": list(blueprint.image.preload),
+            "hooks": self.office.hooks.hex(),
+            "lease": blueprint.options.lease,
+            "first_contact": blueprint.options.start_timeout + blueprint.options.lease,
+            "lifetime": None,
+            "stdin": self.host.tethered,
+        }
+
+    async def watch(self, process: Process, boot_log: deque[str], ready: asyncio.Future[dict[str, int]]) -> None:
+        """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
+        async for stream, line in process.lines():
+            if ready.done():
+                print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
+            elif line.startswith(READY):
+                ready.set_result(json.loads(line.removeprefix(READY)))
+            else:
+                boot_log.append(line)
+        code = await process.wait()
+        if not ready.done():
+            text = f"node {self.number} ended with exit code {code} before it was ready"
+            ready.set_exception(BootFailed(text, log="\n".join(boot_log)))
+        self.me.tell(lifecycle.Exited(f"its process ended (exit code {code})"))
+
+    async def join(self) -> lifecycle.Event:
+        self.link = Link(
+            self.office,
+            self.number,
+            cluster=self.name,
+            address=f"127.0.0.1:{self.remote_port}",
+            port=self.port,
+            heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
+        )
+        await self.link.open(JOIN)
+        return lifecycle.Joined()
+
+    def announce(self) -> None:
+        assert self.link is not None
+        assert self.instance is not None
+        self.office.links[self.number] = self.link
+        self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.slots)
+        self.office.up.add(self.number)
+        self.router.tell(routing.NodeUp(self.number, self.slots))
+        self.boss.tell(scaling.NodeReady(self.number, self.generation))
+
+    async def terminate(self, attempt: int) -> None:
+        """Let go of the node and end its machine; when the launch never answered, whatever carries the node's tag."""
+        await asyncio.sleep(0 if attempt == 1 else 2.0**attempt / 10)
+        try:
+            if self.host is not None:
+                await self.host.close()
+            if self.link is not None:
+                await self.link.close()
+                self.link = None
+            known = [] if self.instance is None else [self.instance]
+            for instance in known or await self.provider.find(self.office.pool):
+                if instance.node == self.name:
+                    await self.provider.terminate(instance)
+        except Exception as error:  # noqa: BLE001 - it is an event, and tried again
+            log.warning("node %s: cannot end its machine: %s", self.name, error)
+            self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
+        else:
+            self.me.tell(lifecycle.Terminated())

@@ -1,0 +1,69 @@
+"""What there is to do and who has it: the state that `routing` decides by. It holds numbers only."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Item:
+    """A batch that has not been answered.
+
+    `at` is the node that has it, or None. `asked` says that it was asked back, `unwanted` that it was cancelled.
+    """
+
+    group: int
+    node: int | None
+    retries: int
+    at: int | None = None
+    deaths: tuple[str, ...] = ()
+    asked: bool = False
+    unwanted: bool = False
+
+
+@dataclass(slots=True)
+class Group:
+    """Batches that share a limit: those that wait, oldest first, and how many are on nodes."""
+
+    limit: int | None
+    queue: deque[int] = field(default_factory=deque)
+    out: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether a batch of the group may be placed."""
+        return bool(self.queue) and (self.limit is None or self.out < self.limit)
+
+
+@dataclass(slots=True)
+class Node:
+    """A node that takes batches: `held`, in the order it got them, which is the order it starts them in."""
+
+    slots: int
+    held: dict[int, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Routing:
+    """The state of a pool's work: owned by one router, changed by `step` only.
+
+    `prefetch` is how many batches a node holds beyond its slots (None: as many as it has slots). `items` are those that
+    have not been answered, `groups` the groups that have such, and `turns` those with something to place, the next one
+    first. `pinned` are, for each node number, the batches that may run nowhere else and wait for it; `given_up` says of
+    a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
+    `LookLater` is on its way.
+    """
+
+    prefetch: int | None = None
+    items: dict[int, Item] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
+    turns: deque[int] = field(default_factory=deque)
+    pinned: dict[int, deque[int]] = field(default_factory=dict)
+    nodes: dict[int, Node] = field(default_factory=dict)
+    given_up: dict[int, str] = field(default_factory=dict)
+    pace: float | None = None
+    looking: bool = False
+
+    def room(self, node: Node) -> int:
+        """How many more batches the node may be given."""
+        ahead = node.slots if self.prefetch is None else self.prefetch
+        return node.slots + ahead - len(node.held)

@@ -1,0 +1,216 @@
+"""Calls on their way: `TaskGroup` for those that belong together, and what stands for one until it is answered."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from skyward.errors import InvalidArgument
+from skyward.remote import wire
+from skyward.remote.function import DEFAULT, Terms
+from skyward.remote.future import Future
+from skyward.remote.protocol import LARGEST, Outcome
+
+
+class Delivery:
+    """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
+
+    Done-callbacks run here, one after the other.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[list[tuple[Entry, Outcome | BaseException, int | None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, ended: list[tuple["Entry", Outcome | BaseException, int | None]]) -> None:
+        """Complete the futures of these entries, soon, each with the outcome and the node it came from."""
+        self._queue.put(ended)
+
+    def close(self) -> None:
+        """End the thread after what was put before."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (ended := self._queue.get()) is not None:
+            for entry, outcome, node in ended:
+                entry.complete(outcome, node)
+            del ended
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A call on its way: what the router's numbers stand for."""
+
+    future: Future[Any]
+    packed: wire.Packed
+    functions: dict[str, bytes]
+    terms: Terms
+    group: "GroupState"
+
+    def complete(self, outcome: Outcome | BaseException, node: int | None) -> None:
+        """Give the caller the outcome. One who has cancelled gets nothing."""
+        future = self.future
+        error: BaseException | None
+        value: object = None
+        if isinstance(outcome, BaseException):
+            error = outcome
+        else:
+            future.duration, future.node, future.slot = outcome.seconds, node, outcome.slot
+            if outcome.status == "overdue":
+                error = TimeoutError(f"the call ran for more than {self.terms.timeout:g} s on its slot and was stopped")
+            else:
+                value, error = wire.open_outcome(
+                    "raised" if outcome.status == "raised" else "returned", outcome.payload
+                )
+        with contextlib.suppress(futures.InvalidStateError):
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class GroupState:
+    """What the entries of a group share."""
+
+    number: int
+    limit: int | None
+    delivery: Delivery
+
+
+class Pool(Protocol):
+    """The end of a pool that groups talk to.
+
+    Attributes
+    ----------
+    numbers
+        Gives a number that the pool has not used for a call or a group.
+    """
+
+    @property
+    def numbers(self) -> Iterator[int]: ...
+
+    def send(self, entries: list[Entry]) -> None:
+        """Run these; they have one group and the same terms."""
+        ...
+
+    def forget(self, batches: Iterable[int]) -> None:
+        """Nobody waits for these any more."""
+        ...
+
+    def drop(self, functions: Iterable[str]) -> None:
+        """No call will need these functions again."""
+        ...
+
+
+class TaskGroup:
+    """Calls that belong together: they may have a limit, are cancelled together, and share their functions.
+
+    A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled the first time that the group
+    meets it, and sent to each node once: what it refers to is taken as it was then.
+
+    Done-callbacks of the group's futures run in a thread of the group's own. Use it as a context manager: leaving it
+    waits for the calls, or, when left by an exception, cancels them.
+
+    Parameters
+    ----------
+    pool
+        Where the calls go.
+    limit
+        How many of the calls may be on nodes at once; None for no limit.
+    terms
+        What they run under.
+    """
+
+    def __init__(self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT) -> None:
+        if limit is not None and limit < 1:
+            raise InvalidArgument(f"limit={limit!r}: must be at least 1; leave it out for no limit")
+        number = next(pool.numbers)
+        self._pool, self._terms = pool, terms
+        self._packer = wire.Packer()
+        self._state = GroupState(number, limit, Delivery(f"skyward-results-{number}"))
+        self._pending: set[Future[Any]] = set()
+        self._closed = self._finished = False
+        self._lock = threading.Lock()
+
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn(*args, **kwargs)` on a slot.
+
+        Raises
+        ------
+        NotPortable
+            Something in the call cannot be pickled; the text names it.
+        """
+        entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
+        future = entry.future
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._pool.send([entry])
+        return future
+
+    def reject(self, error: BaseException) -> Future[Any]:
+        """Return the future of a call that cannot be sent: it fails with `error`, soon and from the group's thread."""
+        future: Future[Any] = Future(next(self._pool.numbers), lambda _: None)
+        entry = Entry(future, wire.Packed(b"", ()), {}, self._terms, self._state)
+        self._state.delivery.put([(entry, error, None)])
+        return future
+
+    def cancel(self) -> None:
+        """Stop everything that has not ended; the group takes further calls."""
+        pending = [future for future in tuple(self._pending) if futures.Future.cancel(future)]
+        for future in pending:
+            with contextlib.suppress(futures.InvalidStateError, RuntimeError):
+                future.set_running_or_notify_cancel()
+        self._pool.forget([future.batch for future in pending])
+
+    def close(self) -> None:
+        """Let go of the group's functions and thread. Calls that have not ended go on."""
+        self._closed = True
+        self._finish_if_over()
+
+    def _ended(self, future: Future[Any]) -> None:
+        self._pending.discard(future)
+        if self._closed:
+            self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        with self._lock:
+            over = self._closed and not self._finished and not self._pending
+            self._finished = self._finished or over
+        if over:
+            self._pool.drop(self._packer.functions)
+            self._state.delivery.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.cancel()
+        futures.wait(tuple(self._pending))
+        self.close()
+
+
+def make_entry(
+    pool: Pool,
+    state: GroupState,
+    packer: wire.Packer,
+    terms: Terms,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Entry:
+    """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
+    packed = packer.pack(fn, args, kwargs)
+    if len(packed.payload) > LARGEST:
+        size, limit = len(packed.payload) >> 20, LARGEST >> 20
+        raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
+    future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
+    return Entry(future, packed, packer.functions, terms, state)
