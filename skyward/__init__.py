@@ -1,0 +1,117 @@
+"""Skyward: run functions, and every `joblib.Parallel` call, on machines it provisions, uses and ends by itself.
+
+    with sky.Compute(nodes=10, worker=sky.Worker(concurrency=10), plugins=[sky.plugins.joblib()]) as compute:
+        results = Parallel(n_jobs=-1)(delayed(slow_task)(i) for i in range(2000))
+
+| name | where | what |
+| --- | --- | --- |
+| `Compute` | `compute.py` | the pool, for the length of a block |
+| `Local` | `providers/local.py` | nodes on this machine |
+| `Worker`, `Image`, `Options` | `spec.py` | what a pool is made of |
+| `remote` | `remote/function.py` | makes a function run on the pool |
+| `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
+| `Future` | `remote/future.py` | what a caller holds for a call |
+| `TaskGroup` | `tasks.py` | calls that belong together |
+| `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
+| `plugins` | `plugins/` | joblib, and the contract for others |
+| the errors | `errors.py` | one tree |
+
+Names load when they are first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from skyward.remote.function import remote
+
+if TYPE_CHECKING:
+    from skyward import plugins
+    from skyward.actors.office import Node
+    from skyward.compute import Compute
+    from skyward.errors import (
+        BatchLost,
+        BootFailed,
+        Denied,
+        InvalidArgument,
+        Leaked,
+        MissingExtra,
+        NoCapacity,
+        NoCompute,
+        NodeError,
+        NotPortable,
+        PoolFailed,
+        ProvisioningError,
+        QuotaExceeded,
+        RemoteError,
+        RemoteTraceback,
+        SkywardError,
+        Unreachable,
+    )
+    from skyward.providers.local import Local
+    from skyward.remote.context import InstanceInfo, instance_info, shard
+    from skyward.remote.future import Future
+    from skyward.spec import Image, Options, Worker
+    from skyward.tasks import TaskGroup
+
+__all__ = [
+    "BatchLost",
+    "BootFailed",
+    "Compute",
+    "Denied",
+    "Future",
+    "Image",
+    "InstanceInfo",
+    "InvalidArgument",
+    "Leaked",
+    "Local",
+    "MissingExtra",
+    "NoCapacity",
+    "NoCompute",
+    "Node",
+    "NodeError",
+    "NotPortable",
+    "Options",
+    "PoolFailed",
+    "ProvisioningError",
+    "QuotaExceeded",
+    "RemoteError",
+    "RemoteTraceback",
+    "SkywardError",
+    "TaskGroup",
+    "Unreachable",
+    "Worker",
+    "instance_info",
+    "plugins",
+    "remote",
+    "shard",
+]
+
+_HOMES = {
+    "Compute": "skyward.compute",
+    "Future": "skyward.remote.future",
+    "Image": "skyward.spec",
+    "InstanceInfo": "skyward.remote.context",
+    "Local": "skyward.providers.local",
+    "Node": "skyward.actors.office",
+    "Options": "skyward.spec",
+    "TaskGroup": "skyward.tasks",
+    "Worker": "skyward.spec",
+    "instance_info": "skyward.remote.context",
+    "shard": "skyward.remote.context",
+}
+"""Where the names live that are not errors."""
+
+if not TYPE_CHECKING:  # a type checker must not think that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name == "plugins":
+            return importlib.import_module("skyward.plugins")
+        if name not in __all__:
+            raise AttributeError(f"module 'skyward' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES.get(name, "skyward.errors")), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,249 @@
+"""Compute: the one object a user holds. It wires provider, actors and plugins, and is an executor."""
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from skyward.actors.driver import Driver
+from skyward.actors.office import Node
+from skyward.errors import InvalidArgument, Leaked, NoCompute
+from skyward.plugins.plugin import Plugin
+from skyward.providers.local import Local
+from skyward.remote import function, wire
+from skyward.remote.function import DEFAULT, Terms
+from skyward.remote.future import Future
+from skyward.spec import Image, Options, Worker, check
+from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry
+
+if TYPE_CHECKING:
+    from skyward.providers.provider import Provider
+
+
+class Compute(futures.Executor):
+    """A pool of machines for the length of a `with` block.
+
+    Entering the block launches the nodes and returns once all of them take calls. Inside it the pool is a standard
+    `concurrent.futures.Executor`, and where `@sky.remote` functions and plugins send their calls. Leaving it waits for
+    the calls, or, when left by an exception, stops them; either way it ends the nodes.
+
+    Parameters
+    ----------
+    provider
+        Where machines come from; `sky.Local()` by default, which is node processes on this machine.
+    nodes
+        How many machines.
+    worker
+        How a node runs calls: how many at once, in processes or threads.
+    image
+        What a node needs: packages, modules to preload, environment variables.
+    plugins
+        Adapters such as `sky.plugins.joblib()`.
+    options
+        Deadlines and limits.
+
+    Raises
+    ------
+    InvalidArgument
+        An argument cannot be meant; the text names it, its value and the fix. Raised before anything starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: "Provider | None" = None,
+        nodes: int = 1,
+        worker: Worker | None = None,
+        image: Image | None = None,
+        plugins: Sequence[Plugin] = (),
+        options: Options | None = None,
+        **unknown: object,
+    ) -> None:
+        given = {"nodes": nodes, "plugins": plugins, **unknown}
+        given["provider"] = Local() if provider is None else provider
+        given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
+        self._blueprint = check(given)
+        self._driver: Driver | None = None
+        self._stack = ExitStack()
+        self._ended = False
+
+    # ------------------------------------------------------------ the block
+
+    def __enter__(self) -> Self:
+        if self._driver is not None or self._ended:
+            raise InvalidArgument("this Compute was entered before; make another one: with sky.Compute(...) as compute")
+        plugins: tuple[Plugin, ...] = self._blueprint.plugins
+        image = self._blueprint.image
+        for plugin in plugins:
+            image = plugin.image(image)
+        hooks = wire.pack_hooks([plugin for plugin in plugins if plugin.has_node_hooks()])
+        blueprint = self._blueprint.model_copy(update={"image": image})
+        self._numbers = itertools.count(1)
+        pool = f"{time.strftime('%m%d%H%M')}-{secrets.token_hex(4)}"
+        self._driver = Driver(blueprint, pool, hooks, self._numbers)
+        try:
+            self._driver.start()
+            self._delivery = Delivery(f"skyward-results-{pool}")
+            self._stack.callback(self._delivery.close)
+            self._group = GroupState(next(self._numbers), None, self._delivery)
+            self._packer = wire.Packer(share=False)
+            function.enter(self)
+            self._stack.callback(function.leave, self)
+            for plugin in plugins:
+                self._stack.enter_context(plugin.driver(self))
+        except BaseException:
+            self._leave(cancel=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.shutdown(wait=True, cancel_futures=kind is not None)
+        except Leaked as leaked:
+            if error is None:
+                raise
+            error.add_note(str(leaked))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the pool: wait for its calls, or with `cancel_futures` stop them, then end the nodes.
+
+        With `wait=False` the calls that have not ended are stopped too: nothing of a pool outlives it.
+
+        Raises
+        ------
+        Leaked
+            A machine could not be ended; the text names it.
+        """
+        if self._driver is None or self._ended:
+            return
+        try:
+            if wait and not cancel_futures:
+                self._drain()
+        finally:
+            self._leave(cancel=True)
+
+    def _drain(self) -> None:
+        assert self._driver is not None
+        while waiting := self._driver.waiting():
+            futures.wait(waiting)
+
+    def _leave(self, *, cancel: bool) -> None:
+        driver = self._driver
+        assert driver is not None
+        try:
+            for future in driver.waiting() if cancel else ():
+                future.cancel()
+            self._stack.close()
+        finally:
+            self._ended = True
+            leaked = driver.stop()
+        if leaked:
+            raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
+
+    # ------------------------------------------------------------ calls
+
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn(*args, **kwargs)` on a slot and return its future, which can also be awaited.
+
+        Raises
+        ------
+        NotPortable
+            Something in the call cannot be pickled; the text names it.
+        NoCompute
+            The block is not open.
+        """
+        return self.submit_under(Terms(), fn, args, kwargs)
+
+    def submit_under(
+        self, terms: Terms, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Run a call under terms; see `submit`."""
+        driver = self._open()
+        if terms.node is not None and terms.node >= self._blueprint.nodes:
+            raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes - 1}")
+        entry = make_entry(driver, self._group, self._packer, terms, fn, args, kwargs)
+        driver.send([entry])
+        return entry.future
+
+    def map[T](
+        self, fn: Callable[..., T], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Return an iterator over `fn(x, ...)` for the items of the iterables, in order.
+
+        Parameters
+        ----------
+        timeout
+            Seconds from now until which a result may be waited for; then `TimeoutError`, and the rest is stopped.
+        chunksize
+            How many calls travel together. Larger chunks cost less each.
+        """
+        return self.map_under(Terms(), fn, iterables, timeout, chunksize)
+
+    def map_under[T](
+        self,
+        terms: Terms,
+        fn: Callable[..., T],
+        iterables: Sequence[Iterable[Any]],
+        timeout: float | None,
+        chunksize: int,
+    ) -> Iterator[T]:
+        """Map under terms; see `map`."""
+        if chunksize < 1:
+            raise InvalidArgument(f"chunksize={chunksize!r}: must be at least 1")
+        end = None if timeout is None else time.monotonic() + timeout
+        group = self.task_group(terms=terms)
+        calls = zip(*iterables, strict=False)
+        try:
+            chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+            results = [group.submit(function.call_each, fn, chunk) for chunk in chunks]
+        except BaseException:
+            group.cancel()
+            raise
+        finally:
+            group.close()
+        return _results(group, results, end)
+
+    def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
+        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in range(self._blueprint.nodes)]
+        try:
+            return [future.result() for future in waiting]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def task_group(self, *, limit: int | None = None, terms: Terms = DEFAULT) -> TaskGroup:
+        """Return a group for calls that belong together; see `TaskGroup`."""
+        return TaskGroup(self._open(), limit=limit, terms=terms)
+
+    # ------------------------------------------------------------ facts
+
+    @property
+    def slots(self) -> int:
+        """How many calls run at once: the slots of all nodes."""
+        return self._open().slots()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that take calls now, by number. One that is just being replaced is missing."""
+        return self._open().nodes()
+
+    def _open(self) -> Driver:
+        if self._driver is None or self._ended:
+            raise NoCompute("this Compute is not open: use it inside its block, `with sky.Compute(...) as compute:`")
+        return self._driver
+
+
+def _results[T](group: TaskGroup, chunks: list[Future[list[T]]], end: float | None) -> Iterator[T]:
+    try:
+        chunks.reverse()
+        while chunks:
+            yield from chunks.pop().result(None if end is None else end - time.monotonic())
+    finally:
+        group.cancel()

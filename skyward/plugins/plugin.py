@@ -1,0 +1,65 @@
+"""The contract of a plugin, and what a plugin sees of a pool.
+
+A plugin is an adapter: it makes somebody else's API send calls to the pool, and prepares the nodes for them. Derive
+from `Plugin`, and define those of its four methods that are needed; each does nothing by default.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from skyward.remote.context import InstanceInfo
+    from skyward.remote.future import Future
+    from skyward.spec import Image
+    from skyward.tasks import TaskGroup
+
+
+class Pool(Protocol):
+    """What a plugin sees of the pool; the open `Compute` is one."""
+
+    @property
+    def slots(self) -> int:
+        """How many calls run at once."""
+        ...
+
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run a call on a slot."""
+        ...
+
+    def task_group(self, *, limit: int | None = None) -> "TaskGroup":
+        """Return a group for calls that belong together: with a limit, cancelled together, sharing their functions."""
+        ...
+
+
+class Plugin:
+    """Base class of all plugins.
+
+    `image` and `driver` run on the user's machine. A plugin that defines `worker` or `task` is pickled and sent to the
+    nodes; it must be importable there, or be of a class in `__main__`.
+    """
+
+    def image(self, image: "Image", /) -> "Image":
+        """Return the image with what the nodes need for this plugin: `image.with_packages(...).with_preload(...)`."""
+        return image
+
+    def driver(self, pool: Pool, /) -> AbstractContextManager[object]:
+        """Return a context that is entered once the pool is open, and left before it closes, in whatever way."""
+        return nullcontext()
+
+    def worker(self, info: "InstanceInfo", /) -> AbstractContextManager[object]:
+        """Return a context that each worker process of a node enters before its first task.
+
+        With `executor="process"` that is each slot, with `"thread"` the one process of the node. It is left when the
+        worker ends in order, not when it is killed.
+        """
+        return nullcontext()
+
+    def task(self, info: "InstanceInfo", /) -> AbstractContextManager[object]:
+        """Return a context that is entered around each call, on its slot. What it raises is what the call raises."""
+        return nullcontext()
+
+    def has_node_hooks(self) -> bool:
+        """Whether this plugin does something on the nodes, and has to be sent there."""
+        kind = type(self)
+        return kind.worker is not Plugin.worker or kind.task is not Plugin.task
