@@ -1,0 +1,275 @@
+"""The pool as its user sees it."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mypy.api
+import pytest
+
+import skyward as sky
+from skyward.plugins import Plugin, Pool
+from tests import work
+
+CONFIG = Path(__file__).parents[2] / "pyproject.toml"
+
+
+@sky.remote
+def square(x: int) -> int:
+    return x * x
+
+
+@sky.remote
+def node() -> int:
+    return sky.instance_info().node
+
+
+def share() -> list[int]:
+    return sky.shard(list(range(5)))
+
+
+@pytest.fixture(scope="module")
+def compute() -> Iterator[sky.Compute]:
+    with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2)) as compute:
+        yield compute
+
+
+def test_a_remote_function_runs_on_a_slot(compute: sky.Compute) -> None:
+    assert square(3) == 9
+    assert square.remote(4).result(10) == 16
+    assert list(square.map(range(4))) == [0, 1, 4, 9]
+
+
+def test_options_choose_the_node(compute: sky.Compute) -> None:
+    assert [node.options(node=number)() for number in (0, 1, 1, 0)] == [0, 1, 1, 0]
+
+
+def test_a_node_that_is_not_there_is_refused(compute: sky.Compute) -> None:
+    with pytest.raises(sky.InvalidArgument, match="nodes 0 to 1"):
+        node.options(node=2)()
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": 0}, {"node": -1}, {"retries": -1}, {"node": True}])
+def test_options_that_cannot_be_meant_are_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(sky.InvalidArgument, match=next(iter(wrong))):
+        square.options(**wrong)
+
+
+def test_a_timeout_stops_the_call_and_the_slot_comes_back(compute: sky.Compute) -> None:
+    with pytest.raises(TimeoutError, match=r"0\.2 s"):
+        sky.remote(work.sleep).options(timeout=0.2)(600)
+    assert list(square.map(range(8))) == [x * x for x in range(8)]
+
+
+def test_without_retries_the_first_death_is_the_last(compute: sky.Compute) -> None:
+    with pytest.raises(sky.BatchLost) as lost:
+        sky.remote(work.die).options(retries=0)()
+    assert len(lost.value.causes) == 1
+
+
+def test_a_thread_started_inside_the_block_sees_it(compute: sky.Compute) -> None:
+    with futures.ThreadPoolExecutor() as threads:
+        assert threads.submit(square.options(), 5).result(10) == 25
+        assert threads.submit(node.remote).result(10).result(10) in (0, 1)
+
+
+def test_of_nested_blocks_the_innermost_wins(compute: sky.Compute) -> None:
+    def nodes() -> int:
+        return sky.remote(sky.instance_info)().nodes
+
+    assert nodes() == 2
+    with sky.Compute(worker=sky.Worker(concurrency=1)):
+        assert nodes() == 1
+    assert nodes() == 2
+
+
+def test_broadcast_runs_once_on_every_node(compute: sky.Compute) -> None:
+    assert compute.broadcast(share) == [[0, 1], [2, 3, 4]]
+
+
+def test_its_futures_are_standard(compute: sky.Compute) -> None:
+    waiting = {compute.submit(work.square, x): x for x in range(10)}
+    assert {future.result() == x * x for future, x in waiting.items() if future in futures.as_completed(waiting)} == {
+        True
+    }
+    assert futures.wait(waiting, timeout=10).not_done == set()
+
+
+def test_its_futures_can_be_awaited_also_inside_a_running_loop(compute: sky.Compute) -> None:
+    async def cell() -> list[int]:
+        assert square(2) == 4
+        with sky.Compute(worker=sky.Worker(concurrency=1)) as inner:
+            return list(await asyncio.gather(*[inner.submit(work.square, x) for x in range(3)]))
+
+    assert asyncio.run(cell()) == [0, 1, 4]
+
+
+def test_a_future_knows_how_long_its_call_ran(compute: sky.Compute) -> None:
+    future = compute.submit(work.sleep, 0.1)
+    future.result(10)
+    assert future.duration is not None
+    assert 0.1 <= future.duration < 5
+
+
+def test_map_stops_waiting_when_its_time_is_up(compute: sky.Compute) -> None:
+    with pytest.raises(TimeoutError):
+        list(compute.map(work.sleep, [600.0] * 3, timeout=0.2))
+    assert compute.submit(work.square, 2).result(10) == 4
+
+
+def test_several_threads_use_it_at_once(compute: sky.Compute) -> None:
+    with futures.ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda x: compute.submit(work.square, x).result(20), range(100)))
+    assert results == [x * x for x in range(100)]
+
+
+def test_a_group_with_a_limit_ends_in_order(compute: sky.Compute) -> None:
+    with compute.task_group(limit=1) as group:
+        numbers = [group.submit(work.square, x) for x in range(5)]
+    assert [future.result(0) for future in numbers] == [0, 1, 4, 9, 16]
+
+
+def test_outside_any_block_a_call_runs_here_and_a_future_is_refused() -> None:
+    code = (
+        "import skyward as sky\n"
+        "square = sky.remote(lambda x: x * x)\n"
+        "assert square(3) == 9\n"
+        "try: square.remote(3)\n"
+        "except sky.NoCompute as error: assert 'with sky.Compute' in str(error), error\n"
+        "else: raise SystemExit(1)\n"
+    )
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
+
+
+def test_after_the_block_a_call_is_refused() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=1)) as ended:
+        pass
+    with pytest.raises(sky.NoCompute, match=r"with sky\.Compute"):
+        ended.submit(work.square, 1).result()
+    with pytest.raises(sky.InvalidArgument, match="entered before"), ended:
+        pass
+
+
+def test_leaving_the_block_waits_for_its_calls() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
+        future = compute.submit(work.sleep, 0.3)
+    assert future.result(0) == 0.3
+
+
+def test_shutdown_can_cancel_what_waits() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
+        waiting = [compute.submit(work.sleep, 600.0) for _ in range(3)]
+        compute.shutdown(cancel_futures=True)
+        assert all(future.cancelled() for future in waiting)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"nodes": 0}, "nodes=0"),
+        ({"node": 3}, "did you mean 'nodes'"),
+        ({"plugins": [sky.plugins.joblib]}, r"sky\.plugins\.joblib\(\)"),
+        ({"provider": sky.Local}, r"sky\.Local\(\)"),
+    ],
+)
+def test_a_wrong_argument_is_explained_before_anything_starts(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(sky.InvalidArgument, match=told):
+        sky.Compute(**wrong)
+
+
+def test_a_node_that_cannot_start_fails_the_pool_with_what_it_printed(tmp_path: Path) -> None:
+    image = sky.Image(preload=["no_such_module_anywhere"])
+    with (
+        pytest.raises(sky.BootFailed, match="no_such_module_anywhere"),
+        sky.Compute(provider=sky.Local(folder=tmp_path), image=image, options=sky.Options(launch_attempts=1)),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+class Recorder(Plugin):
+    """A plugin that uses the whole contract."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def image(self, image: sky.Image, /) -> sky.Image:
+        return sky.Image(**{**dict(image), "env": {"PLUGIN": "yes"}})
+
+    @contextmanager
+    def driver(self, pool: Pool, /) -> Iterator[None]:
+        self.told.append(f"entered with {pool.slots}")
+        try:
+            yield
+        finally:
+            self.told.append(f"left after {pool.submit(work.square, 3).result(10)}")
+
+    @contextmanager
+    def worker(self, info: sky.InstanceInfo, /) -> Iterator[None]:
+        import os
+
+        os.environ["WORKER"] = f"{info.node}.{info.slot}"
+        yield
+
+    @contextmanager
+    def task(self, info: sky.InstanceInfo, /) -> Iterator[None]:
+        import os
+
+        os.environ["TASK"] = str(int(os.environ.get("TASK", "0")) + 1)
+        yield
+
+
+def surroundings() -> list[str]:
+    import os
+
+    return [os.environ[name] for name in ("PLUGIN", "WORKER", "TASK")]
+
+
+def test_a_plugin_acts_on_driver_image_worker_and_task() -> None:
+    recorder = Recorder()
+    with sky.Compute(worker=sky.Worker(concurrency=1), plugins=[recorder]) as compute:
+        assert [compute.submit(surroundings).result(10) for _ in range(2)] == [["yes", "0.0", "1"], ["yes", "0.0", "2"]]
+    assert recorder.told == ["entered with 1", "left after 9"]
+
+
+def test_types_survive_the_decorator(tmp_path: Path) -> None:
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(
+        "from typing import assert_type\n"
+        "import skyward as sky\n"
+        "@sky.remote\n"
+        "def square(x: int) -> int: return x * x\n"
+        "assert_type(square(3), int)\n"
+        "assert_type(square.remote(3), sky.Future[int])\n"
+        "assert_type(list(square.map([1])), list[int])\n"
+        "assert_type(square.options(timeout=1).remote(3).result(), int)\n"
+        "def use(compute: sky.Compute) -> None:\n"
+        "    assert_type(compute.submit(len, 'ab').result(), int)\n"
+        "square('three')\n"
+        "square.remote()\n"
+    )
+    out, _, _ = mypy.api.run(["--strict", "--config-file", str(CONFIG), str(snippet)])
+    wrong = [
+        line for line in out.splitlines() if "[arg-type]" in line or "[call-arg]" in line or "[assert-type]" in line
+    ]
+    assert [line.split(":")[1] for line in wrong] == ["11", "12"], out
+
+
+def test_a_background_thread_may_hold_the_block() -> None:
+    seen: list[int] = []
+
+    def run() -> None:
+        with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
+            seen.append(compute.submit(work.square, 6).result(10))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(30)
+    assert seen == [36]

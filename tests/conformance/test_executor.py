@@ -1,0 +1,120 @@
+"""What holds for every kind of slot, on real nodes."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import pytest
+
+import skyward as sky
+from tests import work
+
+
+@pytest.fixture(scope="module", params=["process", "thread"])
+def compute(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
+    with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2, executor=request.param)) as compute:
+        yield compute
+
+
+def test_a_call_returns_its_value(compute: sky.Compute) -> None:
+    assert compute.submit(work.square, 7).result(10) == 49
+
+
+def test_a_call_runs_elsewhere(compute: sky.Compute) -> None:
+    assert compute.submit(work.pid).result(10) != os.getpid()
+
+
+def test_map_keeps_the_order(compute: sky.Compute) -> None:
+    assert list(compute.map(work.square, range(50), chunksize=7)) == [x * x for x in range(50)]
+
+
+def test_an_exception_comes_home_as_itself_with_the_remote_traceback(compute: sky.Compute) -> None:
+    with pytest.raises(LookupError, match="not here") as raised:
+        compute.submit(work.fail, "not here").result(10)
+    assert isinstance(raised.value.__cause__, sky.RemoteTraceback)
+    assert "in fail" in str(raised.value.__cause__)
+
+
+def test_an_exception_with_a_constructor_of_its_own_comes_home(compute: sky.Compute) -> None:
+    with pytest.raises(work.OddError) as raised:
+        compute.submit(work.odd).result(10)
+    assert (raised.value.code, raised.value.hint, str(raised.value)) == (5, "even", "odd 5")
+
+
+def test_a_call_that_exits_raises_and_costs_nothing(compute: sky.Compute) -> None:
+    with pytest.raises(SystemExit):
+        compute.submit(work.leave).result(10)
+    assert compute.submit(work.square, 2).result(10) == 4
+
+
+def test_a_closure_travels(compute: sky.Compute) -> None:
+    offset = 10
+    assert list(compute.map(lambda x: x + offset, range(3))) == [10, 11, 12]
+
+
+def test_an_argument_that_cannot_travel_is_named_before_it_is_sent(compute: sky.Compute) -> None:
+    with pytest.raises(sky.NotPortable, match="guard"):
+        compute.submit(work.size, {"guard": threading.Lock()}).result()  # type: ignore[arg-type]
+
+
+def test_a_result_that_cannot_travel_is_named(compute: sky.Compute) -> None:
+    with pytest.raises(sky.NotPortable, match="guard"):
+        compute.submit(work.lock).result(10)
+
+
+def test_a_large_argument_and_a_large_result_travel(compute: sky.Compute) -> None:
+    data = os.urandom(1 << 20) * 40
+    assert compute.submit(work.size, data).result(30) == len(data)
+    assert compute.submit(bytes, 40 << 20).result(30) == bytes(40 << 20)
+
+
+def test_a_call_that_runs_too_long_is_stopped_and_its_slot_comes_back(compute: sky.Compute) -> None:
+    slow = sky.remote(work.sleep).options(timeout=0.2, node=0)
+    with pytest.raises(TimeoutError):
+        _under(compute, slow, 30 if _kills(compute) else 1)
+    assert [compute.submit(work.square, x).result(10) for x in range(8)] == [x * x for x in range(8)]
+
+
+def _kills(compute: sky.Compute) -> bool:
+    return compute._blueprint.worker.executor == "process"
+
+
+def _under(compute: sky.Compute, function: object, *args: object) -> object:
+    assert compute.slots == 4
+    return function(*args)  # type: ignore[operator]
+
+
+def test_a_cancelled_call_makes_room_for_the_next(compute: sky.Compute) -> None:
+    running = [compute.submit(work.sleep, 600.0 if _kills(compute) else 1.0) for _ in range(20)]
+    assert all(future.cancel() for future in running)
+    assert futures.wait(running, timeout=5).not_done == set()
+    assert compute.submit(work.square, 3).result(10) == 9
+
+
+def test_slots_have_random_numbers_of_their_own(compute: sky.Compute) -> None:
+    numbers = list(compute.map(_luck, range(40)))
+    assert len(set(numbers)) == 40
+
+
+def _luck(_: int) -> float:
+    return work.luck()
+
+
+def test_every_slot_knows_its_place(compute: sky.Compute) -> None:
+    infos = compute.broadcast(sky.instance_info)
+    assert [(info.node, info.nodes, info.slots, info.head) for info in infos] == [(0, 2, 2, True), (1, 2, 2, False)]
+
+
+def test_what_a_task_prints_is_shown_here(compute: sky.Compute, capfd: pytest.CaptureFixture[str]) -> None:
+    printed: list[str] = []
+    compute.submit(work.say, "hello from a slot").result(10)
+    while "hello from a slot\n" not in printed:  # it comes by another road than the result
+        printed.append(capfd.readouterr().out)
+        compute.submit(work.square, 1).result(10)
+
+
+def test_a_dead_worker_is_replaced(compute: sky.Compute, tmp_path: Path) -> None:
+    assert compute.submit(work.die_once, tmp_path / "mark").result(20) == "second attempt"
+    assert sorted(compute.map(work.square, range(8))) == [x * x for x in range(8)]

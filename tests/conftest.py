@@ -1,0 +1,29 @@
+"""At the end of a run nothing of ours is left: no process of a node, no scratch folder."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_after_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have every node of this run make its folder in one place, and look there at the end."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(scratch))
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        yield
+    nodes = [each for each in psutil.Process().children(recursive=True) if "skyward.remote.node" in _command(each)]
+    _, alive = psutil.wait_procs(nodes, timeout=5)
+    assert not alive
+    assert not list(Path(scratch).glob("skyward-*"))
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,115 @@
+"""What several tests share: looking for what a pool left behind, killing parts of it, hearing when a call runs."""
+
+import contextlib
+import os
+import signal
+import socket
+from concurrent import futures
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+import skyward as sky
+from tests import work
+
+SOON = 20.0
+"""Seconds in which anything that a test waits for has happened, or never will."""
+
+
+def pids(node: sky.Node) -> tuple[int, int]:
+    """The pids of a local node's leash and of its zygote, which leads the group of all its other processes."""
+    leash, group = (Path(node.instance) / "pids").read_text().split()
+    return int(leash), int(group)
+
+
+def host(node: sky.Node) -> int:
+    """The pid of a local node's host, which holds the foreman."""
+    leash, zygote = pids(node)
+    return next(child.pid for child in psutil.Process(leash).children() if child.pid != zygote)
+
+
+def tree(folder: Path) -> list[psutil.Process]:
+    """Every process of the local nodes whose scratch folders are in `folder`."""
+    leashes = [each for each in psutil.process_iter() if _is_leash(each, folder)]
+    return leashes + [child for leash in leashes for child in leash.children(recursive=True)]
+
+
+def _is_leash(process: psutil.Process, folder: Path) -> bool:
+    try:
+        command, parent = process.cmdline(), process.parent()
+        child_of_a_node = parent is not None and "skyward.remote.node" in parent.cmdline()
+    except psutil.Error:
+        return False
+    return "skyward.remote.node" in command and command[-1].startswith(f"{folder}/") and not child_of_a_node
+
+
+def assert_nothing_left(folder: Path, processes: list[psutil.Process]) -> None:
+    """No process of these lives, none of the folder's nodes does, and the folder is empty."""
+    _, alive = psutil.wait_procs([*processes, *tree(folder)], timeout=5)
+    assert not alive
+    assert not list(folder.iterdir())
+
+
+def kill(pid: int) -> None:
+    """End a process as a power cut would."""
+    os.kill(pid, signal.SIGKILL)
+
+
+class Bell:
+    """Where the calls of `work.ring` report that they run, so that no test sleeps until they do."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._server = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._server.settimeout(SOON)
+        self.port: int = self._server.getsockname()[1]
+
+    def answer(self) -> "Line":
+        """Wait for the next one."""
+        line = self._stack.enter_context(self._server.accept()[0])
+        line.settimeout(SOON)
+        return Line(line)
+
+    def is_silent(self) -> bool:
+        """Whether nobody has rung since."""
+        self._server.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            self._server.accept()[0].close()
+            return False
+        self._server.settimeout(SOON)
+        return True
+
+    def is_heard_from_all_slots(self, compute: sky.Compute) -> bool:
+        """Whether as many calls as the pool has slots can run at once, each in a process of its own."""
+        waiting = [compute.submit(work.ring, self.port) for _ in range(compute.slots)]
+        lines = [self.answer() for _ in waiting]
+        for line in lines:
+            line.release()
+        done, _ = futures.wait(waiting, SOON)
+        return len(done) == len({line.pid for line in lines}) == compute.slots
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+
+class Line:
+    """The line to a call of `work.ring` that runs in the process `pid`."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self.pid = int(line.recv(100))
+
+    def release(self, text: bytes = b"on") -> None:
+        """Let the call return `text`."""
+        self._line.sendall(text)
+        self._line.close()
+
+    def hears_the_end(self) -> bool:
+        """Wait for the process to die."""
+        with contextlib.suppress(ConnectionResetError):
+            return self._line.recv(1) == b""
+        return True

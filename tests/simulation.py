@@ -1,0 +1,245 @@
+"""A simulated node and the driver's link to it: what decides is real, mailboxes, links and workers are not."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from skyward.actors import routing
+from skyward.remote import desk, turn
+
+SLOTS = 2
+"""Slots of each node."""
+
+type Happening = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Worker:
+    """What a slot has its batch run by."""
+
+    up: bool = False
+    batch: int | None = None
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """A slot as `slot` makes one of `turn`."""
+
+    number: int
+    node: "Node"
+    state: turn.Turn = field(default_factory=turn.Starting)
+    inbox: deque[turn.Event] = field(default_factory=deque)
+    worker: Worker | None = None
+    timer: int | None = None
+
+    def hear(self) -> None:
+        if self.inbox:
+            self.state, effects = turn.step(self.state, self.inbox.popleft())
+            self.perform(effects)
+
+    def perform(self, effects: tuple[turn.Effect, ...]) -> None:
+        boss = self.node.inbox
+        for effect in effects:
+            match effect:
+                case turn.StartWorker():
+                    assert self.worker is None
+                    self.worker = Worker()
+                case turn.StopWorker():
+                    assert self.worker is None or self.worker.up
+                    if self.worker is not None:
+                        self.worker.stopped = True
+                case turn.Send(batch):
+                    assert batch in self.node.batches
+                    if self.worker is not None:
+                        self.worker.batch = batch
+                case turn.WakeMe(batch):
+                    self.timer = batch
+                case turn.ReportUp():
+                    boss.append(desk.SlotOpened(self.number))
+                case turn.ReportDown():
+                    boss.append(desk.SlotClosed(self.number))
+                case turn.Refuse(batch):
+                    boss.append(desk.Refused(self.number, batch))
+                case turn.Report(batch, verdict):
+                    self.timer = None
+                    self.node.batches.remove(batch)
+                    if verdict != "done":
+                        self.node.outcomes[batch] = verdict
+                    boss.append(desk.Ended(self.number, batch, free=verdict == "done"))
+                case turn.ReportUseless():
+                    self.node.useless = True
+
+    def come_up(self) -> None:
+        if self.worker is not None and not self.worker.up:
+            self.worker.up = True
+            self.inbox.append(turn.Started())
+
+    def finish(self) -> None:
+        if self.worker is not None and self.worker.batch is not None:
+            self.node.outcomes[self.worker.batch] = "done"
+            self.inbox.append(turn.Finished(self.worker.batch))
+            self.worker.batch = None
+
+    def exit(self) -> None:
+        if self.worker is not None:
+            self.worker = None
+            self.inbox.append(turn.Exited("it ended"))
+
+    def overrun(self) -> None:
+        if self.timer is not None:
+            self.inbox.append(turn.Overran(self.timer))
+            self.timer = None
+
+    def progress(self, work: bool) -> Iterator[Happening]:
+        if self.inbox:
+            yield self.hear
+        match self.worker:
+            case Worker(stopped=True):
+                yield self.exit
+            case Worker(up=False):
+                yield self.come_up
+            case Worker(batch=int()) if work:
+                yield self.finish
+
+
+class Node:
+    """A node as `foreman` makes one of `desk`, with its slots. Its tables are those of the foreman."""
+
+    def __init__(self) -> None:
+        self.desk = desk.Desk()
+        self.inbox: deque[desk.Event] = deque()
+        self.batches: set[int] = set()
+        self.outcomes: dict[int, str] = {}
+        self.given: deque[tuple[int, ...]] = deque()
+        self.answers: deque[tuple[int, int, list[tuple[int, str]]]] = deque()
+        self.ask = self.rests = 0
+        self.useless = False
+        self.arrived: Counter[int] = Counter()
+        self.left: Counter[int] = Counter()
+        self.slots = [Slot(number, self) for number in range(SLOTS)]
+        for slot in self.slots:
+            slot.perform(turn.begin()[1])
+            slot.come_up()
+            slot.hear()
+            self.hear()
+
+    def hear(self) -> None:
+        if not self.inbox:
+            return
+        match event := self.inbox.popleft():
+            case desk.Arrived(batches):
+                self.batches.update(batches)
+                self.arrived.update(batches)
+            case desk.Asked(_, ask):
+                self.ask = ask
+        for effect in desk.step(self.desk, event):
+            match effect:
+                case desk.Start(slot, batch):
+                    assert batch in self.batches
+                    self.slots[slot].inbox.append(turn.Run(batch, None if batch % 3 else 1.0))
+                case desk.Stop(slot, batch):
+                    self.slots[slot].inbox.append(turn.Stop(batch))
+                case desk.NoteKilled(batch):
+                    self.batches.remove(batch)
+                    self.outcomes[batch] = "killed"
+                case desk.GiveBack(batches):
+                    for batch in batches:
+                        self.batches.remove(batch)
+                    self.left.update(batches)
+                    self.given.append(batches)
+                case desk.Rest():
+                    self.rests += 1
+                case desk.Answer(number, batches):
+                    self.answers.append((self.ask, number, [(batch, self.outcomes[batch]) for batch in batches]))
+                case desk.Forget(batches):
+                    for batch in batches:
+                        del self.outcomes[batch]
+
+    def rested(self) -> None:
+        if self.rests:
+            self.rests -= 1
+            self.inbox.append(desk.Rested())
+
+    def elapse(self) -> None:
+        self.inbox.append(desk.Elapsed(self.ask))
+
+    def progress(self, work: bool) -> Iterator[Happening]:
+        if self.inbox:
+            yield self.hear
+        if self.rests:
+            yield self.rested
+        for slot in self.slots:
+            yield from slot.progress(work)
+
+    def assert_idle(self) -> None:
+        """Everything has left, once, and every slot is free."""
+        assert self.arrived == self.left
+        assert (self.batches, self.outcomes) == (set(), {})
+        assert sorted(self.desk.free) == list(range(SLOTS))
+
+
+class Link:
+    """The driver's end of a node: commands one after the other, outcomes by one poll after the other."""
+
+    def __init__(self, number: int, node: Node, tell: Callable[[routing.Event], None]) -> None:
+        self.number, self.node, self.tell = number, node, tell
+        self.orders: deque[routing.Assign | routing.Revoke] = deque()
+        self.revoking: routing.Revoke | None = None
+        self.after = self.ask = 0
+        self.asking = False
+
+    def send(self) -> None:
+        if self.orders and self.revoking is None:
+            match order := self.orders.popleft():
+                case routing.Assign(_, batches):
+                    self.node.inbox.append(desk.Arrived(batches))
+                case routing.Revoke(_, batches, kill):
+                    self.revoking = order
+                    self.node.inbox.append(desk.Withdrawn(batches, kill))
+
+    def take_back(self) -> None:
+        if self.revoking is not None and self.node.given:
+            self.tell(routing.GaveBack(self.number, self.revoking.batches, self.node.given.popleft()))
+            self.revoking = None
+
+    def collect(self) -> None:
+        """Ask; when it is asked already, the ask or its answer was lost on the way."""
+        self.ask, self.asking = self.ask + 1, True
+        self.node.inbox.append(desk.Asked(self.after, self.ask))
+
+    def take(self) -> None:
+        if not self.node.answers:
+            return
+        ask, number, outcomes = self.node.answers.popleft()
+        if ask != self.ask:
+            return
+        self.asking = False
+        assert number >= self.after
+        fresh = outcomes[len(outcomes) - (number - self.after) :]
+        assert len(fresh) == number - self.after
+        self.after = number
+        self.node.left.update(batch for batch, _ in fresh)
+        killed = tuple(batch for batch, verdict in fresh if verdict == "killed")
+        died = tuple(routing.Died(batch, "it died") for batch, verdict in fresh if verdict == "died")
+        done = tuple(batch for batch, verdict in fresh if verdict in ("done", "overdue"))
+        if fresh:
+            self.tell(routing.Answered(self.number, done, killed, died, number % 2))
+
+    def progress(self, work: bool) -> Iterator[Happening]:
+        if self.orders and self.revoking is None:
+            yield self.send
+        if self.revoking is not None and self.node.given:
+            yield self.take_back
+        if not self.asking:
+            yield self.collect
+        if self.node.answers:
+            yield self.take
+        yield from self.node.progress(work)
+
+    def mishaps(self) -> Iterator[Happening]:
+        yield self.collect
+        yield self.node.elapse
+        for slot in self.node.slots:
+            yield slot.exit
+            yield slot.overrun

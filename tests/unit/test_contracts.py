@@ -1,0 +1,113 @@
+"""The import contracts of pyproject.toml hold, and each breaks when someone breaks it."""
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from importlinter import configuration
+from importlinter.application import use_cases
+from importlinter.contracts.forbidden import ForbiddenContract
+from importlinter.contracts.protected import ProtectedContract
+from importlinter.domain.contract import registry
+
+ROOT = Path(__file__).parents[2]
+CONTRACTS = {
+    contract["id"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+
+PROOFS = {
+    "actors-know-no-provider": [
+        ("actors/supervisor.py", "from skyward.providers.local import Local"),
+        ("actors/provisioner.py", "from skyward.providers import Local"),
+        ("actors/router.py", "import skyward.plugins.plugin"),
+        ("actors/link.py", "import skyward.compute"),
+    ],
+    "casty-in-the-shells": [("compute.py", "import casty"), ("providers/local.py", "import casty")],
+    # everything imports errors: only what a node may load anyway breaks this contract alone
+    "errors-stand-alone": [("errors.py", "import uvloop")],
+    "front-door-is-for-guests": [("compute.py", "import skyward"), ("compute.py", "from skyward import Worker")],
+    "one-file-knows-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
+    "one-file-knows-aws": [("compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
+    "one-file-knows-joblib": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
+    "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],
+    "plugins-see-a-pool": [
+        ("plugins/joblib.py", "from skyward.compute import Compute"),
+        ("plugins/joblib.py", "import skyward.actors.routing"),
+        ("plugins/joblib_backend.py", "from skyward.providers.provider import Provider"),
+    ],
+    "providers-know-no-slots": [
+        ("providers/provider.py", "import skyward.actors.lifecycle"),
+        ("providers/local.py", "import skyward.remote.context"),
+        ("providers/local.py", "def late(): import skyward.compute"),
+    ],
+    "pure-is-pure": [
+        *(
+            (f"{module.removeprefix('skyward.').replace('.', '/')}.py", "import time")
+            for module in CONTRACTS["pure-is-pure"]["source_modules"]
+        ),
+        *(
+            ("actors/routing.py", f"import {name}")
+            for name in CONTRACTS["pure-is-pure"]["forbidden_modules"]
+            if name not in ("casty", "time")
+        ),
+        ("actors/scaling.py", "import skyward.remote.protocol"),  # which imports casty
+    ],
+    "remote-is-small": [
+        ("remote/slot.py", "import pydantic"),
+        ("remote/foreman.py", "from skyward.spec import Options"),
+        ("remote/function.py", "def late(): import skyward.compute"),
+    ],
+    "zygote-without-casty": [
+        ("remote/zygote.py", "import asyncio"),
+        ("remote/zygote.py", "import skyward.remote.slot"),
+    ],
+}
+"""For each contract, lines that must break it and no other: (file below skyward/, line)."""
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package that import-linter takes for the real one."""
+    shutil.copytree(ROOT / "skyward", tmp_path / "skyward", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "skyward", raising=False)
+    return tmp_path / "skyward"
+
+
+def broken() -> set[str]:
+    """The ids of the contracts that do not hold in the package found first."""
+    configuration.configure()
+    registry.register(ForbiddenContract, "forbidden")
+    registry.register(ProtectedContract, "protected")
+    report = use_cases.create_report(use_cases.read_user_options(str(ROOT / "pyproject.toml")), cache_dir=None)
+    assert not report.invalid_contract_options
+    ids = {contract["name"]: name for name, contract in CONTRACTS.items()}
+    return {ids[contract.name] for contract, check in report.get_contracts_and_checks() if not check.kept}
+
+
+def test_all_contracts_hold(house: Path) -> None:
+    assert broken() == set()
+
+
+def test_each_contract_has_a_proof() -> None:
+    assert PROOFS.keys() == CONTRACTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("contract", "file", "line"), [(name, *proof) for name, proofs in PROOFS.items() for proof in proofs]
+)
+def test_a_line_that_does_not_belong_breaks_its_contract(house: Path, contract: str, file: str, line: str) -> None:
+    with (house / file).open("a") as module:
+        module.write(f"\n{line}\n")
+
+    assert contract in broken()  # a module further on may break its own by importing this one
+
+
+@pytest.mark.parametrize(("file", "line"), [("tunnel.py", "import asyncssh"), ("aws.py", "import aioboto3, botocore")])
+def test_the_one_file_that_may_import_a_heavy_library_may(house: Path, file: str, line: str) -> None:
+    (house / "providers" / file).write_text(line)
+
+    assert broken() == set()

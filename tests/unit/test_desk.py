@@ -1,0 +1,137 @@
+"""What is queued, running and finished on a node."""
+
+from skyward.remote.desk import (
+    Answer,
+    Arrived,
+    Asked,
+    Desk,
+    Effect,
+    Elapsed,
+    Ended,
+    Event,
+    Forget,
+    GiveBack,
+    NoteKilled,
+    Refused,
+    Rest,
+    Rested,
+    SlotClosed,
+    SlotOpened,
+    Start,
+    Stop,
+    Withdrawn,
+    step,
+)
+
+
+def told(desk: Desk, *events: Event) -> list[Effect]:
+    return [effect for event in events for effect in step(desk, event)]
+
+
+def test_batches_start_in_their_order_on_free_slots() -> None:
+    assert told(Desk(), SlotOpened(0), Arrived((1, 2))) == [Start(0, 1)]
+
+
+def test_a_batch_waits_for_a_slot() -> None:
+    assert told(Desk(), Arrived((1,)), SlotOpened(0)) == [Start(0, 1)]
+
+
+def test_the_slot_that_ran_last_is_used_first() -> None:
+    assert told(Desk(), SlotOpened(0), SlotOpened(1), Arrived((1,))) == [Start(1, 1)]
+
+
+def test_a_slot_opened_twice_counts_once() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), SlotOpened(0), Arrived((1,)), SlotOpened(0))
+    assert desk.free == []
+
+
+def test_a_closed_slot_gets_nothing() -> None:
+    desk = Desk()
+    assert told(desk, SlotOpened(0), SlotClosed(0), SlotClosed(0), Arrived((1,))) == []
+
+
+def test_a_slot_that_is_free_again_starts_the_next_batch() -> None:
+    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, 1, free=True))[1:] == [Start(0, 2)]
+
+
+def test_a_slot_that_starts_anew_gets_nothing_yet() -> None:
+    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, 1, free=False))[1:] == []
+
+
+def test_an_end_heard_twice_counts_once() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True), Ended(0, 1, free=True))
+    assert list(desk.outbox) == [1]
+    assert desk.free == [0]
+
+
+def test_a_refused_batch_is_the_next_to_start() -> None:
+    desk = Desk()
+    assert told(desk, SlotOpened(0), Arrived((1, 2)), Refused(0, 1), Refused(0, 1), SlotOpened(0)) == [
+        Start(0, 1),
+        Start(0, 1),
+    ]
+
+
+def test_an_ask_is_answered_as_soon_as_there_is_an_outcome() -> None:
+    desk = Desk()
+    assert told(desk, SlotOpened(0), Arrived((1,)), Asked(0, 1), Ended(0, 1, free=True))[1:] == [
+        Answer(1, (1,)),
+        Rest(),
+    ]
+
+
+def test_outcomes_gather_after_an_answer_while_the_node_has_plenty_to_do() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1, 2, 3, 4, 5)), Asked(0, 1), Ended(0, 1, free=True))
+    assert told(desk, Asked(1, 2), Ended(0, 2, free=True)) == [Forget((1,)), Start(0, 3)]
+    assert told(desk, Rested()) == [Answer(2, (2,)), Rest()]
+
+
+def test_outcomes_do_not_gather_when_a_slot_might_come_to_idle() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1, 2)), Asked(0, 1), Ended(0, 1, free=True))
+    assert told(desk, Asked(1, 2), Ended(0, 2, free=True)) == [Forget((1,)), Answer(2, (2,))]
+
+
+def test_an_outcome_stays_until_it_is_acknowledged() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True))
+    assert told(desk, Asked(0, 1)) == [Answer(1, (1,)), Rest()]
+    assert told(desk, Asked(0, 2), Rested())[0] == Answer(1, (1,))
+    assert told(desk, Asked(1, 3)) == [Forget((1,))]
+
+
+def test_a_batch_that_is_sent_again_has_its_outcome_acknowledged_with_all_before_it() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1, 2, 3)))
+    told(desk, *(Ended(0, batch, free=batch < 3) for batch in (1, 2, 3)))
+    assert told(desk, Arrived((4, 2))) == [Forget((1, 2))]
+    assert told(desk, Asked(2, 1))[0] == Answer(3, (3,))
+
+
+def test_an_ask_that_has_waited_long_enough_is_answered_with_nothing() -> None:
+    assert told(Desk(), Asked(0, 1), Elapsed(1), Elapsed(1)) == [Answer(0, ())]
+
+
+def test_the_deadline_of_an_earlier_ask_changes_nothing() -> None:
+    assert told(Desk(), Asked(0, 1), Asked(0, 2), Elapsed(1)) == []
+
+
+def test_what_has_not_started_is_given_back() -> None:
+    desk = Desk()
+    assert told(desk, SlotOpened(0), Arrived((1, 2, 3)), Withdrawn((1, 3), kill=False))[1:] == [GiveBack((3,))]
+    assert list(desk.queue) == [2]
+
+
+def test_what_runs_is_stopped_when_it_is_to_be_killed() -> None:
+    desk = Desk()
+    assert told(desk, SlotOpened(0), Arrived((1,)), Withdrawn((1, 9), kill=True))[1:] == [GiveBack(()), Stop(0, 1)]
+
+
+def test_a_batch_to_be_stopped_that_its_slot_refused_never_starts() -> None:
+    desk = Desk()
+    told(desk, SlotOpened(0), Arrived((1,)), Withdrawn((1,), kill=True), Asked(0, 1))
+    assert told(desk, Refused(0, 1), SlotOpened(0)) == [NoteKilled(1), Answer(1, (1,)), Rest()]
+    assert desk.doomed == set()

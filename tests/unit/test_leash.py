@@ -1,0 +1,39 @@
+"""When a node ends itself."""
+
+import pytest
+
+from skyward.remote.leash import DriverGone, Elapsed, End, Event, Heard, HostGone, Leash, Told, Wait, step
+
+HELD = Leash(lease=10, first_contact=60, lifetime=None, began=100)
+
+
+def test_a_node_waits_for_the_first_contact() -> None:
+    assert step(HELD, Elapsed(159)) == (HELD, Wait(160))
+
+
+def test_a_node_never_contacted_ends() -> None:
+    assert step(HELD, Elapsed(160))[1] == End("the driver never made contact")
+
+
+def test_a_word_from_the_driver_renews_the_lease() -> None:
+    leash, decision = step(HELD, Heard(150))
+    assert leash.heard == 150
+    assert decision == Wait(160)
+
+
+def test_a_node_whose_lease_has_run_out_ends() -> None:
+    leash, _ = step(HELD, Heard(150))
+    assert step(leash, Elapsed(160))[1] == End("the driver was not heard from any more")
+
+
+def test_a_lifetime_ends_a_node_that_is_still_heard() -> None:
+    short = Leash(lease=10, first_contact=60, lifetime=50, began=100)
+    assert step(short, Heard(149))[1] == Wait(150)
+    assert step(short, Heard(150))[1] == End("the node reached its longest lifetime")
+
+
+@pytest.mark.parametrize("event", [DriverGone(), HostGone(), Told()])
+def test_some_news_end_a_node_at_once(event: Event) -> None:
+    leash, decision = step(HELD, event)
+    assert leash is HELD
+    assert isinstance(decision, End)

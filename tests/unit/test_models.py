@@ -1,0 +1,171 @@
+"""Random histories of a node, of a pool's nodes, and of a slot: every launch is ended, and every run is answered.
+
+Those of the work, which several modules decide together, are in `test_models_of_work`.
+"""
+
+from collections import Counter, deque
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skyward.actors import lifecycle, scaling
+from skyward.remote import turn
+
+QUICK = settings(max_examples=200, deadline=None, derandomize=True)
+
+FORWARD: list[lifecycle.Event] = [
+    lifecycle.Launched(),
+    lifecycle.Reached(),
+    lifecycle.Booted(),
+    lifecycle.Joined(),
+    lifecycle.Silenced(),
+    lifecycle.Heard(),
+]
+LIFE: list[lifecycle.Event] = [
+    *FORWARD,
+    lifecycle.Failed("launch", "x"),
+    lifecycle.Failed("boot", "x"),
+    lifecycle.Exited("x"),
+    lifecycle.GraceOver(1),
+    lifecycle.GraceOver(2),
+    lifecycle.StartOverdue(),
+    lifecycle.Dismissed(),
+    lifecycle.TerminateFailed("x"),
+    lifecycle.Terminated(),
+]
+
+
+@QUICK
+@given(
+    st.integers(0, len(FORWARD)), st.lists(st.sampled_from(LIFE), max_size=30), st.integers(0, lifecycle.ATTEMPTS + 1)
+)
+def test_every_launch_is_ended(forward: int, history: list[lifecycle.Event], refusals: int) -> None:
+    stage, effects = lifecycle.begin()
+    seen = list(effects)
+    refused: list[lifecycle.Event] = [lifecycle.TerminateFailed("x")] * refusals
+    completion: list[lifecycle.Event] = [lifecycle.Dismissed(), lifecycle.Launched(), *refused, lifecycle.Terminated()]
+    for event in [*FORWARD[:forward], *history, *completion]:
+        stage, effects = lifecycle.step(stage, event)
+        seen += effects
+    assert isinstance(stage, lifecycle.Ended)
+    kinds = [type(effect) for effect in seen]
+    assert kinds.count(lifecycle.Launch) == kinds.count(lifecycle.ReportEnd) == 1
+    assert kinds[-1] is lifecycle.ReportEnd
+    attempts = [effect.attempt for effect in seen if isinstance(effect, lifecycle.Terminate)]
+    assert attempts == list(range(1, len(attempts) + 1))
+    assert 1 <= len(attempts) <= lifecycle.ATTEMPTS
+    announced = [kind for kind in kinds if kind in (lifecycle.AnnounceUp, lifecycle.AnnounceDown)]
+    assert announced in ([], [lifecycle.AnnounceUp, lifecycle.AnnounceDown])
+
+
+class Supervisors:
+    """The nodes of a pool that is decided on by `scaling`. What a supervisor says takes as long as the history says."""
+
+    def __init__(self, attempts: int) -> None:
+        self.state = scaling.Scaling(attempts)
+        self.inbox: deque[scaling.Event] = deque()
+        self.alive: dict[int, int] = {}
+        self.ready: set[int] = set()
+        self.generations: dict[int, int] = {}
+        self.seen: list[scaling.Effect] = []
+        self.leaks: list[str] = []
+
+    def hear(self) -> None:
+        if not self.inbox:
+            return
+        self.state, effects = scaling.step(self.state, self.inbox.popleft())
+        for effect in effects:
+            self.seen.append(effect)
+            match effect:
+                case scaling.Start(node, generation):
+                    assert not self.state.closing
+                    assert node not in self.alive
+                    assert generation == self.generations.get(node, -1) + 1
+                    self.alive[node] = self.generations[node] = generation
+                case scaling.Dismiss(node, generation):
+                    assert self.generations[node] == generation
+                case scaling.Sweep():
+                    assert not self.alive
+                    self.inbox.append(scaling.Swept(("swept",)))
+
+    def serve(self, node: int) -> None:
+        if node in self.alive and node not in self.ready:
+            self.ready.add(node)
+            self.inbox.append(scaling.NodeReady(node, self.alive[node]))
+
+    def end(self, node: int, *, leaked: bool = False) -> None:
+        if node in self.alive:
+            reason = f"{node}.{self.alive[node]}"
+            self.leaks += [reason] * leaked
+            self.ready.discard(node)
+            self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), reason, leaked))
+
+    def count(self, kind: type[scaling.Effect]) -> int:
+        return sum(isinstance(effect, kind) for effect in self.seen)
+
+
+FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "leak", "want", "close"])
+
+
+@QUICK
+@given(st.lists(st.tuples(FATES, st.integers(0, 3)), max_size=60), st.integers(1, 3))
+def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
+    history: list[tuple[str, int]], attempts: int
+) -> None:
+    pool = Supervisors(attempts)
+    pool.inbox.append(scaling.Wanted(3))
+    for what, node in history:
+        match what:
+            case "hear":
+                pool.hear()
+            case "serve":
+                pool.serve(node)
+            case "end" | "leak":
+                pool.end(node, leaked=what == "leak")
+            case "want":
+                pool.inbox.append(scaling.Wanted(node + 1))
+            case _ if node == 0:
+                pool.inbox.append(scaling.Closing())
+    pool.inbox.append(scaling.Closing())
+    while pool.inbox:
+        pool.hear()
+        if not pool.inbox:
+            for node in tuple(pool.alive):
+                pool.end(node)
+    assert pool.count(scaling.ReportOpened) <= 1
+    assert pool.count(scaling.Sweep) == 1
+    assert pool.count(scaling.ReportClosed) == 1
+    assert pool.seen[-1] == scaling.ReportClosed((*pool.leaks, "swept"))
+
+
+TURNS = st.sampled_from(["started", "run", "finished", "exited", "stop", "overran"])
+
+
+@QUICK
+@given(st.lists(st.tuples(TURNS, st.integers(0, 1)), max_size=50))
+def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, int]]) -> None:
+    state, effects = turn.begin()
+    last, answers, up = 0, Counter[int](), False
+    for what, before in [*history, ("exited", 0)]:
+        last += what == "run"
+        events: dict[str, turn.Event] = {
+            "started": turn.Started(),
+            "run": turn.Run(last, 1.0 if before else None),
+            "finished": turn.Finished(last - before),
+            "exited": turn.Exited("x"),
+            "stop": turn.Stop(last - before),
+            "overran": turn.Overran(last - before),
+        }
+        state, effects = turn.step(state, events[what])
+        for effect in effects:
+            match effect:
+                case turn.Report(batch) | turn.Refuse(batch):
+                    answers[batch] += 1
+                    up = isinstance(effect, turn.Report) and effect.verdict == "done"
+                case turn.ReportUp():
+                    assert not up
+                    up = True
+                case turn.ReportDown():
+                    assert up
+                    up = False
+    assert answers == Counter(range(1, last + 1))

@@ -1,0 +1,214 @@
+"""Which node gets which batch, and what happens when a node or a slot is lost."""
+
+import pytest
+
+from skyward.actors.routing import (
+    Answered,
+    Arrived,
+    Assign,
+    Cancelled,
+    Died,
+    Effect,
+    Event,
+    Fail,
+    GaveBack,
+    Looked,
+    LookLater,
+    NodeDown,
+    NodeGivenUp,
+    NodeUp,
+    Revoke,
+    Settle,
+    step,
+)
+from skyward.actors.work import Routing
+
+
+def told(*events: Event, prefetch: int | None = 0) -> tuple[Effect, ...]:
+    """What the last event led to."""
+    return running(*events, prefetch=prefetch)[1]
+
+
+def running(*events: Event, prefetch: int | None = 0) -> tuple[Routing, tuple[Effect, ...]]:
+    state = Routing(prefetch)
+    effects: tuple[Effect, ...] = ()
+    for event in events:
+        effects = step(state, event)
+    return state, effects
+
+
+def test_a_batch_waits_for_a_node() -> None:
+    assert told(Arrived((1,), 1)) == ()
+    assert told(Arrived((1,), 1), NodeUp(0, 1)) == (Assign(0, (1,)),)
+
+
+def test_batches_go_to_the_node_with_the_least_to_do() -> None:
+    assert told(NodeUp(0, 2), NodeUp(1, 2), Arrived((1, 2, 3), 1)) == (Assign(0, (1, 3)), Assign(1, (2,)))
+
+
+def test_a_node_is_given_as_much_again_as_it_has_slots() -> None:
+    assert told(NodeUp(0, 2), Arrived((1, 2, 3, 4, 5), 1), prefetch=None) == (Assign(0, (1, 2, 3, 4)),)
+    assert told(NodeUp(0, 2), Arrived((1, 2, 3, 4, 5), 1), prefetch=1) == (Assign(0, (1, 2, 3)),)
+
+
+def test_an_answer_settles_a_batch_and_makes_room() -> None:
+    answered = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, (1,)))
+    assert told(*answered) == (Settle((1,)), Assign(0, (2,)))
+
+
+def test_a_batch_is_settled_once() -> None:
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == ()
+
+
+def test_groups_take_turns() -> None:
+    effects = told(Arrived((1, 2, 3), 1), Arrived((10, 11), 2), NodeUp(0, 4))
+    assert effects == (Assign(0, (1, 10, 2, 11)),)
+
+
+def test_a_group_stays_within_its_limit() -> None:
+    events = (NodeUp(0, 4), Arrived((1, 2, 3), 1, limit=2), Arrived((9,), 2))
+    assert told(*events[:2]) == (Assign(0, (1, 2)),)
+    assert told(*events) == (Assign(0, (9,)),)
+    assert told(*events, Answered(0, (1,))) == (Settle((1,)), Assign(0, (3,)))
+
+
+def test_a_pinned_batch_runs_on_its_node_only() -> None:
+    assert told(NodeUp(0, 1), Arrived((1,), 1, node=1)) == ()
+    assert told(NodeUp(0, 1), Arrived((1, 2), 1, node=1), NodeUp(1, 1)) == (Assign(1, (1,)),)
+
+
+def test_a_pinned_batch_fails_when_its_node_is_given_up() -> None:
+    assert told(Arrived((1, 2), 1, node=1), Cancelled((2,)), NodeGivenUp(1, "gone")) == (Fail(1, ("gone",)),)
+
+
+def test_a_pinned_batch_fails_at_once_when_its_node_was_given_up() -> None:
+    assert told(NodeUp(0, 1), NodeGivenUp(1, "gone"), Arrived((1, 2), 1, node=1)) == (
+        Fail(1, ("gone",)),
+        Fail(2, ("gone",)),
+    )
+
+
+def test_a_lost_pinned_batch_waits_for_the_next_node_of_that_number() -> None:
+    lost = (NodeUp(1, 1), Arrived((1,), 1, node=1), NodeDown(1, "x"))
+    assert told(*lost) == ()
+    assert told(*lost, NodeUp(1, 1)) == (Assign(1, (1,)),)
+
+
+def test_what_a_lost_node_had_goes_elsewhere_first() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2, 3, 4), 1), NodeDown(0, "x"), NodeUp(1, 1))
+    assert told(*events) == (Assign(1, (1,)),)
+
+
+def test_only_what_a_lost_node_may_have_started_counts_as_tried() -> None:
+    state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1), NodeDown(0, "x"), prefetch=None)
+    assert state.items[1].deaths == ("x",)
+    assert state.items[2].deaths == ()
+
+
+def test_a_node_lost_twice_is_lost_once() -> None:
+    assert told(NodeUp(0, 1), NodeDown(0, "x"), NodeDown(0, "x")) == ()
+
+
+def test_a_batch_that_died_is_tried_again_and_then_fails_with_every_cause() -> None:
+    events: list[Event] = [NodeUp(0, 1), Arrived((1, 2), 1, retries=1)]
+    events.append(Answered(0, died=(Died(1, "a"),)))
+    assert told(*events) == (Assign(0, (1,)),)
+    events.append(Answered(0, died=(Died(1, "b"),)))
+    assert told(*events) == (Fail(1, ("a", "b")), Assign(0, (2,)))
+    assert told(*events, Answered(0, died=(Died(1, "c"),))) == ()
+
+
+def test_a_cancelled_batch_that_waits_never_starts() -> None:
+    state, effects = running(Arrived((1, 2), 1), Cancelled((1, 7)), NodeUp(0, 2))
+    assert effects == (Assign(0, (2,)),)
+    assert 1 not in state.items
+
+
+def test_a_group_of_cancelled_batches_leaves_nothing() -> None:
+    state, _ = running(Arrived((1,), 1), Cancelled((1,)), NodeUp(0, 1))
+    assert (state.items, state.groups, list(state.turns)) == ({}, {}, [])
+
+
+def test_a_cancelled_batch_on_a_node_is_killed_there() -> None:
+    assert told(NodeUp(0, 2), Arrived((1, 2), 1), Cancelled((1, 2)), Cancelled((1,))) == ()
+    assert told(NodeUp(0, 2), Arrived((1, 2), 1), Cancelled((1, 2))) == (Revoke(0, (1, 2), kill=True),)
+
+
+def test_nothing_of_a_cancelled_batch_reaches_the_caller() -> None:
+    events = (NodeUp(0, 1), Arrived((1,), 1), Cancelled((1,)))
+    for end in (Answered(0, done=(1,)), Answered(0, killed=(1,)), GaveBack(0, (1,), (1,)), NodeDown(0, "x")):
+        state, effects = running(*events, end)
+        assert effects == ()
+        assert (state.items, state.groups) == ({}, {})
+
+
+def test_groups_of_cancelled_batches_do_not_keep_the_next_one_waiting() -> None:
+    events = (Arrived((1,), 1), Arrived((2,), 2), Arrived((3,), 3), Cancelled((1, 2)), NodeUp(0, 1))
+    assert told(*events) == (Assign(0, (3,)),)
+
+
+@pytest.mark.parametrize("late", [Answered(0, (1,)), Answered(0, killed=(1,)), Answered(0, died=(Died(1, "b"),))])
+def test_what_a_lost_node_says_of_its_batches_is_too_late(late: Answered) -> None:
+    lost = (NodeUp(0, 1), Arrived((1,), 1), NodeDown(0, "a"))
+    state, effects = running(*lost, late, NodeUp(1, 1))
+    assert effects == (Assign(1, (1,)),)
+    assert state.items[1].deaths == ("a",)
+    assert told(*lost, NodeUp(1, 1), late) == ()
+
+
+def test_idle_slots_get_what_is_queued_on_the_fullest_node() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1), NodeUp(1, 1))
+    assert told(*events, prefetch=None) == (Revoke(0, (2,), kill=False),)
+    given_back = (*events, GaveBack(0, (2,), (2,)))
+    assert told(*given_back, prefetch=None) == (Assign(1, (2,)),)
+
+
+def test_a_batch_is_asked_back_once_at_a_time() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1), NodeUp(1, 1), NodeUp(2, 1))
+    assert told(*events, prefetch=None) == ()
+
+
+def test_a_batch_that_had_started_stays_where_it_is() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1), NodeUp(1, 1), Answered(0, (1,)), GaveBack(0, (2,), ()))
+    state, effects = running(*events, prefetch=None)
+    assert effects == ()
+    assert state.items[2].at == 0
+
+
+def test_news_of_a_batch_that_is_elsewhere_change_nothing() -> None:
+    state, effects = running(NodeUp(0, 1), Arrived((1,), 1), GaveBack(7, (1, 8), (1, 8)))
+    assert effects == ()
+    assert state.items[1].at == 0
+
+
+def test_a_pinned_batch_is_never_stolen() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1, node=0), NodeUp(1, 1))
+    assert told(*events, prefetch=None) == ()
+
+
+def test_nothing_is_stolen_while_there_is_work_to_place() -> None:
+    events = (NodeUp(0, 1), NodeUp(1, 2), Arrived((1, 2, 3, 4, 5), 1, limit=2))
+    assert told(*events, prefetch=None) == (Assign(0, (1,)), Assign(1, (2,)))
+
+
+def test_an_unwanted_pinned_batch_leaves_nothing_with_its_node() -> None:
+    state, effects = running(NodeUp(0, 1), Arrived((1,), 1, node=0), Cancelled((1,)), NodeDown(0, "x"))
+    assert effects == ()
+    assert not state.items
+
+
+def test_a_lost_batch_of_a_group_with_others_waiting_goes_before_them() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, died=(Died(1, "a"),)))
+    assert told(*events) == (Assign(0, (1,)),)
+
+
+def test_batches_that_take_no_time_are_moved_at_the_next_look_only() -> None:
+    quick = (NodeUp(0, 1), Arrived((0,), 1), Answered(0, (0,), seconds=0.001), Arrived((1, 2), 1))
+    assert told(*quick, NodeUp(1, 1), prefetch=None) == (LookLater(),)
+    assert told(*quick, NodeUp(1, 1), NodeUp(2, 1), prefetch=None) == ()
+    assert told(*quick, NodeUp(1, 1), Looked(), prefetch=None) == (Revoke(0, (2,), kill=False),)
+
+
+def test_batches_that_take_their_time_are_moved_at_once() -> None:
+    slow = (NodeUp(0, 1), Arrived((0,), 1), Answered(0, (0,), seconds=1.0), Arrived((1, 2), 1))
+    assert told(*slow, NodeUp(1, 1), prefetch=None) == (Revoke(0, (2,), kill=False),)

@@ -1,0 +1,90 @@
+"""How many nodes there should be."""
+
+from skyward.actors.scaling import (
+    Closing,
+    Dismiss,
+    Effect,
+    Event,
+    NodeEnded,
+    NodeReady,
+    ReportClosed,
+    ReportFailed,
+    ReportGivenUp,
+    ReportOpened,
+    Scaling,
+    Start,
+    Sweep,
+    Swept,
+    Wanted,
+    step,
+)
+
+
+def told(*events: Event, attempts: int = 2) -> tuple[Effect, ...]:
+    """What the last event led to."""
+    state = Scaling(attempts)
+    effects: tuple[Effect, ...] = ()
+    for event in events:
+        state, effects = step(state, event)
+    return effects
+
+
+def test_every_wanted_node_is_started_once() -> None:
+    assert told(Wanted(2)) == (Start(0, 0), Start(1, 0))
+    assert told(Wanted(2), Wanted(3)) == (Start(2, 0),)
+
+
+def test_the_pool_is_open_when_every_node_is_ready() -> None:
+    assert told(Wanted(2), NodeReady(0, 0)) == ()
+    assert told(Wanted(2), NodeReady(0, 0), NodeReady(1, 0)) == (ReportOpened(),)
+
+
+def test_the_pool_opens_once() -> None:
+    assert told(Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeReady(0, 1)) == ()
+
+
+def test_news_of_another_generation_or_number_change_nothing() -> None:
+    assert told(Wanted(1), NodeReady(0, 7)) == ()
+    assert told(Wanted(1), NodeEnded(0, 7, "x")) == ()
+    assert told(NodeReady(5, 0)) == told(NodeEnded(5, 0, "x")) == ()
+
+
+def test_a_lost_node_is_replaced_under_its_number() -> None:
+    assert told(Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x")) == (Start(0, 1),)
+
+
+def test_a_node_that_does_not_start_is_tried_again_and_then_fails_the_pool() -> None:
+    assert told(Wanted(1), NodeEnded(0, 0, "x")) == (Start(0, 1),)
+    assert told(Wanted(1), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y")) == (ReportFailed(0, "y"),)
+
+
+def test_an_open_pool_goes_on_without_a_node_that_cannot_be_replaced() -> None:
+    opened = (Wanted(2), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"))
+    assert told(*opened, NodeEnded(0, 2, "z")) == (ReportGivenUp(0, "z"),)
+
+
+def test_a_number_that_was_given_up_is_not_started_from_its_first_generation() -> None:
+    assert told(Wanted(1), NodeEnded(0, 0, "x"), Wanted(2), attempts=1) == (Start(1, 0),)
+
+
+def test_a_pool_whose_last_node_cannot_be_replaced_fails() -> None:
+    assert told(Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"), attempts=1) == (
+        ReportFailed(0, "y"),
+    )
+
+
+def test_a_closing_pool_dismisses_its_nodes_and_sweeps_after_the_last() -> None:
+    closing = (Wanted(2), NodeReady(0, 0), Closing())
+    assert told(*closing) == (Dismiss(0, 0), Dismiss(1, 0))
+    assert told(*closing, Closing()) == told(*closing, Wanted(5)) == told(*closing, NodeReady(1, 0)) == ()
+    assert told(*closing, NodeEnded(0, 0, "x")) == ()
+    assert told(*closing, NodeEnded(0, 0, "x"), NodeEnded(1, 0, "x")) == (Sweep(),)
+
+
+def test_a_pool_without_nodes_sweeps_at_once() -> None:
+    assert told(Closing()) == (Sweep(),)
+
+
+def test_what_leaked_is_reported_once() -> None:
+    ended = (Wanted(1), Closing(), NodeEnded(0, 0, "i-1", leaked=True))
+    assert told(*ended, Swept(("i-1", "i-2"))) == (ReportClosed(("i-1", "i-2")),)

@@ -1,0 +1,172 @@
+"""How what a call raised comes home; the other half of `test_wire.py`."""
+
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from skyward.errors import RemoteError, RemoteTraceback
+from skyward.remote import wire
+
+
+def error_of(fn: Callable[..., object], *args: object) -> BaseException:
+    """Pack a call, run it, and open its outcome, which is an exception."""
+    packed = wire.Packer(share=False).pack(fn, args, {})
+    _, error = wire.open_outcome(*wire.execute(packed.payload, {}))
+    assert error is not None
+    return error
+
+
+class NeedsMoreError(Exception):
+    """Its constructor does not take its `args`, so pickle cannot call it."""
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(f"code {code}")
+        self.code, self.hint = code, hint
+
+
+class DisguisedError(Exception):
+    """Pickles as something else."""
+
+    def __reduce__(self) -> Any:
+        return str, ("not an exception",)
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def fail_deep(code: int) -> None:
+    raise NeedsMoreError(code, hint="even")
+
+
+def fail_holding_a_lock() -> None:
+    error = ValueError("locked")
+    error.guard = threading.Lock()  # type: ignore[attr-defined]
+    raise error
+
+
+def test_an_exception_comes_home_with_its_type_and_text() -> None:
+    error = error_of(fail, KeyError("k"))
+
+    assert type(error) is KeyError
+    assert error.args == ("k",)
+
+
+def test_its_cause_is_the_remote_traceback() -> None:
+    cause = error_of(int, "x").__cause__
+
+    assert isinstance(cause, RemoteTraceback)
+    assert "ValueError: invalid literal" in str(cause)
+
+
+def test_the_traceback_shows_user_code_and_none_of_ours() -> None:
+    text = str(error_of(fail, KeyError("k")).__cause__)
+
+    assert "in fail" in text
+    assert "skyward/remote/wire.py" not in text
+
+
+def test_the_traceback_shows_the_lines_of_a_function_that_travelled_by_value() -> None:
+    def outer() -> None:
+        def inner() -> None:
+            raise LookupError("nothing there")
+
+        inner()
+
+    text = str(error_of(outer).__cause__)
+
+    assert f'File "{__file__}"' in text
+    assert 'raise LookupError("nothing there")' in text
+
+
+def test_the_traceback_tells_what_the_exception_came_from() -> None:
+    def convert() -> None:
+        try:
+            int("x")
+        except ValueError as error:
+            raise LookupError("converted") from error
+
+    text = str(error_of(convert).__cause__)
+
+    assert text.index("ValueError") < text.index("direct cause") < text.index("LookupError: converted")
+
+
+def test_an_exception_whose_constructor_takes_something_else_comes_home_whole() -> None:
+    error = error_of(fail_deep, 5)
+
+    assert isinstance(error, NeedsMoreError)
+    assert (str(error), error.code, error.hint) == ("code 5", 5, "even")
+
+
+def test_an_exception_that_cannot_travel_comes_home_as_a_remote_error() -> None:
+    error = error_of(fail_holding_a_lock)
+
+    assert isinstance(error, RemoteError)
+    assert (error.type_name, error.text) == ("builtins.ValueError", "locked")
+    assert "in fail_holding_a_lock" in str(error.__cause__)
+
+
+def test_an_exception_that_pickles_as_something_else_comes_home_all_the_same() -> None:
+    assert isinstance(error_of(lambda: fail(DisguisedError("x"))), DisguisedError)
+
+
+def test_an_exception_of_a_class_that_is_not_here_comes_home_as_a_remote_error() -> None:
+    payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ..."))
+    _, error = wire.open_outcome("raised", payload)
+
+    assert isinstance(error, RemoteError)
+    assert str(error) == "nowhere.Odd: text"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_process_is_an_exception_of_the_call(kind: type[BaseException]) -> None:
+    assert type(error_of(fail, kind(3))) is kind
+
+
+def test_an_exception_that_cannot_say_what_it_is_comes_home_all_the_same() -> None:
+    assert isinstance(error_of(lambda: fail(SpeechlessError())), SpeechlessError)
+
+
+def test_an_error_of_the_system_keeps_its_number() -> None:
+    error = error_of(open, "/nowhere/at/all")
+
+    assert isinstance(error, FileNotFoundError)
+    assert (error.errno, error.filename) == (2, "/nowhere/at/all")
+
+
+def test_a_group_of_exceptions_comes_home_as_one() -> None:
+    error = error_of(fail, ExceptionGroup("both", [ValueError("a"), KeyError("b")]))
+
+    assert isinstance(error, ExceptionGroup)
+    assert [type(each) for each in error.exceptions] == [ValueError, KeyError]
+
+
+def test_notes_come_home() -> None:
+    def noted() -> None:
+        error = ValueError("x")
+        error.add_note("seen on slot 3")
+        raise error
+
+    assert error_of(noted).__notes__ == ["seen on slot 3"]
+
+
+def test_an_argument_that_cannot_be_opened_there_is_an_exception_of_the_call() -> None:
+    status, payload = wire.execute(b"cnowhere\nnothing\n.", {})
+    _, error = wire.open_outcome(status, payload)
+
+    assert (status, type(error)) == ("raised", ModuleNotFoundError)
+
+
+def test_a_function_that_did_not_come_along_is_an_exception_of_the_call() -> None:
+    status, payload = wire.execute(wire.Packer().pack(lambda: 1, (), {}).payload, {})
+    _, error = wire.open_outcome(status, payload)
+
+    assert (status, type(error)) == ("raised", KeyError)

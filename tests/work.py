@@ -1,0 +1,166 @@
+"""What tests run on nodes. A module of its own, and a light one: every slot imports it."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import skyward as sky
+from skyward.plugins.plugin import Plugin
+
+
+def task(number: int) -> int:
+    time.sleep(0.02)
+    return number
+
+
+def die() -> None:
+    os._exit(3)
+
+
+def die_once(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return "second attempt"
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def fail(text: str) -> None:
+    raise LookupError(text)
+
+
+def leave() -> None:
+    raise SystemExit(4)
+
+
+def size(data: bytes) -> int:
+    return len(data)
+
+
+def lock() -> object:
+    import threading
+
+    return {"guard": threading.Lock()}
+
+
+def luck() -> float:
+    import random
+
+    return random.random()
+
+
+def touch(folder: Path, name: str) -> None:
+    (folder / name).touch()
+
+
+def say(text: str) -> None:
+    print(text)  # noqa: T201 - that is what it is for
+
+
+class OddError(Exception):
+    """One whose constructor does not take its `args`."""
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(f"odd {code}")
+        self.code, self.hint = code, hint
+
+
+def odd() -> None:
+    raise OddError(5, hint="even")
+
+
+def ring(port: int) -> bytes:
+    """Ring at the test's `Bell`, and return what it answers; the end of this process is heard there at once."""
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(b"%d\n" % os.getpid())
+        return line.recv(100)
+
+
+def note(file: Path, text: str) -> None:
+    """Add a line, so that every run of a batch can be counted."""
+    with file.open("a") as lines:
+        lines.write(f"{text}\n")
+
+
+def start_a_daemon(port: int) -> int:
+    """Start what would outlive its slot and rings at the test's `Bell`; return its pid."""
+    import subprocess
+
+    text = f"from tests.work import ring; ring({port})"
+    return subprocess.Popen([sys.executable, "-c", text], start_new_session=True).pid
+
+
+def die_by(number: int) -> None:
+    """End this process by a signal. It may come to another thread, and a moment later: do not return before."""
+    os.kill(os.getpid(), number)
+    threading.Event().wait()
+
+
+def dice() -> tuple[float, float]:
+    import random
+
+    import numpy as np
+
+    return random.random(), float(np.random.random())
+
+
+def slot() -> int:
+    return sky.instance_info().slot
+
+
+def thread() -> int:
+    return threading.get_ident()
+
+
+def modules() -> set[str]:
+    return set(sys.modules)
+
+
+class Hook(Plugin):
+    """Counts what it surrounds."""
+
+    def __init__(self) -> None:
+        self.workers = self.tasks = 0
+
+    def worker(self, info: sky.InstanceInfo) -> AbstractContextManager[None]:
+        self.workers += 1
+        return nullcontext()
+
+    def task(self, info: sky.InstanceInfo) -> AbstractContextManager[None]:
+        self.tasks += 1
+        os.environ["COUNTED"] = f"{self.workers} {self.tasks} {info.slot}"
+        return nullcontext()
+
+
+def counted() -> str:
+    return os.environ["COUNTED"]
+
+
+def spin(seconds: float) -> None:
+    """Keep the interpreter busy, so that a thread hears at once that it is to stop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def ring_and_spin(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(b"%d\n" % os.getpid())
+    spin(600)
