@@ -1,0 +1,34 @@
+"""A node that dies in mid-run costs time, and nothing else: its work goes elsewhere, and another takes its place."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import skyward as sky
+
+
+def task(x: int) -> int:
+    time.sleep(0.05)
+    return x
+
+
+def kill(node: sky.Node) -> None:
+    """End a local node as a power cut would; its first process is named in its folder."""
+    leash, group = map(int, (Path(node.instance) / "pids").read_text().split())
+    os.killpg(group, signal.SIGKILL)
+    os.kill(leash, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2)) as compute:
+        first = compute.nodes[0]
+        results = compute.map(task, range(100))
+        print("the first result:", next(results))
+        kill(first)
+        print("the others:", list(results) == list(range(1, 100)))
+        print("a new node 0:", compute.broadcast(task, 1) == [1, 1] and compute.nodes[0].instance != first.instance)
+
+# the first result: 0
+# the others: True
+# a new node 0: True
