@@ -1,0 +1,37 @@
+"""The functions that travel to the workers.
+
+A user's script defines its functions in `__main__`, and those are pickled by value, which costs more than a name.
+`by_value` makes a function travel like that; as they stand here they travel by name.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import FunctionType
+from typing import cast
+
+
+def square(x: int) -> int:
+    """The least a task can do."""
+    return x * x
+
+
+def sleep(x: int, seconds: float) -> int:
+    """A task that lasts, and needs no CPU, so that 100 slots fit on two cores."""
+    time.sleep(seconds)
+    return x
+
+
+def who(seconds: float) -> tuple[int, int]:
+    """Which worker this is; slow enough that no worker takes two while another has none."""
+    time.sleep(seconds)
+    return os.getpid(), threading.get_ident()
+
+
+def by_value[**P, R](fn: Callable[P, R]) -> Callable[P, R]:
+    """A copy of `fn` that pickles as a function of the user's own script does."""
+    plain = cast(FunctionType, fn)
+    copy = FunctionType(plain.__code__, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__)
+    copy.__module__ = "__main__"
+    return cast(Callable[P, R], copy)
