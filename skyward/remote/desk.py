@@ -240,12 +240,12 @@ def _start(desk: Desk) -> tuple[Effect, ...]:
 def _answer_if_due(desk: Desk) -> tuple[Effect, ...]:
     """Answer the ask that waits, unless the last answer was just now and the driver cannot miss this one yet.
 
-    Small outcomes travel together that way, which is most of what a trivial task costs. What is left here to run is
-    more than what waits in the outbox, so no slot comes to idle for it.
+    Small outcomes travel together that way, which is most of what a trivial task costs. What is still queued here is
+    at least as much as what waits in the outbox, so no slot comes to idle for it.
     """
     if desk.waiting is None or not desk.outbox:
         return ()
-    if desk.resting and len(desk.outbox) < len(desk.queue) + len(desk.running):
+    if desk.resting and len(desk.outbox) <= len(desk.queue):
         return ()
     answer = _answer(desk)
     if desk.resting:

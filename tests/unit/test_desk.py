@@ -95,6 +95,13 @@ def test_outcomes_do_not_gather_when_a_slot_might_come_to_idle() -> None:
     assert told(desk, Asked(1, 2), Ended(0, 2, free=True)) == [Forget((1,)), Answer(2, (2,))]
 
 
+def test_outcomes_do_not_gather_while_a_slot_idles() -> None:
+    """A group with a limit has nothing queued here: what has ended makes room for the next one."""
+    desk = Desk()
+    told(desk, *(SlotOpened(slot) for slot in range(3)), Arrived((1, 2, 3)), Asked(0, 1), Ended(2, 1, free=True))
+    assert told(desk, Asked(1, 2), Ended(1, 2, free=True)) == [Forget((1,)), Answer(2, (2,))]
+
+
 def test_an_outcome_stays_until_it_is_acknowledged() -> None:
     desk = Desk()
     told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True))
