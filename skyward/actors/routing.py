@@ -211,9 +211,7 @@ def _arrive(state: Routing, event: Arrived, effects: list[Effect]) -> None:
 
 def _remove(state: Routing, batch: int) -> bool:
     """Forget a batch that is on a node or pinned; answer whether somebody still waits for it."""
-    item = state.items.pop(batch, None)
-    if item is None:
-        return False
+    item = state.items.pop(batch)
     _detach(state, batch, item)
     return not item.unwanted
 
@@ -361,10 +359,8 @@ def _steal(state: Routing, *, at_once: bool) -> list[Effect]:
     effects: list[Effect] = []
     for number, node in sorted(state.nodes.items(), key=lambda each: each[1].slots - len(each[1].held)):
         queued = tuple(node.held)[node.slots :]
-        if idle <= 0 or not queued:
-            break
         free = [batch for batch in queued if not state.items[batch].asked and state.items[batch].node is None]
-        asked = tuple(free[-idle:])
+        asked = tuple(free[-idle:]) if idle > 0 else ()
         for batch in asked:
             state.items[batch].asked = True
         if asked:

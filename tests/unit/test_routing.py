@@ -72,6 +72,17 @@ def test_a_group_stays_within_its_limit() -> None:
     assert told(*events, Answered(0, (1,))) == (Settle((1,)), Assign(0, (3,)))
 
 
+def test_a_group_goes_on_with_what_comes_later() -> None:
+    waiting = (Arrived((1,), 1), Arrived((2,), 1))
+    assert told(*waiting, NodeUp(0, 2)) == (Assign(0, (1, 2)),)
+    assert told(NodeUp(0, 2), *waiting) == (Assign(0, (2,)),)
+
+
+def test_a_group_stays_while_a_batch_of_it_is_out() -> None:
+    events = (NodeUp(0, 1), Arrived((1, 2), 1), Cancelled((2,)), NodeUp(1, 1))
+    assert told(*events, Arrived((3,), 1)) == (Assign(1, (3,)),)
+
+
 def test_a_pinned_batch_runs_on_its_node_only() -> None:
     assert told(NodeUp(0, 1), Arrived((1,), 1, node=1)) == ()
     assert told(NodeUp(0, 1), Arrived((1, 2), 1, node=1), NodeUp(1, 1)) == (Assign(1, (1,)),)
@@ -166,6 +177,16 @@ def test_idle_slots_get_what_is_queued_on_the_fullest_node() -> None:
 def test_a_batch_is_asked_back_once_at_a_time() -> None:
     events = (NodeUp(0, 1), Arrived((1, 2), 1), NodeUp(1, 1), NodeUp(2, 1))
     assert told(*events, prefetch=None) == ()
+
+
+def test_idle_slots_are_filled_from_several_nodes() -> None:
+    events = (NodeUp(0, 1), NodeUp(1, 1), Arrived((1, 2, 3, 4), 1), NodeUp(2, 2))
+    assert told(*events, prefetch=None) == (Revoke(0, (3,), kill=False), Revoke(1, (4,), kill=False))
+
+
+def test_what_is_asked_back_already_leaves_the_next_node_to_ask() -> None:
+    events = (NodeUp(0, 1), NodeUp(1, 1), Arrived((1, 2, 3, 4), 1), NodeUp(2, 1), NodeUp(3, 1))
+    assert told(*events, prefetch=None) == (Revoke(1, (4,), kill=False),)
 
 
 def test_a_batch_that_had_started_stays_where_it_is() -> None:
