@@ -7,7 +7,7 @@ PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
 .PHONY: check formatted lint types contracts test coverage format install clean
 
-check: formatted lint types contracts test
+check: formatted lint types contracts test coverage
 
 formatted:
 	$(PYTHON) -m ruff format --check .
