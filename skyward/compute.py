@@ -18,7 +18,7 @@ from skyward.remote import function, wire
 from skyward.remote.function import DEFAULT, Terms
 from skyward.remote.future import Future
 from skyward.spec import Image, Options, Worker, check
-from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry
+from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry, make_packer
 
 if TYPE_CHECKING:
     from skyward.providers.provider import Provider
@@ -90,7 +90,7 @@ class Compute(futures.Executor):
             self._delivery = Delivery(f"skyward-results-{pool}")
             self._stack.callback(self._delivery.close)
             self._group = GroupState(next(self._numbers), None, self._delivery)
-            self._packer = wire.Packer(share=False)
+            self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
             function.enter(self)
             self._stack.callback(function.leave, self)
             for plugin in plugins:
@@ -218,9 +218,11 @@ class Compute(futures.Executor):
             for future in waiting:
                 future.cancel()
 
-    def task_group(self, *, limit: int | None = None, terms: Terms = DEFAULT) -> TaskGroup:
+    def task_group(
+        self, *, limit: int | None = None, terms: Terms = DEFAULT, blob_threshold: float | None = None
+    ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        return TaskGroup(self._open(), limit=limit, terms=terms)
+        return TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold)
 
     # ------------------------------------------------------------ facts
 

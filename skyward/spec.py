@@ -4,7 +4,6 @@ The models are frozen, take names only, and raise `InvalidArgument`, whose text 
 what is wrong, and what to write instead. Driver only: a node never imports pydantic.
 """
 
-import difflib
 import inspect
 import keyword
 import operator
@@ -13,40 +12,14 @@ from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator
 
-from skyward.errors import InvalidArgument
+from skyward.checked import Checked, listed, refused
 
 __all__ = ["Blueprint", "Image", "Options", "Worker", "check"]
 
 
-class Checked(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True):
-    """A frozen record whose constructor explains a wrong argument in one line; providers derive from it, too.
-
-    A field has a `description`, which says what to do ("give a folder"), and one of `examples`, as source text.
-    """
-
-    def __init__(self, /, *unnamed: Any, **given: Any) -> None:
-        if unnamed:
-            name, field = next(iter(type(self).model_fields.items()))
-            raise InvalidArgument(f"{_title(type(self))} takes names only, for example {name}={_example(field)}")
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            raise _explained(type(self), error) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise InvalidArgument(f"{_title(type(self))} cannot be changed; make another one with the {name} that you want")
-
-
 # ---------------------------------------------------------------- one check per kind of value
-
-
-def _refused(problem: str, fix: str = "", shown: str = "") -> PydanticCustomError:
-    """What a check raises: the problem; a fix, if the field's own will not do; what to show, if not the value."""
-    return PydanticCustomError("refused", "{problem}", {"problem": problem, "fix": fix, "shown": shown})
 
 
 def _whole(value: object) -> object:
@@ -59,7 +32,7 @@ def _whole(value: object) -> object:
 def _concurrency(value: object) -> object:
     if type(value) is int and value == -1:
         fix = "leave it out for one task per CPU, or give a number of at least 1, for example concurrency=4"
-        raise _refused("-1 does not mean 'all' here", fix)
+        raise refused("-1 does not mean 'all' here", fix)
     return _whole(value)
 
 
@@ -67,23 +40,23 @@ def _texts(value: object) -> tuple[str, ...]:
     """A list or tuple of texts, as a tuple."""
     match value:
         case str():
-            raise _refused("must be a list", f"put it in a list: [{value!r}]")
+            raise refused("must be a list", f"put it in a list: [{value!r}]")
         case list() | tuple():
             for item in value:
                 if not isinstance(item, str):
-                    raise _refused(f"{item!r} is not text")
+                    raise refused(f"{item!r} is not text")
             return tuple(value)
         case _:
-            raise _refused("must be a list")
+            raise refused("must be a list")
 
 
 def _packages(value: object) -> tuple[str, ...]:
     texts = _texts(value)
     for text in texts:
         if not text.strip() or not text.isprintable():
-            raise _refused(f"{text!r} is not the name of a package")
+            raise refused(f"{text!r} is not the name of a package")
         if text.lstrip().startswith("-"):
-            raise _refused(f"{text!r} is an option, not a package")
+            raise refused(f"{text!r} is an option, not a package")
     return texts
 
 
@@ -91,23 +64,23 @@ def _preload(value: object) -> tuple[str, ...]:
     texts = _texts(value)
     for text in texts:
         if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
-            raise _refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
+            raise refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
     return texts
 
 
 def _env(value: object) -> dict[str, str]:
     """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
     if not isinstance(value, Mapping):
-        raise _refused("must be a dictionary of texts")
+        raise refused("must be a dictionary of texts")
     for name, text in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             problem = f"{name!r} is not the name of a variable"
-            raise _refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
+            raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
         if not isinstance(text, str):
             fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
-            raise _refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
+            raise refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
         if "\0" in text:
-            raise _refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
+            raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
     return dict(value)
 
 
@@ -115,9 +88,9 @@ def _record(value: object, info: ValidationInfo) -> object:
     """An instance of the record that the argument is called after, not the class and not a dictionary."""
     kind = _RECORDS[info.field_name or ""]
     if isinstance(value, type):
-        raise _refused(f"is a class, not a {kind.__name__}", f"call it: {_called(value)}()", _called(value))
+        raise refused(f"is a class, not a {kind.__name__}", f"call it: {_called(value)}()", _called(value))
     if not isinstance(value, kind):
-        raise _refused(f"must be a sky.{kind.__name__}")
+        raise refused(f"must be a sky.{kind.__name__}")
     return value
 
 
@@ -126,15 +99,15 @@ _CALLS = ("launch", "reach", "find", "terminate")
 
 def _provider(value: object) -> object:
     if isinstance(value, type | FunctionType):
-        raise _refused(f"is a {_kind(value)}, not a provider", f"call it: {_called(value)}()", _called(value))
+        raise refused(f"is a {_kind(value)}, not a provider", f"call it: {_called(value)}()", _called(value))
     missing = [name for name in _CALLS if not callable(getattr(value, name, None))]
     if "launch" in missing:
-        raise _refused("is not a provider")
+        raise refused("is not a provider")
     if missing:
-        raise _refused(f"is not a provider: it has no {_listed(missing)}", f"give it the methods {_listed(_CALLS)}")
+        raise refused(f"is not a provider: it has no {listed(missing)}", f"give it the methods {listed(_CALLS)}")
     plain = [name for name in _CALLS if not inspect.iscoroutinefunction(getattr(value, name))]
     if plain:
-        raise _refused(f"{_listed(plain)} must be asynchronous", f"define it with `async def {plain[0]}`")
+        raise refused(f"{listed(plain)} must be asynchronous", f"define it with `async def {plain[0]}`")
     return value
 
 
@@ -142,23 +115,23 @@ def _plugins(value: object) -> tuple[object, ...]:
     from skyward.plugins.plugin import Plugin  # not above: actors and providers import this module, and know no plugin
 
     if isinstance(value, Plugin):
-        raise _refused("must be a list", "put it in a list: plugins=[...]", f"{type(value).__name__}(...)")
+        raise refused("must be a list", "put it in a list: plugins=[...]", f"{type(value).__name__}(...)")
     match value:
         case type() | FunctionType() | ModuleType():
-            raise _refused(
+            raise refused(
                 "must be a list", f"call it and put it in a list: plugins=[{_called(value)}()]", _called(value)
             )
         case list() | tuple():
             plugins = tuple(value)
         case _:
-            raise _refused("must be a list")
+            raise refused("must be a list")
     for plugin in plugins:
         if isinstance(plugin, type | FunctionType | MethodType | BuiltinFunctionType | ModuleType):
             name = _called(plugin)
             shown = f"[{name}]" if len(plugins) == 1 else "[...]"
-            raise _refused(f"{name} is a {_kind(plugin)}, not a plugin", f"call it: {name}()", shown)
+            raise refused(f"{name} is a {_kind(plugin)}, not a plugin", f"call it: {name}()", shown)
         if not isinstance(plugin, Plugin):
-            raise _refused(f"{plugin!r} is not a plugin")
+            raise refused(f"{plugin!r} is not a plugin")
     return plugins
 
 
@@ -261,6 +234,12 @@ class Options(Checked):
         How long a node may take from being asked for to being ready.
     launch_attempts
         How often a machine is asked for before the pool gives up.
+    blob_threshold
+        Bytes from which on an array or `bytes` in the arguments of a call is sent to each node once, by its content,
+        and mapped read-only into the slots. `None` sends everything with every call.
+    blob_store
+        Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
+        memory that is free when the node starts.
     """
 
     lease: float = Field(
@@ -283,7 +262,22 @@ class Options(Checked):
         default=3, ge=1, description="say how often a machine is asked for before giving up", examples=["3"]
     )
 
-    _whole = field_validator("retries", "prefetch", "launch_attempts", mode="before")(_whole)
+    blob_threshold: int | None = Field(
+        default=1 << 20,
+        ge=1,
+        description="give the bytes from which on a buffer is sent once per node (None: never)",
+        examples=["1 << 20"],
+    )
+    blob_store: int | None = Field(
+        default=None,
+        ge=1,
+        description="give the bytes of large buffers that a node keeps (left out: half of its free memory)",
+        examples=["2 << 30"],
+    )
+
+    _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
+        _whole
+    )
 
 
 _RECORDS: dict[str, type[Checked]] = {"worker": Worker, "image": Image, "options": Options}
@@ -323,67 +317,3 @@ def check(arguments: Mapping[str, object]) -> Blueprint:
     """
     given: dict[str, Any] = dict(arguments)
     return Blueprint(**given)
-
-
-# ---------------------------------------------------------------- from pydantic's errors to one line
-
-
-def _explained(model: type[Checked], error: ValidationError) -> InvalidArgument:
-    """One line for the first thing to mend; a misspelt name goes before a wrong value."""
-    first = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return InvalidArgument(f"{_title(model)} has no argument {name!r}; {_instead(model, name)}")
-    field = model.model_fields[name]
-    usual = f"{field.description}, for example {name}={_example(field)}"
-    if first["type"] == "missing":
-        return InvalidArgument(f"{_title(model)} needs {name}; {usual}")
-    told = first["ctx"] if first["type"] == "refused" else _told(first)
-    problem, fix, shown = told["problem"], told.get("fix") or usual, told.get("shown")
-    if shown:
-        return InvalidArgument(f"{name}={shown}: {problem}; {fix}")
-    return InvalidArgument.of(name, first["input"], problem, fix)
-
-
-def _title(model: type[Checked]) -> str:
-    return model.model_config.get("title") or model.__name__
-
-
-def _example(field: FieldInfo) -> str:
-    return str((field.examples or ["..."])[0])
-
-
-def _instead(model: type[Checked], name: str) -> str:
-    """What an unknown argument was probably meant to be."""
-    for argument, home in _RECORDS.items():
-        if model is Blueprint and name in home.model_fields:
-            return f"it goes into {argument}: {argument}=sky.{home.__name__}({name}=...)"
-    names = list(model.model_fields)
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"it takes {_listed(names)}"
-
-
-_WORDS = {
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-}
-
-
-def _told(detail: ErrorDetails) -> dict[str, str]:
-    """Pydantic's complaint in our words: a problem, and a fix where there is a better one than the field's."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    words = _WORDS.get(kind)
-    problem = words.format(**context) if words else detail["msg"].replace("Input should", "must", 1)
-    choices = re.findall(r"'(\w+)'", context["expected"]) if kind == "literal_error" else []
-    near = difflib.get_close_matches(str(detail["input"]).lower(), choices, n=1)
-    return {"problem": problem, "fix": f"did you mean {near[0]!r}?" if near else ""}
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

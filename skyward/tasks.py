@@ -1,6 +1,7 @@
 """Calls on their way: `TaskGroup` for those that belong together, and what stands for one until it is answered."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -10,10 +11,29 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from skyward.errors import InvalidArgument
-from skyward.remote import wire
+from skyward.remote import blobs, wire
 from skyward.remote.function import DEFAULT, Terms
 from skyward.remote.future import Future
 from skyward.remote.protocol import LARGEST, Outcome
+from skyward.shelf import Seen, Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome, the node that it came from, and its result if that is large."""
+
+    outcome: Outcome
+    node: int
+    result: memoryview | None = None
+
+    def parts(self) -> list[blobs.Buffer]:
+        """Return the result as `wire.execute` gave it."""
+        if self.result is None:
+            return [self.outcome.payload]
+        return [*blobs.parted(self.result, self.outcome.sizes)]
+
+
+type Ended = list[tuple[Entry, Answer | BaseException]]
 
 
 class Delivery:
@@ -23,12 +43,12 @@ class Delivery:
     """
 
     def __init__(self, name: str) -> None:
-        self._queue: SimpleQueue[list[tuple[Entry, Outcome | BaseException, int | None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Ended | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, ended: list[tuple["Entry", Outcome | BaseException, int | None]]) -> None:
-        """Complete the futures of these entries, soon, each with the outcome and the node it came from."""
+    def put(self, ended: Ended) -> None:
+        """Complete the futures of these entries, soon."""
         self._queue.put(ended)
 
     def close(self) -> None:
@@ -37,9 +57,9 @@ class Delivery:
 
     def _run(self) -> None:
         while (ended := self._queue.get()) is not None:
-            for entry, outcome, node in ended:
-                entry.complete(outcome, node)
-            del ended
+            for entry, answer in ended:
+                entry.complete(answer)
+            del ended, entry, answer  # nothing of them is held while this thread waits
 
 
 @dataclass(slots=True, eq=False)
@@ -52,21 +72,20 @@ class Entry:
     terms: Terms
     group: "GroupState"
 
-    def complete(self, outcome: Outcome | BaseException, node: int | None) -> None:
+    def complete(self, answer: Answer | BaseException) -> None:
         """Give the caller the outcome. One who has cancelled gets nothing."""
         future = self.future
         error: BaseException | None
         value: object = None
-        if isinstance(outcome, BaseException):
-            error = outcome
+        if isinstance(answer, BaseException):
+            error = answer
         else:
-            future.duration, future.node, future.slot = outcome.seconds, node, outcome.slot
+            outcome = answer.outcome
+            future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
             if outcome.status == "overdue":
                 error = TimeoutError(f"the call ran for more than {self.terms.timeout:g} s on its slot and was stopped")
             else:
-                value, error = wire.open_outcome(
-                    "raised" if outcome.status == "raised" else "returned", outcome.payload
-                )
+                value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
         with contextlib.suppress(futures.InvalidStateError):
             if error is None:
                 future.set_result(value)
@@ -90,10 +109,18 @@ class Pool(Protocol):
     ----------
     numbers
         Gives a number that the pool has not used for a call or a group.
+    shelf
+        The large buffers of its calls.
+    blob_threshold
+        Bytes from which on a buffer is large, unless a group says otherwise.
     """
 
     @property
     def numbers(self) -> Iterator[int]: ...
+    @property
+    def shelf(self) -> Shelf: ...
+    @property
+    def blob_threshold(self) -> float: ...
 
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
@@ -114,6 +141,9 @@ class TaskGroup:
     A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled the first time that the group
     meets it, and sent to each node once: what it refers to is taken as it was then.
 
+    A large array that comes again, in this call or another one, is not sent again: it is taken as it was when the group
+    first met it, unless it is seen to have changed (see `skyward.shelf.Seen`). Calls find it read-only.
+
     Done-callbacks of the group's futures run in a thread of the group's own. Use it as a context manager: leaving it
     waits for the calls, or, when left by an exception, cancels them.
 
@@ -125,14 +155,20 @@ class TaskGroup:
         How many of the calls may be on nodes at once; None for no limit.
     terms
         What they run under.
+    blob_threshold
+        Bytes from which on an array or `bytes` in the arguments is sent to each node once, and shared by its slots;
+        None for what the pool's `Options` say, `math.inf` for never.
     """
 
-    def __init__(self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT) -> None:
+    def __init__(
+        self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT, blob_threshold: float | None = None
+    ) -> None:
         if limit is not None and limit < 1:
             raise InvalidArgument(f"limit={limit!r}: must be at least 1; leave it out for no limit")
         number = next(pool.numbers)
         self._pool, self._terms = pool, terms
-        self._packer = wire.Packer()
+        self._seen = Seen(pool.shelf)
+        self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold)
         self._state = GroupState(number, limit, Delivery(f"skyward-results-{number}"))
         self._pending: set[Future[Any]] = set()
         self._closed = self._finished = False
@@ -157,7 +193,7 @@ class TaskGroup:
         """Return the future of a call that cannot be sent: it fails with `error`, soon and from the group's thread."""
         future: Future[Any] = Future(next(self._pool.numbers), lambda _: None)
         entry = Entry(future, wire.Packed(b"", ()), {}, self._terms, self._state)
-        self._state.delivery.put([(entry, error, None)])
+        self._state.delivery.put([(entry, error)])
         return future
 
     def cancel(self) -> None:
@@ -184,6 +220,7 @@ class TaskGroup:
             self._finished = self._finished or over
         if over:
             self._pool.drop(self._packer.functions)
+            self._seen.clear()
             self._state.delivery.close()
 
     def __enter__(self) -> Self:
@@ -196,6 +233,16 @@ class TaskGroup:
             self.cancel()
         futures.wait(tuple(self._pending))
         self.close()
+
+
+def make_packer(
+    pool: Pool, put: Callable[[memoryview], blobs.Blob], *, share: bool, threshold: float | None = None
+) -> wire.Packer:
+    """Return a packer for calls of a pool, whose large buffers go to `put`; `threshold` as in `TaskGroup`."""
+    limit = pool.blob_threshold if threshold is None else threshold
+    if not blobs.AVAILABLE or limit == math.inf:
+        return wire.Packer(share=share)
+    return wire.Packer(share=share, put=put, threshold=int(limit))
 
 
 def make_entry(

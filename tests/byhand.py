@@ -23,8 +23,10 @@ import uvloop
 from casty import TLS, Askable, Client, Runtime
 
 from skyward.remote import door, wire
+from skyward.remote.blobs import Blob
 from skyward.remote.node import CONFIG, READY
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Collect, Collected, Outcome
+from skyward.tasks import Answer
 from skyward.trust import Authority, Identity
 
 SOON = 20.0
@@ -198,7 +200,7 @@ class Caller:
         self, *batches: Batch, functions: Mapping[str, bytes] | None = None, forget: tuple[str, ...] = ()
     ) -> Assign:
         """Assign these batches, and return the message that did."""
-        message = Assign(next(self._node.numbers), batches, functions or {}, forget)
+        message = Assign(next(self._node.numbers), batches, functions or {}, forget, {})
         assert self.ask(message) == Assigned()
         return message
 
@@ -249,7 +251,8 @@ def value_of(outcome: Outcome) -> object:
     """Open an outcome of user code."""
     match outcome.status:
         case "returned" | "raised" as status:
-            value, error = wire.open_outcome(status, outcome.payload)
+            result = None if outcome.large is None else Blob.adopt(outcome.large).view()
+            value, error = wire.open_outcome(status, Answer(outcome, 0, result).parts())
         case _:
             raise AssertionError(f"{outcome.status}: {outcome.payload.decode()}")
     if error is not None:

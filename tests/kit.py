@@ -11,10 +11,21 @@ from typing import Self
 import psutil
 
 import skyward as sky
+from skyward.providers.local import LocalHost
+from skyward.providers.provider import Instance
 from tests import work
 
 SOON = 20.0
 """Seconds in which anything that a test waits for has happened, or never will."""
+
+
+class Apart(sky.Local):
+    """Local nodes that are talked to as if each were on a machine of its own: no memory is shared with them."""
+
+    async def reach(self, instance: Instance) -> LocalHost:
+        host = await super().reach(instance)
+        host.shares_memory = False
+        return host
 
 
 def pids(node: sky.Node) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import skyward as sky
 from skyward.plugins.plugin import Plugin
@@ -164,3 +165,28 @@ def ring_and_spin(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as line:
         line.sendall(b"%d\n" % os.getpid())
     spin(600)
+
+
+def item(array: Any, index: int) -> tuple[float, bool]:
+    """One item of an array, and whether the call might write to it."""
+    return float(array[index]), bool(array.flags.writeable)
+
+
+def slow_item(array: Any, index: int) -> float:
+    time.sleep(0.02)
+    return float(array[index])
+
+
+def firsts(held: dict[str, list[Any]], *others: Any) -> list[float]:
+    """The first item of each array, and the length of `bytes`."""
+    return [len(each) if isinstance(each, bytes) else float(each[0]) for each in (*held["a"], *others)]
+
+
+def large(items: int) -> tuple[Any, str, Any]:
+    import numpy as np
+
+    return np.arange(items, dtype="f8"), "between", np.full(items, -7)
+
+
+def ring_with(port: int, _: Any) -> bytes:
+    return ring(port)

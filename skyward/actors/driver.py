@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import uvloop
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.errors import PoolFailed
+from skyward.shelf import Shelf
 from skyward.spec import Blueprint
 from skyward.tasks import Entry
 from skyward.trust import Authority, held
@@ -39,6 +41,9 @@ class Driver:
         self.numbers = numbers
         self._blueprint, self._pool, self._hooks = blueprint, pool, hooks
         self._retries = blueprint.options.retries
+        self.shelf = Shelf()
+        threshold = blueprint.options.blob_threshold
+        self.blob_threshold: float = math.inf if threshold is None else threshold
         self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
         self._draining = False
         self._started: futures.Future[Office] = futures.Future()

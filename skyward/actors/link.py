@@ -5,18 +5,21 @@ poll after the other, each acknowledging what came before. So a broken connectio
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from casty import TLS, Askable, Client, Refused, Unavailable
 
 from skyward.actors import router, routing
+from skyward.actors.bulk import Bulk
 from skyward.actors.office import Office, Quiet
 from skyward.errors import Unreachable
 from skyward.remote import door
+from skyward.remote.blobs import Blob, Ref
 from skyward.remote.protocol import (
     COMPRESSION,
     LIMITS,
@@ -24,8 +27,10 @@ from skyward.remote.protocol import (
     Batch,
     Beat,
     Collect,
+    Outcome,
     Revoke,
 )
+from skyward.tasks import Answer, Entry
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
@@ -62,26 +67,26 @@ class Link:
         The name of the node's cluster, and the address it listens on over there.
     port
         The port of 127.0.0.1 here that leads to it.
+    store
+        Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
     heard
         Called with whether the node was heard, whenever that changes.
     """
 
     def __init__(
-        self, office: Office, node: int, *, cluster: str, address: str, port: int, heard: Callable[[bool], None]
+        self,
+        office: Office,
+        node: int,
+        *,
+        cluster: str,
+        address: str,
+        port: int,
+        store: int | None,
+        heard: Callable[[bool], None],
     ) -> None:
         self._office, self._node, self._heard = office, node, heard
-        self._client = Client(
-            seeds=(address,),
-            name=cluster,
-            tls=TLS(cert=str(office.identity.cert), key=str(office.identity.key), ca=str(office.identity.ca)),
-            compression=COMPRESSION,
-            limits=LIMITS,
-            address_map=lambda _: f"127.0.0.1:{port}",
-            ask_timeout=timedelta(days=1),
-            sync_every=timedelta(seconds=1),
-            observer=Quiet(),
-            runtime=office.runtime,
-        )
+        self._client = _client(office, cluster, address, port)
+        self._bulk = None if store is None else Bulk(_client(office, cluster, address, port), address, store)
         self._address = address
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._forget: list[str] = []
@@ -89,7 +94,10 @@ class Link:
         self._wake = asyncio.Event()
         self._number = 0
         self._alive = True
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loads: deque[int] = deque()
+        self._loading = asyncio.Event()
+        self._fetched: list[int] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, timeout: float) -> None:
         """Connect, and begin to collect.
@@ -109,10 +117,8 @@ class Link:
                 f"node {self._node} does not accept the connection: {type(error).__name__}: {error}"
             ) from error
         self._router = router.ref(self._office)
-        loops = (self._send(), self._collect(), self._beat())
-        self._tasks = [asyncio.create_task(each) for each in loops]
-        for task in self._tasks:
-            task.add_done_callback(self._stopped)
+        for loop in (self._send(), self._collect(), self._beat(), self._load()):
+            self._run(loop)
 
     async def close(self) -> None:
         """Stop, and let go of the connection."""
@@ -120,16 +126,27 @@ class Link:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.__aexit__(None, None, None)
+        if self._bulk is not None:
+            await self._bulk.close()
 
     def assign(self, batches: Sequence[int]) -> None:
-        """Send these batches, soon, together with others that are waiting to be sent."""
-        self._orders.append(tuple(batches))
-        self._wake.set()
+        """Send these batches, soon, together with others that are waiting to be sent.
+
+        One with large buffers that the node has not got waits for these, and lets others go before it.
+        """
+        ready = [batch for batch in batches if not self._must_load(batch)]
+        if ready:
+            self._order(tuple(ready))
 
     def revoke(self, batches: Sequence[int], *, kill: bool) -> None:
         """Ask these batches back, after everything that was assigned before."""
-        self._orders.append(_Revocation(tuple(batches), kill))
-        self._wake.set()
+        here = tuple(batch for batch in batches if batch in self._loads)
+        if here:
+            for batch in here:
+                self._loads.remove(batch)
+            self._give_back(here)
+        if there := tuple(batch for batch in batches if batch not in here):
+            self._order(_Revocation(there, kill))
 
     def forget(self, functions: Sequence[str]) -> None:
         """Have the node drop these functions, with the next batches that it is sent."""
@@ -147,10 +164,80 @@ class Link:
                 else:
                     await self._assign()
 
+    def _order(self, order: tuple[int, ...] | _Revocation) -> None:
+        self._orders.append(order)
+        self._wake.set()
+
+    def _give_back(self, batches: tuple[int, ...]) -> None:
+        self._left(batches)
+        self._router.tell(routing.GaveBack(self._node, batches, batches))
+
+    def _left(self, batches: Sequence[int]) -> None:
+        """These batches are not on the node any more."""
+        if self._bulk is not None:
+            for batch in batches:
+                self._bulk.stock.done(batch)
+
+    # ------------------------------------------------------------ large buffers
+
+    def _must_load(self, batch: int) -> bool:
+        entry = self._office.entries.get(batch)
+        if self._bulk is None or entry is None or not entry.packed.blobs:
+            return False
+        self._bulk.stock.need(batch, (blob.name for blob in entry.packed.blobs))
+        if not self._bulk.stock.missing(batch):
+            return False
+        self._loads.append(batch)
+        self._loading.set()
+        return True
+
+    async def _load(self) -> None:
+        """Bring what batches need to the node, one after the other."""
+        while self._bulk is not None:
+            await self._loading.wait()
+            self._loading.clear()
+            while self._loads:
+                await self._load_next(self._bulk, self._loads[0])
+
+    async def _load_next(self, bulk: Bulk, batch: int) -> None:
+        """Bring one thing that a batch needs, or send it."""
+        entry = self._office.entries.get(batch)
+        missing = bulk.stock.missing(batch)
+        if entry is not None and missing:
+            await bulk.put(next(blob for blob in entry.packed.blobs if blob.name == missing[0]))
+        elif batch in self._loads:
+            self._loads.remove(batch)
+            self._order((batch,))
+
+    async def _fetch(self, outcome: Outcome) -> None:
+        """Get a large result, and tell the router that the batch is done."""
+        assert outcome.large is not None
+        result: memoryview | None = None
+        wanted = outcome.batch in self._office.entries
+        if self._bulk is None:
+            if wanted:
+                with contextlib.suppress(OSError):
+                    result = Blob.adopt(outcome.large).view()
+            self._fetched.append(outcome.batch)
+        elif wanted:
+            result = await self._bulk.fetch(outcome)
+        else:
+            await self._bulk.drop(outcome.batch)
+        if result is None and wanted:
+            died = routing.Died(outcome.batch, f"its result was lost on node {self._node}")
+            self._router.tell(routing.Answered(self._node, died=(died,)))
+            return
+        if result is not None:
+            self._office.answers[outcome.batch] = Answer(outcome, self._node, result)
+        self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
+
+    # ------------------------------------------------------------ commands
+
     async def _assign(self) -> None:
         batches: list[Batch] = []
         gone: list[int] = []
         functions: dict[str, bytes] = {}
+        blobs: dict[str, Ref] = {}
         size = 0
         while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < BULK:
             taken = 0
@@ -160,8 +247,10 @@ class Link:
                 if entry is None:  # cancelled in the meantime
                     gone.append(number)
                     continue
-                batches.append(Batch(number, entry.packed.payload, entry.packed.functions, entry.terms.timeout))
+                batches.append(_batch(number, entry))
                 size += len(entry.packed.payload)
+                if self._bulk is None:
+                    blobs |= {blob.name: blob.ref for blob in entry.packed.blobs}
                 for name in entry.packed.functions:
                     if name not in self._known:
                         self._known.add(name)
@@ -173,26 +262,32 @@ class Link:
             if taken < len(order):
                 self._orders.appendleft(order[taken:])
         if gone:
-            self._router.tell(routing.GaveBack(self._node, tuple(gone), tuple(gone)))
+            self._give_back(tuple(gone))
         forget, self._forget = tuple(self._forget), []
         self._number += 1
-        await self._ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
+        await self._ask(Assign(self._number, tuple(batches), functions, forget, blobs), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
         answer = await self._ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
+        self._left(answer.batches)
         self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
 
     async def _collect(self) -> None:
         after = 0
         while True:
-            news = await self._ask(Collect(after, POLL), POLL + DEADLINE)
+            fetched, self._fetched = tuple(self._fetched), []
+            news = await self._ask(Collect(after, POLL, fetched), POLL + DEADLINE)
             if news.number <= after:
                 continue
             fresh = news.outcomes[len(news.outcomes) - (news.number - after) :]
             after = news.number
             done, killed, died, ran = [], [], [], 0.0
+            self._left([outcome.batch for outcome in fresh])
             for outcome in fresh:
+                if outcome.large is not None:
+                    self._run(self._fetch(outcome))
+                    continue
                 match outcome.status:
                     case "killed":
                         killed.append(outcome.batch)
@@ -202,7 +297,7 @@ class Link:
                     case _:
                         done.append(outcome.batch)
                         ran += outcome.seconds
-                        self._office.outcomes[outcome.batch] = outcome, self._node
+                        self._office.answers[outcome.batch] = Answer(outcome, self._node)
             self._router.tell(
                 routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
             )
@@ -235,8 +330,35 @@ class Link:
             self._alive = alive
             self._heard(alive)
 
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._stopped)
+
     def _stopped(self, task: asyncio.Task[None]) -> None:
-        """A loop ends by being cancelled; anything else is a bug, and the node is of no more use."""
+        """A loop ends by being cancelled; an error in it is a bug, and the node is of no more use."""
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
             self._note(alive=False)
+
+
+def _client(office: Office, cluster: str, address: str, port: int) -> Client:
+    return Client(
+        seeds=(address,),
+        name=cluster,
+        tls=TLS(cert=str(office.identity.cert), key=str(office.identity.key), ca=str(office.identity.ca)),
+        compression=COMPRESSION,
+        limits=LIMITS,
+        address_map=lambda _: f"127.0.0.1:{port}",
+        ask_timeout=timedelta(days=1),
+        sync_every=timedelta(seconds=1),
+        observer=Quiet(),
+        runtime=office.runtime,
+    )
+
+
+def _batch(number: int, entry: Entry) -> Batch:
+    packed = entry.packed
+    names = tuple(blob.name for blob in packed.blobs)
+    return Batch(number, packed.payload, packed.functions, entry.terms.timeout, packed.buffers, names)

@@ -17,9 +17,8 @@ from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtim
 
 from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.providers.provider import Provider
-from skyward.remote.protocol import Outcome
 from skyward.spec import Blueprint
-from skyward.tasks import Delivery, Entry
+from skyward.tasks import Answer, Delivery, Ended, Entry
 from skyward.trust import Authority, IdentityFiles
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ class Office(ActorSystem):
         The pool's name: its tag at the provider, and part of every node's name.
     entries
         The calls that have not been answered, by number.
-    outcomes
-        Outcomes on their way from a link to the router's verdict, with the node each came from.
+    answers
+        Outcomes on their way from a link to the router's verdict.
     links
         The connections to the nodes that take calls, by number of node.
     nodes
@@ -78,7 +77,7 @@ class Office(ActorSystem):
         self.provider: Provider = blueprint.provider
         self.runtime = Runtime(threads=1)
         self.entries: dict[int, Entry] = {}
-        self.outcomes: dict[int, tuple[Outcome, int]] = {}
+        self.answers: dict[int, Answer] = {}
         self.links: dict[int, Link] = {}
         self.nodes: dict[int, Node] = {}
         self.up: set[int] = set()
@@ -100,28 +99,31 @@ class Office(ActorSystem):
 
     def settle(self, batches: Iterable[int]) -> None:
         """Give the callers their outcomes."""
-        ended: dict[Delivery, list[tuple[Entry, Outcome | BaseException, int | None]]] = {}
+        ended: dict[Delivery, Ended] = {}
         for batch in batches:
             entry = self.entries.pop(batch, None)
-            outcome, node = self.outcomes.pop(batch)
-            if entry is not None:
-                ended.setdefault(entry.group.delivery, []).append((entry, outcome, node))
+            answer = self.answers.pop(batch, None)
+            if entry is not None and answer is not None:  # else it was cancelled a moment ago
+                ended.setdefault(entry.group.delivery, []).append((entry, answer))
         for delivery, pairs in ended.items():
             delivery.put(pairs)
+
+    def drop(self, batches: Iterable[int]) -> None:
+        """Forget outcomes that the router did not settle: they came too late, or nobody waits for them any more."""
+        for batch in batches:
+            self.answers.pop(batch, None)
 
     def lose(self, batch: int, causes: Sequence[str]) -> None:
         """Tell the caller that the call is lost."""
         entry = self.entries.pop(batch, None)
         if entry is not None:
-            entry.group.delivery.put(
-                [(entry, BatchLost("the slot or node running the call died in every attempt", causes), None)]
-            )
+            entry.group.delivery.put([(entry, BatchLost.after(causes))])
 
     def fail(self, error: BaseException) -> None:
         """End the pool's work: whoever waits, now or later, gets `error`."""
         self.failure = error
         for entry in [self.entries.pop(batch) for batch in tuple(self.entries)]:
-            entry.group.delivery.put([(entry, error, None)])
+            entry.group.delivery.put([(entry, error)])
         if not self.opened.done():
             self.opened.set_exception(error)
 

@@ -28,6 +28,8 @@ async def router(ctx: Context[int, Message]) -> None:
                     asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
                 else:
                     perform(office, effect)
+            if isinstance(event, routing.Answered):
+                office.drop(event.done)
 
 
 def perform(office: Office, effect: routing.Assign | routing.Revoke | routing.Settle | routing.Fail) -> None:

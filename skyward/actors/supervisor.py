@@ -73,7 +73,7 @@ class _Supervisor:
         self.host: Host | None = None
         self.process: Process | None = None
         self.link: Link | None = None
-        self.port = self.slots = 0
+        self.port = self.slots = self.memory = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -164,7 +164,7 @@ class _Supervisor:
         ready: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
         self.keep(self.watch(self.process, boot_log, ready))
         said = await ready
-        self.slots = said["slots"]
+        self.slots, self.memory = said["slots"], said["memory"]
         self.remote_port = said["port"]
         self.port = await host.tunnel(self.remote_port)
         return lifecycle.Booted()
@@ -203,12 +203,14 @@ class _Supervisor:
         self.me.tell(lifecycle.Exited(f"its process ended (exit code {code})"))
 
     async def join(self) -> lifecycle.Event:
+        assert self.host is not None
         self.link = Link(
             self.office,
             self.number,
             cluster=self.name,
             address=f"127.0.0.1:{self.remote_port}",
             port=self.port,
+            store=None if self.host.shares_memory else self.office.blueprint.options.blob_store or self.memory // 2,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
         )
         await self.link.open(JOIN)

@@ -27,8 +27,8 @@ class Pool(Protocol):
         """Run a call on a slot."""
         ...
 
-    def task_group(self, *, limit: int | None = None) -> "TaskGroup":
-        """Return a group for calls that belong together: with a limit, cancelled together, sharing their functions."""
+    def task_group(self, *, limit: int | None = None, blob_threshold: float | None = None) -> "TaskGroup":
+        """Return a group for calls that belong together: with a limit, cancelled together, sharing what they need."""
         ...
 
 

@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from skyward.checked import Checked
 from skyward.errors import ProvisioningError
 from skyward.providers.provider import Instance, Order
-from skyward.spec import Checked
 
 PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
@@ -91,6 +91,7 @@ class LocalHost:
     """This machine as the host of one node."""
 
     tethered = True
+    shares_memory = sys.platform == "linux"
 
     def __init__(self, path: Path) -> None:
         self.folder = str(path)

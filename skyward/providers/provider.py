@@ -53,6 +53,9 @@ class Host(Protocol):
         The command that starts Python there.
     tethered
         Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
+    shares_memory
+        Whether what runs there can open what this process holds in anonymous memory, by its path under `/proc`, and the
+        other way round: it is this machine, this user, and Linux.
     """
 
     @property
@@ -61,6 +64,8 @@ class Host(Protocol):
     def python(self) -> str: ...
     @property
     def tethered(self) -> bool: ...
+    @property
+    def shares_memory(self) -> bool: ...
 
     async def write(self, files: Mapping[str, bytes]) -> None:
         """Write files into `folder`, readable by nobody else."""

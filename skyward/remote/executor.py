@@ -10,8 +10,10 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from signal import Signals
+from typing import Any
 
 from skyward.remote import turn, zygote
+from skyward.remote.blobs import Blob, Ref
 from skyward.remote.protocol import Batch, Outcome
 
 SHARED = -1
@@ -32,7 +34,7 @@ class _Worker:
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def send(self, *message: str | int | bytes | dict[str, bytes]) -> None:
+    def send(self, *message: Any) -> None:
         data = marshal.dumps(message)
         data = zygote.HEAD.pack(len(data)) + data
         if self.transport is None:
@@ -52,10 +54,12 @@ class Executor:
         Whether the slots are threads of one worker, and not a process each.
     functions
         The functions by value that this node holds, by name.
+    place
+        Says where a large buffer is, by name.
     tell
         Called on the loop with a slot's number and what happened to it.
     keep
-        Called on the loop with each outcome, before the slot is told `Finished`.
+        Called on the loop with each outcome and its result if that is large, before the slot is told `Finished`.
     lost
         Called on the loop when the zygote is gone, which is the end of the node.
     """
@@ -66,11 +70,12 @@ class Executor:
         *,
         threads: bool,
         functions: Mapping[str, bytes],
+        place: Callable[[str], Ref | None],
         tell: Callable[[int, turn.Event], None],
-        keep: Callable[[Outcome], None],
+        keep: Callable[[Outcome, Blob | None], None],
         lost: Callable[[], None],
     ) -> None:
-        self._link, self._threads, self._functions = link, threads, functions
+        self._link, self._threads, self._functions, self._place = link, threads, functions, place
         self._tell, self._keep, self._lost = tell, keep, lost
         self._workers: dict[int, _Worker] = {}  # by number; a number is never used again
         self._of: dict[int, _Worker] = {}  # by slot
@@ -111,7 +116,9 @@ class Executor:
             needed = list(batch.functions)
         worker.sent.update(needed)
         functions = {name: self._functions[name] for name in needed if name in self._functions}
-        worker.send("run", slot, batch.id, batch.payload, functions, clear)
+        places = {name: place for name in batch.blobs if (place := self._place(name)) is not None}
+        blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
+        worker.send("run", slot, batch.id, batch.payload, functions, clear, batch.buffers, blobs)
 
     async def close(self, patience: float) -> None:
         """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
@@ -152,7 +159,16 @@ class Executor:
         match what:
             case "done":
                 batch, status, payload, seconds = rest
-                self._keep(Outcome(batch, status, payload, seconds, slot))
+                self._keep(Outcome(batch, status, payload, seconds, slot), None)
+                self._tell(slot, turn.Finished(batch))
+            case "large":
+                batch, status, seconds, place, sizes = rest
+                try:
+                    result = Blob.adopt(Ref(*place))
+                except OSError:  # the worker has died, with what it had; its slots are about to hear of that
+                    return
+                worker.send("taken", slot, batch)
+                self._keep(Outcome(batch, status, b"", seconds, slot, result.ref, sizes), result)
                 self._tell(slot, turn.Finished(batch))
             case "up":
                 self._tell(slot, turn.Started())

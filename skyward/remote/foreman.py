@@ -102,6 +102,7 @@ class _Foreman:
                     for name in message.forget:
                         self.room.functions.pop(name, None)
                     self.room.functions.update(message.functions)
+                    self.room.shared.update(message.blobs)
                     self.room.batches.update((batch.id, batch) for batch in message.batches)
                     self.perform(desk.step(self.desk, desk.Arrived(tuple(batch.id for batch in message.batches))))
                 assert isinstance(self.reply, Assigned)
@@ -114,6 +115,8 @@ class _Foreman:
                     assert isinstance(self.reply, Revoked)
                     message.reply_to.tell(self.reply)
             case Collect():
+                for batch in message.fetched:
+                    self.room.results.pop(batch, None)
                 self.asks, self.ask = self.asks + 1, message
                 self.perform(desk.step(self.desk, desk.Asked(message.after, self.asks)))
                 if self.ask is not None:
@@ -160,5 +163,9 @@ class _Foreman:
 
     def facts(self) -> Facts:
         alive = len(self.desk.free) + len(self.desk.running)
-        memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-        return Facts(alive, len(self.desk.queue), len(self.desk.running), os.getloadavg()[0], memory)
+        return Facts(alive, len(self.desk.queue), len(self.desk.running), os.getloadavg()[0], free_memory())
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that nobody uses on this machine."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

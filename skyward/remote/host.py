@@ -53,13 +53,14 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
             zygote,
             threads=config["executor"] == "thread",
             functions=room.functions,
+            place=room.place,
             tell=room.tell,
-            keep=lambda outcome: room.outcomes.__setitem__(outcome.batch, outcome),
+            keep=room.keep,
             lost=lambda: room.fail("the zygote is gone"),
         )
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])
-        print(ready + json.dumps({"port": port, "slots": room.slots}), flush=True)
+        print(ready + json.dumps({"port": port, "slots": room.slots, "memory": foreman.free_memory()}), flush=True)
         await stop.wait()
         await room.executor.close(PATIENCE)
         os._exit(0)  # an orderly end of the cluster would tell nobody anything

@@ -10,8 +10,13 @@ from datetime import timedelta
 
 from casty import Askable, Compression, Limits
 
+from skyward.remote.blobs import Ref
+
 LIMITS = Limits(frame=256 << 10, message=1 << 30, window=16 << 20)
 """Sizes in bytes; equal on both ends or the connection is refused. The window is what a link of 100 ms needs."""
+
+CHUNK = 2 << 20
+"""Bytes of a blob that travel in one message."""
 
 COMPRESSION = Compression(codecs=())
 """Off: payloads are pickles of arrays more often than text, and compressing those only costs time."""
@@ -25,23 +30,30 @@ FOREVER = timedelta(days=36500)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call to run: its number, its bytes, the functions it needs, and the seconds it may run."""
+    """One call to run: its number, its bytes, and the seconds it may run. The rest is as in `wire.Packed`."""
 
     id: int
     payload: bytes
     functions: tuple[str, ...] = ()
     timeout: float | None = None
+    buffers: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a batch ended on its slot, in `seconds` of running. `status` is one of `wire.Status`."""
+    """How a batch ended on its slot, in `seconds` of running. `status` is one of `wire.Status`.
+
+    A large result lies in the blob `large` on its node, in parts of these sizes; its payload is empty.
+    """
 
     batch: int
     status: str
     payload: bytes
     seconds: float
     slot: int
+    large: Ref | None = None
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,16 @@ class Assigned:
 
 @dataclass(frozen=True)
 class Assign(Askable[Assigned]):
-    """Take these batches. `functions` are those the node was not sent before; `forget` names those of no more use."""
+    """Take these batches. `functions` are those the node was not sent before; `forget` names those of no more use.
+
+    `blobs` are those of the batches that the node finds in the driver's memory, because they share a machine.
+    """
 
     number: int
     batches: tuple[Batch, ...]
     functions: Mapping[str, bytes]
     forget: tuple[str, ...]
+    blobs: Mapping[str, Ref]
 
 
 @dataclass(frozen=True)
@@ -87,11 +103,13 @@ class Collected:
 class Collect(Askable[Collected]):
     """Send the outcomes after number `after`, which with all before it is hereby acknowledged.
 
-    Answered at once when there are any, else as soon as there are, else empty after `wait` seconds.
+    Answered at once when there are any, else as soon as there are, else empty after `wait` seconds. `fetched` are
+    batches whose large result the driver has, or does not want.
     """
 
     after: int
     wait: float
+    fetched: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,3 +129,45 @@ class Beat(Askable[Facts]):
 
 
 type Request = Assign | Revoke | Collect | Beat
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The bytes are there."""
+
+
+@dataclass(frozen=True)
+class Store(Askable[Stored]):
+    """Keep these bytes of the blob of that name and size, from an offset on."""
+
+    name: str
+    size: int
+    at: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Drop(Askable[Stored]):
+    """No batch will need these blobs, and the driver has, or does not want, the large results of these batches."""
+
+    names: tuple[str, ...]
+    results: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Bytes of a large result."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Fetch(Askable[Chunk]):
+    """Send `CHUNK` bytes of the large result of a batch, from an offset on; empty if the node has it no more."""
+
+    batch: int
+    at: int
+
+
+type Freight = Store | Drop | Fetch
+"""What goes over the second connection of a link, so that nothing short waits behind it."""

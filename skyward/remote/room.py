@@ -13,6 +13,7 @@ from typing import Self
 from casty import ActorSystem, System
 
 from skyward.remote import turn
+from skyward.remote.blobs import Blob, Ref
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import Batch, Outcome, Request
 
@@ -32,6 +33,12 @@ class Room(ActorSystem):
         The outcomes that the driver has not acknowledged, by number of batch.
     functions
         Functions by value, by name.
+    blobs
+        The large buffers of batches that lie in this process, by name.
+    shared
+        Where those are that lie in the driver's, by name.
+    results
+        Large results that the driver has not fetched, by number of batch.
     executor
         Runs the batches.
     renew
@@ -51,6 +58,9 @@ class Room(ActorSystem):
         self.batches: dict[int, Batch] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.functions: dict[str, bytes] = {}
+        self.blobs: dict[str, Blob] = {}
+        self.shared: dict[str, Ref] = {}
+        self.results: dict[int, Blob] = {}
         self._ears: dict[int, Callable[[turn.Event], None]] = {}
 
     @classmethod
@@ -58,6 +68,17 @@ class Room(ActorSystem):
         """Return the room an actor runs in."""
         assert isinstance(system, cls), "this actor runs on a node only"
         return system
+
+    def place(self, name: str) -> Ref | None:
+        """Return where a large buffer is."""
+        blob = self.blobs.get(name)
+        return self.shared.get(name) if blob is None else blob.ref
+
+    def keep(self, outcome: Outcome, result: Blob | None) -> None:
+        """Keep the outcome of a batch, with its result if that is large."""
+        self.outcomes[outcome.batch] = outcome
+        if result is not None:
+            self.results[outcome.batch] = result
 
     def listen(self, slot: int, ear: Callable[[turn.Event], None]) -> None:
         """Have the executor tell this slot through `ear`."""

@@ -25,9 +25,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from skyward.remote import context, wire
+from skyward.remote.blobs import Blob, Buffer, Ref
 
 RECORD = struct.Struct("<Bii")
 FORK, KILL, EXITED, FAILED = range(4)
@@ -167,6 +168,7 @@ class _Worker:
         self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
         self.functions = _Functions()
         self.lanes: dict[int, _Lane] = {}
+        self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
         self.lock = threading.Lock()
         self.host = socket.gethostname()
         self.stack = ExitStack()
@@ -192,16 +194,29 @@ class _Worker:
                     self.lanes[slot] = _Lane(self, info)
                     self.say("up", slot)
                 elif what == "run":
-                    batch, payload, functions, clear = rest
+                    batch, payload, functions, clear, buffers, places = rest
                     if clear:
                         self.functions = _Functions()
                     self.functions.raw.update(functions)
-                    self.lanes[slot].take(batch, payload, self.functions)
+                    blobs = {name: Ref(*place) for name, place in places.items()}
+                    self.lanes[slot].take(batch, payload, wire.Beside(self.functions, blobs, buffers))
+                elif what == "taken":
+                    self.results.pop(rest[0], None)
                 else:
                     self.lanes.pop(slot).abandon()
                     self.say("stopped", slot)
 
-    def say(self, *message: str | int | float | bytes) -> None:
+    def answer(self, slot: int, batch: int, status: wire.Status, parts: list[Buffer], seconds: float) -> None:
+        """Hand over an outcome, through shared memory if it is large."""
+        sizes = tuple(len(part) for part in parts)
+        if sum(sizes) < wire.LARGE_RESULT:
+            self.say("done", slot, batch, status, parts[0], seconds)
+            return
+        result = self.results[batch] = Blob.of(parts)
+        place = result.ref
+        self.say("large", slot, batch, status, seconds, (place.path, place.inode, place.size), sizes)
+
+    def say(self, *message: Any) -> None:
         data = marshal.dumps(message)
         with self.lock:
             self.link.sendall(HEAD.pack(len(data)) + data)
@@ -228,17 +243,17 @@ class _Lane:
     def __init__(self, worker: _Worker, info: context.InstanceInfo) -> None:
         self.worker, self.info = worker, info
         self.abandoned = False
-        self.calls: SimpleQueue[tuple[int, bytes, _Functions] | None] = SimpleQueue()
+        self.calls: SimpleQueue[tuple[int, bytes, wire.Beside] | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         if not worker.alone:
             self.thread = threading.Thread(target=self.serve, name=f"slot-{info.slot}", daemon=True)
             self.thread.start()
 
-    def take(self, batch: int, payload: bytes, functions: _Functions) -> None:
+    def take(self, batch: int, payload: bytes, beside: wire.Beside) -> None:
         if self.thread is None:
-            self.execute(batch, payload, functions)
+            self.execute(batch, payload, beside)
         else:
-            self.calls.put((batch, payload, functions))
+            self.calls.put((batch, payload, beside))
 
     def serve(self) -> None:
         context.enter(self.info)
@@ -246,11 +261,11 @@ class _Lane:
             while (call := self.calls.get()) is not None:
                 self.execute(*call)
 
-    def execute(self, batch: int, payload: bytes, functions: _Functions) -> None:
+    def execute(self, batch: int, payload: bytes, beside: wire.Beside) -> None:
         began = time.perf_counter()
-        status, result = wire.execute(payload, functions, self.around)
+        status, parts = wire.execute(payload, beside, self.around)
         if not self.abandoned:
-            self.worker.say("done", self.info.slot, batch, status, result, time.perf_counter() - began)
+            self.worker.answer(self.info.slot, batch, status, parts, time.perf_counter() - began)
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

@@ -191,7 +191,7 @@ def test_it_keeps_name_and_documentation() -> None:
 def test_it_travels() -> None:
     packer = wire.Packer(share=False)
 
-    assert wire.open_outcome(*wire.execute(packer.pack(where, (), {}).payload, {})) == ("here", None)
+    assert wire.open_outcome(*wire.execute(packer.pack(where, (), {}).payload)) == ("here", None)
 
 
 # ---------------------------------------------------------------- terms

@@ -3,16 +3,15 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import Field
 
+from skyward.checked import Checked
 from skyward.errors import InvalidArgument
 from skyward.plugins.plugin import Plugin
-from skyward.spec import Blueprint, Checked, Image, Options, Worker, check
+from skyward.spec import Blueprint, Image, Options, Worker, check
 
 
 class Provider:
@@ -97,6 +96,8 @@ def test_the_defaults_of_the_options() -> None:
         "prefetch": None,
         "start_timeout": 120.0,
         "launch_attempts": 3,
+        "blob_threshold": 1 << 20,
+        "blob_store": None,
     }
 
 
@@ -305,14 +306,6 @@ def test_a_wrong_option_is_named(name: str, value: float, problem: str) -> None:
 
 def test_a_refusal_does_not_show_the_other_variables() -> None:
     assert "hunter2" not in refused(Image, env={"TOKEN": "hunter2", "A B": "hunter2"})
-
-
-def test_a_record_of_a_provider_answers_in_the_same_way() -> None:
-    class Disk(Checked):
-        folder: Path | None = Field(default=None, description="give a folder", examples=["'data'"])
-
-    assert refused(Disk, folder=3) == "folder=3: must be an instance of Path; give a folder, for example folder='data'"
-    assert refused(Disk, foldr=3) == "Disk has no argument 'foldr'; did you mean 'folder'?"
 
 
 # ---------------------------------------------------------------- what should have been made or called first

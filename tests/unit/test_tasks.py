@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -13,7 +14,8 @@ from skyward.remote import wire
 from skyward.remote.function import Terms
 from skyward.remote.future import Future
 from skyward.remote.protocol import Outcome
-from skyward.tasks import Delivery, Entry, GroupState, TaskGroup
+from skyward.shelf import Shelf
+from skyward.tasks import Answer, Delivery, Entry, GroupState, TaskGroup
 
 
 class Cluster:
@@ -21,6 +23,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self.numbers: Iterator[int] = itertools.count(1)
+        self.shelf = Shelf()
+        self.blob_threshold = 1 << 20
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []
         self.dropped: list[str] = []
@@ -42,8 +46,10 @@ class Cluster:
         """Have the call end on slot 3 of node 5, after 7 seconds."""
         entry = self.entries.pop(future.batch)
         functions = {name: wire.load_function(entry.functions[name]) for name in entry.packed.functions}
-        status, payload = wire.execute(entry.packed.payload, functions)
-        entry.group.delivery.put([(entry, Outcome(future.batch, status, payload, 7.0, 3), 5)])
+        blobs = {blob.name: blob.ref for blob in entry.packed.blobs}
+        status, parts = wire.execute(entry.packed.payload, wire.Beside(functions, blobs, entry.packed.buffers))
+        outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)
+        entry.group.delivery.put([(entry, Answer(outcome, 5))])
 
 
 @pytest.fixture
@@ -144,7 +150,7 @@ def test_outcomes_are_delivered_in_the_order_they_came() -> None:
     for number in range(100):
         future = silent(number)
         future.add_done_callback(lambda done: seen.append(done.batch))  # type: ignore[attr-defined]
-        delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), state), LookupError(), None)])
+        delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), state), LookupError())])
     future.add_done_callback(lambda _: ended.set())
     assert ended.wait(5)
     delivery.close()
@@ -163,7 +169,7 @@ def test_callbacks_run_in_the_thread_of_the_delivery(cluster: Cluster, group: Ta
 
 def test_a_delivery_that_is_closed_delivers_what_came_before() -> None:
     delivery, future = Delivery("test"), silent()
-    delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), GroupState(1, None, delivery)), KeyError(), None)])
+    delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), GroupState(1, None, delivery)), KeyError())])
     delivery.close()
 
     assert isinstance(future.exception(5), KeyError)
@@ -207,7 +213,7 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
     group = TaskGroup(cluster, terms=Terms(timeout=2.5))
     future = group.submit(double, 1)
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, Outcome(future.batch, "overdue", b"", 0.0, 0), 0)])
+    entry.group.delivery.put([(entry, Answer(Outcome(future.batch, "overdue", b"", 0.0, 0), 0))])
 
     with pytest.raises(TimeoutError, match=r"2\.5 s"):
         future.result(5)
@@ -217,7 +223,7 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
 def test_an_error_of_the_pool_is_raised_as_it_is(cluster: Cluster, group: TaskGroup) -> None:
     future, lost = group.submit(double, 1), BatchLost.after(["a", "b"])
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, lost, None)])
+    entry.group.delivery.put([(entry, lost)])
 
     assert future.exception(5) is lost
 
@@ -264,14 +270,26 @@ def test_what_cannot_travel_is_refused_at_once_and_is_no_call(cluster: Cluster, 
     assert not cluster.entries
 
 
-def test_what_is_too_large_is_refused_at_once(
-    cluster: Cluster, group: TaskGroup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_too_large_is_refused_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "LARGEST", 1 << 20)
+    group = TaskGroup(cluster, blob_threshold=math.inf)
 
     with pytest.raises(InvalidArgument, match="3 MiB; one call carries at most 1 MiB"):
         group.submit(len, bytes(3 << 20))
     assert not cluster.entries
+    group.close()
+
+
+@pytest.mark.parametrize("large", [bytes(3 << 20), ["text" * 100_000] * 2 + list(range(600_000))])
+def test_what_is_large_travels_beside_the_call(cluster: Cluster, group: TaskGroup, large: Any) -> None:
+    futures = [group.submit(len, large) for _ in range(2)]
+    first, second = (cluster.entries[future.batch].packed for future in futures)
+    for future in futures:
+        cluster.end(future)
+
+    assert [future.result(5) for future in futures] == [len(large)] * 2
+    assert first.blobs == second.blobs != ()
+    assert len(first.payload) < 1000
 
 
 def test_cancel_stops_what_has_not_ended(cluster: Cluster, group: TaskGroup) -> None:

@@ -31,7 +31,7 @@ def call(fn: Callable[..., object], *args: object, **kwargs: object) -> wire.Pac
 def run(fn: Callable[..., object], *args: object, **kwargs: object) -> tuple[object, BaseException | None]:
     """Pack a call, run it, and open its outcome."""
     packer = wire.Packer(share=False)
-    return wire.open_outcome(*wire.execute(packer.pack(fn, args, kwargs).payload, {}))
+    return wire.open_outcome(*wire.execute(packer.pack(fn, args, kwargs).payload))
 
 
 def value_of(fn: Callable[..., object], *args: object, **kwargs: object) -> object:
@@ -51,7 +51,7 @@ import pickle, sys, types
 from skyward.remote import wire
 sys.modules["__main__"] = types.ModuleType("__main__")
 payload, functions = pickle.load(sys.stdin.buffer)
-outcome = wire.execute(payload, {name: wire.load_function(data) for name, data in functions.items()})
+outcome = wire.execute(payload, wire.Beside({name: wire.load_function(data) for name, data in functions.items()}))
 pickle.dump(outcome, sys.stdout.buffer)
 """
 
@@ -129,7 +129,7 @@ def test_what_a_closure_holds_is_read_when_it_is_first_met() -> None:
     packed = packer.pack(add, (1,), {})
     functions = {name: wire.load_function(packer.functions[name]) for name in packed.functions}
 
-    assert wire.open_outcome(*wire.execute(packed.payload, functions)) == (2, None)
+    assert wire.open_outcome(*wire.execute(packed.payload, wire.Beside(functions))) == (2, None)
 
 
 def test_names_of_two_packers_never_meet() -> None:
@@ -143,7 +143,7 @@ def test_a_packer_that_does_not_share_puts_everything_into_the_call() -> None:
     packed = packer.pack(lambda x: x + 1, (1,), {})
 
     assert (packed.functions, packer.functions) == ((), {})
-    assert wire.open_outcome(*wire.execute(packed.payload, {})) == (2, None)
+    assert wire.open_outcome(*wire.execute(packed.payload)) == (2, None)
 
 
 def test_a_function_keeps_its_name_though_others_come_and_go() -> None:
@@ -225,7 +225,7 @@ def test_an_exception_of_main_comes_home_as_the_same_class() -> None:
 
 
 def test_a_value_that_cannot_be_opened_here_says_that_the_call_returned() -> None:
-    value, error = wire.open_outcome("returned", b"cnowhere\nnothing\n.")
+    value, error = wire.open_outcome("returned", [b"cnowhere\nnothing\n."])
 
     assert value is None
     assert isinstance(error, ModuleNotFoundError)
@@ -260,7 +260,7 @@ def test_hooks_surround_the_call() -> None:
         story.append("during")
 
     packed = call(task)
-    assert wire.execute(packed.payload, {packed.functions[0]: task}, around)[0] == "returned"
+    assert wire.execute(packed.payload, wire.Beside({packed.functions[0]: task}), around)[0] == "returned"
     assert story == ["before", "during", "after"]
 
 
@@ -270,7 +270,7 @@ class Unlicensed(contextlib.nullcontext[None]):
 
 
 def test_what_a_hook_raises_is_what_the_call_raises() -> None:
-    _, error = wire.open_outcome(*wire.execute(call(double, 1).payload, {}, Unlicensed))
+    _, error = wire.open_outcome(*wire.execute(call(double, 1).payload, around=Unlicensed))
 
     assert isinstance(error, LookupError)
 

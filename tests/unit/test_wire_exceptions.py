@@ -14,7 +14,7 @@ from skyward.remote import wire
 def error_of(fn: Callable[..., object], *args: object) -> BaseException:
     """Pack a call, run it, and open its outcome, which is an exception."""
     packed = wire.Packer(share=False).pack(fn, args, {})
-    _, error = wire.open_outcome(*wire.execute(packed.payload, {}))
+    _, error = wire.open_outcome(*wire.execute(packed.payload))
     assert error is not None
     return error
 
@@ -120,7 +120,7 @@ def test_an_exception_that_pickles_as_something_else_comes_home_all_the_same() -
 
 def test_an_exception_of_a_class_that_is_not_here_comes_home_as_a_remote_error() -> None:
     payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ..."))
-    _, error = wire.open_outcome("raised", payload)
+    _, error = wire.open_outcome("raised", [payload])
 
     assert isinstance(error, RemoteError)
     assert str(error) == "nowhere.Odd: text"
@@ -159,14 +159,14 @@ def test_notes_come_home() -> None:
 
 
 def test_an_argument_that_cannot_be_opened_there_is_an_exception_of_the_call() -> None:
-    status, payload = wire.execute(b"cnowhere\nnothing\n.", {})
-    _, error = wire.open_outcome(status, payload)
+    status, parts = wire.execute(b"cnowhere\nnothing\n.")
+    _, error = wire.open_outcome(status, parts)
 
     assert (status, type(error)) == ("raised", ModuleNotFoundError)
 
 
 def test_a_function_that_did_not_come_along_is_an_exception_of_the_call() -> None:
-    status, payload = wire.execute(wire.Packer().pack(lambda: 1, (), {}).payload, {})
-    _, error = wire.open_outcome(status, payload)
+    status, parts = wire.execute(wire.Packer().pack(lambda: 1, (), {}).payload)
+    _, error = wire.open_outcome(status, parts)
 
     assert (status, type(error)) == ("raised", KeyError)

@@ -1,0 +1,174 @@
+"""Large arguments reach each node once and its slots without a copy; large results come home in pieces."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skyward as sky
+from skyward.actors.bulk import Bulk
+from skyward.remote.blobs import Blob
+from tests import kit, work
+from tests.kit import Apart, Bell
+
+MEGABYTE = 1 << 17
+"""Items of a float array of 1 MiB."""
+
+PROVIDERS = [sky.Local, Apart]
+
+
+def held(pid: int | str) -> int:
+    """How many blobs a process holds."""
+    places = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            places.append(os.readlink(fd).partition("memfd:skyward-")[2].split(" ")[0])
+    return sum(place not in ("", "cert", "key", "ca") for place in places)
+
+
+@pytest.fixture(params=PROVIDERS, ids=["shared memory", "chunks"])
+def compute(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
+    with sky.Compute(provider=request.param(), nodes=2, worker=sky.Worker(concurrency=2)) as compute:
+        yield compute
+
+
+@pytest.fixture
+def puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the blobs that are brought to nodes."""
+    found: list[str] = []
+    put = Bulk.put
+
+    async def noted(bulk: Bulk, blob: Blob) -> None:
+        found.append(blob.name)
+        await put(bulk, blob)
+
+    monkeypatch.setattr(Bulk, "put", noted)
+    return found
+
+
+def test_an_array_that_many_calls_share_reaches_each_node_once(
+    compute: sky.Compute, puts: list[str], request: pytest.FixtureRequest
+) -> None:
+    array = np.arange(3 * MEGABYTE, dtype="f8")
+    with compute.task_group() as group:
+        futures = [group.submit(work.item, array, number) for number in range(40)]
+        assert [future.result(kit.SOON) for future in futures] == [(float(number), False) for number in range(40)]
+    again = list(compute.map(work.item, [array.copy() for _ in range(4)], range(4)))
+
+    assert again == [(float(number), False) for number in range(4)]
+    assert len(set(puts)) == (1 if "chunks" in request.node.name else 0)
+    assert len(puts) <= 2
+
+
+def test_a_small_array_is_the_calls_own(compute: sky.Compute) -> None:
+    assert compute.submit(work.item, np.arange(10.0), 3).result(kit.SOON) == (3.0, True)
+
+
+def test_large_bytes_and_long_lists_arrive_whole(compute: sky.Compute) -> None:
+    assert compute.submit(len, os.urandom(5 << 20)).result(kit.SOON) == 5 << 20
+    assert compute.submit(sum, list(range(500_000))).result(kit.SOON) == sum(range(500_000))
+
+
+def test_several_large_arguments_find_their_places(compute: sky.Compute) -> None:
+    first, second, third = (np.full(2 * MEGABYTE, value) for value in (1.0, 2.0, 3.0))
+    order = compute.submit(work.firsts, {"a": [first, second]}, third, first, b"x" * (2 << 20)).result(kit.SOON)
+
+    assert order == [1.0, 2.0, 3.0, 1.0, 2 << 20]
+
+
+def test_a_large_result_comes_home_and_can_be_written(compute: sky.Compute) -> None:
+    first, text, second = compute.submit(work.large, 3 * MEGABYTE).result(kit.SOON)
+    first[0] = 5.0
+
+    assert (first[:2].tolist(), text, second[-1], second.shape) == ([5.0, 1.0], "between", -7, (3 * MEGABYTE,))
+
+
+def test_large_bytes_come_home(compute: sky.Compute) -> None:
+    assert compute.submit(bytes, 7 << 20).result(kit.SOON) == bytes(7 << 20)
+
+
+def test_a_large_exception_comes_home(compute: sky.Compute) -> None:
+    error = compute.submit(work.fail, "x" * (2 << 20)).exception(kit.SOON)
+
+    assert isinstance(error, LookupError)
+    assert len(error.args[0]) == 2 << 20
+
+
+def test_a_result_larger_than_a_message_just_comes_home() -> None:
+    with sky.Compute() as compute:
+        assert compute.submit(np.zeros, (1100 << 20) // 8).result(50).nbytes == 1100 << 20
+
+
+def test_what_was_fetched_is_let_go_by_the_node_and_what_was_used_by_the_driver(compute: sky.Compute) -> None:
+    hosts = [kit.host(node) for node in compute.nodes]
+    for _ in range(3):
+        results = list(compute.map(work.large, [MEGABYTE] * 4))
+        del results
+    first = compute.submit(work.item, np.zeros(MEGABYTE), 1)
+    first.result(kit.SOON)
+    del first
+    deadline = time.monotonic() + kit.SOON
+    while sum(map(held, hosts)) > 2 or held("self"):  # an argument stays with each node that had it
+        compute.submit(work.square, 1).result(kit.SOON)
+        assert time.monotonic() < deadline
+
+
+def test_a_store_makes_room_for_what_comes_next() -> None:
+    options = sky.Options(blob_store=5 << 20)
+    with sky.Compute(provider=Apart(), worker=sky.Worker(concurrency=1), options=options) as compute:
+        host = kit.host(compute.nodes[0])
+        for value in range(5):
+            array = np.full(2 * MEGABYTE, float(value))
+            assert compute.submit(work.item, array, 1).result(kit.SOON) == (float(value), False)
+            assert held(host) <= 2
+
+
+def test_nothing_is_set_aside_where_the_options_say_so(puts: list[str]) -> None:
+    with sky.Compute(provider=Apart(), options=sky.Options(blob_threshold=None)) as compute:
+        assert compute.submit(work.item, np.zeros(2 * MEGABYTE), 1).result(kit.SOON) == (0.0, True)
+    assert puts == []
+
+
+def test_a_call_that_is_cancelled_while_its_argument_travels_never_starts(
+    bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, gate = threading.Event(), threading.Event()
+    put = Bulk.put
+
+    async def slow(bulk: Bulk, blob: Blob) -> None:
+        arrived.set()
+        await asyncio.to_thread(gate.wait, kit.SOON)
+        await put(bulk, blob)
+
+    monkeypatch.setattr(Bulk, "put", slow)
+    with sky.Compute(provider=Apart(), worker=sky.Worker(concurrency=1)) as compute:
+        futures = [compute.submit(work.ring_with, bell.port, np.full(MEGABYTE, value)) for value in range(2)]
+        assert arrived.wait(kit.SOON)
+        for future in futures:
+            future.cancel()
+        assert compute.submit(work.square, 3).result(kit.SOON) == 9
+        gate.set()
+        assert compute.submit(work.item, np.zeros(MEGABYTE), 3).result(kit.SOON) == (0.0, False)
+        assert bell.is_silent()
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_node_that_dies_with_what_it_was_sent_loses_nothing(provider: type[sky.Local]) -> None:
+    array = np.arange(2 * MEGABYTE, dtype="f8")
+    with (
+        sky.Compute(provider=provider(), nodes=2, worker=sky.Worker(concurrency=2)) as compute,
+        compute.task_group() as group,
+    ):
+        first = compute.nodes[0]
+        futures = [group.submit(work.slow_item, array, number) for number in range(60)]
+        futures[5].result(kit.SOON)
+        kit.kill(kit.host(first))
+        assert [future.result(kit.SOON) for future in futures] == [float(number) for number in range(60)]
+        assert all(node.instance != first.instance for node in compute.nodes)
