@@ -1,11 +1,12 @@
 """Compute: the one object a user holds. It wires provider, actors and plugins, and is an executor."""
 
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,8 +16,8 @@ from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.remote import function, wire
-from skyward.remote.function import DEFAULT, Terms
 from skyward.remote.future import Future
+from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.spec import Image, Options, Worker, check
 from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry, make_packer
 
@@ -54,7 +55,8 @@ class Compute(futures.Executor):
 
     def __init__(
         self,
-        *,
+        /,
+        *unnamed: object,
         provider: "Provider | None" = None,
         nodes: int = 1,
         worker: Worker | None = None,
@@ -63,23 +65,29 @@ class Compute(futures.Executor):
         options: Options | None = None,
         **unknown: object,
     ) -> None:
+        if unnamed:
+            raise InvalidArgument("Compute takes names only, for example provider=sky.Local()")
         given = {"nodes": nodes, "plugins": plugins, **unknown}
         given["provider"] = Local() if provider is None else provider
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
         self._driver: Driver | None = None
         self._stack = ExitStack()
-        self._ended = False
+        self._ended = self._entered = False
+        self._process = os.getpid()
 
     # ------------------------------------------------------------ the block
 
     def __enter__(self) -> Self:
-        if self._driver is not None or self._ended:
+        if self._entered:
             raise InvalidArgument("this Compute was entered before; make another one: with sky.Compute(...) as compute")
         plugins: tuple[Plugin, ...] = self._blueprint.plugins
         image = self._blueprint.image
         for plugin in plugins:
             image = plugin.image(image)
+            if not isinstance(image, Image):
+                raise InvalidArgument(f"{type(plugin).__name__}.image returned {image!r}: it must return the image")
+        self._entered = True
         hooks = wire.pack_hooks([plugin for plugin in plugins if plugin.has_node_hooks()])
         blueprint = self._blueprint.model_copy(update={"image": image})
         self._numbers = itertools.count(1)
@@ -92,11 +100,15 @@ class Compute(futures.Executor):
             self._group = GroupState(next(self._numbers), None, self._delivery)
             self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
             function.enter(self)
-            self._stack.callback(function.leave, self)
             for plugin in plugins:
-                self._stack.enter_context(plugin.driver(self))
+                context: object = plugin.driver(self)
+                if not isinstance(context, AbstractContextManager):
+                    name = f"{type(plugin).__name__}.driver"
+                    raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
+                self._stack.enter_context(context)
         except BaseException:
             self._leave(cancel=True)
+            function.leave(self)
             raise
         return self
 
@@ -109,6 +121,8 @@ class Compute(futures.Executor):
             if error is None:
                 raise
             error.add_note(str(leaked))
+        finally:
+            function.leave(self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the pool: wait for its calls, or with `cancel_futures` stop them, then end the nodes.
@@ -194,9 +208,10 @@ class Compute(futures.Executor):
         chunksize: int,
     ) -> Iterator[T]:
         """Map under terms; see `map`."""
-        if chunksize < 1:
-            raise InvalidArgument(f"chunksize={chunksize!r}: must be at least 1")
-        end = None if timeout is None else time.monotonic() + timeout
+        chunksize = whole("chunksize", chunksize, 1, "give how many calls travel together")
+        end = None
+        if timeout is not None:
+            end = time.monotonic() + seconds("timeout", timeout, "leave it out for no limit")
         group = self.task_group(terms=terms)
         calls = zip(*iterables, strict=False)
         try:
@@ -213,7 +228,9 @@ class Compute(futures.Executor):
         """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
         waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in range(self._blueprint.nodes)]
         try:
-            return [future.result() for future in waiting]
+            futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
+            failed = [future for future in waiting if future.done() and future.exception() is not None]
+            return [future.result() for future in failed or waiting]
         finally:
             for future in waiting:
                 future.cancel()
@@ -236,7 +253,13 @@ class Compute(futures.Executor):
         """The nodes that take calls now, by number. One that is just being replaced is missing."""
         return self._open().nodes()
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open" if self._driver is not None else "not entered"
+        return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes}, {state}>"
+
     def _open(self) -> Driver:
+        if self._process != os.getpid():
+            raise NoCompute("this process was forked from the one that opened this Compute; only that one can use it")
         if self._driver is None or self._ended:
             raise NoCompute("this Compute is not open: use it inside its block, `with sky.Compute(...) as compute:`")
         return self._driver

@@ -10,11 +10,13 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from skyward.errors import InvalidArgument
+from skyward.errors import InvalidArgument, NoCompute
 from skyward.remote import blobs, wire
-from skyward.remote.function import DEFAULT, Terms
+from skyward.remote.function import call_each
 from skyward.remote.future import Future
+from skyward.remote.packer import Packed, Packer
 from skyward.remote.protocol import LARGEST, Outcome
+from skyward.remote.terms import DEFAULT, Terms, whole
 from skyward.shelf import Seen, Shelf
 
 
@@ -67,10 +69,11 @@ class Entry:
     """A call on its way: what the router's numbers stand for."""
 
     future: Future[Any]
-    packed: wire.Packed
+    packed: Packed
     functions: dict[str, bytes]
     terms: Terms
     group: "GroupState"
+    name: str = "the call"
 
     def complete(self, answer: Answer | BaseException) -> None:
         """Give the caller the outcome. One who has cancelled gets nothing."""
@@ -83,7 +86,9 @@ class Entry:
             outcome = answer.outcome
             future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
             if outcome.status == "overdue":
-                error = TimeoutError(f"the call ran for more than {self.terms.timeout:g} s on its slot and was stopped")
+                error = TimeoutError(
+                    f"{self.name} ran for more than {self.terms.timeout:g} s on its slot and was stopped"
+                )
             else:
                 value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
         with contextlib.suppress(futures.InvalidStateError):
@@ -163,8 +168,8 @@ class TaskGroup:
     def __init__(
         self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT, blob_threshold: float | None = None
     ) -> None:
-        if limit is not None and limit < 1:
-            raise InvalidArgument(f"limit={limit!r}: must be at least 1; leave it out for no limit")
+        if limit is not None:
+            limit = whole("limit", limit, 1, "leave it out for no limit")
         number = next(pool.numbers)
         self._pool, self._terms = pool, terms
         self._seen = Seen(pool.shelf)
@@ -181,7 +186,11 @@ class TaskGroup:
         ------
         NotPortable
             Something in the call cannot be pickled; the text names it.
+        NoCompute
+            The group or the pool is closed.
         """
+        if self._closed:
+            raise NoCompute("this group is closed: make another one with compute.task_group()")
         entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
         future = entry.future
         self._pending.add(future)
@@ -192,7 +201,7 @@ class TaskGroup:
     def reject(self, error: BaseException) -> Future[Any]:
         """Return the future of a call that cannot be sent: it fails with `error`, soon and from the group's thread."""
         future: Future[Any] = Future(next(self._pool.numbers), lambda _: None)
-        entry = Entry(future, wire.Packed(b"", ()), {}, self._terms, self._state)
+        entry = Entry(future, Packed(b"", ()), {}, self._terms, self._state)
         self._state.delivery.put([(entry, error)])
         return future
 
@@ -237,18 +246,18 @@ class TaskGroup:
 
 def make_packer(
     pool: Pool, put: Callable[[memoryview], blobs.Blob], *, share: bool, threshold: float | None = None
-) -> wire.Packer:
+) -> Packer:
     """Return a packer for calls of a pool, whose large buffers go to `put`; `threshold` as in `TaskGroup`."""
     limit = pool.blob_threshold if threshold is None else threshold
     if not blobs.AVAILABLE or limit == math.inf:
-        return wire.Packer(share=share)
-    return wire.Packer(share=share, put=put, threshold=int(limit))
+        return Packer(share=share)
+    return Packer(share=share, put=put, threshold=int(limit))
 
 
 def make_entry(
     pool: Pool,
     state: GroupState,
-    packer: wire.Packer,
+    packer: Packer,
     terms: Terms,
     fn: Callable[..., Any],
     args: tuple[Any, ...],
@@ -260,4 +269,5 @@ def make_entry(
         size, limit = len(packed.payload) >> 20, LARGEST >> 20
         raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
     future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
-    return Entry(future, packed, packer.functions, terms, state)
+    called = args[0] if fn is call_each else fn
+    return Entry(future, packed, packer.functions, terms, state, str(getattr(called, "__qualname__", "the call")))

@@ -25,6 +25,7 @@ from casty import TLS, Askable, Client, Runtime
 from skyward.remote import door, wire
 from skyward.remote.blobs import Blob
 from skyward.remote.node import CONFIG, READY
+from skyward.remote.packer import Packer
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Collect, Collected, Outcome
 from skyward.tasks import Answer
 from skyward.trust import Authority, Identity
@@ -193,7 +194,7 @@ class Caller:
 
     def batch(self, fn: Callable[..., object], *args: object, timeout: float | None = None) -> Batch:
         """Make a batch of the call `fn(*args)`."""
-        packed = wire.Packer(share=False).pack(fn, args, {})
+        packed = Packer(share=False).pack(fn, args, {})
         return Batch(next(self._node.numbers), packed.payload, timeout=timeout)
 
     def assign(

@@ -190,3 +190,9 @@ def large(items: int) -> tuple[Any, str, Any]:
 
 def ring_with(port: int, _: Any) -> bytes:
     return ring(port)
+
+
+def ring_but_on_node_1(port: int) -> bytes:
+    if sky.instance_info().node == 1:
+        raise LookupError("node 1")
+    return ring(port)

@@ -139,8 +139,16 @@ class Driver:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        """Tell the router what has come in, calls of one group and terms in one message."""
+        """Tell the router what has come in; what it cannot be told would never be answered."""
         self._draining = False
+        try:
+            self._tell_router()
+        except Exception as error:
+            log.exception("the calls that came in could not be passed on, and the pool fails")
+            self._office.fail(PoolFailed(f"calls could not be passed on: {type(error).__name__}: {error}"))
+
+    def _tell_router(self) -> None:
+        """Tell the router what has come in, calls of one group and terms in one message."""
         chief = router.ref(self._office)
         numbers: list[int] = []
         last: Entry | None = None

@@ -71,6 +71,8 @@ class Link:
         Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
     heard
         Called with whether the node was heard, whenever that changes.
+    broken
+        Called with the reason when this end of the connection has failed, which is a bug; the node is of no more use.
     """
 
     def __init__(
@@ -83,8 +85,9 @@ class Link:
         port: int,
         store: int | None,
         heard: Callable[[bool], None],
+        broken: Callable[[str], None],
     ) -> None:
-        self._office, self._node, self._heard = office, node, heard
+        self._office, self._node, self._heard, self._broken = office, node, heard, broken
         self._client = _client(office, cluster, address, port)
         self._bulk = None if store is None else Bulk(_client(office, cluster, address, port), address, store)
         self._address = address
@@ -340,7 +343,7 @@ class Link:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
-            self._note(alive=False)
+            self._broken(f"the link to it failed: {type(error).__name__}: {error}")
 
 
 def _client(office: Office, cluster: str, address: str, port: int) -> Client:

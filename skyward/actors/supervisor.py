@@ -212,6 +212,7 @@ class _Supervisor:
             port=self.port,
             store=None if self.host.shares_memory else self.office.blueprint.options.blob_store or self.memory // 2,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
+            broken=lambda reason: self.me.tell(lifecycle.Exited(reason)),
         )
         await self.link.open(JOIN)
         return lifecycle.Joined()

@@ -1,10 +1,12 @@
 """Where am I? What a task may ask about the slot it runs on."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, overload
+
+from skyward.errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ def instance_info() -> InstanceInfo:
     return _here.get() or InstanceInfo(node=0, slot=0, nodes=1, slots=1, host=socket.gethostname())
 
 
+def inside() -> bool:
+    """Whether this is a task."""
+    return _here.get() is not None
+
+
 def enter(info: InstanceInfo) -> None:
     """Say where the tasks of this thread run from now on."""
     _here.set(info)
@@ -73,8 +80,15 @@ def shard(data: Any) -> Any:
     -------
     The items from `node * n // nodes` up to `(node + 1) * n // nodes`, of the type that slicing gives. The shares of
     all nodes, in order, are `data`. Outside a task it is all of `data`.
+
+    Raises
+    ------
+    InvalidArgument
+        `data` has no length or no order: a set, a dictionary, an iterator.
     """
     here = instance_info()
+    items = getattr(data, "iloc", data)
+    if isinstance(data, Mapping) or not (hasattr(data, "__len__") and hasattr(items, "__getitem__")):
+        raise InvalidArgument.of("data", data, "cannot be cut into shares", "give a list, an array or a data frame")
     size = len(data)
-    share = slice(here.node * size // here.nodes, (here.node + 1) * size // here.nodes)
-    return getattr(data, "iloc", data)[share]
+    return items[here.node * size // here.nodes : (here.node + 1) * size // here.nodes]

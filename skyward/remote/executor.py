@@ -25,11 +25,12 @@ FUNCTIONS = 256
 
 @dataclass(slots=True)
 class _Worker:
-    """One worker process: its socket, the slots that count on it, and the functions it was sent."""
+    """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of."""
 
     number: int
     slots: set[int] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
+    useless: str = ""
     transport: asyncio.Transport | None = None
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -172,6 +173,8 @@ class Executor:
                 self._tell(slot, turn.Finished(batch))
             case "up":
                 self._tell(slot, turn.Started())
+            case "useless":
+                (worker.useless,) = rest
             case "stopped":
                 self._tell(slot, turn.Exited("stopped"))
 
@@ -204,7 +207,7 @@ class Executor:
         if not self._workers:
             self._empty.set()
         for slot in sorted(worker.slots):
-            self._tell(slot, turn.Exited(cause))
+            self._tell(slot, turn.Exited(worker.useless or cause))
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,50 +1,25 @@
 """`@remote`: a function that runs on the pool whose block it is called in.
 
 Of nested blocks the innermost wins. A thread that entered no block of its own, such as one started inside a block, sees
-the block entered last in the process.
+the block entered last in the process. A process that was forked inside a block is outside of it.
 """
 
+import difflib
 import functools
+import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute
+from skyward.remote import context
+from skyward.remote.terms import DEFAULT, Terms
 
 if TYPE_CHECKING:
     from skyward.remote.future import Future
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The conditions a call runs under.
-
-    Attributes
-    ----------
-    timeout
-        Seconds it may run, counted from its start on a slot; then it is stopped and raises `TimeoutError`.
-    node
-        The number of the only node it may run on.
-    retries
-        Attempts after the first when its slot or node dies; None for the pool's `Options.retries`.
-    """
-
-    timeout: float | None = None
-    node: int | None = None
-    retries: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise InvalidArgument(f"timeout={self.timeout!r}: must be more than 0 seconds; leave it out for no limit")
-        if self.node is not None and (type(self.node) is not int or self.node < 0):
-            raise InvalidArgument(f"node={self.node!r}: must be the number of a node, from 0; leave it out for any")
-        if self.retries is not None and (type(self.retries) is not int or self.retries < 0):
-            raise InvalidArgument(f"retries={self.retries!r}: must be at least 0; leave it out for the pool's default")
-
-
-DEFAULT = Terms()
-"""No timeout, any node, the pool's retries."""
 
 
 class Pool(Protocol):
@@ -82,8 +57,13 @@ class _Blocks:
                 return pool
         return self.all[-1] if self.all else None
 
+    def forget(self) -> None:
+        self.own.set(())
+        self.all.clear()
+
 
 _blocks = _Blocks()
+os.register_at_fork(after_in_child=_blocks.forget)
 
 
 def enter(pool: Pool) -> None:
@@ -93,8 +73,9 @@ def enter(pool: Pool) -> None:
 
 
 def leave(pool: Pool) -> None:
-    """Undo `enter`, in whatever thread and order."""
-    _blocks.all.remove(pool)
+    """Undo `enter`, in whatever thread and order. A pool that did not enter is no error."""
+    if pool in _blocks.all:
+        _blocks.all.remove(pool)
     _blocks.own.set(tuple(each for each in _blocks.own.get() if each is not pool))
 
 
@@ -106,6 +87,7 @@ class Remote[**P, T]:
     """
 
     def __init__(self, fn: Callable[P, T], terms: Terms) -> None:
+        _check(fn)
         functools.update_wrapper(self, fn)
         self._fn, self._terms = fn, terms
 
@@ -156,6 +138,8 @@ class Remote[**P, T]:
         pool = _blocks.innermost()
         if pool is None:
             name = getattr(self._fn, "__name__", "the function")
+            if context.inside():
+                raise NoCompute(f"a task has no pool of its own: call {name}(...), which runs right here")
             raise NoCompute(
                 f"{name} needs an open pool: call it in `with sky.Compute(...):`, or call {name}(...) to run it here"
             )
@@ -174,7 +158,45 @@ class Remote[**P, T]:
         return type(self)(functools.partial(self._fn, instance), self._terms)  # type: ignore[arg-type]
 
     def __reduce__(self) -> Any:
+        if found_under_its_name(self):
+            return self.__qualname__  # type: ignore[attr-defined]
         return type(self), (self._fn, self._terms)
+
+    def __repr__(self) -> str:
+        return f"<remote function {getattr(self._fn, '__qualname__', self._fn)}>"
+
+
+def found_under_its_name(value: Any) -> bool:
+    """Whether importing what `value` says of itself gives `value` and nothing else."""
+    found: object = sys.modules.get(getattr(value, "__module__", None) or "")
+    for name in getattr(value, "__qualname__", "").split("."):
+        found = getattr(found, name, None)
+    return found is value
+
+
+_TERMS = ("timeout", "node", "retries")
+
+
+def _check_names(unknown: Iterable[str]) -> None:
+    for name in unknown:
+        near = difflib.get_close_matches(name.lower(), _TERMS, n=1)
+        instead = f"did you mean {near[0]!r}?" if near else "it takes timeout, node and retries"
+        raise InvalidArgument(f"remote has no argument {name!r}; {instead}")
+
+
+def _check(fn: object) -> None:
+    """Refuse at once what cannot run on a slot as a function does."""
+    name = getattr(fn, "__name__", None) or repr(fn)
+    if isinstance(fn, staticmethod | classmethod):
+        raise InvalidArgument(f"{name} is a {type(fn).__name__}: write @sky.remote below @{type(fn).__name__}")
+    if not callable(fn):
+        raise InvalidArgument.of("@remote", fn, "is not a function", "write `@sky.remote` above a function")
+    if inspect.iscoroutinefunction(fn):
+        raise InvalidArgument(
+            f"{name} is a coroutine function, which no slot awaits: make it a plain one that calls asyncio.run(...)"
+        )
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise InvalidArgument(f"{name} is a generator function, and what it yields cannot travel: return a list")
 
 
 def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:
@@ -202,5 +224,7 @@ def remote(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Bare (`@remote`), or with the terms of `Remote.options` (`@remote(timeout=60)`).
     """
     if fn is None:
+        _check_names(options.keys() - set(_TERMS))
+        Terms(**options)
         return lambda given: Remote(given, DEFAULT).options(**options)
     return Remote(fn, DEFAULT)

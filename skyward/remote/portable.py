@@ -69,8 +69,9 @@ def importable(fn: FunctionType | Remote[..., Any]) -> bool:
 
 def by_name(obj: object) -> Any:
     """How to reduce what nodes import although pickle would not know: a remote function, and the function in it."""
-    if type(obj) is Remote and importable(obj):
-        return getattr(obj, "__qualname__")  # noqa: B009 - a type checker knows it of classes and functions only
+    if type(obj) is Remote:
+        # its own `__reduce__` is for this machine, where `__main__` can be found
+        return getattr(obj, "__qualname__") if importable(obj) else (Remote, (obj._fn, obj._terms))  # noqa: B009 - mypy
     if type(obj) is FunctionType and type(found := _found(obj)) is Remote and found._fn is obj:
         return getattr, (found, "_fn")
     return None

@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-from skyward.remote import context, wire
+from skyward.remote import context, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
 
 RECORD = struct.Struct("<Bii")
@@ -189,8 +190,7 @@ class _Worker:
                     if not entered:
                         entered = True
                         context.enter(info)
-                        for hook in self.hooks:
-                            self.stack.enter_context(hook.worker(info))
+                        self.prepare(slot, info)
                     self.lanes[slot] = _Lane(self, info)
                     self.say("up", slot)
                 elif what == "run":
@@ -205,6 +205,16 @@ class _Worker:
                 else:
                     self.lanes.pop(slot).abandon()
                     self.say("stopped", slot)
+
+    def prepare(self, slot: int, info: context.InstanceInfo) -> None:
+        """Enter what plugins put around this process; without that it is of no use."""
+        for hook in self.hooks:
+            try:
+                self.stack.enter_context(hook.worker(info))
+            except Exception as error:  # user code
+                traceback.print_exc()
+                self.say("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
+                _leave(1)
 
     def answer(self, slot: int, batch: int, status: wire.Status, parts: list[Buffer], seconds: float) -> None:
         """Hand over an outcome, through shared memory if it is large."""
@@ -264,8 +274,13 @@ class _Lane:
     def execute(self, batch: int, payload: bytes, beside: wire.Beside) -> None:
         began = time.perf_counter()
         status, parts = wire.execute(payload, beside, self.around)
-        if not self.abandoned:
-            self.worker.answer(self.info.slot, batch, status, parts, time.perf_counter() - began)
+        ran = time.perf_counter() - began
+        if self.abandoned:
+            return
+        try:
+            self.worker.answer(self.info.slot, batch, status, parts, ran)
+        except OSError as error:  # there is no memory to hand a large result over
+            self.worker.answer(self.info.slot, batch, "raised", [raised.pack_exception(error)], ran)
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

@@ -1,6 +1,8 @@
 """The pool as its user sees it."""
 
 import asyncio
+import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import mypy.api
+import numpy as np
 import pytest
 
 import skyward as sky
+from skyward.actors import link
 from skyward.plugins import Plugin, Pool
+from skyward.remote.terms import Terms
 from tests import work
 
 CONFIG = Path(__file__).parents[2] / "pyproject.toml"
@@ -273,3 +278,63 @@ def test_a_background_thread_may_hold_the_block() -> None:
     thread.start()
     thread.join(30)
     assert seen == [36]
+
+
+def test_a_call_after_an_early_shutdown_is_refused_and_does_not_run_here() -> None:
+    with sky.Compute() as compute:
+        compute.shutdown()
+        with pytest.raises(sky.NoCompute):
+            square(3)
+    assert square(3) == 9
+
+
+def test_a_forked_process_is_outside_and_cannot_use_the_pool(compute: sky.Compute) -> None:
+    said, say = os.pipe()
+    if not (child := os.fork()):
+        with contextlib.suppress(BaseException):
+            os.write(say, b"%d " % square(3))
+            try:
+                _ = compute.submit(abs, -1)
+            except sky.NoCompute as error:
+                os.write(say, str(error)[:23].encode())
+        os._exit(0)
+    os.close(say)
+    os.waitpid(child, 0)
+
+    assert os.read(said, 100) == b"9 this process was forked"
+    os.close(said)
+    assert square(4) == 16
+
+
+@pytest.mark.parametrize("hook", ["image", "driver"])
+def test_a_plugin_that_gives_back_nothing_is_named(hook: str) -> None:
+    plugin = type("Forgetful", (Plugin,), {hook: lambda self, given: None})()
+
+    with pytest.raises(sky.InvalidArgument, match=rf"Forgetful\.{hook} returned None"), sky.Compute(plugins=[plugin]):
+        pass
+
+
+def test_a_link_that_breaks_costs_its_node_and_nothing_else(compute: sky.Compute) -> None:
+    first = compute.nodes[0]
+    answered = threading.Event()
+
+    async def broken(self: object, outcome: object) -> None:
+        answered.set()
+        raise RuntimeError("a bug")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link.Link, "_fetch", broken)
+        future = compute.submit_under(Terms(node=0), bytes, (2 << 20,), {})
+        assert answered.wait(20)
+    assert len(future.result(20)) == 2 << 20
+    assert compute.nodes[0].instance != first.instance
+
+
+def test_numbers_of_numpy_are_terms(compute: sky.Compute) -> None:
+    assert square.options(timeout=np.float32(5), node=np.int64(1), retries=np.int8(0))(3) == 9  # type: ignore[arg-type]
+    assert compute.task_group(limit=np.int64(2)).submit(abs, -1).result(20) == 1  # type: ignore[arg-type]
+
+
+def test_names_only() -> None:
+    with pytest.raises(sky.InvalidArgument, match="takes names only"):
+        sky.Compute(sky.Local())

@@ -284,7 +284,7 @@ def test_what_a_plugin_raises_in_a_worker_fails_the_pool_and_is_told(tmp_path: P
         plugins=[Failing("entering a worker")],
         options=sky.Options(launch_attempts=1),
     )
-    with pytest.raises(sky.BootFailed, match="LookupError: entering a worker"), pool:
+    with pytest.raises(sky.BootFailed, match=r"\.worker raised LookupError: entering a worker"), pool:
         pass
     kit.assert_nothing_left(tmp_path, [])
 

@@ -240,6 +240,11 @@ def test_a_broadcast_runs_once_on_every_node_at_once(compute: sky.Compute, bell:
         assert result.result(SOON) == [(0, b"on"), (1, b"on")]
 
 
+def test_a_broadcast_does_not_wait_for_the_others_where_one_has_failed(compute: sky.Compute, bell: Bell) -> None:
+    with pytest.raises(LookupError, match="node 1"):
+        compute.broadcast(work.ring_but_on_node_1, bell.port)
+
+
 def test_a_broadcast_raises_what_a_call_raised(compute: sky.Compute) -> None:
     with pytest.raises(ZeroDivisionError):
         compute.broadcast(lambda: 1 // sky.instance_info().node)

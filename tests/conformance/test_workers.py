@@ -10,6 +10,7 @@ import pytest
 
 from skyward.remote import wire
 from skyward.remote.executor import FUNCTIONS
+from skyward.remote.packer import Packer
 from skyward.remote.protocol import Batch, Revoke
 from tests import byhand, work
 from tests.byhand import Caller, Node, value_of
@@ -130,14 +131,14 @@ def test_slots_have_random_numbers_of_their_own(caller: Caller) -> None:
 # ---------------------------------------------------------------- functions by value
 
 
-def packed(caller: Caller, node: Node, packer: wire.Packer, number: int) -> Batch:
+def packed(caller: Caller, node: Node, packer: Packer, number: int) -> Batch:
     """A batch of a function that travels by value and returns this number."""
     call = packer.pack(lambda: number, (), {})
     return Batch(next(node.numbers), call.payload, call.functions)
 
 
 def test_a_function_is_sent_to_the_node_once_and_runs_on_every_slot(caller: Caller, node: Node, bell: Bell) -> None:
-    packer = wire.Packer()
+    packer = Packer()
     fn = lambda number: number + 1  # noqa: E731 - one that nodes cannot import
     calls = [packer.pack(fn, (number,), {}) for number in range(20)]
     first, *others = [Batch(next(node.numbers), call.payload, call.functions) for call in calls]
@@ -148,7 +149,7 @@ def test_a_function_is_sent_to_the_node_once_and_runs_on_every_slot(caller: Call
 
 
 def test_a_function_that_is_not_there_is_an_exception_of_the_call(caller: Caller, node: Node) -> None:
-    caller.assign(packed(caller, node, wire.Packer(), 1))
+    caller.assign(packed(caller, node, Packer(), 1))
 
     with pytest.raises(KeyError):
         value_of(caller.collect(1)[0])
@@ -156,7 +157,7 @@ def test_a_function_that_is_not_there_is_an_exception_of_the_call(caller: Caller
 
 
 def test_a_function_that_is_forgotten_is_dropped_by_the_node(caller: Caller, node: Node) -> None:
-    packer = wire.Packer()
+    packer = Packer()
     batch = packed(caller, node, packer, 1)
     caller.assign(functions=packer.functions)
     caller.assign(batch, forget=tuple(packer.functions))
@@ -166,7 +167,7 @@ def test_a_function_that_is_forgotten_is_dropped_by_the_node(caller: Caller, nod
 
 
 def test_more_functions_than_a_worker_holds_are_no_problem(caller: Caller, node: Node) -> None:
-    packer = wire.Packer()
+    packer = Packer()
     batches = [packed(caller, node, packer, number) for number in range(3 * FUNCTIONS)]
     caller.assign(*batches, functions=packer.functions)
     outcomes = {outcome.batch: value_of(outcome) for outcome in caller.collect(len(batches))}

@@ -1,13 +1,13 @@
-import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any, Self
 
 import numpy as np
 import pytest
 
+from skyward.errors import InvalidArgument
 from skyward.remote import context
 from skyward.remote.context import InstanceInfo, instance_info, shard
 
@@ -126,9 +126,7 @@ def test_a_data_frame_is_cut_by_rows() -> None:
     assert [each.rows for each in shares(Frame([1, 2, 3, 4, 5]), 2)] == [[1, 2], [3, 4, 5]]
 
 
-def test_what_has_no_length_is_refused() -> None:
-    def numbers() -> Iterator[int]:
-        yield os.getpid()
-
-    with pytest.raises(TypeError, match="len"):
-        shard(numbers())
+@pytest.mark.parametrize("data", [{"a": 1}, {1, 2}, iter([1]), 5])
+def test_what_has_no_order_or_no_length_cannot_be_shared(data: object) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be cut into shares"):
+        shard(data)

@@ -1,15 +1,23 @@
+import contextvars
+import datetime
 import functools
+import os
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
+import numpy as np
 import pytest
 
 from skyward.errors import InvalidArgument, NoCompute
-from skyward.remote import function, wire
-from skyward.remote.function import DEFAULT, Terms, call_each, remote
+from skyward.remote import context, function, wire
+from skyward.remote.context import InstanceInfo
+from skyward.remote.function import call_each, remote
 from skyward.remote.future import Future
+from skyward.remote.packer import Packer
+from skyward.remote.terms import DEFAULT, Terms
 
 
 class Recorder:
@@ -189,7 +197,7 @@ def test_it_keeps_name_and_documentation() -> None:
 
 
 def test_it_travels() -> None:
-    packer = wire.Packer(share=False)
+    packer = Packer(share=False)
 
     assert wire.open_outcome(*wire.execute(packer.pack(where, (), {}).payload)) == ("here", None)
 
@@ -239,6 +247,8 @@ def test_options_may_stand_at_the_decorator() -> None:
         {"timeout": 0},
         {"timeout": -1},
         {"timeout": float("nan")},
+        {"timeout": "3"},
+        {"timeout": datetime.timedelta(seconds=3)},
         {"node": -1},
         {"node": True},
         {"node": "0"},
@@ -246,6 +256,7 @@ def test_options_may_stand_at_the_decorator() -> None:
         {"retries": -1},
         {"retries": True},
         {"retries": 1.5},
+        {"retries": 2**70},
     ],
 )
 def test_terms_that_cannot_be_meant_are_refused_by_name_and_value(wrong: dict[str, Any]) -> None:
@@ -254,6 +265,67 @@ def test_terms_that_cannot_be_meant_are_refused_by_name_and_value(wrong: dict[st
     with pytest.raises(InvalidArgument) as refused:
         where.options(**wrong)
     assert str(refused.value).startswith(f"{name}={value!r}: must be ")
+
+
+def test_numbers_of_numpy_are_terms_too() -> None:
+    terms = Terms(timeout=np.float32(2), node=np.int64(1), retries=np.int8(3))  # type: ignore[arg-type]
+
+    assert (terms.timeout, terms.node, terms.retries) == (2.0, 1, 3)
+    assert [type(value) for value in (terms.timeout, terms.node, terms.retries)] == [float, int, int]
+
+
+async def coroutine() -> None: ...
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fix"),
+    [
+        (3, "write `@sky.remote` above a function"),
+        (staticmethod(len), "write @sky.remote below @staticmethod"),
+        (classmethod(len), "write @sky.remote below @classmethod"),  # type: ignore[arg-type]
+        (coroutine, "calls asyncio.run"),
+        (generator, "return a list"),
+    ],
+)
+def test_what_cannot_run_on_a_slot_is_refused_when_it_is_decorated(wrong: Any, fix: str) -> None:
+    with pytest.raises(InvalidArgument, match=fix):
+        remote(wrong)
+
+
+def test_a_term_that_is_misspelt_is_refused_at_once() -> None:
+    with pytest.raises(InvalidArgument, match="did you mean 'timeout'"):
+        remote(timout=3)  # type: ignore[call-overload]
+
+
+def test_a_remote_function_of_a_module_survives_pickle() -> None:
+    assert pickle.loads(pickle.dumps(where)) is where
+
+
+def test_in_a_task_the_way_to_call_is_named() -> None:
+    def ask() -> None:
+        context.enter(InstanceInfo(node=0, slot=0, nodes=1, slots=1, host="here"))
+        _ = where.remote()
+
+    with pytest.raises(NoCompute, match="runs right here"):
+        contextvars.copy_context().run(ask)
+
+
+def test_a_forked_process_is_outside_of_the_block() -> None:
+    (pool,) = entered("there")
+    said, say = os.pipe()
+    if not (child := os.fork()):
+        os.write(say, where().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    function.leave(pool)
+
+    assert os.read(said, 100) == b"here"
+    os.close(said)
+    os.close(say)
 
 
 @pytest.mark.parametrize("right", [{"timeout": 0.1}, {"node": 0}, {"retries": 0}, {}])

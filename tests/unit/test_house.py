@@ -152,7 +152,7 @@ def test_remote_stays_the_decorator() -> None:
     decorator = "import sys, skyward as sky; assert sky.remote is sys.modules['skyward.remote.function'].remote"
 
     fresh(f"import skyward.remote.function; {decorator}")
-    fresh(f"from skyward.remote.wire import Packer; {decorator}")
+    fresh(f"from skyward.remote.packer import Packer; {decorator}")
 
 
 def test_renaming_a_remote_module_as_it_is_imported_fails() -> None:

@@ -1,4 +1,3 @@
-import asyncio
 import itertools
 import math
 import threading
@@ -9,11 +8,12 @@ from typing import Any
 import pytest
 
 from skyward import tasks
-from skyward.errors import BatchLost, InvalidArgument, NotPortable
+from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable
 from skyward.remote import wire
-from skyward.remote.function import Terms
 from skyward.remote.future import Future
+from skyward.remote.packer import Packed
 from skyward.remote.protocol import Outcome
+from skyward.remote.terms import Terms
 from skyward.shelf import Shelf
 from skyward.tasks import Answer, Delivery, Entry, GroupState, TaskGroup
 
@@ -73,73 +73,6 @@ def silent(batch: int = 1) -> Future[Any]:
     return Future(batch, lambda _: None)
 
 
-# ---------------------------------------------------------------- the future
-
-
-def test_a_future_that_is_cancelled_tells_the_cluster_once() -> None:
-    told: list[int] = []
-    future: Future[None] = Future(7, told.append)
-
-    assert (future.cancel(), future.cancel()) == (True, True)
-    assert told == [7]
-
-
-def test_a_future_that_has_ended_cannot_be_cancelled() -> None:
-    told: list[int] = []
-    future: Future[int] = Future(7, told.append)
-    future.set_result(1)
-
-    assert not future.cancel()
-    assert told == []
-
-
-def test_who_waits_for_a_cancelled_future_is_told() -> None:
-    future = silent()
-    waiting = threading.Thread(target=futures.wait, args=([future],))
-    waiting.start()
-    future.cancel()
-    waiting.join(5)
-
-    assert not waiting.is_alive()
-    with pytest.raises(futures.CancelledError):
-        future.result(0)
-
-
-def test_a_future_can_be_awaited() -> None:
-    async def double_it() -> int:
-        future: Future[int] = silent()
-        asyncio.get_running_loop().call_soon(future.set_result, 21)
-        return 2 * await future
-
-    assert asyncio.run(double_it()) == 42
-
-
-def test_an_await_that_is_cancelled_cancels_the_call() -> None:
-    told: list[int] = []
-
-    async def give_up() -> None:
-        async with asyncio.timeout(0):
-            await Future(7, told.append)
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
-    assert told == [7]
-
-
-def test_a_future_awaited_by_two_gives_both_the_value() -> None:
-    async def twice() -> tuple[int, int]:
-        future: Future[int] = silent()
-
-        async def one() -> int:
-            return await future
-
-        asyncio.get_running_loop().call_soon(future.set_result, 1)
-        first, second = await asyncio.gather(one(), one())
-        return first, second
-
-    assert asyncio.run(twice()) == (1, 1)
-
-
 # ---------------------------------------------------------------- the delivery
 
 
@@ -150,7 +83,7 @@ def test_outcomes_are_delivered_in_the_order_they_came() -> None:
     for number in range(100):
         future = silent(number)
         future.add_done_callback(lambda done: seen.append(done.batch))  # type: ignore[attr-defined]
-        delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), state), LookupError())])
+        delivery.put([(Entry(future, Packed(b"", ()), {}, Terms(), state), LookupError())])
     future.add_done_callback(lambda _: ended.set())
     assert ended.wait(5)
     delivery.close()
@@ -169,7 +102,7 @@ def test_callbacks_run_in_the_thread_of_the_delivery(cluster: Cluster, group: Ta
 
 def test_a_delivery_that_is_closed_delivers_what_came_before() -> None:
     delivery, future = Delivery("test"), silent()
-    delivery.put([(Entry(future, wire.Packed(b"", ()), {}, Terms(), GroupState(1, None, delivery)), KeyError())])
+    delivery.put([(Entry(future, Packed(b"", ()), {}, Terms(), GroupState(1, None, delivery)), KeyError())])
     delivery.close()
 
     assert isinstance(future.exception(5), KeyError)
@@ -215,7 +148,7 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
     entry = cluster.entries[future.batch]
     entry.group.delivery.put([(entry, Answer(Outcome(future.batch, "overdue", b"", 0.0, 0), 0))])
 
-    with pytest.raises(TimeoutError, match=r"2\.5 s"):
+    with pytest.raises(TimeoutError, match=r"double ran for more than 2\.5 s"):
         future.result(5)
     group.close()
 
@@ -241,10 +174,17 @@ def test_an_outcome_that_comes_too_late_is_dropped(cluster: Cluster, group: Task
 # ---------------------------------------------------------------- the group
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(cluster: Cluster, limit: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"limit={limit}"):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2", 2**70])
+def test_a_limit_that_is_no_count_is_refused(cluster: Cluster, limit: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"limit={limit!r}: must be"):
         TaskGroup(cluster, limit=limit)
+
+
+def test_a_closed_group_takes_no_calls(cluster: Cluster) -> None:
+    with TaskGroup(cluster) as group:
+        pass
+    with pytest.raises(NoCompute, match="this group is closed"):
+        group.submit(double, 1)
 
 
 def test_calls_carry_number_limit_and_terms_of_their_group(cluster: Cluster) -> None:

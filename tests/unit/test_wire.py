@@ -14,6 +14,7 @@ import pytest
 from skyward.errors import NotPortable
 from skyward.plugins.plugin import Plugin
 from skyward.remote import wire
+from skyward.remote.packer import Packed, Packer
 
 
 def double(x: int) -> int:
@@ -24,13 +25,13 @@ def identity(value: object) -> object:
     return value
 
 
-def call(fn: Callable[..., object], *args: object, **kwargs: object) -> wire.Packed:
-    return wire.Packer().pack(fn, args, kwargs)
+def call(fn: Callable[..., object], *args: object, **kwargs: object) -> Packed:
+    return Packer().pack(fn, args, kwargs)
 
 
 def run(fn: Callable[..., object], *args: object, **kwargs: object) -> tuple[object, BaseException | None]:
     """Pack a call, run it, and open its outcome."""
-    packer = wire.Packer(share=False)
+    packer = Packer(share=False)
     return wire.open_outcome(*wire.execute(packer.pack(fn, args, kwargs).payload))
 
 
@@ -58,7 +59,7 @@ pickle.dump(outcome, sys.stdout.buffer)
 
 def elsewhere(fn: Callable[..., object], *args: object) -> tuple[object, BaseException | None]:
     """Run a call in another process, as a slot does: its `__main__` is empty."""
-    packer = wire.Packer()
+    packer = Packer()
     sent = pickle.dumps((packer.pack(fn, args, {}).payload, packer.functions))
     environment = {"PYTHONPATH": ":".join(sys.path)}
     said = subprocess.run(
@@ -85,7 +86,7 @@ def test_a_function_of_a_module_travels_by_its_name() -> None:
 
 
 def test_a_function_of_main_travels_beside_the_call() -> None:
-    packer = wire.Packer()
+    packer = Packer()
     packed = packer.pack(of_main("def half(x): return x / 2")["half"], (3,), {})
 
     assert set(packed.functions) == set(packer.functions)
@@ -93,7 +94,7 @@ def test_a_function_of_main_travels_beside_the_call() -> None:
 
 
 def test_a_function_that_travels_beside_is_pickled_once() -> None:
-    packer, ballast = wire.Packer(), bytes(10_000)
+    packer, ballast = Packer(), bytes(10_000)
     fn = lambda x: (x, ballast)  # noqa: E731 - that is the point
     packed = [packer.pack(fn, (number,), {}) for number in range(3)]
 
@@ -103,7 +104,7 @@ def test_a_function_that_travels_beside_is_pickled_once() -> None:
 
 
 def test_calls_name_only_the_functions_that_they_need() -> None:
-    packer = wire.Packer()
+    packer = Packer()
     first, second = lambda: 1, lambda: 2
 
     assert set(packer.pack(first, (), {}).functions).isdisjoint(packer.pack(second, (), {}).functions)
@@ -111,14 +112,14 @@ def test_calls_name_only_the_functions_that_they_need() -> None:
 
 
 def test_a_function_given_as_an_argument_travels_beside_the_call_too() -> None:
-    packer = wire.Packer()
+    packer = Packer()
     packed = packer.pack(identity, ([lambda: 1, lambda: 2],), {})
 
     assert len(packed.functions) == len(set(packed.functions)) == 2
 
 
 def test_what_a_closure_holds_is_read_when_it_is_first_met() -> None:
-    packer = wire.Packer()
+    packer = Packer()
     offset = 1
 
     def add(x: int) -> int:
@@ -139,7 +140,7 @@ def test_names_of_two_packers_never_meet() -> None:
 
 
 def test_a_packer_that_does_not_share_puts_everything_into_the_call() -> None:
-    packer = wire.Packer(share=False)
+    packer = Packer(share=False)
     packed = packer.pack(lambda x: x + 1, (1,), {})
 
     assert (packed.functions, packer.functions) == ((), {})
@@ -147,7 +148,7 @@ def test_a_packer_that_does_not_share_puts_everything_into_the_call() -> None:
 
 
 def test_a_function_keeps_its_name_though_others_come_and_go() -> None:
-    packer = wire.Packer()
+    packer = Packer()
     names = [packer.pack(lambda number=number: number, (), {}).functions for number in range(50)]
 
     assert len(set(names)) == 50
@@ -273,6 +274,13 @@ def test_what_a_hook_raises_is_what_the_call_raises() -> None:
     _, error = wire.open_outcome(*wire.execute(call(double, 1).payload, around=Unlicensed))
 
     assert isinstance(error, LookupError)
+
+
+def test_a_hook_cannot_hide_what_a_call_raises() -> None:
+    call = Packer().pack(int, ("x",), {})
+    _, error = wire.open_outcome(*wire.execute(call.payload, around=lambda: contextlib.suppress(ValueError)))
+
+    assert isinstance(error, ValueError)
 
 
 class Holding(Plugin):

@@ -9,11 +9,12 @@ import pytest
 
 from skyward.errors import RemoteError, RemoteTraceback
 from skyward.remote import wire
+from skyward.remote.packer import Packer
 
 
 def error_of(fn: Callable[..., object], *args: object) -> BaseException:
     """Pack a call, run it, and open its outcome, which is an exception."""
-    packed = wire.Packer(share=False).pack(fn, args, {})
+    packed = Packer(share=False).pack(fn, args, {})
     _, error = wire.open_outcome(*wire.execute(packed.payload))
     assert error is not None
     return error
@@ -50,6 +51,7 @@ def fail_deep(code: int) -> None:
 def fail_holding_a_lock() -> None:
     error = ValueError("locked")
     error.guard = threading.Lock()  # type: ignore[attr-defined]
+    error.place = "here"  # type: ignore[attr-defined]
     raise error
 
 
@@ -106,12 +108,47 @@ def test_an_exception_whose_constructor_takes_something_else_comes_home_whole() 
     assert (str(error), error.code, error.hint) == ("code 5", 5, "even")
 
 
-def test_an_exception_that_cannot_travel_comes_home_as_a_remote_error() -> None:
+def test_an_attribute_that_cannot_travel_stays_behind_and_a_note_says_so() -> None:
     error = error_of(fail_holding_a_lock)
 
-    assert isinstance(error, RemoteError)
-    assert (error.type_name, error.text) == ("builtins.ValueError", "locked")
+    assert type(error) is ValueError
+    assert (error.args, error.place) == (("locked",), "here")  # type: ignore[attr-defined]
+    assert not hasattr(error, "guard")
+    assert error.__notes__ == ["its attribute 'guard' (lock) could not travel"]
     assert "in fail_holding_a_lock" in str(error.__cause__)
+
+
+def test_an_argument_that_cannot_travel_comes_home_as_its_text() -> None:
+    error = error_of(lambda: fail(LookupError("held", threading.Lock())))
+
+    assert type(error) is LookupError
+    assert error.args[0] == "held"
+    assert "unlocked" in error.args[1]
+
+
+def test_exceptions_in_a_group_come_home_though_their_constructors_take_something_else() -> None:
+    error = error_of(lambda: fail(ExceptionGroup("both", [NeedsMoreError(7, hint="odd"), KeyError("b")])))
+
+    assert isinstance(error, ExceptionGroup)
+    assert [type(each) for each in error.exceptions] == [NeedsMoreError, KeyError]
+    assert error.exceptions[0].hint == "odd"  # type: ignore[union-attr]
+
+
+class StubbornError(Exception):
+    """Cannot be made without its constructor."""
+
+    def __new__(cls, *, needed: int) -> Any:
+        return super().__new__(cls, needed)
+
+    def __init__(self, *, needed: int) -> None:
+        super().__init__(needed)
+
+
+def test_an_exception_that_cannot_be_made_again_comes_home_as_a_remote_error() -> None:
+    error = error_of(lambda: fail(StubbornError(needed=3)))
+
+    assert isinstance(error, RemoteError)
+    assert error.type_name.endswith("StubbornError")
 
 
 def test_an_exception_that_pickles_as_something_else_comes_home_all_the_same() -> None:
@@ -166,7 +203,7 @@ def test_an_argument_that_cannot_be_opened_there_is_an_exception_of_the_call() -
 
 
 def test_a_function_that_did_not_come_along_is_an_exception_of_the_call() -> None:
-    status, parts = wire.execute(wire.Packer().pack(lambda: 1, (), {}).payload)
+    status, parts = wire.execute(Packer().pack(lambda: 1, (), {}).payload)
     _, error = wire.open_outcome(status, parts)
 
     assert (status, type(error)) == ("raised", KeyError)

@@ -1,0 +1,207 @@
+"""Calls to bytes: what a driver sends.
+
+Functions that a node cannot import (those of `__main__`, closures, lambdas) are pickled once for each `Packer` and
+travel beside the calls under a name, so that a thousand calls of one function carry it once. Large buffers (arrays,
+`bytes`) travel beside them as blobs.
+"""
+
+import io
+import pickle
+import secrets
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, NoReturn
+
+import cloudpickle
+
+from skyward.remote import portable
+from skyward.remote.blobs import Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A call as bytes, and what it needs beside them.
+
+    Attributes
+    ----------
+    payload
+        The pickled call; empty when it is so large that it is the first of `blobs`.
+    functions
+        Names of functions by value.
+    buffers
+        Names of the blobs that are its out-of-band buffers, in order.
+    blobs
+        Every blob that it needs, each once.
+    """
+
+    payload: bytes
+    functions: tuple[str, ...]
+    buffers: tuple[str, ...] = ()
+    blobs: tuple[Blob, ...] = ()
+
+
+def shared(name: str) -> NoReturn:
+    """Stand in a payload for the function of that name; `wire` puts the function itself there."""
+    raise pickle.UnpicklingError(f"function {name} is not in this payload; it is opened by skyward.remote.wire")
+
+
+class Packer:
+    """Packs calls.
+
+    One that shares keeps the bytes of the functions it met. Its lifetime is the scope in which a function is taken to
+    stay the same: one `Parallel` call, one `map`. What a closure or a global of `__main__` holds is read the first time
+    that the function is met. One that does not share puts everything into each call.
+
+    Parameters
+    ----------
+    share
+        Whether functions by value are kept beside the calls.
+    put
+        Makes a blob of a large buffer (see `skyward.shelf`); None to keep everything in the payload.
+    threshold
+        Bytes from which on a buffer is large.
+    """
+
+    def __init__(
+        self, *, share: bool = True, put: Callable[[memoryview], Blob] | None = None, threshold: int = 1 << 20
+    ) -> None:
+        self._share = share
+        self._put, self._threshold = put, threshold
+        self._looks_for_bytes = False
+        self.functions: dict[str, bytes] = {}
+        self._token = secrets.token_hex(8)
+        self._names: dict[int, str | None] = {}
+        self._kept: list[FunctionType] = []  # an id stays taken for as long as its function lives
+
+    def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
+        """Return the call `fn(*args, **kwargs)` as bytes.
+
+        Raises
+        ------
+        NotPortable
+            Something in the call cannot be pickled. The text names the path to it.
+        """
+        call = fn, args, kwargs
+        try:
+            packed = self._packed(call)
+            if self._put is None or self._looks_for_bytes or len(packed.payload) < self._threshold:
+                return packed
+            self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
+            return self._packed(call)
+        except Exception as error:
+            raise portable.refuse(error, fn, args, kwargs) from error
+
+    def _packed(self, call: tuple[object, ...]) -> Packed:
+        file = io.BytesIO()
+        kind = _BytesPickler if self._looks_for_bytes else CallPickler
+        pickler = kind(file, self._name if self._share else None, None if self._put is None else self._aside)
+        pickler.dump(call)
+        payload, functions = file.getvalue(), tuple(pickler.met)
+        buffers = tuple(blob.name for blob in pickler.buffers)
+        blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes)}
+        if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
+            return Packed(b"", functions, buffers, (body, *blobs.values()))
+        return Packed(payload, functions, buffers, tuple(blobs.values()))
+
+    def _aside(self, content: memoryview) -> Blob | None:
+        """The blob of a buffer; None for one that is not large, or for which there is no room."""
+        if self._put is None or content.nbytes < self._threshold:
+            return None
+        try:
+            return self._put(content)
+        except OSError:
+            return None
+
+    def _name(self, fn: FunctionType) -> str | None:
+        """The name of a function that must travel by value; None for one that nodes import."""
+        try:
+            return self._names[id(fn)]
+        except KeyError:
+            pass
+        name = None
+        if not portable.importable(fn):
+            data = by_value(fn)
+            name = f"{self._token}.{len(self.functions)}"
+            self.functions[name] = data
+        self._names[id(fn)] = name
+        self._kept.append(fn)
+        return name
+
+
+def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
+    """Put a large buffer aside; true keeps it in the payload."""
+    if (blob := aside(buffer.raw())) is None:
+        return True
+    taken.append(blob)
+    return False
+
+
+def code_of(filename: str, *parts: Any) -> CodeType:
+    """Build a code object that says which file it is of: what a traceback shows."""
+    return CodeType(*parts).replace(co_filename=filename)
+
+
+def _reduce_code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+    """As cloudpickle does it, but with the name of the file, which it has dropped since 3.1.2."""
+    _, parts = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return code_of, (code.co_filename, *parts)
+
+
+class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+    """Pickles what the other end may not be able to import; `name` says which functions stay beside."""
+
+    dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        name: Callable[[FunctionType], str | None] | None = None,
+        aside: Callable[[memoryview], Blob | None] | None = None,
+    ) -> None:
+        self.buffers: list[Blob] = []
+        # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
+        super().__init__(
+            file, protocol=5, buffer_callback=None if aside is None else partial(_take, aside, self.buffers)
+        )
+        self._name, self._aside = name, aside
+        self.met: list[str] = []
+        self.bytes: list[Blob] = []
+
+    def reducer_override(self, obj: object) -> Any:
+        if (reduced := portable.by_name(obj)) is not None:
+            return reduced
+        if type(obj) is FunctionType and self._name is not None:
+            name = self._name(obj)
+            if name is None:
+                return NotImplemented  # by reference, as plain pickle does it
+            self.met.append(name)
+            return shared, (name,)
+        return super().reducer_override(obj)
+
+
+class _BytesPickler(CallPickler):
+    """Puts large `bytes` aside, too. Pickle hands out arrays by itself, but asks of every object for these."""
+
+    def persistent_id(self, value: object) -> str | None:
+        if type(value) is not bytes or self._aside is None or (blob := self._aside(memoryview(value))) is None:
+            return None
+        self.bytes.append(blob)
+        return blob.name
+
+
+def by_value(value: object) -> bytes:
+    """Pickle what the other end may not be able to import."""
+    file = io.BytesIO()
+    CallPickler(file).dump(value)
+    return file.getvalue()
+
+
+def dumps(value: object) -> bytes:
+    """Pickle a value; classes and functions that the other end cannot import travel by value."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - user code runs here
+        return by_value(value)

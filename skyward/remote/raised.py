@@ -1,0 +1,109 @@
+"""Exceptions to bytes and back: they come home as themselves, with the remote traceback as their cause."""
+
+import io
+import pickle
+import traceback
+from typing import Any
+
+from skyward.errors import RemoteError, RemoteTraceback
+from skyward.remote.blobs import Buffer
+from skyward.remote.packer import CallPickler, by_value, dumps
+
+RUNS = "skyward.remote.wire"
+"""The module that calls user code."""
+
+
+def pack_exception(error: BaseException) -> bytes:
+    """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again."""
+    text = "".join(traceback.format_exception(_without_own_frames(error)))
+    label = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        body = dumps(error)
+        if type(pickle.loads(body)) is not type(error):
+            raise pickle.PicklingError(label)
+    except Exception:
+        body = _rebuildable(error)
+    return pickle.dumps((body, label, _text(error), text), protocol=5)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a `__str__` of user code
+        return ""
+
+
+def _without_own_frames(error: BaseException) -> BaseException:
+    """Drop our own frames from the head of the traceback: they say nothing to the user."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__") == RUNS and frame.tb_next is not None:
+        frame = frame.tb_next
+    return error.with_traceback(frame)
+
+
+class _ExceptionPickler(CallPickler):
+    """Takes exceptions apart, those in an exception group too: a constructor may not take its exception's `args`.
+
+    An attribute that cannot travel stays behind, and a note says so.
+    """
+
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, BaseException):
+            return rebuild, (type(obj), tuple(map(_sendable, obj.args)), *_state(obj))
+        return super().reducer_override(obj)
+
+
+def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
+    kept, lost = {}, []
+    for name, value in error.__dict__.items():
+        try:
+            by_value(value)
+        except Exception:
+            lost.append(f"its attribute {name!r} ({type(value).__name__}) could not travel")
+        else:
+            kept[name] = value
+    return kept, lost
+
+
+def _sendable(value: object) -> object:
+    """An argument of an exception, or its text where it cannot travel."""
+    try:
+        by_value(value)
+    except Exception:
+        return value if isinstance(value, BaseException | list | tuple) else repr(value)
+    return value
+
+
+def rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], lost: list[str]) -> BaseException:
+    """Make an exception again without asking its constructor."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    for each in lost:
+        error.add_note(each)
+    return error
+
+
+def _rebuildable(error: BaseException) -> bytes:
+    """Pickle an exception that cannot be pickled as it is, to be built without its constructor. Empty if that fails."""
+    file = io.BytesIO()
+    try:
+        _ExceptionPickler(file).dump(error)
+        if type(pickle.loads(file.getvalue())) is not type(error):
+            return b""
+    except Exception:
+        return b""
+    return file.getvalue()
+
+
+def open_exception(payload: Buffer) -> BaseException:
+    """Return the exception that `pack_exception` packed; a `RemoteError` stands for one that cannot be had here."""
+    body, label, message, text = pickle.loads(payload)
+    error: BaseException
+    try:
+        found = pickle.loads(body) if body else None
+        error = found if isinstance(found, BaseException) else RemoteError(label, message)
+    except Exception:
+        error = RemoteError(label, message)
+    error.__cause__ = RemoteTraceback(text)
+    return error
