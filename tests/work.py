@@ -164,3 +164,10 @@ def ring_and_spin(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as line:
         line.sendall(b"%d\n" % os.getpid())
     spin(600)
+
+
+def note_and_echo[T](file: Path, number: int, value: T) -> T:
+    """Note that call `number` runs, take a moment, and return `value`."""
+    note(file, str(number))
+    time.sleep(0.01)
+    return value

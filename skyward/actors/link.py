@@ -1,4 +1,4 @@
-"""The casty Client of one node: assign, revoke, collect, beat.
+"""What is said to one node over its line: assign, revoke, collect.
 
 Commands go one at a time and numbered, and each is repeated until it is answered; outcomes are collected by one long
 poll after the other, each acknowledging what came before. So a broken connection delays things and changes nothing.
@@ -9,35 +9,17 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-
-from casty import TLS, Askable, Client, Refused, Unavailable
 
 from skyward.actors import router, routing
-from skyward.actors.office import Office, Quiet
-from skyward.errors import Unreachable
-from skyward.remote import door
-from skyward.remote.protocol import (
-    COMPRESSION,
-    LIMITS,
-    Assign,
-    Batch,
-    Beat,
-    Collect,
-    Revoke,
-)
+from skyward.actors.line import Line
+from skyward.actors.office import Office
+from skyward.remote.protocol import Assign, Batch, Collect, Revoke
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
 
 POLL = 10.0
 """Seconds that a node may leave a `Collect` unanswered when it has nothing."""
-
-BEAT = 2.0
-"""Seconds between two beats, and how long one may take."""
-
-PAUSE = 0.05
-"""Seconds before a request that failed at once is repeated."""
 
 BULK = 8 << 20
 """Bytes of payload after which an `Assign` is sent and the next one begun."""
@@ -70,25 +52,12 @@ class Link:
         self, office: Office, node: int, *, cluster: str, address: str, port: int, heard: Callable[[bool], None]
     ) -> None:
         self._office, self._node, self._heard = office, node, heard
-        self._client = Client(
-            seeds=(address,),
-            name=cluster,
-            tls=TLS(cert=str(office.identity.cert), key=str(office.identity.key), ca=str(office.identity.ca)),
-            compression=COMPRESSION,
-            limits=LIMITS,
-            address_map=lambda _: f"127.0.0.1:{port}",
-            ask_timeout=timedelta(days=1),
-            sync_every=timedelta(seconds=1),
-            observer=Quiet(),
-            runtime=office.runtime,
-        )
-        self._address = address
+        self._line = Line(office, cluster=cluster, address=address, port=port, heard=heard)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._forget: list[str] = []
         self._known: set[str] = set()
         self._wake = asyncio.Event()
         self._number = 0
-        self._alive = True
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, timeout: float) -> None:
@@ -99,17 +68,9 @@ class Link:
         Unreachable
             The node did not accept the connection within `timeout` seconds.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._client.__aenter__()
-                self._door = door.ref(self._client, self._address)
-                await self._door.ask(Beat())
-        except (TimeoutError, Refused, Unavailable) as error:
-            raise Unreachable(
-                f"node {self._node} does not accept the connection: {type(error).__name__}: {error}"
-            ) from error
+        await self._line.open(timeout)
         self._router = router.ref(self._office)
-        loops = (self._send(), self._collect(), self._beat())
+        loops = (self._send(), self._collect(), self._line.watch())
         self._tasks = [asyncio.create_task(each) for each in loops]
         for task in self._tasks:
             task.add_done_callback(self._stopped)
@@ -119,7 +80,7 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.__aexit__(None, None, None)
+        await self._line.close()
 
     def assign(self, batches: Sequence[int]) -> None:
         """Send these batches, soon, together with others that are waiting to be sent."""
@@ -176,17 +137,17 @@ class Link:
             self._router.tell(routing.GaveBack(self._node, tuple(gone), tuple(gone)))
         forget, self._forget = tuple(self._forget), []
         self._number += 1
-        await self._ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
+        await self._line.ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
-        answer = await self._ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
+        answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
         self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
 
     async def _collect(self) -> None:
         after = 0
         while True:
-            news = await self._ask(Collect(after, POLL), POLL + DEADLINE)
+            news = await self._line.ask(Collect(after, POLL), POLL + DEADLINE)
             if news.number <= after:
                 continue
             fresh = news.outcomes[len(news.outcomes) - (news.number - after) :]
@@ -207,36 +168,8 @@ class Link:
                 routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
             )
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            try:
-                async with asyncio.timeout(BEAT):
-                    await self._door.ask(Beat())
-            except (TimeoutError, Unavailable):
-                self._note(alive=False)
-            else:
-                self._note(alive=True)
-
-    async def _ask[R](self, message: Askable[R], deadline: float) -> R:
-        """Ask until there is an answer."""
-        while True:
-            try:
-                async with asyncio.timeout(deadline):
-                    return await self._door.ask(message)  # type: ignore[arg-type]
-            except TimeoutError:
-                self._note(alive=False)
-            except Unavailable:
-                self._note(alive=False)
-                await asyncio.sleep(PAUSE)
-
-    def _note(self, *, alive: bool) -> None:
-        if alive != self._alive:
-            self._alive = alive
-            self._heard(alive)
-
     def _stopped(self, task: asyncio.Task[None]) -> None:
         """A loop ends by being cancelled; anything else is a bug, and the node is of no more use."""
         if not task.cancelled() and (error := task.exception()):
             logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
-            self._note(alive=False)
+            self._heard(False)
