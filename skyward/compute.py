@@ -17,6 +17,7 @@ from skyward.providers.local import Local
 from skyward.remote import function, wire
 from skyward.remote.function import DEFAULT, Terms
 from skyward.remote.future import Future
+from skyward.report import Report
 from skyward.spec import Image, Options, Worker, check
 from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry
 
@@ -69,7 +70,7 @@ class Compute(futures.Executor):
         self._blueprint = check(given)
         self._driver: Driver | None = None
         self._stack = ExitStack()
-        self._ended = False
+        self._ready = self._ended = False
 
     # ------------------------------------------------------------ the block
 
@@ -87,6 +88,7 @@ class Compute(futures.Executor):
         self._driver = Driver(blueprint, pool, hooks, self._numbers)
         try:
             self._driver.start()
+            self._ready = True
             self._delivery = Delivery(f"skyward-results-{pool}")
             self._stack.callback(self._delivery.close)
             self._group = GroupState(next(self._numbers), None, self._delivery)
@@ -197,7 +199,7 @@ class Compute(futures.Executor):
         if chunksize < 1:
             raise InvalidArgument(f"chunksize={chunksize!r}: must be at least 1")
         end = None if timeout is None else time.monotonic() + timeout
-        group = self.task_group(terms=terms)
+        group = TaskGroup(self._open(), terms=terms, holds=lambda _, chunk: len(chunk))
         calls = zip(*iterables, strict=False)
         try:
             chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
@@ -218,9 +220,11 @@ class Compute(futures.Executor):
             for future in waiting:
                 future.cancel()
 
-    def task_group(self, *, limit: int | None = None, terms: Terms = DEFAULT) -> TaskGroup:
+    def task_group(
+        self, *, limit: int | None = None, terms: Terms = DEFAULT, holds: Callable[..., int] | None = None
+    ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        return TaskGroup(self._open(), limit=limit, terms=terms)
+        return TaskGroup(self._open(), limit=limit, terms=terms, holds=holds)
 
     # ------------------------------------------------------------ facts
 
@@ -233,6 +237,18 @@ class Compute(futures.Executor):
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number. One that is just being replaced is missing."""
         return self._open().nodes()
+
+    def report(self) -> Report:
+        """Say what the pool has done: tasks, attempts, the use of each slot, and where its time went; see `Report`.
+
+        Raises
+        ------
+        NoCompute
+            The block was never entered.
+        """
+        if self._driver is None or not self._ready:
+            raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
+        return self._driver.report()
 
     def _open(self) -> Driver:
         if self._driver is None or self._ended:

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
@@ -20,9 +21,15 @@ class Delivery:
     """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
 
     Done-callbacks run here, one after the other.
+
+    Attributes
+    ----------
+    opening
+        Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
     """
 
     def __init__(self, name: str) -> None:
+        self.opening = self.opened = 0.0
         self._queue: SimpleQueue[list[tuple[Entry, Outcome | BaseException, int | None]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -38,22 +45,29 @@ class Delivery:
     def _run(self) -> None:
         while (ended := self._queue.get()) is not None:
             for entry, outcome, node in ended:
-                entry.complete(outcome, node)
+                self.opening += entry.complete(outcome, node)
             del ended
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A call on its way: what the router's numbers stand for."""
+    """A call on its way: what the router's numbers stand for.
+
+    It holds so many `tasks`. The caller began to pack it at `began`, which took `packing` seconds.
+    """
 
     future: Future[Any]
     packed: wire.Packed
     functions: dict[str, bytes]
     terms: Terms
     group: "GroupState"
+    tasks: int = 1
+    began: float = 0.0
+    packing: float = 0.0
 
-    def complete(self, outcome: Outcome | BaseException, node: int | None) -> None:
-        """Give the caller the outcome. One who has cancelled gets nothing."""
+    def complete(self, outcome: Outcome | BaseException, node: int | None) -> float:
+        """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
+        opening = 0.0
         future = self.future
         error: BaseException | None
         value: object = None
@@ -64,14 +78,17 @@ class Entry:
             if outcome.status == "overdue":
                 error = TimeoutError(f"the call ran for more than {self.terms.timeout:g} s on its slot and was stopped")
             else:
+                began = time.perf_counter()
                 value, error = wire.open_outcome(
                     "raised" if outcome.status == "raised" else "returned", outcome.payload
                 )
+                opening = time.perf_counter() - began
         with contextlib.suppress(futures.InvalidStateError):
             if error is None:
                 future.set_result(value)
             else:
                 future.set_exception(error)
+        return opening
 
 
 @dataclass(slots=True, eq=False)
@@ -125,13 +142,22 @@ class TaskGroup:
         How many of the calls may be on nodes at once; None for no limit.
     terms
         What they run under.
+    holds
+        Says how many tasks a call holds, from its arguments, for the pool's report; None: each is one.
     """
 
-    def __init__(self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        limit: int | None = None,
+        terms: Terms = DEFAULT,
+        holds: Callable[..., int] | None = None,
+    ) -> None:
         if limit is not None and limit < 1:
             raise InvalidArgument(f"limit={limit!r}: must be at least 1; leave it out for no limit")
         number = next(pool.numbers)
-        self._pool, self._terms = pool, terms
+        self._pool, self._terms, self._holds = pool, terms, holds
         self._packer = wire.Packer()
         self._state = GroupState(number, limit, Delivery(f"skyward-results-{number}"))
         self._pending: set[Future[Any]] = set()
@@ -147,6 +173,8 @@ class TaskGroup:
             Something in the call cannot be pickled; the text names it.
         """
         entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
+        if self._holds is not None:
+            entry.tasks = self._holds(*args, **kwargs)
         future = entry.future
         self._pending.add(future)
         future.add_done_callback(self._ended)  # type: ignore[arg-type]
@@ -208,9 +236,10 @@ def make_entry(
     kwargs: dict[str, Any],
 ) -> Entry:
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
+    began = time.perf_counter()
     packed = packer.pack(fn, args, kwargs)
     if len(packed.payload) > LARGEST:
         size, limit = len(packed.payload) >> 20, LARGEST >> 20
         raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
     future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
-    return Entry(future, packed, packer.functions, terms, state)
+    return Entry(future, packed, packer.functions, terms, state, began=began, packing=time.perf_counter() - began)

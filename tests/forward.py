@@ -181,13 +181,15 @@ class Links:
     ----------
     latest
         The last forward to each node that was made, by number of node.
+    hold_back
+        Called, in a thread, before a machine is let go of: while it waits, a lost node can still be heard.
     """
 
     def __init__(self, folder: object = None, *, delay: float = 0.0) -> None:
         self.delay = delay
         self.latest: dict[int, Forward] = {}
         self.provider = _Distant(Local(folder=folder), self)  # type: ignore[arg-type]
-        self.hold_back: Callable[[], None] = lambda: None
+        self.hold_back: Callable[[], object] = lambda: None
         self._made: list[Forward] = []
         self._started: futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = futures.Future()
         self._thread = threading.Thread(target=uvloop.run, args=(self._main(),), name="forwards", daemon=True)

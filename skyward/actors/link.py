@@ -6,6 +6,7 @@ poll after the other, each acknowledging what came before. So a broken connectio
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ class Link:
             self._router.tell(routing.GaveBack(self._node, tuple(gone), tuple(gone)))
         forget, self._forget = tuple(self._forget), []
         self._number += 1
+        self._office.ledger.send(self._node, size)
         await self._line.ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
@@ -152,6 +154,7 @@ class Link:
                 continue
             fresh = news.outcomes[len(news.outcomes) - (news.number - after) :]
             after = news.number
+            self._office.ledger.receive(self._node, time.perf_counter(), fresh)
             done, killed, died, ran = [], [], [], 0.0
             for outcome in fresh:
                 match outcome.status:

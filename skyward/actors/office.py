@@ -7,7 +7,9 @@ state of a module. It belongs to the thread of the pool's event loop, but for `e
 import asyncio
 import contextlib
 import logging
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -15,9 +17,12 @@ from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
 
+from skyward.actors.ledger import Glance, Ledger
+from skyward.actors.work import Routing
 from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.providers.provider import Provider
 from skyward.remote.protocol import Outcome
+from skyward.report import Report
 from skyward.spec import Blueprint
 from skyward.tasks import Delivery, Entry
 from skyward.trust import Authority, IdentityFiles
@@ -70,6 +75,12 @@ class Office(ActorSystem):
         Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
     problems
         The last thing that went wrong with each node.
+    routing
+        What the router decides by; it alone changes it.
+    ledger
+        What the slots' time went into.
+    arrivals
+        For each `Arrived` on its way to the router, when its first call began to be packed and how long all took.
     """
 
     def __init__(self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> None:
@@ -85,6 +96,9 @@ class Office(ActorSystem):
         self.opened: futures.Future[None] = futures.Future()
         self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.problems: dict[int, BaseException] = {}
+        self.routing = Routing(blueprint.options.prefetch)
+        self.ledger = Ledger()
+        self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
         self.failure: BaseException | None = None
 
@@ -105,17 +119,38 @@ class Office(ActorSystem):
             entry = self.entries.pop(batch, None)
             outcome, node = self.outcomes.pop(batch)
             if entry is not None:
+                self.ledger.settle(entry.tasks, outcome.seconds)
                 ended.setdefault(entry.group.delivery, []).append((entry, outcome, node))
         for delivery, pairs in ended.items():
+            self.ledger.packing += (opening := delivery.opening) - delivery.opened
+            delivery.opened = opening
             delivery.put(pairs)
+
+    def drop(self, node: int, batches: Iterable[int]) -> None:
+        """Forget outcomes that nobody waits for any more."""
+        for batch in batches:
+            self.ledger.late += 1
+            if batch in self.outcomes and self.outcomes[batch][1] == node:
+                del self.outcomes[batch]
 
     def lose(self, batch: int, causes: Sequence[str]) -> None:
         """Tell the caller that the call is lost."""
         entry = self.entries.pop(batch, None)
         if entry is not None:
+            self.ledger.failed += 1
             entry.group.delivery.put(
                 [(entry, BatchLost("the slot or node running the call died in every attempt", causes), None)]
             )
+
+    def report(self) -> Report:
+        """Say what the pool has done so far."""
+        state = self.routing
+        held = {number: len(node.held) for number, node in state.nodes.items()}
+        return self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
+
+    def close_ledger(self) -> None:
+        """No time counts any more: what is not answered now will not be."""
+        self.ledger.turn(time.perf_counter(), Glance(0, 0, open=False))
 
     def fail(self, error: BaseException) -> None:
         """End the pool's work: whoever waits, now or later, gets `error`."""

@@ -4,7 +4,7 @@ This module is light. joblib itself is imported by `joblib_backend`, when the bl
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from skyward.plugins.plugin import Plugin, Pool
 
 if TYPE_CHECKING:
     from skyward.spec import Image
+    from skyward.tasks import TaskGroup
 
 
 class JoblibPlugin(Plugin):
@@ -30,8 +31,27 @@ class JoblibPlugin(Plugin):
     def _registered(self, pool: Pool) -> Iterator[None]:
         from skyward.plugins import joblib_backend
 
-        with joblib_backend.registered(pool):
+        with joblib_backend.registered(_Counting(pool)):
             yield
+
+
+class _Counting:
+    """The pool, knowing how many tasks are in a batch of joblib."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.submit = pool.submit
+
+    @property
+    def slots(self) -> int:
+        return self._pool.slots
+
+    def task_group(self, *, limit: int | None = None, holds: Callable[..., int] | None = None) -> "TaskGroup":
+        return self._pool.task_group(limit=limit, holds=holds or _tasks)
+
+
+def _tasks(tasks: Sized, *_: object) -> int:
+    return len(tasks)
 
 
 def joblib() -> JoblibPlugin:

@@ -27,8 +27,11 @@ class Pool(Protocol):
         """Run a call on a slot."""
         ...
 
-    def task_group(self, *, limit: int | None = None) -> "TaskGroup":
-        """Return a group for calls that belong together: with a limit, cancelled together, sharing their functions."""
+    def task_group(self, *, limit: int | None = None, holds: Callable[..., int] | None = None) -> "TaskGroup":
+        """Return a group for calls that belong together: with a limit, cancelled together, sharing their functions.
+
+        `holds` says how many tasks a call holds, from its arguments, where that is not one: the pool's report tells it.
+        """
         ...
 
 

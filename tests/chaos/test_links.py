@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,3 +144,22 @@ def test_a_node_whose_link_is_down_for_longer_than_its_grace_is_lost(folder: Pat
         assert compute.nodes[1].instance != first.instance
     assert runs(notes).keys() == set(range(100))
     assert sum(runs(notes).values()) <= 100 + 4  # what one node held may have run twice
+
+
+def test_the_late_answer_of_a_lost_node_is_counted_and_dropped(folder: Path, bell: Bell) -> None:
+    with distant(folder, grace=0.5) as (compute, links):
+        heard = threading.Event()
+        links.hold_back = lambda: heard.wait(kit.SOON)
+        future = compute.submit_under(Terms(node=1), ring, (bell.port,), {})
+        line = bell.answer()
+        links.latest[1].freeze()
+        line.release(b"late")
+        while not compute.report().retries:  # until it is given up: it was the attempt of a lost node
+            futures.wait([future], 0.05)
+        links.latest[1].thaw()
+        while not compute.report().late:
+            futures.wait([future], 0.05)
+        heard.set()
+        bell.answer().release(b"in time")
+        assert future.result(kit.SOON) == b"in time"
+        assert compute.report().late == 1
