@@ -5,7 +5,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test coverage format install clean
+.PHONY: check formatted lint types contracts test slow coverage format install clean
 
 check: formatted lint types contracts test coverage
 
@@ -21,9 +21,12 @@ types:
 contracts:
 	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))"
 
-# unit, actors, conformance and guides
+# all but those that take their time
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -m "not slow"
+
+slow:
+	$(PYTHON) -m pytest -m slow
 
 # Every branch of a pure module, by its own tests alone.
 coverage: $(PURE:.py=.covered)

@@ -30,20 +30,9 @@ def main() -> None:
         worker=sky.Worker(concurrency=given.concurrency),
         plugins=[sky.plugins.joblib()],
     ) as compute:
-        slots = compute.slots
-        began = time.perf_counter()
-        results = Parallel(n_jobs=-1)(delayed(slow_task)(given.seconds) for _ in range(given.tasks))
-        total = time.perf_counter() - began
+        Parallel(n_jobs=-1)(delayed(slow_task)(given.seconds) for _ in range(given.tasks))
 
-    ideal = len(results) * given.seconds / slots
-    print(f"Tasks: {len(results)}")
-    print(f"Nodes: {given.nodes}")
-    print(f"Concurrency: {given.concurrency}")
-    print(f"Effective workers: {slots}")
-    print(f"Total time: {total:.2f} s")
-    print(f"Throughput: {len(results) / total:.1f} tasks/s")
-    print(f"Ideal time: {ideal:.2f} s")
-    print(f"Efficiency: {ideal / total:.1%}")
+    print(compute.report())
 
 
 if __name__ == "__main__":

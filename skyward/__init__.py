@@ -13,6 +13,7 @@
 | `Future` | `remote/future.py` | what a caller holds for a call |
 | `TaskGroup` | `tasks.py` | calls that belong together |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
+| `Report` | `report.py` | what a pool did with its slots' time, as `Compute.report()` tells it |
 | `plugins` | `plugins/` | joblib, and the contract for others |
 | the errors | `errors.py` | one tree |
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from skyward.providers.local import Local
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
+    from skyward.report import Report
     from skyward.spec import Image, Options, Worker
     from skyward.tasks import TaskGroup
 
@@ -76,6 +78,7 @@ __all__ = [
     "QuotaExceeded",
     "RemoteError",
     "RemoteTraceback",
+    "Report",
     "SkywardError",
     "TaskGroup",
     "Unreachable",
@@ -94,6 +97,7 @@ _HOMES = {
     "Local": "skyward.providers.local",
     "Node": "skyward.actors.office",
     "Options": "skyward.spec",
+    "Report": "skyward.report",
     "TaskGroup": "skyward.tasks",
     "Worker": "skyward.spec",
     "instance_info": "skyward.remote.context",

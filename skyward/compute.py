@@ -18,6 +18,7 @@ from skyward.providers.local import Local
 from skyward.remote import function, wire
 from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
+from skyward.report import Report
 from skyward.spec import Image, Options, Worker, check
 from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry, make_packer
 
@@ -73,7 +74,7 @@ class Compute(futures.Executor):
         self._blueprint = check(given)
         self._driver: Driver | None = None
         self._stack = ExitStack()
-        self._ended = self._entered = False
+        self._ready = self._ended = self._entered = False
         self._process = os.getpid()
 
     # ------------------------------------------------------------ the block
@@ -95,6 +96,7 @@ class Compute(futures.Executor):
         self._driver = Driver(blueprint, pool, hooks, self._numbers)
         try:
             self._driver.start()
+            self._ready = True
             self._delivery = Delivery(f"skyward-results-{pool}")
             self._stack.callback(self._delivery.close)
             self._group = GroupState(next(self._numbers), None, self._delivery)
@@ -212,7 +214,7 @@ class Compute(futures.Executor):
         end = None
         if timeout is not None:
             end = time.monotonic() + seconds("timeout", timeout, "leave it out for no limit")
-        group = self.task_group(terms=terms)
+        group = self.task_group(terms=terms, holds=lambda _, chunk: len(chunk))
         calls = zip(*iterables, strict=False)
         try:
             chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
@@ -236,10 +238,15 @@ class Compute(futures.Executor):
                 future.cancel()
 
     def task_group(
-        self, *, limit: int | None = None, terms: Terms = DEFAULT, blob_threshold: float | None = None
+        self,
+        *,
+        limit: int | None = None,
+        terms: Terms = DEFAULT,
+        blob_threshold: float | None = None,
+        holds: Callable[..., int] | None = None,
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        return TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold)
+        return TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds)
 
     # ------------------------------------------------------------ facts
 
@@ -252,6 +259,18 @@ class Compute(futures.Executor):
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number. One that is just being replaced is missing."""
         return self._open().nodes()
+
+    def report(self) -> Report:
+        """Say what the pool has done: tasks, attempts, the use of each slot, and where its time went; see `Report`.
+
+        Raises
+        ------
+        NoCompute
+            The block was never entered.
+        """
+        if self._driver is None or not self._ready:
+            raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
+        return self._driver.report()
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
@@ -42,9 +43,15 @@ class Delivery:
     """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
 
     Done-callbacks run here, one after the other.
+
+    Attributes
+    ----------
+    opening
+        Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
     """
 
     def __init__(self, name: str) -> None:
+        self.opening = self.opened = 0.0
         self._queue: SimpleQueue[Ended | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -60,13 +67,16 @@ class Delivery:
     def _run(self) -> None:
         while (ended := self._queue.get()) is not None:
             for entry, answer in ended:
-                entry.complete(answer)
+                self.opening += entry.complete(answer)
             del ended, entry, answer  # nothing of them is held while this thread waits
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A call on its way: what the router's numbers stand for."""
+    """A call on its way: what the router's numbers stand for.
+
+    It holds so many `tasks`. The caller began to pack it at `began`, which took `packing` seconds.
+    """
 
     future: Future[Any]
     packed: Packed
@@ -74,9 +84,13 @@ class Entry:
     terms: Terms
     group: "GroupState"
     name: str = "the call"
+    tasks: int = 1
+    began: float = 0.0
+    packing: float = 0.0
 
-    def complete(self, answer: Answer | BaseException) -> None:
-        """Give the caller the outcome. One who has cancelled gets nothing."""
+    def complete(self, answer: Answer | BaseException) -> float:
+        """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
+        opening = 0.0
         future = self.future
         error: BaseException | None
         value: object = None
@@ -90,12 +104,15 @@ class Entry:
                     f"{self.name} ran for more than {self.terms.timeout:g} s on its slot and was stopped"
                 )
             else:
+                began = time.perf_counter()
                 value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
+                opening = time.perf_counter() - began
         with contextlib.suppress(futures.InvalidStateError):
             if error is None:
                 future.set_result(value)
             else:
                 future.set_exception(error)
+        return opening
 
 
 @dataclass(slots=True, eq=False)
@@ -163,15 +180,23 @@ class TaskGroup:
     blob_threshold
         Bytes from which on an array or `bytes` in the arguments is sent to each node once, and shared by its slots;
         None for what the pool's `Options` say, `math.inf` for never.
+    holds
+        Says how many tasks a call holds, from its arguments, for the pool's report; None: each is one.
     """
 
     def __init__(
-        self, pool: Pool, *, limit: int | None = None, terms: Terms = DEFAULT, blob_threshold: float | None = None
+        self,
+        pool: Pool,
+        *,
+        limit: int | None = None,
+        terms: Terms = DEFAULT,
+        blob_threshold: float | None = None,
+        holds: Callable[..., int] | None = None,
     ) -> None:
         if limit is not None:
             limit = whole("limit", limit, 1, "leave it out for no limit")
         number = next(pool.numbers)
-        self._pool, self._terms = pool, terms
+        self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
         self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold)
         self._state = GroupState(number, limit, Delivery(f"skyward-results-{number}"))
@@ -192,6 +217,8 @@ class TaskGroup:
         if self._closed:
             raise NoCompute("this group is closed: make another one with compute.task_group()")
         entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
+        if self._holds is not None:
+            entry.tasks = self._holds(*args, **kwargs)
         future = entry.future
         self._pending.add(future)
         future.add_done_callback(self._ended)  # type: ignore[arg-type]
@@ -264,10 +291,13 @@ def make_entry(
     kwargs: dict[str, Any],
 ) -> Entry:
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
+    began = time.perf_counter()
     packed = packer.pack(fn, args, kwargs)
     if len(packed.payload) > LARGEST:
         size, limit = len(packed.payload) >> 20, LARGEST >> 20
         raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
     future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
     called = args[0] if fn is call_each else fn
-    return Entry(future, packed, packer.functions, terms, state, str(getattr(called, "__qualname__", "the call")))
+    name = str(getattr(called, "__qualname__", "the call"))
+    packing = time.perf_counter() - began
+    return Entry(future, packed, packer.functions, terms, state, name, began=began, packing=packing)

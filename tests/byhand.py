@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from skyward.remote import door, wire
 from skyward.remote.blobs import Blob
 from skyward.remote.node import CONFIG, READY
 from skyward.remote.packer import Packer
-from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Collect, Collected, Outcome
+from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
 from skyward.tasks import Answer
 from skyward.trust import Authority, Identity
 
@@ -189,6 +189,31 @@ class Caller:
         async def asked() -> R:
             async with asyncio.timeout(SOON):
                 return await self._door.ask(message)  # type: ignore[arg-type]
+
+        return self._runner.run(asked())
+
+    def ask_in_vain(self, message: Askable[Any]) -> bool:
+        """Whether a message gets no answer before one that is sent after it does."""
+
+        async def asked() -> bool:
+            ask: Callable[..., Coroutine[Any, Any, Any]] = self._door.ask
+            vain = asyncio.ensure_future(ask(message))
+            await asyncio.sleep(0)  # it is sent now
+            await ask(Beat())
+            return not vain.done() and vain.cancel()
+
+        return self._runner.run(asked())
+
+    def ask_twice[R](self, message: Askable[R], then: Askable[Any]) -> list[R]:
+        """Ask the same twice, then say something else, and return both answers."""
+
+        async def asked() -> list[R]:
+            ask: Callable[..., Coroutine[Any, Any, Any]] = self._door.ask
+            twice: list[asyncio.Future[R]] = [asyncio.ensure_future(ask(message)) for _ in range(2)]
+            await asyncio.sleep(0)  # they are sent now
+            await ask(then)
+            async with asyncio.timeout(SOON):
+                return await asyncio.gather(*twice)
 
         return self._runner.run(asked())
 

@@ -196,3 +196,10 @@ def ring_but_on_node_1(port: int) -> bytes:
     if sky.instance_info().node == 1:
         raise LookupError("node 1")
     return ring(port)
+
+
+def note_and_echo[T](file: Path, number: int, value: T) -> T:
+    """Note that call `number` runs, take a moment, and return `value`."""
+    note(file, str(number))
+    time.sleep(0.01)
+    return value

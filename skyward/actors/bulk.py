@@ -1,15 +1,16 @@
-"""The second casty Client of a node: large buffers go in chunks, a few at a time, and nothing short waits for them."""
+"""The second line to a node: large buffers go in chunks, a few at a time, and nothing short waits for them."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from casty import Askable, Client, Ref, Unavailable
+from casty import Askable
 
+from skyward.actors.line import Line
 from skyward.actors.stock import Stock
-from skyward.remote import store
+from skyward.errors import Unreachable
 from skyward.remote.blobs import Blob
-from skyward.remote.protocol import CHUNK, Chunk, Drop, Fetch, Freight, Outcome, Store
+from skyward.remote.protocol import CHUNK, Drop, Fetch, Outcome, Store
 
 AT_ONCE = 4
 """Chunks on their way at once."""
@@ -17,26 +18,21 @@ AT_ONCE = 4
 DEADLINE = 60.0
 """Seconds after which a chunk that was not answered is sent again."""
 
-PAUSE = 0.2
-"""Seconds before a chunk that failed at once is sent again."""
-
 
 class Bulk:
     """The road for large buffers to and from one node. It is opened when it is first needed.
 
     Parameters
     ----------
-    client
-        A client of the node that nobody else uses.
-    address
-        What the node listens on over there.
+    line
+        A line to the node's store that nobody else uses.
     limit
-        Bytes that the node's store may hold.
+        Bytes that the store may hold.
     """
 
-    def __init__(self, client: Client, address: str, limit: int) -> None:
-        self._client, self._address = client, address
-        self._store: Ref[Freight] | None = None
+    def __init__(self, line: Line, limit: int) -> None:
+        self._line = line
+        self._watching: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self.stock = Stock(limit)
 
@@ -61,7 +57,7 @@ class Bulk:
 
         async def receive(at: int) -> None:
             nonlocal complete
-            chunk: Chunk = await self._ask(Fetch(outcome.batch, at))
+            chunk = await self._ask(Fetch(outcome.batch, at))
             if complete := complete and len(chunk.data) == min(CHUNK, size - at):
                 whole[at : at + CHUNK] = chunk.data
 
@@ -75,23 +71,17 @@ class Bulk:
 
     async def close(self) -> None:
         """Let go of the connection."""
-        if self._store is not None:
-            await self._client.__aexit__(None, None, None)
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._line.close()
 
-    async def _ask(self, message: Askable[Any]) -> Any:
-        """Ask until there is an answer; every message may be repeated."""
+    async def _ask[R](self, message: Askable[R]) -> R:
         async with self._opening:
-            if self._store is None:
-                await self._client.__aenter__()
-                self._store = store.ref(self._client, self._address)
-        while True:
-            try:
-                async with asyncio.timeout(DEADLINE):
-                    return await self._store.ask(message)  # type: ignore[arg-type]
-            except TimeoutError:
-                pass
-            except Unavailable:
-                await asyncio.sleep(PAUSE)
+            while self._watching is None:
+                with contextlib.suppress(Unreachable):  # the node is silent, or about to be lost: others decide that
+                    await self._line.open(DEADLINE)
+                    self._watching = asyncio.create_task(self._line.watch())
+        return await self._line.ask(message, DEADLINE)
 
 
 async def _each(offsets: range, move: Callable[[int], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """The thread and event loop that a pool's actors live on, and the way in from the caller's threads."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import threading
@@ -14,6 +15,7 @@ import uvloop
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.errors import PoolFailed
+from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.spec import Blueprint
 from skyward.tasks import Entry
@@ -107,6 +109,15 @@ class Driver:
             return []
         return [entry.future for entry in list(self._office.entries.values())]
 
+    def report(self) -> Report:
+        """Say what the pool has done so far; also after it has ended."""
+        asked: futures.Future[Report] = futures.Future()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(lambda: asked.set_result(self._office.report()))
+        either: tuple[futures.Future[Any], ...] = (asked, self._leaked)
+        futures.wait(either, return_when=futures.FIRST_COMPLETED)
+        return asked.result() if asked.done() else self._office.report()
+
     # ------------------------------------------------------------ on the loop
 
     def _run(self) -> None:
@@ -130,7 +141,9 @@ class Driver:
                 self._started.set_result(office)
                 await self._closing.wait()
                 head.tell(scaling.Closing())
-                return await office.closed
+                leaked = await office.closed
+            office.close_ledger()
+            return leaked
 
     def _put(self, incoming: list[Entry] | tuple[int, ...]) -> None:
         self._incoming.append(incoming)
@@ -150,29 +163,30 @@ class Driver:
     def _tell_router(self) -> None:
         """Tell the router what has come in, calls of one group and terms in one message."""
         chief = router.ref(self._office)
-        numbers: list[int] = []
-        last: Entry | None = None
+        alike: list[Entry] = []
         while self._incoming:
             incoming = self._incoming.popleft()
             if isinstance(incoming, tuple):
-                self._arrive(chief.tell, last, numbers)
-                numbers, last = [], None
+                self._arrive(chief.tell, alike)
+                alike = []
                 chief.tell(routing.Cancelled(incoming))
                 continue
             first = incoming[0]
-            if last is not None and (last.group is not first.group or last.terms != first.terms):
-                self._arrive(chief.tell, last, numbers)
-                numbers = []
-            last = first
-            numbers.extend(entry.future.batch for entry in incoming)
-        self._arrive(chief.tell, last, numbers)
+            if alike and (alike[0].group is not first.group or alike[0].terms != first.terms):
+                self._arrive(chief.tell, alike)
+                alike = []
+            alike += incoming
+        self._arrive(chief.tell, alike)
 
-    def _arrive(self, tell: Callable[[routing.Event], None], entry: Entry | None, numbers: list[int]) -> None:
-        if entry is None or not numbers:
+    def _arrive(self, tell: Callable[[routing.Event], None], entries: list[Entry]) -> None:
+        if not entries:
             return
-        terms = entry.terms
+        first = entries[0]
+        group, terms = first.group, first.terms
         retries = self._retries if terms.retries is None else terms.retries
-        tell(routing.Arrived(tuple(numbers), entry.group.number, entry.group.limit, terms.node, retries))
+        self._office.arrivals.append((first.began, sum(entry.packing for entry in entries)))
+        numbers = tuple(entry.future.batch for entry in entries)
+        tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries))
 
     def _drop(self, functions: tuple[str, ...]) -> None:
         for link in self._office.links.values():

@@ -1,4 +1,4 @@
-"""The casty Client of one node: assign, revoke, collect, beat.
+"""What is said to one node over its line: assign, revoke, collect.
 
 Commands go one at a time and numbered, and each is repeated until it is answered; outcomes are collected by one long
 poll after the other, each acknowledging what came before. So a broken connection delays things and changes nothing.
@@ -7,29 +7,18 @@ poll after the other, each acknowledging what came before. So a broken connectio
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-
-from casty import TLS, Askable, Client, Refused, Unavailable
 
 from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
-from skyward.actors.office import Office, Quiet
-from skyward.errors import Unreachable
-from skyward.remote import door
+from skyward.actors.line import Line
+from skyward.actors.office import Office
+from skyward.remote import door, store
 from skyward.remote.blobs import Blob, Ref
-from skyward.remote.protocol import (
-    COMPRESSION,
-    LIMITS,
-    Assign,
-    Batch,
-    Beat,
-    Collect,
-    Outcome,
-    Revoke,
-)
+from skyward.remote.protocol import Assign, Batch, Collect, Outcome, Revoke
 from skyward.tasks import Answer, Entry
 
 DEADLINE = 5.0
@@ -37,12 +26,6 @@ DEADLINE = 5.0
 
 POLL = 10.0
 """Seconds that a node may leave a `Collect` unanswered when it has nothing."""
-
-BEAT = 2.0
-"""Seconds between two beats, and how long one may take."""
-
-PAUSE = 0.05
-"""Seconds before a request that failed at once is repeated."""
 
 BULK = 8 << 20
 """Bytes of payload after which an `Assign` is sent and the next one begun."""
@@ -67,7 +50,7 @@ class Link:
         The name of the node's cluster, and the address it listens on over there.
     port
         The port of 127.0.0.1 here that leads to it.
-    store
+    store_size
         Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
     heard
         Called with whether the node was heard, whenever that changes.
@@ -83,20 +66,20 @@ class Link:
         cluster: str,
         address: str,
         port: int,
-        store: int | None,
+        store_size: int | None,
         heard: Callable[[bool], None],
         broken: Callable[[str], None],
     ) -> None:
-        self._office, self._node, self._heard, self._broken = office, node, heard, broken
-        self._client = _client(office, cluster, address, port)
-        self._bulk = None if store is None else Bulk(_client(office, cluster, address, port), address, store)
-        self._address = address
+        self._office, self._node, self._broken = office, node, broken
+        self._line = Line(office, door.ref, cluster=cluster, address=address, port=port, heard=heard)
+        self._bulk: Bulk | None = None
+        if store_size is not None:
+            self._bulk = Bulk(Line(office, store.ref, cluster=cluster, address=address, port=port), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._forget: list[str] = []
         self._known: set[str] = set()
         self._wake = asyncio.Event()
         self._number = 0
-        self._alive = True
         self._loads: deque[int] = deque()
         self._loading = asyncio.Event()
         self._fetched: list[int] = []
@@ -110,17 +93,9 @@ class Link:
         Unreachable
             The node did not accept the connection within `timeout` seconds.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._client.__aenter__()
-                self._door = door.ref(self._client, self._address)
-                await self._door.ask(Beat())
-        except (TimeoutError, Refused, Unavailable) as error:
-            raise Unreachable(
-                f"node {self._node} does not accept the connection: {type(error).__name__}: {error}"
-            ) from error
+        await self._line.open(timeout)
         self._router = router.ref(self._office)
-        for loop in (self._send(), self._collect(), self._beat(), self._load()):
+        for loop in (self._send(), self._collect(), self._line.watch(), self._load()):
             self._run(loop)
 
     async def close(self) -> None:
@@ -128,7 +103,7 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.__aexit__(None, None, None)
+        await self._line.close()
         if self._bulk is not None:
             await self._bulk.close()
 
@@ -268,11 +243,12 @@ class Link:
             self._give_back(tuple(gone))
         forget, self._forget = tuple(self._forget), []
         self._number += 1
-        await self._ask(Assign(self._number, tuple(batches), functions, forget, blobs), DEADLINE + size / 1e6)
+        self._office.ledger.send(self._node, size)
+        await self._line.ask(Assign(self._number, tuple(batches), functions, forget, blobs), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
-        answer = await self._ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
+        answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
         self._left(answer.batches)
         self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
 
@@ -280,11 +256,12 @@ class Link:
         after = 0
         while True:
             fetched, self._fetched = tuple(self._fetched), []
-            news = await self._ask(Collect(after, POLL, fetched), POLL + DEADLINE)
+            news = await self._line.ask(Collect(after, POLL, fetched), POLL + DEADLINE)
             if news.number <= after:
                 continue
             fresh = news.outcomes[len(news.outcomes) - (news.number - after) :]
             after = news.number
+            self._office.ledger.receive(self._node, time.perf_counter(), fresh)
             done, killed, died, ran = [], [], [], 0.0
             self._left([outcome.batch for outcome in fresh])
             for outcome in fresh:
@@ -305,34 +282,6 @@ class Link:
                 routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
             )
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            try:
-                async with asyncio.timeout(BEAT):
-                    await self._door.ask(Beat())
-            except (TimeoutError, Unavailable):
-                self._note(alive=False)
-            else:
-                self._note(alive=True)
-
-    async def _ask[R](self, message: Askable[R], deadline: float) -> R:
-        """Ask until there is an answer."""
-        while True:
-            try:
-                async with asyncio.timeout(deadline):
-                    return await self._door.ask(message)  # type: ignore[arg-type]
-            except TimeoutError:
-                self._note(alive=False)
-            except Unavailable:
-                self._note(alive=False)
-                await asyncio.sleep(PAUSE)
-
-    def _note(self, *, alive: bool) -> None:
-        if alive != self._alive:
-            self._alive = alive
-            self._heard(alive)
-
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -344,21 +293,6 @@ class Link:
         if not task.cancelled() and (error := task.exception()):
             logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
             self._broken(f"the link to it failed: {type(error).__name__}: {error}")
-
-
-def _client(office: Office, cluster: str, address: str, port: int) -> Client:
-    return Client(
-        seeds=(address,),
-        name=cluster,
-        tls=TLS(cert=str(office.identity.cert), key=str(office.identity.key), ca=str(office.identity.ca)),
-        compression=COMPRESSION,
-        limits=LIMITS,
-        address_map=lambda _: f"127.0.0.1:{port}",
-        ask_timeout=timedelta(days=1),
-        sync_every=timedelta(seconds=1),
-        observer=Quiet(),
-        runtime=office.runtime,
-    )
 
 
 def _batch(number: int, entry: Entry) -> Batch:

@@ -7,7 +7,9 @@ state of a module. It belongs to the thread of the pool's event loop, but for `e
 import asyncio
 import contextlib
 import logging
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -15,8 +17,11 @@ from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
 
+from skyward.actors.ledger import Glance, Ledger
+from skyward.actors.work import Routing
 from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.providers.provider import Provider
+from skyward.report import Report
 from skyward.spec import Blueprint
 from skyward.tasks import Answer, Delivery, Ended, Entry
 from skyward.trust import Authority, IdentityFiles
@@ -69,6 +74,12 @@ class Office(ActorSystem):
         Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
     problems
         The last thing that went wrong with each node.
+    routing
+        What the router decides by; it alone changes it.
+    ledger
+        What the slots' time went into.
+    arrivals
+        For each `Arrived` on its way to the router, when its first call began to be packed and how long all took.
     """
 
     def __init__(self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> None:
@@ -84,6 +95,9 @@ class Office(ActorSystem):
         self.opened: futures.Future[None] = futures.Future()
         self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.problems: dict[int, BaseException] = {}
+        self.routing = Routing(blueprint.options.prefetch)
+        self.ledger = Ledger()
+        self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
         self.failure: BaseException | None = None
 
@@ -104,20 +118,36 @@ class Office(ActorSystem):
             entry = self.entries.pop(batch, None)
             answer = self.answers.pop(batch, None)
             if entry is not None and answer is not None:  # else it was cancelled a moment ago
+                self.ledger.settle(entry.tasks, answer.outcome.seconds)
                 ended.setdefault(entry.group.delivery, []).append((entry, answer))
         for delivery, pairs in ended.items():
+            self.ledger.packing += (opening := delivery.opening) - delivery.opened
+            delivery.opened = opening
             delivery.put(pairs)
 
-    def drop(self, batches: Iterable[int]) -> None:
-        """Forget outcomes that the router did not settle: they came too late, or nobody waits for them any more."""
+    def drop(self, node: int, batches: Iterable[int]) -> None:
+        """Forget outcomes that nobody waits for any more."""
         for batch in batches:
-            self.answers.pop(batch, None)
+            self.ledger.late += 1
+            if batch in self.answers and self.answers[batch].node == node:
+                del self.answers[batch]
 
     def lose(self, batch: int, causes: Sequence[str]) -> None:
         """Tell the caller that the call is lost."""
         entry = self.entries.pop(batch, None)
         if entry is not None:
+            self.ledger.failed += 1
             entry.group.delivery.put([(entry, BatchLost.after(causes))])
+
+    def report(self) -> Report:
+        """Say what the pool has done so far."""
+        state = self.routing
+        held = {number: len(node.held) for number, node in state.nodes.items()}
+        return self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
+
+    def close_ledger(self) -> None:
+        """No time counts any more: what is not answered now will not be."""
+        self.ledger.turn(time.perf_counter(), Glance(0, 0, open=False))
 
     def fail(self, error: BaseException) -> None:
         """End the pool's work: whoever waits, now or later, gets `error`."""

@@ -1,13 +1,14 @@
 """The one router of a pool: who runs what, and was it answered? `routing` decides, this acts."""
 
 import asyncio
+import time
 from typing import assert_never
 
 from casty import Context, Ref, System, actor
 
 from skyward.actors import routing
+from skyward.actors.ledger import Glance
 from skyward.actors.office import Office
-from skyward.actors.work import Routing
 from skyward.remote.protocol import FOREVER
 
 LOOK = 0.1
@@ -20,7 +21,7 @@ type Message = routing.Event
 async def router(ctx: Context[int, Message]) -> None:
     """The router; its key is the pool."""
     office = Office.of(ctx.system)
-    state = Routing(office.blueprint.options.prefetch)
+    state = office.routing
     with office.vital("router"):
         async for event in ctx.inbox:
             for effect in routing.step(state, event):
@@ -28,11 +29,30 @@ async def router(ctx: Context[int, Message]) -> None:
                     asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
                 else:
                     perform(office, effect)
-            if isinstance(event, routing.Answered):
-                office.drop(event.done)
+            enter(office, event)
 
 
-def perform(office: Office, effect: routing.Assign | routing.Revoke | routing.Settle | routing.Fail) -> None:
+def enter(office: Office, event: routing.Event) -> None:
+    """Enter in the ledger what the turn changed."""
+    ledger, state, now = office.ledger, office.routing, time.perf_counter()
+    match event:
+        case routing.Arrived():
+            began, packing = office.arrivals.popleft()
+            ledger.arrive(began, now, packing)
+        case routing.NodeUp(node, slots):
+            ledger.come(node, slots)
+        case routing.NodeGivenUp(node):
+            ledger.go(node)
+        case routing.Cancelled(batches):
+            ledger.cancelled += len(batches)
+        case _:
+            pass
+    ledger.turn(now, Glance(state.filled, state.slots, open=bool(state.items)))
+
+
+def perform(
+    office: Office, effect: routing.Assign | routing.Revoke | routing.Settle | routing.Drop | routing.Fail
+) -> None:
     """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
     match effect:
         case routing.Assign(node, batches):
@@ -43,6 +63,8 @@ def perform(office: Office, effect: routing.Assign | routing.Revoke | routing.Se
                 link.revoke(batches, kill=kill)
         case routing.Settle(batches):
             office.settle(batches)
+        case routing.Drop(node, batches):
+            office.drop(node, batches)
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
         case _:

@@ -128,6 +128,14 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """The node sent outcomes of batches that nobody waits for any more."""
+
+    node: int
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Tell the caller that the batch is lost, and how each attempt ended."""
 
@@ -140,7 +148,7 @@ class LookLater:
     """Say `Looked` in a tenth of a second."""
 
 
-type Effect = LookLater | Assign | Revoke | Settle | Fail
+type Effect = LookLater | Assign | Revoke | Settle | Drop | Fail
 
 
 WORTH_MOVING = 0.005
@@ -159,6 +167,8 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             settled = tuple(batch for batch in done if _is_at(state, batch, node) and _remove(state, batch))
             if settled:
                 effects.append(Settle(settled))
+            if len(settled) < len(done):
+                effects.append(Drop(node, tuple(set(done).difference(settled))))
             for batch in killed:
                 _lose(state, node, batch, "it was killed", effects)
             for each in reversed(died):
@@ -170,6 +180,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
         case NodeUp(node, slots):
             state.nodes[node] = Node(slots)
+            state.slots += slots
         case NodeDown(node, reason):
             _take_down(state, node, reason, effects)
         case NodeGivenUp(node, reason):
@@ -219,7 +230,7 @@ def _remove(state: Routing, batch: int) -> bool:
 def _detach(state: Routing, batch: int, item: Item) -> None:
     if item.at is None:
         return
-    state.nodes[item.at].held.pop(batch, None)
+    state.take(batch, state.nodes[item.at])
     item.at, item.asked = None, False
     if item.node is None:
         group = state.groups[item.group]
@@ -233,6 +244,7 @@ def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effec
     if not _is_at(state, batch, node):
         return
     item = state.items[batch]
+    state.deaths += 1
     item.deaths = (*item.deaths, cause)
     if item.unwanted:
         _remove(state, batch)
@@ -240,6 +252,7 @@ def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effec
         _remove(state, batch)
         effects.append(Fail(batch, item.deaths))
     else:
+        state.note_retry(cause)
         _requeue(state, (batch,))
 
 
@@ -270,6 +283,7 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     for batch in reversed(held[: node.slots]):
         _lose(state, number, batch, reason, effects)
     del state.nodes[number]
+    state.slots -= node.slots
 
 
 def _cancel(state: Routing, batches: tuple[int, ...]) -> list[Effect]:
@@ -336,8 +350,7 @@ def _place_groups(state: Routing, assigned: dict[int, list[int]]) -> None:
 
 
 def _give(state: Routing, batch: int, number: int, node: Node, assigned: dict[int, list[int]]) -> None:
-    state.items[batch].at = number
-    node.held[batch] = None
+    state.give(batch, number, node)
     assigned.setdefault(number, []).append(batch)
 
 

@@ -204,13 +204,14 @@ class _Supervisor:
 
     async def join(self) -> lifecycle.Event:
         assert self.host is not None
+        kept = self.office.blueprint.options.blob_store or self.memory // 2
         self.link = Link(
             self.office,
             self.number,
             cluster=self.name,
             address=f"127.0.0.1:{self.remote_port}",
             port=self.port,
-            store=None if self.host.shares_memory else self.office.blueprint.options.blob_store or self.memory // 2,
+            store_size=None if self.host.shares_memory else kept,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
             broken=lambda reason: self.me.tell(lifecycle.Exited(reason)),
         )

@@ -3,6 +3,11 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+CAUSES = 32
+"""Causes of death that are counted each by itself."""
+
+OTHERS = "other causes"
+
 
 @dataclass(slots=True)
 class Item:
@@ -51,6 +56,10 @@ class Routing:
     first. `pinned` are, for each node number, the batches that may run nowhere else and wait for it; `given_up` says of
     a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
     `LookLater` is on its way.
+
+    For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were,
+    and `retried` says how many of them were followed by another attempt, by their cause, or by `OTHERS` when there are
+    many.
     """
 
     prefetch: int | None = None
@@ -62,6 +71,27 @@ class Routing:
     given_up: dict[int, str] = field(default_factory=dict)
     pace: float | None = None
     looking: bool = False
+    filled: int = 0
+    slots: int = 0
+    deaths: int = 0
+    retried: dict[str, int] = field(default_factory=dict)
+
+    def give(self, batch: int, number: int, node: Node) -> None:
+        """The node has the batch now."""
+        self.items[batch].at = number
+        node.held[batch] = None
+        self.filled += len(node.held) <= node.slots
+
+    def take(self, batch: int, node: Node) -> None:
+        """The node does not have the batch any more."""
+        del node.held[batch]
+        self.filled -= len(node.held) < node.slots
+
+    def note_retry(self, cause: str) -> None:
+        """A batch that died is tried again."""
+        known = cause in self.retried or len(self.retried) < CAUSES
+        name = cause if known else OTHERS
+        self.retried[name] = self.retried.get(name, 0) + 1
 
     def room(self, node: Node) -> int:
         """How many more batches the node may be given."""

@@ -84,7 +84,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def start_call(self) -> None:
         """Open the group of this call."""
-        self._group = self.pool.task_group(limit=self._limit)
+        self._group = self.pool.task_group(limit=self._limit, holds=lambda tasks, _: len(tasks))
         self._over.clear()
 
     def stop_call(self) -> None:

@@ -4,7 +4,8 @@ It lives with the slots on the node's local system, where a message costs a tent
 `door` hands it what came over the wire.
 
 The driver's commands come numbered, one at a time. A number that was carried out before is answered as it was then, so
-repeating a command after an unclear failure changes nothing.
+repeating a command after an unclear failure changes nothing. What comes late, over a connection that the driver has
+given up, is not waited for any more: it takes no outcomes, and of two equal asks for outcomes both are answered.
 """
 
 import asyncio
@@ -72,9 +73,9 @@ class _Foreman:
         self.desk = desk.Desk()
         self.slots = [ctx.system.ref(slot.slot, str(number)) for number in range(self.room.slots)]
         self.command = 0
-        self.reply: Assigned | Revoked = Assigned()
-        self.asks = 0
-        self.ask: Collect | None = None
+        self.reply = Revoked(())
+        self.asks = self.known = 0
+        self.waiting: list[Collect] = []
         self.timer: asyncio.TimerHandle | None = None
         self.revoke: Revoke | None = None
         self.open: Open | None = None
@@ -98,29 +99,32 @@ class _Foreman:
         match message:
             case Assign():
                 if message.number > self.command:
-                    self.command, self.reply = message.number, Assigned()
+                    self.command = message.number
                     for name in message.forget:
                         self.room.functions.pop(name, None)
                     self.room.functions.update(message.functions)
                     self.room.shared.update(message.blobs)
                     self.room.batches.update((batch.id, batch) for batch in message.batches)
                     self.perform(desk.step(self.desk, desk.Arrived(tuple(batch.id for batch in message.batches))))
-                assert isinstance(self.reply, Assigned)
-                message.reply_to.tell(self.reply)
+                message.reply_to.tell(Assigned())
             case Revoke():
                 if message.number > self.command:
                     self.command, self.revoke = message.number, message
                     self.perform(desk.step(self.desk, desk.Withdrawn(message.batches, message.kill)))
-                else:
-                    assert isinstance(self.reply, Revoked)
+                elif message.number == self.command:
                     message.reply_to.tell(self.reply)
-            case Collect():
+            case Collect() if message.after >= self.known:
                 for batch in message.fetched:
                     self.room.results.pop(batch, None)
-                self.asks, self.ask = self.asks + 1, message
+                if message.after > self.known:
+                    self.waiting.clear()
+                self.asks, self.known = self.asks + 1, message.after
+                self.waiting.append(message)
                 self.perform(desk.step(self.desk, desk.Asked(message.after, self.asks)))
-                if self.ask is not None:
+                if self.waiting:
                     self.timer = self.later(message.wait, desk.Elapsed(self.asks))
+            case Collect():
+                message.reply_to.tell(Collected(self.known, ()))
             case Beat():
                 message.reply_to.tell(self.facts())
             case _:
@@ -146,12 +150,12 @@ class _Foreman:
                 case desk.Rest():
                     self.later(GATHER, desk.Rested())
                 case desk.Answer(number, batches):
-                    if self.ask is not None:
-                        if self.timer is not None:
-                            self.timer.cancel()
-                        outcomes = tuple(self.room.outcomes[batch] for batch in batches)
-                        self.ask.reply_to.tell(Collected(number, outcomes))
-                        self.ask = None
+                    if self.timer is not None:
+                        self.timer.cancel()
+                    news = Collected(number, tuple(self.room.outcomes[batch] for batch in batches))
+                    for ask in self.waiting:
+                        ask.reply_to.tell(news)
+                    self.waiting.clear()
                 case desk.Forget(batches):
                     for batch in batches:
                         del self.room.outcomes[batch]

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote.protocol import Beat, Collect, Collected, Facts, Revoke, Revoked
+from skyward.remote.protocol import Assign, Assigned, Beat, Collect, Collected, Facts, Revoke, Revoked
 from skyward.trust import Authority, Identity
 from tests import byhand, work
 from tests.byhand import Caller, Node, value_of
@@ -54,6 +54,30 @@ def test_an_assignment_that_is_repeated_after_it_has_run_does_not_run_again(call
     caller.run(caller.batch(work.note, file, "second"))
 
     assert file.read_text().split() == ["first", "second"]
+
+
+def test_a_command_that_comes_late_by_another_connection_changes_nothing(caller: Caller, node: Node) -> None:
+    assignment = caller.assign(caller.batch(work.luck))
+    revocation = Revoke(next(node.numbers), (), kill=False)
+    assert caller.ask(revocation) == Revoked(())
+    assert caller.ask(assignment) == Assigned()
+    caller.assign(caller.batch(work.luck))
+    assert caller.ask_in_vain(revocation)
+    assert len(caller.collect(2)) == 2
+
+
+def test_an_ask_for_outcomes_that_comes_late_does_not_take_the_place_of_the_newest(caller: Caller, node: Node) -> None:
+    late = Collect(node.after, byhand.SOON)
+    caller.call(work.luck)
+    caller.ask(Collect(node.after, 0.0))
+    assert caller.ask(late) == Collected(node.after, ())
+
+
+def test_of_two_asks_for_outcomes_both_are_answered(caller: Caller, node: Node) -> None:
+    assignment = Assign(next(node.numbers), (caller.batch(work.pid),), {}, (), {})
+    first, second = caller.ask_twice(Collect(node.after, byhand.SOON), assignment)
+    node.after = first.number
+    assert first == second
 
 
 def test_a_revocation_gives_back_what_has_not_started(caller: Caller, node: Node, bell: Bell) -> None:

@@ -75,6 +75,9 @@ class Pool:
         queued = [batch for each in desks for batch in each.queue]
         running = [batch for each in desks for batch in each.running]
         assert len({*queued, *running}) == len(queued) + len(running)
+        nodes = self.routing.nodes.values()
+        assert self.routing.filled == sum(min(len(node.held), node.slots) for node in nodes)
+        assert self.routing.slots == sum(node.slots for node in nodes)
         groups = Counter(self.terms[batch].group for batch in running if self.terms[batch].node is None)
         for group, limit in LIMITS.items():
             assert limit is None or groups[group] <= limit

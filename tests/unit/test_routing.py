@@ -8,6 +8,7 @@ from skyward.actors.routing import (
     Assign,
     Cancelled,
     Died,
+    Drop,
     Effect,
     Event,
     Fail,
@@ -21,7 +22,7 @@ from skyward.actors.routing import (
     Settle,
     step,
 )
-from skyward.actors.work import Routing
+from skyward.actors.work import CAUSES, OTHERS, Routing
 
 
 def told(*events: Event, prefetch: int | None = 0) -> tuple[Effect, ...]:
@@ -56,8 +57,29 @@ def test_an_answer_settles_a_batch_and_makes_room() -> None:
     assert told(*answered) == (Settle((1,)), Assign(0, (2,)))
 
 
-def test_a_batch_is_settled_once() -> None:
-    assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == ()
+def test_a_batch_is_settled_once_and_a_second_outcome_is_dropped() -> None:
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == (Drop(0, (1,)),)
+
+
+def test_deaths_are_counted_and_retries_by_their_cause_as_long_as_those_are_few() -> None:
+    causes = [*(f"cause {number}" for number in range(CAUSES)), "cause 0", "one more", "and another"]
+    state, _ = running(
+        NodeUp(0, 1), Arrived((1,), 1, retries=100), *(Answered(0, died=(Died(1, cause),)) for cause in causes)
+    )
+    assert state.deaths == len(causes)
+    assert state.retried == dict.fromkeys(causes[:CAUSES], 1) | {"cause 0": 2, OTHERS: 2}
+
+
+def test_filled_slots_are_known_whatever_comes_and_goes() -> None:
+    events = (NodeUp(0, 2), NodeUp(1, 2), Arrived(tuple(range(7)), 1))
+    for event, filled, slots in (
+        (Arrived((), 1), 4, 4),
+        (Answered(0, (0, 2, 4)), 3, 4),
+        (NodeDown(1, "x"), 2, 2),
+        (Cancelled((0, 1, 2)), 4, 4),
+    ):
+        state, _ = running(*events, event, prefetch=None)
+        assert (state.filled, state.slots) == (filled, slots)
 
 
 def test_groups_take_turns() -> None:
@@ -149,7 +171,7 @@ def test_nothing_of_a_cancelled_batch_reaches_the_caller() -> None:
     events = (NodeUp(0, 1), Arrived((1,), 1), Cancelled((1,)))
     for end in (Answered(0, done=(1,)), Answered(0, killed=(1,)), GaveBack(0, (1,), (1,)), NodeDown(0, "x")):
         state, effects = running(*events, end)
-        assert effects == ()
+        assert not [effect for effect in effects if effect != Drop(0, (1,))]
         assert (state.items, state.groups) == ({}, {})
 
 
@@ -164,7 +186,7 @@ def test_what_a_lost_node_says_of_its_batches_is_too_late(late: Answered) -> Non
     state, effects = running(*lost, late, NodeUp(1, 1))
     assert effects == (Assign(1, (1,)),)
     assert state.items[1].deaths == ("a",)
-    assert told(*lost, NodeUp(1, 1), late) == ()
+    assert told(*lost, NodeUp(1, 1), late) == ((Drop(0, (1,)),) if late.done else ())
 
 
 def test_idle_slots_get_what_is_queued_on_the_fullest_node() -> None:

@@ -1,0 +1,193 @@
+"""What the slots' time went into, in sums that grow as it passes. Pure: no I/O, no clock, no actor.
+
+`Ledger` is changed in place: by the router at each of its turns, by the links and the office with what they carry. It
+holds no record of a call, so it stays small however many there are. Times are seconds of one clock that goes forward.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from skyward.report import Lost, NodeUse, Report, apportioned
+
+
+class Ran(Protocol):
+    """What a node says of a call that ended there; `slot` is negative for one that never started."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Use:
+    """What one node did: seconds that each slot was `busy`, and when it `last` ended a call."""
+
+    busy: list[float]
+    last: list[float]
+    calls: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the router knows after a turn: slots that have a call, slots that are up, and whether any call is open."""
+
+    filled: int
+    up: int
+    open: bool
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The sums of one pool.
+
+    Attributes
+    ----------
+    nodes
+        The nodes that are up or being replaced, and all that were.
+    slots, every
+        The slots of those that are not given up, and their sum.
+    since
+        When calls arrived last; since then there were `empty` slot seconds without a call, and `packing` seconds.
+    full
+        Whether every slot had a call at some moment of this run.
+    """
+
+    nodes: dict[int, Use] = field(default_factory=dict)
+    slots: dict[int, int] = field(default_factory=dict)
+    every: int = 0
+    clock: float = 0.0
+    glance: Glance = Glance(0, 0, open=False)
+    began: float = 0.0
+    since: float = 0.0
+    empty: float = 0.0
+    packing: float = 0.0
+    full: bool = False
+    total: float = 0.0
+    capacity: float = 0.0
+    filled: float = 0.0
+    start: float = 0.0
+    serialisation: float = 0.0
+    idle: float = 0.0
+    tail: float = 0.0
+    work: float = 0.0
+    tasks: int = 0
+    calls: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    late: int = 0
+
+    # ------------------------------------------------------------ time
+
+    def turn(self, now: float, glance: Glance) -> None:
+        """The router has taken a turn."""
+        self._pass(now)
+        if self.glance.open and not glance.open:
+            self.tail += self.empty
+            self.empty = 0.0
+        self.glance = glance
+        self.full = glance.open and (self.full or glance.filled == glance.up)
+
+    def arrive(self, began: float, now: float, packing: float) -> None:
+        """Calls are coming, the first of which the caller began to pack at `began`; all took `packing` seconds."""
+        if not self.glance.open:
+            self.began = self.since = self.clock = max(self.clock, began)
+            self.packing = 0.0
+            self.glance = Glance(self.glance.filled, self.glance.up, open=True)
+        self._pass(now)
+        self.packing += packing
+        spent = min(1.0, self.packing / (now - self.since)) if now > self.since else 0.0
+        self.serialisation += self.empty * spent
+        if self.full:
+            self.idle += self.empty * (1.0 - spent)
+        else:
+            self.start += self.empty * (1.0 - spent)
+        self.since, self.empty, self.packing = now, 0.0, 0.0
+
+    def _pass(self, now: float) -> None:
+        """Account for the time since the last turn, in which nothing changed."""
+        if self.glance.open:
+            seconds = now - self.clock
+            self.total += seconds
+            self.capacity += seconds * self.every
+            self.start += seconds * (self.every - self.glance.up)
+            self.filled += seconds * self.glance.filled
+            self.empty += seconds * (self.glance.up - self.glance.filled)
+        self.clock = now
+
+    # ------------------------------------------------------------ nodes and calls
+
+    def come(self, node: int, slots: int) -> None:
+        """A node is up."""
+        use = self.nodes.setdefault(node, Use([], []))
+        missing = slots - len(use.busy)
+        use.busy += [0.0] * missing
+        use.last += [0.0] * missing
+        self.slots[node] = slots
+        self.every = sum(self.slots.values())
+
+    def go(self, node: int) -> None:
+        """A node will not be replaced."""
+        self.slots.pop(node, None)
+        self.every = sum(self.slots.values())
+
+    def send(self, node: int, size: int) -> None:
+        """So many bytes are sent to the node."""
+        self.nodes[node].sent += size
+
+    def receive(self, node: int, now: float, outcomes: Iterable[Ran]) -> None:
+        """The node sent these outcomes."""
+        use = self.nodes[node]
+        for outcome in outcomes:
+            use.received += len(outcome.payload)
+            if outcome.slot >= 0:
+                use.calls += 1
+                use.busy[outcome.slot] += outcome.seconds
+                use.last[outcome.slot] = now
+
+    def settle(self, tasks: int, seconds: float) -> None:
+        """A call of so many tasks, which ran for so long, is answered."""
+        self.calls += 1
+        self.tasks += tasks
+        self.work += seconds
+
+    # ------------------------------------------------------------ the report
+
+    def report(self, now: float, held: Mapping[int, int], deaths: int, retries: Mapping[str, int]) -> Report:
+        """Say what has been, with how many batches each node holds and how calls died and were tried again."""
+        if self.glance.open:
+            self._pass(now)
+        running = min(self._running(now, held), self.filled - self.work) if self.glance.open else 0.0
+        work = min(self.work + max(0.0, running), self.filled)
+        lost = Lost(self.start, self.serialisation, self.idle, self.tail + self.empty, self.filled - work)
+        return Report(
+            tasks=self.tasks,
+            calls=self.calls,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            attempts=self.calls + self.late + deaths,
+            retries=dict(retries),
+            late=self.late,
+            nodes={
+                number: NodeUse(self.slots.get(number, 0), use.calls, tuple(use.busy), use.sent, use.received)
+                for number, use in sorted(self.nodes.items())
+            },
+            total=self.total,
+            capacity=self.capacity,
+            work=work,
+            lost=apportioned(lost, self.capacity),
+        )
+
+    def _running(self, now: float, held: Mapping[int, int]) -> float:
+        """Seconds that the calls which run now have run, if each began when its slot ended the one before."""
+        seconds = 0.0
+        for node, count in held.items():
+            last = self.nodes[node].last
+            share = min(1.0, count / len(last))
+            seconds += share * sum(now - max(self.began, each) for each in last)
+        return seconds

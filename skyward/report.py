@@ -1,0 +1,167 @@
+"""What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """What one node did, under its number: a replacement goes on where the lost one ended.
+
+    Attributes
+    ----------
+    slots
+        How many slots it has; 0 when it was given up.
+    calls
+        Calls that ended on it, by returning or raising.
+    busy
+        Seconds that each of its slots ran calls.
+    sent, received
+        Bytes of calls with their functions sent to it, and bytes of outcomes received from it.
+    """
+
+    slots: int
+    calls: int
+    busy: tuple[float, ...]
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Where the slots' time went that was not work, as shares of it. With `Report.efficiency` they add up to 1.
+
+    Attributes
+    ----------
+    start
+        Slots without a call at the beginning, until each had its first one; and slots of a node being replaced.
+    serialisation
+        Slots without a call while the caller packed calls or opened results: of the time between two arrivals of calls,
+        as much as was spent on that.
+    idle
+        Slots without a call in between: the caller gave too little, or a limit kept it from them.
+    tail
+        Slots without a call at the end, when no more calls came.
+    link
+        Slots whose call was on the way there or back, waited for its turn, or ran in vain, as one that died did.
+    """
+
+    start: float = 0.0
+    serialisation: float = 0.0
+    idle: float = 0.0
+    tail: float = 0.0
+    link: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pool has done so far. Only time in which it had calls counts; runs with pauses between add up.
+
+    Attributes
+    ----------
+    tasks
+        Tasks that were answered: a batch of joblib or a chunk of `map` holds several, any other call is one.
+    calls, failed, cancelled
+        Calls that were answered, those that failed because every attempt died, and those that were cancelled.
+    attempts
+        How often a call was started, as far as it is known.
+    retries
+        How often a call was tried again, by the reason its attempt died.
+    late
+        Answers that nobody waited for any more, and were dropped: from a lost node, or of a cancelled call.
+    nodes
+        What each node did, by its number.
+    total
+        Seconds from the first call until the last answer, without the pauses.
+    capacity
+        Seconds that all slots together had in that time.
+    work
+        Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
+    lost
+        Where the rest went, as shares of the capacity.
+    """
+
+    tasks: int
+    calls: int
+    failed: int
+    cancelled: int
+    attempts: int
+    retries: Mapping[str, int]
+    late: int
+    nodes: Mapping[int, NodeUse]
+    total: float
+    capacity: float
+    work: float
+    lost: Lost
+
+    @property
+    def slots(self) -> int:
+        """The slots of all nodes."""
+        return sum(node.slots for node in self.nodes.values())
+
+    @property
+    def busy(self) -> float:
+        """Seconds that all slots ran calls, also those whose answer was late."""
+        return sum(sum(node.busy) for node in self.nodes.values())
+
+    @property
+    def sent(self) -> int:
+        """Bytes of calls and their functions sent to all nodes."""
+        return sum(node.sent for node in self.nodes.values())
+
+    @property
+    def received(self) -> int:
+        """Bytes of outcomes received from all nodes."""
+        return sum(node.received for node in self.nodes.values())
+
+    @property
+    def throughput(self) -> float:
+        """Tasks a second."""
+        return self.tasks / self.total if self.total else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the slots' time that was work."""
+        return self.work / self.capacity if self.capacity else 0.0
+
+    @property
+    def ideal(self) -> float:
+        """Seconds that the work takes when every slot works all the time."""
+        return self.efficiency * self.total
+
+    def __str__(self) -> str:
+        there = [node.slots for node in self.nodes.values() if node.slots]
+        sizes = sorted(set(there)) or [0]
+        return "\n".join(
+            (
+                f"Tasks: {self.tasks}",
+                f"Nodes: {len(there)}",
+                f"Concurrency: {'-'.join(map(str, sizes[:1] + sizes[1:][-1:]))}",
+                f"Effective workers: {self.slots}",
+                f"Total time: {self.total:.2f} s",
+                f"Throughput: {self.throughput:.1f} tasks/s",
+                f"Ideal time: {self.ideal:.2f} s",
+                f"Efficiency: {self.efficiency:.1%}",
+            )
+        )
+
+    def explain(self) -> str:
+        """Where the time went that was not work, and what else happened, as text."""
+        shares = ", ".join(f"{each.name} {getattr(self.lost, each.name):.2%}" for each in fields(self.lost))
+        retries = [f"  {count} x {reason}" for reason, count in self.retries.items()]
+        return "\n".join(
+            (
+                f"Lost: {shares}",
+                f"Calls: {self.calls} answered, {self.failed} failed, {self.cancelled} cancelled",
+                f"Attempts: {self.attempts}, of which again: {sum(self.retries.values())}; late answers: {self.late}",
+                *retries,
+                f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+            )
+        )
+
+
+def apportioned(lost: Lost, capacity: float) -> Lost:
+    """Turn seconds of slots into shares of all of them."""
+    if not capacity:
+        return Lost()
+    return Lost(*(getattr(lost, each.name) / capacity for each in fields(lost)))

@@ -1,0 +1,86 @@
+"""What a pool reports of its work, in mid-run and after it has ended."""
+
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+from joblib import Parallel, delayed
+
+import skyward as sky
+from skyward.remote.terms import Terms
+from tests import work
+from tests.kit import Bell
+
+
+@pytest.fixture
+def compute() -> Iterator[sky.Compute]:
+    with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]) as compute:
+        yield compute
+
+
+def test_it_counts_the_tasks_of_batches_and_chunks(compute: sky.Compute) -> None:
+    Parallel(n_jobs=-1, batch_size=4)(delayed(work.square)(number) for number in range(20))
+    list(compute.map(work.square, range(7), chunksize=3))
+    compute.submit(work.square, 2).result(10)
+    told = compute.report()
+    assert (told.tasks, told.late) == (28, 0)
+    assert told.calls == told.attempts == sum(node.calls for node in told.nodes.values()) < 28
+
+
+def test_it_adds_up_and_outlives_the_block() -> None:
+    with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2)) as compute:
+        list(compute.map(work.sleep, [0.05] * 40))
+        during = compute.report()
+    after = compute.report()
+    assert after == during
+    assert after.work == pytest.approx(after.busy)
+    assert after.work >= 40 * 0.05
+    assert after.efficiency + sum(astuple(after.lost)) == pytest.approx(1.0)
+    assert all(len(node.busy) == 2 and min(node.busy) > 0 for node in after.nodes.values())
+
+
+def test_bytes_are_those_of_arguments_and_results(compute: sky.Compute) -> None:
+    compute.submit(len, b"x" * 100_000).result(10)
+    compute.submit(bytes, 50_000).result(10)
+    told = compute.report()
+    assert 100_000 < told.sent < 102_000
+    assert 50_000 < told.received < 52_000
+
+
+def test_in_mid_run_what_runs_is_not_lost(compute: sky.Compute, bell: Bell) -> None:
+    waiting = [compute.submit(work.ring, bell.port) for _ in range(4)]
+    lines = [bell.answer() for _ in waiting]
+    before = compute.report()
+    futures.wait(waiting, 0.5)
+    told = compute.report()
+    assert told.work - before.work == pytest.approx(4 * (told.total - before.total))
+    for line in lines:
+        line.release()
+    futures.wait(waiting, 10)
+    assert compute.report().calls == 4
+
+
+def test_a_retry_is_told_with_its_reason(compute: sky.Compute, tmp_path: Path) -> None:
+    compute.submit(work.die_once, tmp_path / "mark").result(10)
+    told = compute.report()
+    assert (told.calls, told.attempts) == (1, 2)
+    [(reason, count)] = told.retries.items()
+    assert count == 1
+    assert "SIGSEGV" in reason
+
+
+def test_what_failed_and_what_was_cancelled_is_counted(compute: sky.Compute, bell: Bell) -> None:
+    with pytest.raises(sky.BatchLost):
+        compute.submit_under(Terms(retries=0), work.die, (), {}).result(10)
+    future = compute.submit(work.ring, bell.port)
+    line = bell.answer()
+    future.cancel()
+    assert line.hears_the_end()
+    assert (compute.report().failed, compute.report().cancelled) == (1, 1)
+
+
+def test_a_pool_that_was_never_entered_has_nothing_to_report() -> None:
+    with pytest.raises(sky.NoCompute, match="enter the block"):
+        sky.Compute().report()

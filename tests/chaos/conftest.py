@@ -1,0 +1,13 @@
+"""What the tests that break things share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit import Bell
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    with Bell() as rung:
+        yield rung

@@ -1,0 +1,166 @@
+"""Where the slots' time goes, second by second."""
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+import pytest
+
+from skyward.actors.ledger import Glance, Ledger
+from skyward.report import Lost, Report
+
+
+@dataclass
+class Ran:
+    slot: int
+    seconds: float
+    payload: bytes = b""
+
+
+def busy(filled: int, up: int = 4) -> Glance:
+    return Glance(filled, up, open=True)
+
+
+def over(up: int = 4) -> Glance:
+    return Glance(0, up, open=False)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """That of a pool of two nodes with two slots each, at second 100."""
+    made = Ledger()
+    made.turn(100.0, over(0))
+    made.come(0, 2)
+    made.come(1, 2)
+    made.turn(100.0, over())
+    return made
+
+
+def report(ledger: Ledger, now: float, held: Mapping[int, int] | None = None) -> Report:
+    told = ledger.report(now, held or {}, 0, {})
+    if told.capacity:
+        assert told.efficiency + sum(astuple(told.lost)) == pytest.approx(1.0)
+    return told
+
+
+def lost(ledger: Ledger, now: float) -> Lost:
+    """The seconds of slots that were lost."""
+    told = report(ledger, now)
+    return Lost(*(share * told.capacity for share in astuple(told.lost)))
+
+
+def test_time_without_calls_does_not_count(ledger: Ledger) -> None:
+    ledger.turn(150.0, over())
+    assert report(ledger, 200.0).total == 0.0
+
+
+def test_a_run_lasts_from_the_first_call_to_the_last_answer(ledger: Ledger) -> None:
+    for begin in (110.0, 150.0):
+        ledger.arrive(begin, begin + 1.0, 0.0)
+        ledger.turn(begin + 1.0, busy(4))
+        ledger.turn(begin + 11.0, over())
+    told = report(ledger, 200.0)
+    assert (told.total, told.capacity) == (22.0, 88.0)
+
+
+def test_slots_without_a_call_before_all_had_one_are_lost_to_the_start(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(1))
+    ledger.arrive(112.0, 112.0, 0.0)
+    ledger.turn(112.0, busy(4))
+    assert lost(ledger, 112.0).start == 6.0
+
+
+def test_slots_without_a_call_between_two_arrivals_are_idle(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(4))
+    ledger.turn(113.0, busy(2))
+    ledger.arrive(115.0, 115.0, 0.0)
+    ledger.turn(115.0, busy(4))
+    assert lost(ledger, 115.0).idle == 4.0
+
+
+def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialisation(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 112.0, 2.0)
+    ledger.turn(112.0, busy(4))
+    ledger.turn(114.0, busy(0))
+    ledger.packing += 0.5  # as when results are opened
+    ledger.arrive(116.0, 116.0, 0.5)
+    ledger.turn(116.0, busy(4))
+    told = lost(ledger, 116.0)
+    assert told.serialisation == 8.0 + 0.25 * 8.0
+    assert (told.start, told.idle) == (0.0, 0.75 * 8.0)
+
+
+def test_several_callers_that_pack_at_once_lose_no_more_than_there_is(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 112.0, 50.0)
+    ledger.turn(112.0, busy(4))
+    assert lost(ledger, 112.0).serialisation == 8.0
+
+
+def test_slots_without_a_call_after_the_last_one_came_are_lost_to_the_tail(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(4))
+    ledger.turn(115.0, busy(1))
+    assert lost(ledger, 116.0).tail == 3.0
+    ledger.turn(117.0, over())
+    assert lost(ledger, 117.0).tail == 6.0
+
+
+def test_a_node_being_replaced_is_lost_to_the_start_and_one_given_up_does_not_count(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(4))
+    ledger.turn(111.0, busy(2, up=2))
+    ledger.turn(113.0, busy(2, up=2))
+    assert lost(ledger, 113.0).start == 4.0
+    ledger.go(1)
+    ledger.turn(115.0, over(up=2))
+    told = report(ledger, 115.0)
+    assert told.capacity == 4.0 + 8.0 + 4.0
+    assert [node.slots for node in told.nodes.values()] == [2, 0]
+
+
+def test_a_slot_that_has_a_call_and_does_not_run_it_is_lost_to_the_link(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(4))
+    for seconds in (4.0, 4.0, 3.0, 3.0):
+        ledger.settle(1, seconds)
+    ledger.turn(114.0, over())
+    told = report(ledger, 114.0)
+    assert told.work == 14.0
+    assert told.lost.link * told.capacity == 2.0
+
+
+def test_what_nodes_say_is_added_up_by_node_and_slot(ledger: Ledger) -> None:
+    ledger.send(0, 700)
+    ledger.receive(0, 120.0, [Ran(0, 1.0, b"abc"), Ran(1, 2.0, b"de"), Ran(0, 1.5), Ran(-1, 0.0)])
+    ledger.settle(5, 1.0)
+    told = report(ledger, 120.0)
+    assert (told.nodes[0].busy, told.nodes[0].calls) == ((2.5, 2.0), 3)
+    assert (told.sent, told.received, told.tasks, told.calls) == (700, 5, 5, 1)
+
+
+def test_a_replacement_goes_on_where_the_lost_node_ended(ledger: Ledger) -> None:
+    ledger.receive(0, 120.0, [Ran(1, 2.0)])
+    ledger.come(0, 3)
+    assert report(ledger, 120.0).nodes[0].busy == (0.0, 2.0, 0.0)
+    ledger.come(0, 1)
+    told = report(ledger, 120.0)
+    assert (told.nodes[0].busy, told.nodes[0].slots, told.slots) == ((0.0, 2.0, 0.0), 1, 3)
+
+
+def test_in_mid_run_a_call_is_taken_to_run_since_its_slot_ended_the_one_before(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, busy(3))
+    ledger.receive(0, 112.0, [Ran(0, 2.0)])
+    ledger.settle(1, 2.0)
+    told = report(ledger, 114.0, {0: 3, 1: 1})
+    assert told.work == 2.0 + (2.0 + 4.0) + 0.5 * (4.0 + 4.0)
+    assert told.lost.link == 0.0
+    assert told.lost.tail * told.capacity == 4.0
+
+
+def test_attempts_are_answers_deaths_and_what_came_too_late(ledger: Ledger) -> None:
+    ledger.settle(1, 1.0)
+    ledger.late += 2
+    told = ledger.report(120.0, {}, 3, {"node 1: lost": 3})
+    assert (told.attempts, told.retries) == (6, {"node 1: lost": 3})

@@ -1,0 +1,70 @@
+"""What a report says, and that it adds up."""
+
+from dataclasses import astuple, replace
+
+import pytest
+
+from skyward.report import Lost, NodeUse, Report, apportioned
+
+NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
+LOST = apportioned(Lost(start=0.4, serialisation=0.4, idle=0.8, tail=1.2, link=1.2), 20.0)
+REPORT = Report(
+    tasks=80,
+    calls=40,
+    failed=1,
+    cancelled=2,
+    attempts=45,
+    retries={"slot 1 of node 0: exit code 3": 2, "node 1: lost": 1},
+    late=1,
+    nodes=NODES,
+    total=5.0,
+    capacity=20.0,
+    work=16.0,
+    lost=LOST,
+)
+NOTHING = replace(REPORT, tasks=0, nodes={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
+
+
+def test_what_was_work_and_what_was_lost_add_up_to_everything() -> None:
+    assert REPORT.efficiency == pytest.approx(0.8)
+    assert REPORT.efficiency + sum(astuple(LOST)) == pytest.approx(1.0)
+
+
+def test_what_nodes_did_is_added_up() -> None:
+    assert (REPORT.slots, REPORT.busy, REPORT.sent, REPORT.received) == (4, 16.0, 2_000_000, 300)
+
+
+def test_it_reads_as_the_guide_prints_it() -> None:
+    assert str(REPORT).splitlines() == [
+        "Tasks: 80",
+        "Nodes: 2",
+        "Concurrency: 2",
+        "Effective workers: 4",
+        "Total time: 5.00 s",
+        "Throughput: 16.0 tasks/s",
+        "Ideal time: 4.00 s",
+        "Efficiency: 80.0%",
+    ]
+
+
+def test_it_explains_where_the_rest_went() -> None:
+    assert REPORT.explain().splitlines() == [
+        "Lost: start 2.00%, serialisation 2.00%, idle 4.00%, tail 6.00%, link 6.00%",
+        "Calls: 40 answered, 1 failed, 2 cancelled",
+        "Attempts: 45, of which again: 3; late answers: 1",
+        "  2 x slot 1 of node 0: exit code 3",
+        "  1 x node 1: lost",
+        "Sent: 2.0 MB, received: 0.0 MB",
+    ]
+
+
+def test_nodes_of_several_sizes_give_a_range_and_those_given_up_do_not_count() -> None:
+    several = {number: NodeUse(slots, 0, (), 0, 0) for number, slots in enumerate((4, 8, 2, 0))}
+    lines = str(replace(REPORT, nodes=several)).splitlines()
+    assert lines[1:4] == ["Nodes: 3", "Concurrency: 2-8", "Effective workers: 14"]
+
+
+def test_a_pool_that_did_nothing_has_a_report_of_zeros() -> None:
+    assert (NOTHING.throughput, NOTHING.efficiency, NOTHING.ideal) == (0.0, 0.0, 0.0)
+    assert "Concurrency: 0" in str(NOTHING)
+    assert apportioned(Lost(start=1.0), 0.0) == Lost()
