@@ -76,6 +76,7 @@ class Compute(futures.Executor):
         self._stack = ExitStack()
         self._ready = self._ended = self._entered = False
         self._process = os.getpid()
+        self._delivery: Delivery | None = None
 
     # ------------------------------------------------------------ the block
 
@@ -98,7 +99,6 @@ class Compute(futures.Executor):
             self._driver.start()
             self._ready = True
             self._delivery = Delivery(f"skyward-results-{pool}")
-            self._stack.callback(self._delivery.close)
             self._group = GroupState(next(self._numbers), None, self._delivery)
             self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
             function.enter(self)
@@ -109,7 +109,7 @@ class Compute(futures.Executor):
                     raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
                 self._stack.enter_context(context)
         except BaseException:
-            self._leave(cancel=True)
+            self._leave()
             function.leave(self)
             raise
         return self
@@ -136,29 +136,33 @@ class Compute(futures.Executor):
         Leaked
             A machine could not be ended; the text names it.
         """
-        if self._driver is None or self._ended:
+        if self._driver is None or self._ended or self._process != os.getpid():
             return
         try:
             if wait and not cancel_futures:
                 self._drain()
         finally:
-            self._leave(cancel=True)
+            self._leave()
 
     def _drain(self) -> None:
         assert self._driver is not None
         while waiting := self._driver.waiting():
             futures.wait(waiting)
 
-    def _leave(self, *, cancel: bool) -> None:
+    def _leave(self) -> None:
+        """Stop what has not ended, let the plugins go, end the nodes, and see every answer delivered."""
         driver = self._driver
         assert driver is not None
         try:
-            for future in driver.waiting() if cancel else ():
+            for future in driver.waiting():
                 future.cancel()
             self._stack.close()
         finally:
             self._ended = True
             leaked = driver.stop()
+            if self._delivery is not None:
+                self._delivery.close()
+                self._delivery.join()
         if leaked:
             raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
 

@@ -1,6 +1,7 @@
 """Calls on their way: `TaskGroup` for those that belong together, and what stands for one until it is answered."""
 
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -19,6 +20,8 @@ from skyward.remote.packer import Packed, Packer
 from skyward.remote.protocol import LARGEST, Outcome
 from skyward.remote.terms import DEFAULT, Terms, whole
 from skyward.shelf import Seen, Shelf
+
+log = logging.getLogger("skyward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,18 @@ class Delivery:
         """End the thread after what was put before."""
         self._queue.put(None)
 
+    def join(self) -> None:
+        """Wait until it has ended, unless this is a done-callback."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
     def _run(self) -> None:
         while (ended := self._queue.get()) is not None:
             for entry, answer in ended:
-                self.opening += entry.complete(answer)
+                try:
+                    self.opening += entry.complete(answer)
+                except BaseException:  # a done-callback of the user; `sys.exit` there must not end this thread
+                    log.exception("a done-callback failed")
             del ended, entry, answer  # nothing of them is held while this thread waits
 
 
@@ -195,6 +206,8 @@ class TaskGroup:
     ) -> None:
         if limit is not None:
             limit = whole("limit", limit, 1, "leave it out for no limit")
+            if terms.node is not None:
+                raise InvalidArgument(f"limit={limit} and node={terms.node} do not go together; leave one of them out")
         number = next(pool.numbers)
         self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
@@ -222,7 +235,11 @@ class TaskGroup:
         future = entry.future
         self._pending.add(future)
         future.add_done_callback(self._ended)  # type: ignore[arg-type]
-        self._pool.send([entry])
+        try:
+            self._pool.send([entry])
+        except BaseException:
+            self._pending.discard(future)
+            raise
         return future
 
     def reject(self, error: BaseException) -> Future[Any]:
@@ -293,9 +310,12 @@ def make_entry(
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
     began = time.perf_counter()
     packed = packer.pack(fn, args, kwargs)
-    if len(packed.payload) > LARGEST:
-        size, limit = len(packed.payload) >> 20, LARGEST >> 20
-        raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
+    size = len(packed.payload) + sum(len(packer.functions[name]) for name in packed.functions)
+    if size > LARGEST:
+        raise InvalidArgument(
+            f"the arguments of {fn!r}, with the functions that travel by value, are {size >> 20} MiB; "
+            f"one call carries at most {LARGEST >> 20} MiB beside its large arrays and bytes"
+        )
     future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
     called = args[0] if fn is call_each else fn
     name = str(getattr(called, "__qualname__", "the call"))

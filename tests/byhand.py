@@ -226,7 +226,7 @@ class Caller:
         self, *batches: Batch, functions: Mapping[str, bytes] | None = None, forget: tuple[str, ...] = ()
     ) -> Assign:
         """Assign these batches, and return the message that did."""
-        message = Assign(next(self._node.numbers), batches, functions or {}, forget, {})
+        message = Assign(next(self._node.numbers), batches, functions or {}, forget)
         assert self.ask(message) == Assigned()
         return message
 

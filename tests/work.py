@@ -203,3 +203,10 @@ def note_and_echo[T](file: Path, number: int, value: T) -> T:
     note(file, str(number))
     time.sleep(0.01)
     return value
+
+
+def wait_for_a_child(port: int) -> None:
+    """Wait for a process of its own, which rings."""
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", f"from tests.work import ring; ring({port})"], check=True)

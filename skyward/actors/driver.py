@@ -14,7 +14,7 @@ import uvloop
 
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
-from skyward.errors import PoolFailed
+from skyward.errors import NoCompute, PoolFailed
 from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.spec import Blueprint
@@ -47,7 +47,7 @@ class Driver:
         threshold = blueprint.options.blob_threshold
         self.blob_threshold: float = math.inf if threshold is None else threshold
         self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
-        self._draining = False
+        self._draining = self._refusing = False
         self._started: futures.Future[Office] = futures.Future()
         self._leaked: futures.Future[tuple[str, ...]] = futures.Future()
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
@@ -65,34 +65,53 @@ class Driver:
         self._office.opened.result()
 
     def stop(self) -> tuple[str, ...]:
-        """End the nodes and the loop; return the names of what could not be ended."""
+        """End the nodes and the loop; return the names of what could not be ended. Nothing is left unanswered."""
         if self._thread.ident is None or self._started.exception() is not None:
             return ()
+        self.refuse()
         self._loop.call_soon_threadsafe(self._closing.set)
-        leaked = self._leaked.result()
-        self._thread.join()
-        return leaked
+        try:
+            return self._leaked.result()
+        finally:
+            self._thread.join()
+            for future in self.waiting():
+                futures.Future.cancel(future)
 
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
         office = self._office
-        if office.failure is not None:
-            raise PoolFailed(f"the pool has failed: {office.failure}") from office.failure
-        for entry in entries:
-            office.entries[entry.future.batch] = entry
-        self._put(entries)
+        with office.lock:
+            if office.failure is not None:
+                raise PoolFailed(f"the pool has failed: {office.failure}") from office.failure
+            if self._refusing:
+                raise NoCompute("this Compute is ending, and takes no more calls")
+            try:
+                for entry in entries:
+                    office.entries[entry.future.batch] = entry
+                self._put(entries)
+            except BaseException:  # Ctrl-C: the caller will not hold these futures
+                for entry in entries:
+                    office.entries.pop(entry.future.batch, None)
+                raise
+
+    def refuse(self) -> None:
+        """Take no more calls."""
+        with self._office.lock:
+            self._refusing = True
 
     def forget(self, batches: Iterable[int]) -> None:
         """Nobody waits for these any more."""
         known = tuple(batch for batch in batches if self._office.entries.pop(batch, None) is not None)
-        if known:
-            self._put(known)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if known:
+                self._put(known)
 
     def drop(self, functions: Iterable[str]) -> None:
         """No call will need these functions again."""
         names = tuple(functions)
-        if names and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drop, names)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if names:
+                self._loop.call_soon_threadsafe(self._drop, names)
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number."""

@@ -10,14 +10,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
 from skyward.actors.line import Line
 from skyward.actors.office import Office
 from skyward.remote import door, store
-from skyward.remote.blobs import Blob, Ref
+from skyward.remote.blobs import Blob
 from skyward.remote.protocol import Assign, Batch, Collect, Outcome, Revoke
 from skyward.tasks import Answer, Entry
 
@@ -149,6 +149,8 @@ class Link:
     def _give_back(self, batches: tuple[int, ...]) -> None:
         self._left(batches)
         self._router.tell(routing.GaveBack(self._node, batches, batches))
+        if self._office.failure is not None:  # nobody has cancelled them, and they must not come again
+            self._router.tell(routing.Cancelled(batches))
 
     def _left(self, batches: Sequence[int]) -> None:
         """These batches are not on the node any more."""
@@ -215,7 +217,6 @@ class Link:
         batches: list[Batch] = []
         gone: list[int] = []
         functions: dict[str, bytes] = {}
-        blobs: dict[str, Ref] = {}
         size = 0
         while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < BULK:
             taken = 0
@@ -225,10 +226,8 @@ class Link:
                 if entry is None:  # cancelled in the meantime
                     gone.append(number)
                     continue
-                batches.append(_batch(number, entry))
+                batches.append(_batch(number, entry, places=self._bulk is None))
                 size += len(entry.packed.payload)
-                if self._bulk is None:
-                    blobs |= {blob.name: blob.ref for blob in entry.packed.blobs}
                 for name in entry.packed.functions:
                     if name not in self._known:
                         self._known.add(name)
@@ -244,7 +243,7 @@ class Link:
         forget, self._forget = tuple(self._forget), []
         self._number += 1
         self._office.ledger.send(self._node, size)
-        await self._line.ask(Assign(self._number, tuple(batches), functions, forget, blobs), DEADLINE + size / 1e6)
+        await self._line.ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
@@ -259,28 +258,32 @@ class Link:
             news = await self._line.ask(Collect(after, POLL, fetched), POLL + DEADLINE)
             if news.number <= after:
                 continue
-            fresh = news.outcomes[len(news.outcomes) - (news.number - after) :]
+            self._take(news.outcomes[len(news.outcomes) - (news.number - after) :])
             after = news.number
-            self._office.ledger.receive(self._node, time.perf_counter(), fresh)
-            done, killed, died, ran = [], [], [], 0.0
-            self._left([outcome.batch for outcome in fresh])
-            for outcome in fresh:
-                if outcome.large is not None:
-                    self._run(self._fetch(outcome))
-                    continue
-                match outcome.status:
-                    case "killed":
-                        killed.append(outcome.batch)
-                    case "died":
-                        cause = f"slot {outcome.slot} of node {self._node}: {outcome.payload.decode()}"
-                        died.append(routing.Died(outcome.batch, cause))
-                    case _:
-                        done.append(outcome.batch)
-                        ran += outcome.seconds
-                        self._office.answers[outcome.batch] = Answer(outcome, self._node)
-            self._router.tell(
-                routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
-            )
+            del news  # results are not held while this waits
+
+    def _take(self, outcomes: Sequence[Outcome]) -> None:
+        """Pass on what the node has answered."""
+        self._office.ledger.receive(self._node, time.perf_counter(), outcomes)
+        self._left([outcome.batch for outcome in outcomes])
+        done, killed, died, ran = [], [], [], 0.0
+        for outcome in outcomes:
+            if outcome.large is not None:
+                self._run(self._fetch(outcome))
+                continue
+            match outcome.status:
+                case "killed":
+                    killed.append(outcome.batch)
+                case "died":
+                    cause = f"slot {outcome.slot} of node {self._node}: {outcome.payload.decode()}"
+                    died.append(routing.Died(outcome.batch, cause))
+                case _:
+                    done.append(outcome.batch)
+                    ran += outcome.seconds
+                    self._office.answers[outcome.batch] = Answer(outcome, self._node)
+        self._router.tell(
+            routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
+        )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -295,7 +298,12 @@ class Link:
             self._broken(f"the link to it failed: {type(error).__name__}: {error}")
 
 
-def _batch(number: int, entry: Entry) -> Batch:
+def _batch(number: int, entry: Entry, *, places: bool) -> Batch:
     packed = entry.packed
+    batch = Batch(number, packed.payload, packed.functions, entry.terms.timeout)
+    if not packed.blobs:
+        return batch
     names = tuple(blob.name for blob in packed.blobs)
-    return Batch(number, packed.payload, packed.functions, entry.terms.timeout, packed.buffers, names)
+    return replace(
+        batch, buffers=packed.buffers, blobs=names, places=tuple(blob.ref for blob in packed.blobs) if places else ()
+    )

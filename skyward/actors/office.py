@@ -7,6 +7,7 @@ state of a module. It belongs to the thread of the pool's event loop, but for `e
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 import traceback
 from collections import deque
@@ -74,6 +75,8 @@ class Office(ActorSystem):
         Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
     problems
         The last thing that went wrong with each node.
+    lock
+        Held while a call is let in, so that none comes in after the pool has failed or begun to end.
     routing
         What the router decides by; it alone changes it.
     ledger
@@ -100,6 +103,7 @@ class Office(ActorSystem):
         self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
         self.failure: BaseException | None = None
+        self.lock = threading.Lock()
 
     def __new__(cls, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> Self:
         """Make the system; casty takes its arguments here."""
@@ -151,9 +155,12 @@ class Office(ActorSystem):
 
     def fail(self, error: BaseException) -> None:
         """End the pool's work: whoever waits, now or later, gets `error`."""
-        self.failure = error
-        for entry in [self.entries.pop(batch) for batch in tuple(self.entries)]:
-            entry.group.delivery.put([(entry, error)])
+        with self.lock:
+            self.failure = error
+            left = [self.entries.pop(batch, None) for batch in tuple(self.entries)]
+        for entry in left:
+            if entry is not None:
+                entry.group.delivery.put([(entry, error)])
         if not self.opened.done():
             self.opened.set_exception(error)
 

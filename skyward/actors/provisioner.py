@@ -66,13 +66,17 @@ class _Provisioner:
     async def sweep(self) -> None:
         """End whatever still carries the pool's tag, though every supervisor says that its machine is gone."""
         leaked: list[str] = []
+        asked = True
         try:
             for instance in await self.office.provider.find(self.office.pool):
                 log.warning("%s outlived its supervisor; ending it", instance.id)
                 try:
                     await self.office.provider.terminate(instance)
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
-                    leaked.append(f"{instance.id}: {error}")
+                    log.warning("%s could not be ended: %s", instance.id, error)
+                    leaked.append(instance.id)
         except Exception as error:  # noqa: BLE001 - it is reported
-            leaked.append(f"{self.office.provider.name} could not be asked what is left of {self.office.pool}: {error}")
-        self.me.tell(scaling.Swept(tuple(leaked)))
+            log.warning("%s could not be asked what is left: %s", self.office.provider.name, error)
+            leaked.append(f"whatever is left of {self.office.pool}")
+            asked = False
+        self.me.tell(scaling.Swept(tuple(leaked), asked))

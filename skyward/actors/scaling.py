@@ -63,12 +63,12 @@ class NodeReady:
 
 @dataclass(frozen=True, slots=True)
 class NodeEnded:
-    """Nothing of the node is left but (`leaked`) what could not be ended."""
+    """Nothing of the node is left, unless its machine, called `leaked`, could not be ended."""
 
     node: int
     generation: int
     reason: str
-    leaked: bool = False
+    leaked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,13 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The provider was asked for anything with the pool's tag; these could not be ended."""
+    """The provider was asked for anything with the pool's tag; these could not be ended.
+
+    Where it could not be `asked`, what could not be ended before counts as well.
+    """
 
     leaked: tuple[str, ...]
+    asked: bool = True
 
 
 type Event = Wanted | NodeReady | NodeEnded | Closing | Swept
@@ -157,8 +161,8 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
                 return state, ()
             dismissals = tuple(Dismiss(number, node.generation) for number, node in state.nodes.items())
             return replace(state, closing=True), dismissals or (Sweep(),)
-        case Swept(leaked):
-            leaked = tuple(dict.fromkeys(state.leaked + leaked))
+        case Swept(leaked, asked):
+            leaked = leaked if asked else tuple(dict.fromkeys(state.leaked + leaked))
             return replace(state, leaked=leaked), (ReportClosed(leaked),)
     assert_never(event)
 
@@ -178,7 +182,7 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
         return state, ()
     others = {number: each for number, each in state.nodes.items() if number != ended.node}
     if ended.leaked:
-        state = replace(state, leaked=(*state.leaked, ended.reason))
+        state = replace(state, leaked=(*state.leaked, ended.leaked))
     if state.closing:
         return replace(state, nodes=others), () if others else (Sweep(),)
     failures = 0 if node.ready else node.failures + 1

@@ -5,6 +5,7 @@ a machine.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -27,6 +28,9 @@ log = logging.getLogger("skyward")
 
 LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
+
+LAST_WORDS = 1.0
+"""Seconds in which the output of a node that has ended is read to its end."""
 
 JOIN = 15.0
 """Seconds that a node which says it is up has to accept the connection."""
@@ -51,6 +55,7 @@ async def supervisor(ctx: Context[int, Message]) -> None:
             acting.hear(message)
             if isinstance(acting.stage, lifecycle.Ended):
                 return
+    await acting.give_up()
 
 
 def ref(system: System, node: int, generation: int) -> Ref[Message]:
@@ -75,6 +80,7 @@ class _Supervisor:
         self.link: Link | None = None
         self.port = self.slots = self.memory = 0
         self.tasks: set[asyncio.Task[None]] = set()
+        self.watching: asyncio.Task[None] | None = None
         self.timers: list[asyncio.TimerHandle] = []
 
     def hear(self, message: Message) -> None:
@@ -119,7 +125,7 @@ class _Supervisor:
             case lifecycle.ReportEnd(reason, leaked):
                 for timer in self.timers:
                     timer.cancel()
-                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, leaked))
+                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, self.called() if leaked else ""))
             case _:
                 assert_never(effect)
 
@@ -162,7 +168,7 @@ class _Supervisor:
         self.process = await host.start([host.python, "-m", "skyward.remote.node", host.folder])
         boot_log: deque[str] = deque(maxlen=LOG_LINES)
         ready: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
-        self.keep(self.watch(self.process, boot_log, ready))
+        self.watching = asyncio.create_task(self.watch(self.process, boot_log, ready))
         said = await ready
         self.slots, self.memory = said["slots"], said["memory"]
         self.remote_port = said["port"]
@@ -191,7 +197,8 @@ class _Supervisor:
         """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
         async for stream, line in process.lines():
             if ready.done():
-                print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
+                with contextlib.suppress(OSError, ValueError):  # nobody listens here any more: `| head`
+                    print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
             elif line.startswith(READY):
                 ready.set_result(json.loads(line.removeprefix(READY)))
             else:
@@ -231,17 +238,43 @@ class _Supervisor:
         """Let go of the node and end its machine; when the launch never answered, whatever carries the node's tag."""
         await asyncio.sleep(0 if attempt == 1 else 2.0**attempt / 10)
         try:
-            if self.host is not None:
-                await self.host.close()
-            if self.link is not None:
-                await self.link.close()
-                self.link = None
-            known = [] if self.instance is None else [self.instance]
-            for instance in known or await self.provider.find(self.office.pool):
-                if instance.node == self.name:
-                    await self.provider.terminate(instance)
+            await self.end()
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
             log.warning("node %s: cannot end its machine: %s", self.name, error)
             self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
         else:
             self.me.tell(lifecycle.Terminated())
+
+    async def end(self) -> None:
+        """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say."""
+        for held in (self.host, self.link):
+            try:
+                if held is not None:
+                    await held.close()
+            except Exception:
+                log.warning("node %s: cannot let go of it", self.name, exc_info=True)
+        self.link = None
+        known = [] if self.instance is None else [self.instance]
+        for instance in known or await self.provider.find(self.office.pool):
+            if instance.node == self.name:
+                await self.provider.terminate(instance)
+        if self.watching is not None:
+            await asyncio.wait({self.watching}, timeout=LAST_WORDS)
+            self.watching.cancel()
+
+    def called(self) -> str:
+        """What its machine is known by."""
+        return self.name if self.instance is None else self.instance.id
+
+    async def give_up(self) -> None:
+        """This supervisor has failed, and the pool with it: end the machine all the same, and say so."""
+        for task in self.tasks:
+            task.cancel()
+        self.office.links.pop(self.number, None)
+        left = ""
+        try:
+            await self.end()
+        except Exception:
+            log.warning("node %s: cannot end its machine", self.name, exc_info=True)
+            left = self.called()
+        self.boss.tell(scaling.NodeEnded(self.number, self.generation, "its supervisor failed", left))

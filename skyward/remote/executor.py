@@ -55,8 +55,8 @@ class Executor:
         Whether the slots are threads of one worker, and not a process each.
     functions
         The functions by value that this node holds, by name.
-    place
-        Says where a large buffer is, by name.
+    places
+        Says where the large buffers of a batch are, by name.
     tell
         Called on the loop with a slot's number and what happened to it.
     keep
@@ -71,12 +71,12 @@ class Executor:
         *,
         threads: bool,
         functions: Mapping[str, bytes],
-        place: Callable[[str], Ref | None],
+        places: Callable[[Batch], Mapping[str, Ref]],
         tell: Callable[[int, turn.Event], None],
         keep: Callable[[Outcome, Blob | None], None],
         lost: Callable[[], None],
     ) -> None:
-        self._link, self._threads, self._functions, self._place = link, threads, functions, place
+        self._link, self._threads, self._functions, self._places = link, threads, functions, places
         self._tell, self._keep, self._lost = tell, keep, lost
         self._workers: dict[int, _Worker] = {}  # by number; a number is never used again
         self._of: dict[int, _Worker] = {}  # by slot
@@ -117,7 +117,7 @@ class Executor:
             needed = list(batch.functions)
         worker.sent.update(needed)
         functions = {name: self._functions[name] for name in needed if name in self._functions}
-        places = {name: place for name in batch.blobs if (place := self._place(name)) is not None}
+        places = self._places(batch) if batch.blobs else {}
         blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
         worker.send("run", slot, batch.id, batch.payload, functions, clear, batch.buffers, blobs)
 

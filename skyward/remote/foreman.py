@@ -42,6 +42,10 @@ GATHER = 0.01
 """Seconds after an answer in which outcomes gather for the next one, while the node has plenty to do."""
 
 
+MOST = 8 << 20
+"""Bytes of outcomes after which an answer carries no more of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Knocked:
     """A request came over the wire; it lies in the room's `requests` under this number."""
@@ -103,7 +107,6 @@ class _Foreman:
                     for name in message.forget:
                         self.room.functions.pop(name, None)
                     self.room.functions.update(message.functions)
-                    self.room.shared.update(message.blobs)
                     self.room.batches.update((batch.id, batch) for batch in message.batches)
                     self.perform(desk.step(self.desk, desk.Arrived(tuple(batch.id for batch in message.batches))))
                 message.reply_to.tell(Assigned())
@@ -152,7 +155,7 @@ class _Foreman:
                 case desk.Answer(number, batches):
                     if self.timer is not None:
                         self.timer.cancel()
-                    news = Collected(number, tuple(self.room.outcomes[batch] for batch in batches))
+                    news = self.collected(number, batches)
                     for ask in self.waiting:
                         ask.reply_to.tell(news)
                     self.waiting.clear()
@@ -161,6 +164,17 @@ class _Foreman:
                         del self.room.outcomes[batch]
                 case _:
                     assert_never(effect)
+
+    def collected(self, number: int, batches: Sequence[int]) -> Collected:
+        """Make an answer of the oldest outcomes, as many as one message should carry: the rest is asked for next."""
+        outcomes: list[Outcome] = []
+        size = 0
+        for batch in batches:
+            outcomes.append(outcome := self.room.outcomes[batch])
+            size += len(outcome.payload)
+            if size > MOST:
+                break
+        return Collected(number - len(batches) + len(outcomes), tuple(outcomes))
 
     def later(self, seconds: float, event: desk.Event) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)

@@ -53,7 +53,7 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
             zygote,
             threads=config["executor"] == "thread",
             functions=room.functions,
-            place=room.place,
+            places=room.places,
             tell=room.tell,
             keep=room.keep,
             lost=lambda: room.fail("the zygote is gone"),

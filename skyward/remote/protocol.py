@@ -21,8 +21,8 @@ CHUNK = 2 << 20
 COMPRESSION = Compression(codecs=())
 """Off: payloads are pickles of arrays more often than text, and compressing those only costs time."""
 
-LARGEST = LIMITS.message - (1 << 20)
-"""The largest payload, in bytes, that one message carries beside its envelope."""
+LARGEST = LIMITS.message - (64 << 20)
+"""The most bytes that a call may add to a message, which carries an envelope and perhaps other calls beside it."""
 
 FOREVER = timedelta(days=36500)
 """For actors that must not end by being idle."""
@@ -30,7 +30,11 @@ FOREVER = timedelta(days=36500)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call to run: its number, its bytes, and the seconds it may run. The rest is as in `wire.Packed`."""
+    """One call to run: its number, its bytes, and the seconds it may run.
+
+    `functions`, `buffers` and `blobs` are names, as in `packer.Packed`. `places` are those of the blobs in the driver's
+    memory, where node and driver share a machine; else the node was sent them before.
+    """
 
     id: int
     payload: bytes
@@ -38,6 +42,7 @@ class Batch:
     timeout: float | None = None
     buffers: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
+    places: tuple[Ref, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +68,12 @@ class Assigned:
 
 @dataclass(frozen=True)
 class Assign(Askable[Assigned]):
-    """Take these batches. `functions` are those the node was not sent before; `forget` names those of no more use.
-
-    `blobs` are those of the batches that the node finds in the driver's memory, because they share a machine.
-    """
+    """Take these batches. `functions` are those the node was not sent before; `forget` names those of no more use."""
 
     number: int
     batches: tuple[Batch, ...]
     functions: Mapping[str, bytes]
     forget: tuple[str, ...]
-    blobs: Mapping[str, Ref]
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,7 @@ class Room(ActorSystem):
     functions
         Functions by value, by name.
     blobs
-        The large buffers of batches that lie in this process, by name.
-    shared
-        Where those are that lie in the driver's, by name.
+        The large buffers that the node was sent, by name.
     results
         Large results that the driver has not fetched, by number of batch.
     executor
@@ -59,7 +57,6 @@ class Room(ActorSystem):
         self.outcomes: dict[int, Outcome] = {}
         self.functions: dict[str, bytes] = {}
         self.blobs: dict[str, Blob] = {}
-        self.shared: dict[str, Ref] = {}
         self.results: dict[int, Blob] = {}
         self._ears: dict[int, Callable[[turn.Event], None]] = {}
 
@@ -69,10 +66,11 @@ class Room(ActorSystem):
         assert isinstance(system, cls), "this actor runs on a node only"
         return system
 
-    def place(self, name: str) -> Ref | None:
-        """Return where a large buffer is."""
-        blob = self.blobs.get(name)
-        return self.shared.get(name) if blob is None else blob.ref
+    def places(self, batch: Batch) -> dict[str, Ref]:
+        """Return where the large buffers of a batch are, by name."""
+        if batch.places:
+            return dict(zip(batch.blobs, batch.places, strict=True))
+        return {name: blob.ref for name in batch.blobs if (blob := self.blobs.get(name)) is not None}
 
     def keep(self, outcome: Outcome, result: Blob | None) -> None:
         """Keep the outcome of a batch, with its result if that is large."""

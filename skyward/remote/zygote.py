@@ -144,8 +144,22 @@ class _Zygote:
 
 
 def _kill(pid: int) -> None:
+    """Kill a worker and what its task has started (Linux; elsewhere only the worker)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # so that it starts nothing more
+    for child in _children(pid):
+        _kill(child)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as children:
+                found += map(int, children.read().split())
+    return found
 
 
 def _leave(code: int) -> NoReturn:
@@ -243,7 +257,8 @@ class _Functions(dict[str, Callable[..., object]]):
     def __missing__(self, name: str) -> Callable[..., object]:
         with self.lock:
             if name not in self:
-                self[name] = wire.load_function(self.raw.pop(name))
+                self[name] = wire.load_function(self.raw[name])
+                del self.raw[name]
             return self[name]
 
 

@@ -74,7 +74,7 @@ def test_an_ask_for_outcomes_that_comes_late_does_not_take_the_place_of_the_newe
 
 
 def test_of_two_asks_for_outcomes_both_are_answered(caller: Caller, node: Node) -> None:
-    assignment = Assign(next(node.numbers), (caller.batch(work.pid),), {}, (), {})
+    assignment = Assign(next(node.numbers), (caller.batch(work.pid),), {}, ())
     first, second = caller.ask_twice(Collect(node.after, byhand.SOON), assignment)
     node.after = first.number
     assert first == second

@@ -86,7 +86,7 @@ class Supervisors:
                     assert self.generations[node] == generation
                 case scaling.Sweep():
                     assert not self.alive
-                    self.inbox.append(scaling.Swept(("swept",)))
+                    self.inbox.append(scaling.Swept(("swept",), asked=False))
 
     def serve(self, node: int) -> None:
         if node in self.alive and node not in self.ready:
@@ -98,7 +98,7 @@ class Supervisors:
             reason = f"{node}.{self.alive[node]}"
             self.leaks += [reason] * leaked
             self.ready.discard(node)
-            self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), reason, leaked))
+            self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), "it ended", reason * leaked))
 
     def count(self, kind: type[scaling.Effect]) -> int:
         return sum(isinstance(effect, kind) for effect in self.seen)

@@ -85,6 +85,12 @@ def test_a_pool_without_nodes_sweeps_at_once() -> None:
     assert told(Closing()) == (Sweep(),)
 
 
-def test_what_leaked_is_reported_once() -> None:
-    ended = (Wanted(1), Closing(), NodeEnded(0, 0, "i-1", leaked=True))
-    assert told(*ended, Swept(("i-1", "i-2"))) == (ReportClosed(("i-1", "i-2")),)
+def test_only_what_the_last_sweep_could_not_end_has_leaked() -> None:
+    ended = (Wanted(1), Closing(), NodeEnded(0, 0, "no answer", leaked="i-1"))
+    assert told(*ended, Swept(("i-2",))) == (ReportClosed(("i-2",)),)
+    assert told(*ended, Swept(())) == (ReportClosed(()),)
+
+
+def test_what_could_not_be_ended_has_leaked_where_nobody_could_be_asked() -> None:
+    ended = (Wanted(1), Closing(), NodeEnded(0, 0, "no answer", leaked="i-1"))
+    assert told(*ended, Swept(("i-1", "the rest"), asked=False)) == (ReportClosed(("i-1", "the rest")),)

@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from skyward import tasks
-from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable
+from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable, PoolFailed
 from skyward.remote import wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
@@ -188,12 +189,38 @@ def test_a_closed_group_takes_no_calls(cluster: Cluster) -> None:
 
 
 def test_calls_carry_number_limit_and_terms_of_their_group(cluster: Cluster) -> None:
-    group = TaskGroup(cluster, limit=3, terms=Terms(node=1))
+    group = TaskGroup(cluster, limit=3, terms=Terms(retries=1))
     entry = cluster.entries[group.submit(double, 1).batch]
     group.cancel()
     group.close()
 
-    assert (entry.group.number, entry.group.limit, entry.terms) == (1, 3, Terms(node=1))
+    assert (entry.group.number, entry.group.limit, entry.terms) == (1, 3, Terms(retries=1))
+
+
+def test_a_limit_and_a_node_do_not_go_together(cluster: Cluster) -> None:
+    with pytest.raises(InvalidArgument, match="leave one of them out"):
+        TaskGroup(cluster, limit=3, terms=Terms(node=1))
+
+
+def test_a_callback_that_would_leave_the_program_does_not_end_the_delivery(
+    cluster: Cluster, group: TaskGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = group.submit(double, 1), group.submit(double, 2)
+    first.add_done_callback(lambda _: sys.exit(3))
+    cluster.end(first)
+    cluster.end(second)
+
+    assert second.result(5) == 4
+    assert "a done-callback failed" in caplog.text
+
+
+def test_a_call_that_the_pool_refuses_is_not_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(entries: list[Entry]) -> None:
+        raise PoolFailed("over")
+
+    monkeypatch.setattr(cluster, "send", refuse)
+    with TaskGroup(cluster) as group, pytest.raises(PoolFailed):
+        group.submit(double, 1)
 
 
 def test_a_group_pickles_a_function_once(cluster: Cluster, group: TaskGroup) -> None:
