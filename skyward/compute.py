@@ -18,7 +18,7 @@ from skyward.remote import function, wire
 from skyward.remote.function import DEFAULT, Terms
 from skyward.remote.future import Future
 from skyward.spec import Image, Options, Worker, check
-from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry
+from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry, make_future
 
 if TYPE_CHECKING:
     from skyward.providers.provider import Provider
@@ -167,7 +167,7 @@ class Compute(futures.Executor):
         driver = self._open()
         if terms.node is not None and terms.node >= self._blueprint.nodes:
             raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes - 1}")
-        entry = make_entry(driver, self._group, self._packer, terms, fn, args, kwargs)
+        entry = make_entry(self._group, self._packer, terms, make_future(driver), fn, args, kwargs)
         driver.send([entry])
         return entry.future
 

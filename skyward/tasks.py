@@ -2,9 +2,11 @@
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -19,27 +21,41 @@ from skyward.remote.protocol import LARGEST, Outcome
 class Delivery:
     """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
 
-    Done-callbacks run here, one after the other.
+    Done-callbacks run here, one after the other. What else is to be done comes after the outcomes that are there.
     """
 
     def __init__(self, name: str) -> None:
-        self._queue: SimpleQueue[list[tuple[Entry, Outcome | BaseException, int | None]] | None] = SimpleQueue()
+        self._ended: deque[list[tuple[Entry, Outcome | BaseException, int | None]]] = deque()
+        self._work: deque[Callable[[], None]] = deque()
+        self._turns: SimpleQueue[bool] = SimpleQueue()  # True for each of the above, False at the end
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, ended: list[tuple["Entry", Outcome | BaseException, int | None]]) -> None:
         """Complete the futures of these entries, soon, each with the outcome and the node it came from."""
-        self._queue.put(ended)
+        self._ended.append(ended)
+        self._turns.put(True)
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do this when there are no outcomes to be given. It never raises."""
+        self._work.append(work)
+        self._turns.put(True)
 
     def close(self) -> None:
         """End the thread after what was put before."""
-        self._queue.put(None)
+        self._turns.put(False)
 
     def _run(self) -> None:
-        while (ended := self._queue.get()) is not None:
-            for entry, outcome, node in ended:
-                entry.complete(outcome, node)
-            del ended
+        while self._turns.get():
+            if self._ended:
+                _complete(self._ended.popleft())
+            else:
+                self._work.popleft()()
+
+
+def _complete(ended: list[tuple["Entry", Outcome | BaseException, int | None]]) -> None:
+    for entry, outcome, node in ended:
+        entry.complete(outcome, node)
 
 
 @dataclass(slots=True, eq=False)
@@ -146,19 +162,34 @@ class TaskGroup:
         NotPortable
             Something in the call cannot be pickled; the text names it.
         """
-        entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
-        future = entry.future
+        future: Future[T] = make_future(self._pool)
+        entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
         self._pending.add(future)
         future.add_done_callback(self._ended)  # type: ignore[arg-type]
         self._pool.send([entry])
         return future
 
-    def reject(self, error: BaseException) -> Future[Any]:
-        """Return the future of a call that cannot be sent: it fails with `error`, soon and from the group's thread."""
-        future: Future[Any] = Future(next(self._pool.numbers), lambda _: None)
-        entry = Entry(future, wire.Packed(b"", ()), {}, self._terms, self._state)
-        self._state.delivery.put([(entry, error, None)])
+    def post[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Do what `submit` does, but pack and send the call from the group's thread, which costs the caller nothing.
+
+        It never raises: a call that cannot be sent fails its future, from the group's thread.
+        """
+        future: Future[T] = make_future(self._pool)
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
         return future
+
+    def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if future.done():
+            return
+        try:
+            self._pool.send([make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)])
+        except Exception as error:  # noqa: BLE001 - nobody above would hear of it
+            with contextlib.suppress(futures.InvalidStateError):
+                future.set_exception(error)
+        if future.cancelled():  # meanwhile, when the pool did not know of it yet
+            self._pool.forget((future.batch,))
 
     def cancel(self) -> None:
         """Stop everything that has not ended; the group takes further calls."""
@@ -198,11 +229,16 @@ class TaskGroup:
         self.close()
 
 
+def make_future(pool: Pool) -> Future[Any]:
+    """Return what stands for a call with the pool's next number."""
+    return Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
+
+
 def make_entry(
-    pool: Pool,
     state: GroupState,
     packer: wire.Packer,
     terms: Terms,
+    future: Future[Any],
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -212,5 +248,4 @@ def make_entry(
     if len(packed.payload) > LARGEST:
         size, limit = len(packed.payload) >> 20, LARGEST >> 20
         raise InvalidArgument(f"the arguments of {fn!r} are {size} MiB; one call carries at most {limit} MiB")
-    future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
     return Entry(future, packed, packer.functions, terms, state)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 import cloudpickle
 
 from skyward.errors import NotPortable, RemoteError, RemoteTraceback
-from skyward.remote import portable
+from skyward.remote import absent, portable
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 """How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
@@ -174,23 +174,37 @@ def execute(
     """
     try:
         with around():
-            fn, args, kwargs = _Unpickler(payload, functions).load()
+            fn, args, kwargs = _load(payload, functions)
             value = fn(*args, **kwargs)
     except BaseException as error:  # user code: whatever it raises is its outcome
+        if isinstance(error, ModuleNotFoundError) and (lack := absent.explain(error)) and lack not in str(error):
+            error.add_note(lack)
         return "raised", pack_exception(error)
     try:
         return "returned", _dumps(value)
     except Exception as error:
-        path = portable.culprit(lambda: None, (value,), {}) or "args[0]"
+        path = _path_in("result", value)
         refused = NotPortable(
-            f"the result of {_called(fn)} cannot be pickled: result{path.removeprefix('args[0]')}: "
-            f"{type(error).__name__}: {error}. Return plain data, or what is needed to build it again."
+            f"the result of {portable.name_of(fn)} cannot be pickled: {path}: {type(error).__name__}: {error}. "
+            "Return plain data, or what is needed to build it again.",
+            path,
         )
         return "raised", pack_exception(refused)
 
 
-def _called(fn: object) -> str:
-    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+def _load(payload: bytes, functions: Mapping[str, Callable[..., object]]) -> tuple[Callable[..., object], Any, Any]:
+    try:
+        call: tuple[Callable[..., object], Any, Any] = _Unpickler(payload, functions).load()
+        return call
+    except ModuleNotFoundError as error:
+        if not (lack := absent.explain(error)):
+            raise
+        raise ModuleNotFoundError(f"the call cannot be opened: {lack}", name=error.name, path=error.path) from error
+
+
+def _path_in(name: str, value: object) -> str:
+    """Where in `value`, which is called `name`, something cannot be pickled."""
+    return name + (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
 
 
 def _dumps(value: object) -> bytes:
@@ -204,13 +218,17 @@ def pack_exception(error: BaseException) -> bytes:
     """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again."""
     text = "".join(traceback.format_exception(_without_own_frames(error)))
     label = f"{type(error).__module__}.{type(error).__qualname__}"
+    notes: tuple[str, ...] = ()
     try:
         body = _dumps(error)
         if type(pickle.loads(body)) is not type(error):
             raise pickle.PicklingError(label)
-    except Exception:
+    except Exception as why:
         body = _rebuildable(error)
-    return pickle.dumps((body, label, _text(error), text), protocol=5)
+        if not body:
+            lost = f"{_path_in('exception', error)}: {type(why).__name__}: {_text(why)}"
+            notes = (*getattr(error, "__notes__", ()), f"It could not come home as itself: {lost}.")
+    return pickle.dumps((body, label, _text(error), text, notes), protocol=5)
 
 
 def _text(error: BaseException) -> str:
@@ -237,7 +255,7 @@ def _rebuildable(error: BaseException) -> bytes:
 
 
 def _open_exception(payload: bytes) -> BaseException:
-    body, label, message, text = pickle.loads(payload)
+    body, label, message, text, notes = pickle.loads(payload)
     error: BaseException
     try:
         found = pickle.loads(body) if body else None
@@ -253,6 +271,8 @@ def _open_exception(payload: bytes) -> BaseException:
     except Exception:
         error = RemoteError(label, message)
     error.__cause__ = RemoteTraceback(text)
+    for note in notes:
+        error.add_note(note)
     return error
 
 

@@ -119,7 +119,7 @@ def test_an_exception_that_pickles_as_something_else_comes_home_all_the_same() -
 
 
 def test_an_exception_of_a_class_that_is_not_here_comes_home_as_a_remote_error() -> None:
-    payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ..."))
+    payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ...", ()))
     _, error = wire.open_outcome("raised", payload)
 
     assert isinstance(error, RemoteError)
