@@ -164,3 +164,37 @@ def ring_and_spin(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as line:
         line.sendall(b"%d\n" % os.getpid())
     spin(600)
+
+
+def note_both(file: Path, text: str, seconds: float) -> None:
+    """Add a line when it begins and one when it ends."""
+    note(file, f"{text} began")
+    time.sleep(seconds)
+    note(file, f"{text} ended")
+
+
+class Box:
+    """Something with a part that cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.name, self._lock = "box", threading.Lock()
+
+
+class BoxedError(Exception):
+    """One that holds what cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.box = Box()
+
+
+def boxed() -> list[object]:
+    return [1, {"box": Box()}]
+
+
+def raise_boxed() -> None:
+    raise BoxedError("the box is open")
+
+
+class OldWarning(DeprecationWarning):
+    """A category that can be imported."""
