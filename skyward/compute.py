@@ -2,12 +2,14 @@
 
 import itertools
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
@@ -68,7 +70,9 @@ class Compute(futures.Executor):
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
         self._driver: Driver | None = None
-        self._stack = ExitStack()
+        self._stack, self._plugins = ExitStack(), ExitStack()
+        self._groups: WeakSet[TaskGroup] = WeakSet()
+        self._lock = threading.Lock()
         self._ended = False
 
     # ------------------------------------------------------------ the block
@@ -94,7 +98,7 @@ class Compute(futures.Executor):
             function.enter(self)
             self._stack.callback(function.leave, self)
             for plugin in plugins:
-                self._stack.enter_context(plugin.driver(self))
+                self._plugins.enter_context(plugin.driver(self))
         except BaseException:
             self._leave(cancel=True)
             raise
@@ -123,22 +127,30 @@ class Compute(futures.Executor):
         if self._driver is None or self._ended:
             return
         try:
+            self._plugins.close()  # what they began makes no more calls
             if wait and not cancel_futures:
                 self._drain()
         finally:
             self._leave(cancel=True)
 
     def _drain(self) -> None:
-        assert self._driver is not None
-        while waiting := self._driver.waiting():
+        while waiting := self._waiting():
             futures.wait(waiting)
+
+    def _waiting(self) -> set[futures.Future[Any]]:
+        """Return the futures of the calls that have not been answered, or not even been sent."""
+        assert self._driver is not None
+        with self._lock:
+            groups = tuple(self._groups)
+        return {*self._driver.waiting(), *(future for group in groups for future in group.pending)}
 
     def _leave(self, *, cancel: bool) -> None:
         driver = self._driver
         assert driver is not None
         try:
-            for future in driver.waiting() if cancel else ():
+            for future in self._waiting() if cancel else ():
                 future.cancel()
+            self._plugins.close()
             self._stack.close()
         finally:
             self._ended = True
@@ -220,7 +232,10 @@ class Compute(futures.Executor):
 
     def task_group(self, *, limit: int | None = None, terms: Terms = DEFAULT) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        return TaskGroup(self._open(), limit=limit, terms=terms)
+        group = TaskGroup(self._open(), limit=limit, terms=terms)
+        with self._lock:
+            self._groups.add(group)
+        return group
 
     # ------------------------------------------------------------ facts
 

@@ -180,20 +180,32 @@ class TaskGroup:
         self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
         return future
 
+    def reject(self, error: Exception) -> Future[Any]:
+        """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread."""
+        future = make_future(self._pool)
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._state.delivery.do(partial(_fail, future, error))
+        return future
+
     def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if future.done():
             return
         try:
             self._pool.send([make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)])
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
-            with contextlib.suppress(futures.InvalidStateError):
-                future.set_exception(error)
+            _fail(future, error)
         if future.cancelled():  # meanwhile, when the pool did not know of it yet
             self._pool.forget((future.batch,))
 
+    @property
+    def pending(self) -> tuple[Future[Any], ...]:
+        """The futures of the calls that have not ended."""
+        return tuple(self._pending)
+
     def cancel(self) -> None:
         """Stop everything that has not ended; the group takes further calls."""
-        pending = [future for future in tuple(self._pending) if futures.Future.cancel(future)]
+        pending = [future for future in self.pending if futures.Future.cancel(future)]
         for future in pending:
             with contextlib.suppress(futures.InvalidStateError, RuntimeError):
                 future.set_running_or_notify_cancel()
@@ -225,8 +237,13 @@ class TaskGroup:
     ) -> None:
         if kind is not None:
             self.cancel()
-        futures.wait(tuple(self._pending))
+        futures.wait(self.pending)
         self.close()
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    with contextlib.suppress(futures.InvalidStateError):  # it was cancelled
+        future.set_exception(error)
 
 
 def make_future(pool: Pool) -> Future[Any]:

@@ -12,12 +12,14 @@ import uvloop
 
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
-from skyward.errors import PoolFailed
+from skyward.errors import NoCompute, PoolFailed
 from skyward.spec import Blueprint
 from skyward.tasks import Entry
 from skyward.trust import Authority, held
 
 log = logging.getLogger("skyward")
+
+OVER = "the pool was closed before this call was answered"
 
 
 class Driver:
@@ -40,7 +42,7 @@ class Driver:
         self._blueprint, self._pool, self._hooks = blueprint, pool, hooks
         self._retries = blueprint.options.retries
         self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
-        self._draining = False
+        self._draining = self._ended = False
         self._started: futures.Future[Office] = futures.Future()
         self._leaked: futures.Future[tuple[str, ...]] = futures.Future()
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
@@ -64,6 +66,10 @@ class Driver:
         self._loop.call_soon_threadsafe(self._closing.set)
         leaked = self._leaked.result()
         self._thread.join()
+        self._ended = True
+        for batch in tuple(self._office.entries):  # calls that came while it ended
+            if (entry := self._office.entries.pop(batch, None)) is not None:
+                entry.group.delivery.put([(entry, NoCompute(OVER), None)])
         return leaked
 
     def send(self, entries: list[Entry]) -> None:
@@ -73,7 +79,12 @@ class Driver:
             raise PoolFailed(f"the pool has failed: {office.failure}") from office.failure
         for entry in entries:
             office.entries[entry.future.batch] = entry
-        self._put(entries)
+        if not self._ended:
+            self._put(entries)
+            return
+        ours = [office.entries.pop(entry.future.batch, None) for entry in entries]
+        if any(ours):  # else `stop` has failed them
+            raise NoCompute(OVER)
 
     def forget(self, batches: Iterable[int]) -> None:
         """Nobody waits for these any more."""

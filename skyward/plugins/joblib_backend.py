@@ -23,7 +23,7 @@ from joblib.parallel import (
     register_parallel_backend,
 )
 
-from skyward.errors import NotPortable
+from skyward.errors import NoCompute, NotPortable
 from skyward.plugins.joblib_node import NAME, nested, run_batch, task
 from skyward.plugins.plugin import Pool
 
@@ -111,7 +111,11 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         group, tasks = self._group, func.items
         first = self.parallel.n_dispatched_tasks - len(tasks)
         level = (self.nesting_level or 0) + 1
-        future: futures.Future[Any] = group.post(run_batch, tasks, level, first, self.inner_max_num_threads)
+        future: futures.Future[Any]
+        if self.entry.open:
+            future = group.post(run_batch, tasks, level, first, self.inner_max_num_threads)
+        else:
+            future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
         functions = [each[0] for each in tasks]
         future.add_done_callback(lambda done: self._completed(group, callback, done, first, functions))
         return future
@@ -195,12 +199,6 @@ class _NotShared:
         return False
 
 
-def backend_of(pool: Pool) -> type[SkywardBackend]:
-    """Return the class of a pool's backends."""
-    own = {"pool": pool, "supports_sharedmem": _NotShared(), "__module__": __name__}
-    return type(SkywardBackend.__name__, (SkywardBackend,), own)
-
-
 @dataclass(slots=True)
 class _Entry:
     """A backend in joblib's table, and what it took the place of."""
@@ -208,6 +206,13 @@ class _Entry:
     default: str
     replaced: Any
     open: bool = True
+
+
+def backend_of(pool: Pool) -> type[SkywardBackend]:
+    """Return the class of a pool's backends."""
+    entry = _Entry(joblib_parallel.DEFAULT_BACKEND, joblib_parallel.BACKENDS.get(NAME))
+    own = {"pool": pool, "entry": entry, "supports_sharedmem": _NotShared(), "__module__": __name__}
+    return type(SkywardBackend.__name__, (SkywardBackend,), own)
 
 
 @contextlib.contextmanager
@@ -218,7 +223,6 @@ def registered(pool: Pool) -> Iterator[None]:
     `prefer="threads"`.
     """
     kind = backend_of(pool)
-    kind.entry = entry = _Entry(joblib_parallel.DEFAULT_BACKEND, joblib_parallel.BACKENDS.get(NAME))
     register_parallel_backend(NAME, kind, make_default=True)
     config = parallel_config(backend=NAME)
     thread = threading.get_ident()
@@ -227,7 +231,7 @@ def registered(pool: Pool) -> Iterator[None]:
     finally:
         if threading.get_ident() == thread:
             config.unregister()
-        entry.open = False
+        kind.entry.open = False
         while (current := getattr(joblib_parallel.BACKENDS.get(NAME), "entry", None)) and not current.open:
             if joblib_parallel.DEFAULT_BACKEND == NAME:
                 joblib_parallel.DEFAULT_BACKEND = current.default

@@ -1,6 +1,7 @@
 """Fail fast means stop: what has not started never starts, what runs is killed, and the next call starts at once."""
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,43 @@ def test_a_call_that_is_stopped_does_not_stop_another_one(bell: Bell) -> None:
     line.release(b"still here")
 
     assert list(lasting) == [b"still here"]
+
+
+def squares(limit: int | None) -> Iterator[object]:
+    numbers = itertools.count() if limit is None else iter(range(limit))
+    return (delayed(work.square)(x) for x in numbers)
+
+
+@pytest.mark.parametrize("limit", [5000, None], ids=["that ends", "that never ends"])
+def test_a_generator_that_outlives_the_block_gives_what_was_dispatched_and_then_an_error(limit: int | None) -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
+        results = Parallel(n_jobs=2, return_as="generator", batch_size=1)(squares(limit))
+        first = [next(results) for _ in range(20)]
+
+    assert first == [x * x for x in range(20)]
+    with pytest.raises(sky.NoCompute, match="left before this Parallel call had ended"):
+        list(results)
+
+
+def test_a_generator_with_everything_dispatched_may_outlive_the_block() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
+        results = Parallel(n_jobs=2, return_as="generator", pre_dispatch="all")(squares(30))
+
+    assert list(results) == [x * x for x in range(30)]
+
+
+@pytest.mark.parametrize("left_by", [KeyError, KeyboardInterrupt])
+def test_a_generator_does_not_hang_after_an_exception_has_ended_the_block(left_by: type[BaseException]) -> None:
+    def leave() -> Iterator[int]:
+        with sky.Compute(worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
+            opened.append(Parallel(n_jobs=2, return_as="generator", batch_size=1)(squares(None)))
+            raise left_by
+
+    opened: list[Iterator[int]] = []
+    with pytest.raises(left_by):
+        leave()
+    with pytest.raises((sky.NoCompute, futures.CancelledError)):
+        list(opened[0])
 
 
 PROGRAM = """

@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,32 @@ def test_an_import_error_for_another_reason_is_left_as_it_is() -> None:
         Parallel(n_jobs=2)([delayed(joblib_work.from_os)(), delayed(work.square)(1)])
 
     assert caught.value.__notes__ == ["It was raised by task 0 (from_os)."]
+
+
+def test_joblibs_lock_is_free_while_an_argument_is_pickled() -> None:
+    call = Parallel(n_jobs=2, batch_size=1)
+    asked = Asking(call)
+
+    assert call(delayed(str)(asked) for _ in range(6)) == ["0"] * 6
+    assert asked.answers == [True] * 6
+
+
+class Asking:
+    """Asks as it is pickled whether a lock is free for another thread."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.answers: list[bool] = []
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        with futures.ThreadPoolExecutor(1) as other:
+            self.answers.append(other.submit(self.take).result(5))
+        return int, (0,)
+
+    def take(self) -> bool:
+        if taken := self.call._lock.acquire(timeout=2):
+            self.call._lock.release()
+        return bool(taken)
 
 
 # ---------------------------------------------------------------- warnings

@@ -115,3 +115,21 @@ def test_results_are_given_before_more_calls_are_packed(cluster: Cluster, group:
 
     waiting.thread.result(5)
     assert packed == [True]
+
+
+def test_a_rejected_call_fails_in_the_thread_of_the_group(group: TaskGroup) -> None:
+    name: futures.Future[str] = futures.Future()
+    with Held(group):
+        future = group.reject(LookupError("no"))
+        future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
+
+    assert isinstance(future.exception(5), LookupError)
+    assert name.result(5) == "skyward-results-1"
+
+
+def test_a_group_that_is_closed_waits_for_its_rejected_calls(group: TaskGroup) -> None:
+    with Held(group):
+        future = group.reject(LookupError("no"))
+        group.close()
+
+    assert isinstance(future.exception(5), LookupError)
