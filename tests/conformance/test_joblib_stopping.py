@@ -108,6 +108,20 @@ def test_a_call_that_is_stopped_does_not_stop_another_one(bell: Bell) -> None:
     assert list(lasting) == [b"still here"]
 
 
+def test_after_an_exception_thread_slots_are_asked_to_stop_and_go_on_without_what_ran(bell: Bell) -> None:
+    worker = sky.Worker(concurrency=2, executor="thread")
+    with sky.Compute(worker=worker, plugins=[sky.plugins.joblib()]), Bell() as trigger:
+        tasks = [delayed(joblib_work.fail_when_told)(trigger.port)]
+        tasks += [delayed(work.ring_and_spin)(bell.port) for _ in range(9)]
+        running = Parallel(n_jobs=-1, batch_size=1, return_as="generator")(tasks)
+        bell.answer()
+        trigger.answer().release(b"now")
+        with pytest.raises(LookupError, match="now"):
+            list(running)
+
+        assert squares_come_at_once()
+
+
 def squares(limit: int | None) -> Iterator[object]:
     numbers = itertools.count() if limit is None else iter(range(limit))
     return (delayed(work.square)(x) for x in numbers)
