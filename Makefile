@@ -5,9 +5,9 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test slow coverage format install clean
+.PHONY: check formatted lint types contracts test slow coverage conformance format install clean
 
-check: formatted lint types contracts test coverage
+check: formatted lint types contracts test conformance coverage
 
 formatted:
 	$(PYTHON) -m ruff format --check .
@@ -33,6 +33,11 @@ coverage: $(PURE:.py=.covered)
 
 %.covered:
 	$(PYTHON) -m pytest -q tests/unit/test_$(notdir $*).py --cov=$(subst /,.,$*) --cov-branch --cov-fail-under=100
+
+# joblib's own tests of the version that is installed, on a pool; not under the settings of our tests
+conformance:
+	$(PYTHON) -m pytest -q -ra -c /dev/null --rootdir . -p no:cacheprovider --disable-warnings --timeout 60 \
+		-p tests.conformance.joblib_suite --pyargs joblib.test.test_parallel
 
 format:
 	$(PYTHON) -m ruff check --fix-only .

@@ -3,15 +3,18 @@
 import itertools
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
+from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
@@ -20,7 +23,7 @@ from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Options, Worker, check
-from skyward.tasks import Delivery, GroupState, TaskGroup, make_entry, make_packer
+from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
 if TYPE_CHECKING:
     from skyward.providers.provider import Provider
@@ -73,7 +76,9 @@ class Compute(futures.Executor):
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
         self._driver: Driver | None = None
-        self._stack = ExitStack()
+        self._stack, self._plugins = ExitStack(), ExitStack()
+        self._groups: WeakSet[TaskGroup] = WeakSet()
+        self._lock = threading.Lock()
         self._ready = self._ended = self._entered = False
         self._process = os.getpid()
         self._delivery: Delivery | None = None
@@ -107,7 +112,7 @@ class Compute(futures.Executor):
                 if not isinstance(context, AbstractContextManager):
                     name = f"{type(plugin).__name__}.driver"
                     raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
-                self._stack.enter_context(context)
+                self._plugins.enter_context(context)
         except BaseException:
             self._leave()
             function.leave(self)
@@ -139,23 +144,31 @@ class Compute(futures.Executor):
         if self._driver is None or self._ended or self._process != os.getpid():
             return
         try:
+            self._plugins.close()  # what they began makes no more calls
             if wait and not cancel_futures:
                 self._drain()
         finally:
             self._leave()
 
     def _drain(self) -> None:
-        assert self._driver is not None
-        while waiting := self._driver.waiting():
+        while waiting := self._waiting():
             futures.wait(waiting)
+
+    def _waiting(self) -> set[futures.Future[Any]]:
+        """Return the futures of the calls that have not been answered, or not even been sent."""
+        assert self._driver is not None
+        with self._lock:
+            groups = tuple(self._groups)
+        return {*self._driver.waiting(), *(future for group in groups for future in group.pending)}
 
     def _leave(self) -> None:
         """Stop what has not ended, let the plugins go, end the nodes, and see every answer delivered."""
         driver = self._driver
         assert driver is not None
         try:
-            for future in driver.waiting():
+            for future in self._waiting():
                 future.cancel()
+            self._plugins.close()
             self._stack.close()
         finally:
             self._ended = True
@@ -187,7 +200,7 @@ class Compute(futures.Executor):
         driver = self._open()
         if terms.node is not None and terms.node >= self._blueprint.nodes:
             raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes - 1}")
-        entry = make_entry(driver, self._group, self._packer, terms, fn, args, kwargs)
+        entry = make_entry(self._group, self._packer, terms, make_future(driver), fn, args, kwargs)
         driver.send([entry])
         return entry.future
 
@@ -250,7 +263,10 @@ class Compute(futures.Executor):
         holds: Callable[..., int] | None = None,
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        return TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds)
+        group = TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds)
+        with self._lock:
+            self._groups.add(group)
+        return group
 
     # ------------------------------------------------------------ facts
 

@@ -1,138 +1,24 @@
-"""Calls on their way: `TaskGroup` for those that belong together, and what stands for one until it is answered."""
+"""Calls that belong together: `TaskGroup`, and how a call becomes what travels."""
 
 import contextlib
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from skyward.delivery import Delivery, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute
-from skyward.remote import blobs, wire
+from skyward.remote import blobs
 from skyward.remote.function import call_each
 from skyward.remote.future import Future
-from skyward.remote.packer import Packed, Packer
-from skyward.remote.protocol import LARGEST, Outcome
+from skyward.remote.packer import Packer
+from skyward.remote.protocol import LARGEST
 from skyward.remote.terms import DEFAULT, Terms, whole
 from skyward.shelf import Seen, Shelf
-
-log = logging.getLogger("skyward")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An outcome, the node that it came from, and its result if that is large."""
-
-    outcome: Outcome
-    node: int
-    result: memoryview | None = None
-
-    def parts(self) -> list[blobs.Buffer]:
-        """Return the result as `wire.execute` gave it."""
-        if self.result is None:
-            return [self.outcome.payload]
-        return [*blobs.parted(self.result, self.outcome.sizes)]
-
-
-type Ended = list[tuple[Entry, Answer | BaseException]]
-
-
-class Delivery:
-    """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
-
-    Done-callbacks run here, one after the other.
-
-    Attributes
-    ----------
-    opening
-        Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.opening = self.opened = 0.0
-        self._queue: SimpleQueue[Ended | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, ended: Ended) -> None:
-        """Complete the futures of these entries, soon."""
-        self._queue.put(ended)
-
-    def close(self) -> None:
-        """End the thread after what was put before."""
-        self._queue.put(None)
-
-    def join(self) -> None:
-        """Wait until it has ended, unless this is a done-callback."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (ended := self._queue.get()) is not None:
-            for entry, answer in ended:
-                try:
-                    self.opening += entry.complete(answer)
-                except BaseException:  # a done-callback of the user; `sys.exit` there must not end this thread
-                    log.exception("a done-callback failed")
-            del ended, entry, answer  # nothing of them is held while this thread waits
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A call on its way: what the router's numbers stand for.
-
-    It holds so many `tasks`. The caller began to pack it at `began`, which took `packing` seconds.
-    """
-
-    future: Future[Any]
-    packed: Packed
-    functions: dict[str, bytes]
-    terms: Terms
-    group: "GroupState"
-    name: str = "the call"
-    tasks: int = 1
-    began: float = 0.0
-    packing: float = 0.0
-
-    def complete(self, answer: Answer | BaseException) -> float:
-        """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
-        opening = 0.0
-        future = self.future
-        error: BaseException | None
-        value: object = None
-        if isinstance(answer, BaseException):
-            error = answer
-        else:
-            outcome = answer.outcome
-            future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
-            if outcome.status == "overdue":
-                error = TimeoutError(
-                    f"{self.name} ran for more than {self.terms.timeout:g} s on its slot and was stopped"
-                )
-            else:
-                began = time.perf_counter()
-                value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
-                opening = time.perf_counter() - began
-        with contextlib.suppress(futures.InvalidStateError):
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-        return opening
-
-
-@dataclass(slots=True, eq=False)
-class GroupState:
-    """What the entries of a group share."""
-
-    number: int
-    limit: int | None
-    delivery: Delivery
 
 
 class Pool(Protocol):
@@ -229,10 +115,10 @@ class TaskGroup:
         """
         if self._closed:
             raise NoCompute("this group is closed: make another one with compute.task_group()")
-        entry = make_entry(self._pool, self._state, self._packer, self._terms, fn, args, kwargs)
+        future: Future[T] = make_future(self._pool)
+        entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
         if self._holds is not None:
             entry.tasks = self._holds(*args, **kwargs)
-        future = entry.future
         self._pending.add(future)
         future.add_done_callback(self._ended)  # type: ignore[arg-type]
         try:
@@ -242,16 +128,46 @@ class TaskGroup:
             raise
         return future
 
-    def reject(self, error: BaseException) -> Future[Any]:
-        """Return the future of a call that cannot be sent: it fails with `error`, soon and from the group's thread."""
-        future: Future[Any] = Future(next(self._pool.numbers), lambda _: None)
-        entry = Entry(future, Packed(b"", ()), {}, self._terms, self._state)
-        self._state.delivery.put([(entry, error)])
+    def post[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Do what `submit` does, but pack and send the call from the group's thread, which costs the caller nothing.
+
+        It never raises: a call that cannot be sent fails its future, from the group's thread.
+        """
+        future: Future[T] = make_future(self._pool)
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
         return future
+
+    def reject(self, error: Exception) -> Future[Any]:
+        """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread."""
+        future = make_future(self._pool)
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._state.delivery.do(partial(_fail, future, error))
+        return future
+
+    def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if future.done():
+            return
+        try:
+            entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
+            if self._holds is not None:
+                entry.tasks = self._holds(*args, **kwargs)
+            self._pool.send([entry])
+        except Exception as error:  # noqa: BLE001 - nobody above would hear of it
+            _fail(future, error)
+        if future.cancelled():  # meanwhile, when the pool did not know of it yet
+            self._pool.forget((future.batch,))
+
+    @property
+    def pending(self) -> tuple[Future[Any], ...]:
+        """The futures of the calls that have not ended."""
+        return tuple(self._pending)
 
     def cancel(self) -> None:
         """Stop everything that has not ended; the group takes further calls."""
-        pending = [future for future in tuple(self._pending) if futures.Future.cancel(future)]
+        pending = [future for future in self.pending if futures.Future.cancel(future)]
         for future in pending:
             with contextlib.suppress(futures.InvalidStateError, RuntimeError):
                 future.set_running_or_notify_cancel()
@@ -284,7 +200,7 @@ class TaskGroup:
     ) -> None:
         if kind is not None:
             self.cancel()
-        futures.wait(tuple(self._pending))
+        futures.wait(self.pending)
         self.close()
 
 
@@ -298,11 +214,21 @@ def make_packer(
     return Packer(share=share, put=put, threshold=int(limit))
 
 
+def _fail(future: Future[Any], error: Exception) -> None:
+    with contextlib.suppress(futures.InvalidStateError):  # it was cancelled
+        future.set_exception(error)
+
+
+def make_future(pool: Pool) -> Future[Any]:
+    """Return what stands for a call with the pool's next number."""
+    return Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
+
+
 def make_entry(
-    pool: Pool,
     state: GroupState,
     packer: Packer,
     terms: Terms,
+    future: Future[Any],
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -316,7 +242,6 @@ def make_entry(
             f"the arguments of {fn!r}, with the functions that travel by value, are {size >> 20} MiB; "
             f"one call carries at most {LARGEST >> 20} MiB beside its large arrays and bytes"
         )
-    future: Future[Any] = Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
     called = args[0] if fn is call_each else fn
     name = str(getattr(called, "__qualname__", "the call"))
     packing = time.perf_counter() - began

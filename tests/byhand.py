@@ -22,12 +22,12 @@ import psutil
 import uvloop
 from casty import TLS, Askable, Client, Runtime
 
+from skyward.delivery import Answer
 from skyward.remote import door, wire
 from skyward.remote.blobs import Blob
 from skyward.remote.node import CONFIG, READY
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
-from skyward.tasks import Answer
 from skyward.trust import Authority, Identity
 
 SOON = 20.0

@@ -210,3 +210,37 @@ def wait_for_a_child(port: int) -> None:
     import subprocess
 
     subprocess.run([sys.executable, "-c", f"from tests.work import ring; ring({port})"], check=True)
+
+
+def note_both(file: Path, text: str, seconds: float) -> None:
+    """Add a line when it begins and one when it ends."""
+    note(file, f"{text} began")
+    time.sleep(seconds)
+    note(file, f"{text} ended")
+
+
+class Box:
+    """Something with a part that cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.name, self._lock = "box", threading.Lock()
+
+
+class BoxedError(Exception):
+    """One that holds what cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.box = Box()
+
+
+def boxed() -> list[object]:
+    return [1, {"box": Box()}]
+
+
+def raise_boxed() -> None:
+    raise BoxedError("the box is open")
+
+
+class OldWarning(DeprecationWarning):
+    """A category that can be imported."""

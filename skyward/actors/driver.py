@@ -14,14 +14,16 @@ import uvloop
 
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
+from skyward.delivery import Entry
 from skyward.errors import NoCompute, PoolFailed
 from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.spec import Blueprint
-from skyward.tasks import Entry
 from skyward.trust import Authority, held
 
 log = logging.getLogger("skyward")
+
+OVER = "the pool was closed before this call was answered"
 
 
 class Driver:
@@ -74,8 +76,9 @@ class Driver:
             return self._leaked.result()
         finally:
             self._thread.join()
-            for future in self.waiting():
-                futures.Future.cancel(future)
+            for batch in tuple(self._office.entries):  # calls that came while it ended
+                if (entry := self._office.entries.pop(batch, None)) is not None:
+                    entry.group.delivery.put([(entry, NoCompute(OVER))])
 
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
@@ -84,7 +87,7 @@ class Driver:
             if office.failure is not None:
                 raise PoolFailed(f"the pool has failed: {office.failure}") from office.failure
             if self._refusing:
-                raise NoCompute("this Compute is ending, and takes no more calls")
+                raise NoCompute(OVER)
             try:
                 for entry in entries:
                     office.entries[entry.future.batch] = entry

@@ -16,10 +16,10 @@ from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
 from skyward.actors.line import Line
 from skyward.actors.office import Office
+from skyward.delivery import Answer, Entry
 from skyward.remote import door, store
 from skyward.remote.blobs import Blob
 from skyward.remote.protocol import Assign, Batch, Collect, Outcome, Revoke
-from skyward.tasks import Answer, Entry
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""

@@ -20,11 +20,11 @@ from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtim
 
 from skyward.actors.ledger import Glance, Ledger
 from skyward.actors.work import Routing
+from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.providers.provider import Provider
 from skyward.report import Report
 from skyward.spec import Blueprint
-from skyward.tasks import Answer, Delivery, Ended, Entry
 from skyward.trust import Authority, IdentityFiles
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """The joblib plugin: inside the block, `joblib.Parallel` runs on the pool.
 
-This module is light. joblib itself is imported by `joblib_backend`, when the block is entered.
+This module is light. joblib itself is imported by `joblib_backend`, when the block is entered, and on nodes by
+`joblib_node`.
 """
 
 import importlib.util
@@ -12,6 +13,7 @@ from skyward.errors import MissingExtra
 from skyward.plugins.plugin import Plugin, Pool
 
 if TYPE_CHECKING:
+    from skyward.remote.context import InstanceInfo
     from skyward.spec import Image
 
 
@@ -20,11 +22,17 @@ class JoblibPlugin(Plugin):
 
     def image(self, image: "Image", /) -> "Image":
         """Have nodes import joblib once, before the slots are forked."""
-        return image.with_packages("joblib").with_preload("skyward.plugins.joblib_backend")
+        return image.with_packages("joblib").with_preload("skyward.plugins.joblib_node")
 
     def driver(self, pool: Pool, /) -> AbstractContextManager[None]:
         """Register the backend, and restore joblib's default after the block."""
         return self._registered(pool)
+
+    def worker(self, info: "InstanceInfo", /) -> AbstractContextManager[None]:
+        """Make the name of the backend known to tasks, where it means their own slot."""
+        from skyward.plugins import joblib_node
+
+        return joblib_node.registered()
 
     @contextmanager
     def _registered(self, pool: Pool) -> Iterator[None]:

@@ -1,60 +1,59 @@
-"""joblib's backend contract on a pool: the only module that imports joblib.
+"""joblib's backend contract on a pool; `joblib_node` is its other end.
 
 A `Parallel` call is a `TaskGroup`; a batch of joblib is one call of `run_batch`. Batches are sized by the time they
-took on their slot, not by the time they spent in queues.
+took on their slot, not by the time they spent in queues. Under joblib's lock a batch is only noted: it is packed and
+sent by the thread of its group, which is also the one that gives joblib the results.
 """
 
 import contextlib
-import functools
+import logging
+import math
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from joblib import parallel as joblib_parallel
 from joblib.parallel import (
     AutoBatchingMixin,
+    FallbackToBackend,
     ParallelBackendBase,
-    SequentialBackend,
-    ThreadingBackend,
     parallel_config,
     register_parallel_backend,
 )
 
+from skyward.errors import NoCompute, NotPortable
+from skyward.plugins.joblib_node import NAME, nested, run_batch, task
 from skyward.plugins.plugin import Pool
 
-NAME = "skyward"
-"""The name of the backend, as in `Parallel(backend="skyward")`."""
+log = logging.getLogger("skyward")
 
-type _Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
-
-
-def run_batch(tasks: _Tasks, nesting_level: int) -> list[Any]:
-    """Run a batch on its slot. `Parallel` calls in the tasks use threads, and below that nothing, as in loky."""
-    with parallel_config(backend=_nested(nesting_level), n_jobs=None):
-        return [function(*args, **kwargs) for function, args, kwargs in tasks]
-
-
-@functools.cache
-def _nested(level: int) -> ParallelBackendBase:
-    kind = ThreadingBackend if level <= 1 else SequentialBackend
-    return kind(nesting_level=level)
+MAX_NBYTES = 1 << 20
+"""What joblib gives as `max_nbytes` where the user gave nothing."""
 
 
 class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """joblib's end of a pool."""
+    """joblib's end of a pool; `backend_of` makes a class of it for each pool, as joblib knows backends by class."""
 
     supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
     default_n_jobs = -1
+    pool: ClassVar[Pool]
+    entry: "ClassVar[_Entry]"
 
-    def __init__(self, pool: Pool, nesting_level: int | None = None, **parameters: Any) -> None:
+    def __init__(self, nesting_level: int | None = None, **parameters: Any) -> None:
         super().__init__(nesting_level=nesting_level, **parameters)
-        self.pool = pool
         self.parallel: Any = None
         self._group: Any = None
         self._limit: int | None = None
+        self._threshold: float | None = None
         self._seconds = 0.0
         self._over = threading.Event()
+
+    def __reduce__(self) -> Any:
+        return nested, ((self.nesting_level or 0) + 1,)
 
     # ------------------------------------------------------------ how many
 
@@ -63,9 +62,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
         joblib runs a call with one job in the caller; `_limit` keeps a call on a single slot to that slot.
         """
-        return 1 if n_jobs == 1 else max(2, self._workers(n_jobs))
+        return 1 if n_jobs == 1 else max(2, self._slots_for(n_jobs))
 
-    def _workers(self, n_jobs: int | None) -> int:
+    def _slots_for(self, n_jobs: int | None) -> int:
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         slots = self.pool.slots
@@ -73,18 +72,30 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             n_jobs = self.default_n_jobs
         return max(1, slots + 1 + n_jobs) if n_jobs < 0 else min(n_jobs, slots)
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
-        """Get ready for the calls of `parallel`; joblib passes on whatever the user gave it."""
+    def configure(self, n_jobs: int = 1, parallel: Any = None, max_nbytes: int | None = MAX_NBYTES, **_: Any) -> int:
+        """Get ready for the calls of `parallel`; joblib passes on whatever the user gave it.
+
+        `max_nbytes` is the size from which on an array is shared, as with loky; None for none. joblib's own default of
+        it leaves that to the pool.
+
+        A backend serves one `Parallel` object. `parallel_config` offers the same one to all of them: each gets its own.
+        """
+        if self.parallel is not None and self.parallel is not parallel:
+            own = type(self)(self.nesting_level, inner_max_num_threads=self.inner_max_num_threads)
+            raise FallbackToBackend(own)
+        workers = self._slots_for(n_jobs)
         self.parallel = parallel
-        workers = self._workers(n_jobs)
         self._limit = None if workers >= self.pool.slots else workers
+        self._threshold = None if max_nbytes == MAX_NBYTES else math.inf if max_nbytes is None else max_nbytes
         return self.effective_n_jobs(n_jobs)
 
     # ------------------------------------------------------------ one call of Parallel
 
     def start_call(self) -> None:
         """Open the group of this call."""
-        self._group = self.pool.task_group(limit=self._limit, holds=lambda tasks, _: len(tasks))
+        self._group = self.pool.task_group(
+            limit=self._limit, holds=lambda tasks, *_: len(tasks), blob_threshold=self._threshold
+        )
         self._over.clear()
 
     def stop_call(self) -> None:
@@ -106,18 +117,34 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """Nothing that travels with a batch: `run_batch` knows what to use."""
         return None, None
 
-    def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> futures.Future[Any]:
-        """Send a batch. What goes wrong is in the future, never raised: joblib would not hear of it in a callback."""
-        try:
-            future: futures.Future[Any] = self._group.submit(run_batch, func.items, (self.nesting_level or 0) + 1)
-        except Exception as error:  # noqa: BLE001 - it reaches the caller through the future
-            future = self._group.reject(error)
-        if callback is not None:
-            future.add_done_callback(lambda done: self._completed(callback, done))
+    def submit(self, func: Any, callback: Callable[[Any], None]) -> futures.Future[Any]:
+        """Note a batch, to be sent soon. What goes wrong is in the future, never raised, never before this returns."""
+        group, tasks = self._group, func.items
+        first = self.parallel.n_dispatched_tasks - len(tasks)
+        level = (self.nesting_level or 0) + 1
+        future: futures.Future[Any]
+        if self.entry.open:
+            future = group.post(run_batch, tasks, level, first, self.inner_max_num_threads)
+        else:
+            future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
+        functions = [each[0] for each in tasks]
+        future.add_done_callback(lambda done: self._completed(group, callback, done, first, functions))
         return future
 
-    def _completed(self, callback: Callable[[Any], None], future: Any) -> None:
+    def _completed(
+        self,
+        group: Any,
+        callback: Callable[[Any], None],
+        future: Any,
+        first: int,
+        functions: Sequence[object],
+    ) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, NotPortable):
+            name_task(error, first, functions)
         callback(future)
+        if error is not None and self.parallel._aborting:
+            group.cancel()  # at once, and again when the caller has heard of it
         if self.parallel._aborting or not self.parallel._wait_retrieval():
             self._over.set()
 
@@ -139,16 +166,64 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         yield
 
 
-class _Factory:
-    """What joblib calls for a backend of this pool. It remembers what it replaced."""
+_IN_A_BATCH = re.compile(r"args\[0\]\[(\d+)\](?:\[0\](?P<fn>.*)|\[[12]\](?P<rest>.*))?")
+_IN_A_RESULT = re.compile(r"result\[(\d+)\](?P<rest>.*)")
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool, self.open = pool, True
-        self.default = joblib_parallel.DEFAULT_BACKEND
-        self.replaced = joblib_parallel.BACKENDS.get(NAME)
 
-    def __call__(self, **parameters: Any) -> SkywardBackend:
-        return SkywardBackend(self.pool, **parameters)
+def name_task(error: NotPortable, first: int, functions: Sequence[object]) -> None:
+    """Have an error about a batch speak of the task in it: `args[0][2][1][0].conn` is `args[0].conn` of the third."""
+    text = str(error)
+    if text.startswith(f"{run_batch.__name__} "):
+        found = _IN_A_BATCH.fullmatch(error.path)
+    elif text.startswith(f"the result of {run_batch.__name__} "):
+        found = _IN_A_RESULT.fullmatch(error.path)
+    else:
+        return  # of a call that a task made
+    if found is None:
+        return
+    index, groups = int(found[1]), found.groupdict()
+    if groups.get("fn") is not None:
+        path = "fn" + groups["fn"]
+    elif groups["rest"] is None:
+        path = ""
+    else:
+        keyword = error.path.startswith(f"args[0][{index}][2]")
+        path = ("result" if text.startswith("the result") else "kwargs" if keyword else "args") + groups["rest"]
+    text = text.replace(run_batch.__name__, task(first + index, functions[index]), 1)
+    error.args = (text.replace(error.path, path, 1),) if path else (text,)
+    error.path = path
+
+
+class _NotShared:
+    """False, and says so once in the log. joblib asks for the truth of it only where a call requires shared memory."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __bool__(self) -> bool:
+        if not self._said:
+            self._said = True
+            log.warning(
+                'a Parallel call requires shared memory (require="sharedmem"): '
+                "such calls run in threads of this process, not on the pool"
+            )
+        return False
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A backend in joblib's table, and what it took the place of."""
+
+    default: str
+    replaced: Any
+    open: bool = True
+
+
+def backend_of(pool: Pool) -> type[SkywardBackend]:
+    """Return the class of a pool's backends."""
+    entry = _Entry(joblib_parallel.DEFAULT_BACKEND, joblib_parallel.BACKENDS.get(NAME))
+    own = {"pool": pool, "entry": entry, "supports_sharedmem": _NotShared(), "__module__": __name__}
+    return type(SkywardBackend.__name__, (SkywardBackend,), own)
 
 
 @contextlib.contextmanager
@@ -158,8 +233,8 @@ def registered(pool: Pool) -> Iterator[None]:
     In the thread that enters, the backend is also set by `parallel_config`, which is stronger: there it wins over
     `prefer="threads"`.
     """
-    factory = _Factory(pool)
-    register_parallel_backend(NAME, factory, make_default=True)
+    kind = backend_of(pool)
+    register_parallel_backend(NAME, kind, make_default=True)
     config = parallel_config(backend=NAME)
     thread = threading.get_ident()
     try:
@@ -167,8 +242,8 @@ def registered(pool: Pool) -> Iterator[None]:
     finally:
         if threading.get_ident() == thread:
             config.unregister()
-        factory.open = False
-        while isinstance(current := joblib_parallel.BACKENDS.get(NAME), _Factory) and not current.open:
+        kind.entry.open = False
+        while (current := getattr(joblib_parallel.BACKENDS.get(NAME), "entry", None)) and not current.open:
             if joblib_parallel.DEFAULT_BACKEND == NAME:
                 joblib_parallel.DEFAULT_BACKEND = current.default
             if current.replaced is None:

@@ -50,7 +50,10 @@ class Plugin:
         return image
 
     def driver(self, pool: Pool, /) -> AbstractContextManager[object]:
-        """Return a context that is entered once the pool is open, and left before it closes, in whatever way."""
+        """Return a context that is entered once the pool is open, and left as soon as its block is, in whatever way.
+
+        The pool waits for its calls after that. A plugin that would go on making calls stops doing so.
+        """
         return nullcontext()
 
     def worker(self, info: "InstanceInfo", /) -> AbstractContextManager[object]:

@@ -37,8 +37,10 @@ THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
 )
-"""Variables that limit the thread pools of numerical libraries; the same as joblib sets for its own workers."""
+"""Variables that limit the threads of numerical libraries, as joblib sets them for its own workers; the last one is how
+many processors joblib itself counts with in a task."""
 
 
 def cpus() -> int:
@@ -82,6 +84,7 @@ def main(folder: Path) -> None:
     (folder / "pids").write_text(f"{os.getpid()} {group}")
     try:
         reason = _hold(config, heard)
+        signal.set_wakeup_fd(-1)
         with contextlib.suppress(BrokenPipeError):
             print(f"skyward node ends: {reason}", file=sys.stderr, flush=True)
     finally:

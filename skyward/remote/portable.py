@@ -21,6 +21,7 @@ from typing import Any
 import cloudpickle
 
 from skyward.errors import NotPortable
+from skyward.remote import absent
 from skyward.remote.function import Remote
 
 BUDGET = 2.0
@@ -47,7 +48,7 @@ def refuse(
 ) -> NotPortable:
     """Return what to raise from `error`, which pickling `fn(*args, **kwargs)` raised; its text says what to change."""
     search = _search(fn, args, kwargs)
-    head, reason = f"{_name(fn)} cannot be sent to a node", _first_line(error)
+    head, reason = f"{name_of(fn)} cannot be sent to a node", _first_line(error)
     if not search.path:
         return NotPortable(f"{head}: {reason}. Pass plain data, and build the rest inside the function.")
     if search.too_deep:
@@ -68,7 +69,12 @@ def importable(fn: FunctionType | Remote[..., Any]) -> bool:
 
 
 def by_name(obj: object) -> Any:
-    """How to reduce what nodes import although pickle would not know: a remote function, and the function in it."""
+    """How to reduce what nodes import although pickle would not know: a remote function, and the function in it.
+
+    And a category of warnings, which they need not have.
+    """
+    if isinstance(obj, type):
+        return absent.by_name(obj) if issubclass(obj, Warning) and _found(obj) is obj else None
     if type(obj) is Remote:
         # its own `__reduce__` is for this machine, where `__main__` can be found
         return getattr(obj, "__qualname__") if importable(obj) else (Remote, (obj._fn, obj._terms))  # noqa: B009 - mypy
@@ -77,8 +83,8 @@ def by_name(obj: object) -> Any:
     return None
 
 
-def _found(fn: FunctionType | Remote[..., Any]) -> object:
-    """What a node finds under the function's module and name; None for nothing."""
+def _found(fn: FunctionType | Remote[..., Any] | type) -> object:
+    """What a node finds under the module and name of this; None for nothing."""
     module, path = sys.modules.get(fn.__module__), getattr(fn, "__qualname__", None)
     if module is None or path is None or fn.__module__ == "__main__":
         return None
@@ -351,7 +357,7 @@ def _type_name(value: object) -> str:
     return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"
 
 
-def _name(fn: object) -> str:
+def name_of(fn: object) -> str:
     """What the user calls the function, through what wraps it."""
     while isinstance(fn, partial):
         fn = fn.func

@@ -6,6 +6,7 @@ import traceback
 from typing import Any
 
 from skyward.errors import RemoteError, RemoteTraceback
+from skyward.remote import portable
 from skyward.remote.blobs import Buffer
 from skyward.remote.packer import CallPickler, by_value, dumps
 
@@ -17,13 +18,16 @@ def pack_exception(error: BaseException) -> bytes:
     """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again."""
     text = "".join(traceback.format_exception(_without_own_frames(error)))
     label = f"{type(error).__module__}.{type(error).__qualname__}"
+    notes: list[str] = []
     try:
         body = dumps(error)
         if type(pickle.loads(body)) is not type(error):
             raise pickle.PicklingError(label)
-    except Exception:
+    except Exception as why:
         body = _rebuildable(error)
-    return pickle.dumps((body, label, _text(error), text), protocol=5)
+        if not body:
+            notes = [*getattr(error, "__notes__", ()), f"It could not come home as itself: {_text(why)}"]
+    return pickle.dumps((body, label, _text(error), text, notes), protocol=5)
 
 
 def _text(error: BaseException) -> str:
@@ -59,7 +63,8 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
         try:
             by_value(value)
         except Exception:
-            lost.append(f"its attribute {name!r} ({type(value).__name__}) could not travel")
+            path = (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
+            lost.append(f"exception.{name}{path} could not travel: what cannot be pickled stays behind")
         else:
             kept[name] = value
     return kept, lost
@@ -98,7 +103,7 @@ def _rebuildable(error: BaseException) -> bytes:
 
 def open_exception(payload: Buffer) -> BaseException:
     """Return the exception that `pack_exception` packed; a `RemoteError` stands for one that cannot be had here."""
-    body, label, message, text = pickle.loads(payload)
+    body, label, message, text, notes = pickle.loads(payload)
     error: BaseException
     try:
         found = pickle.loads(body) if body else None
@@ -106,4 +111,6 @@ def open_exception(payload: Buffer) -> BaseException:
     except Exception:
         error = RemoteError(label, message)
     error.__cause__ = RemoteTraceback(text)
+    for note in notes:
+        error.add_note(note)
     return error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skyward.errors import NotPortable
-from skyward.remote import packer, portable
+from skyward.remote import absent, packer, portable
 from skyward.remote.blobs import Buffer, Ref, view
 from skyward.remote.packer import by_value
 from skyward.remote.raised import open_exception, pack_exception
@@ -95,7 +95,7 @@ def execute(
     try:
         with around():
             try:
-                fn, args, kwargs = _Unpickler(payload, beside).load()
+                fn, args, kwargs = _load(payload, beside)
                 value = fn(*args, **kwargs)
             except BaseException as error:
                 raised = error
@@ -103,14 +103,17 @@ def execute(
     except BaseException as error:  # user code: whatever it raises is its outcome
         raised = error
     if raised is not None:  # also when `around` would hide it: then there is no value
+        if isinstance(raised, ModuleNotFoundError) and (lack := absent.explain(raised)) and lack not in str(raised):
+            raised.add_note(lack)
         return "raised", [pack_exception(raised)]
     try:
         return "returned", _parts(value)
     except Exception as error:
-        path = portable.culprit(lambda: None, (value,), {}) or "args[0]"
+        path = _path_in("result", value)
         refused = NotPortable(
-            f"the result of {_called(fn)} cannot be pickled: result{path.removeprefix('args[0]')}: "
-            f"{type(error).__name__}: {error}. Return plain data, or what is needed to build it again."
+            f"the result of {portable.name_of(fn)} cannot be pickled: {path}: {type(error).__name__}: {error}. "
+            "Return plain data, or what is needed to build it again.",
+            path,
         )
         return "raised", [pack_exception(refused)]
 
@@ -132,8 +135,19 @@ def _parts(value: object) -> list[Buffer]:
     return [body, *parts]
 
 
-def _called(fn: object) -> str:
-    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+def _load(payload: bytes, beside: Beside) -> tuple[Callable[..., object], Any, Any]:
+    try:
+        call: tuple[Callable[..., object], Any, Any] = _Unpickler(payload, beside).load()
+        return call
+    except ModuleNotFoundError as error:
+        if not (lack := absent.explain(error)):
+            raise
+        raise ModuleNotFoundError(f"the call cannot be opened: {lack}", name=error.name, path=error.path) from error
+
+
+def _path_in(name: str, value: object) -> str:
+    """Where in `value`, which is called `name`, something cannot be pickled."""
+    return name + (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
 
 
 def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:

@@ -1,8 +1,8 @@
-"""joblib's contract on a pool. Its own test suite comes with the next step; these are the promises of the plugin."""
+"""joblib's contract on a pool, where its own tests do not look; those are run by `make conformance`."""
 
-import multiprocessing
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from joblib import Parallel, delayed
 from joblib import parallel as joblib_parallel
 
 import skyward as sky
-from tests import work
+from tests import joblib_work, work
+from tests.kit import Bell
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +23,6 @@ def compute() -> Iterator[sky.Compute]:
 
 
 pytestmark = pytest.mark.usefixtures("compute")
-
-
-def peak(marks: Path, number: int) -> int:
-    """Note that this task runs, and count those that do."""
-    work.touch(marks, str(number))
-    work.sleep(0.05)
-    running = len(list(marks.iterdir()))
-    (marks / str(number)).unlink()
-    return running
 
 
 def test_results_come_in_order() -> None:
@@ -54,7 +46,7 @@ def test_zero_jobs_are_refused_as_joblib_does() -> None:
 @pytest.mark.parametrize("n_jobs", [2, -2])
 def test_at_most_n_jobs_run_at_once(n_jobs: int, tmp_path: Path) -> None:
     allowed = n_jobs if n_jobs > 0 else 4 + 1 + n_jobs
-    seen = Parallel(n_jobs=n_jobs, batch_size=1)(delayed(peak)(tmp_path, number) for number in range(16))
+    seen = Parallel(n_jobs=n_jobs, batch_size=1)(delayed(joblib_work.peak)(tmp_path, number) for number in range(16))
     assert max(seen) <= allowed
 
 
@@ -81,44 +73,118 @@ def test_calls_from_several_threads_do_not_mix() -> None:
     assert results == {base: [(base + x) ** 2 for x in range(30)] for base in (0, 100, 200)}
 
 
-def test_an_exception_stops_the_call_and_the_next_one_works(tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="early"):
-        Parallel(n_jobs=2, batch_size=1)(
-            delayed(work.fail)("early") if x == 0 else delayed(slow_touch)(tmp_path, str(x)) for x in range(40)
-        )
-    assert Parallel(n_jobs=-1)(delayed(work.square)(x) for x in range(4)) == [0, 1, 4, 9]
-    assert len(list(tmp_path.iterdir())) < 10
-
-
-def slow_touch(folder: Path, name: str) -> None:
-    work.touch(folder, name)
-    work.sleep(0.3)
-
-
-def test_an_argument_that_cannot_travel_is_an_error_and_not_a_hang() -> None:
-    with pytest.raises(sky.NotPortable, match=r"[Ll]ock"):
-        Parallel(n_jobs=2, batch_size=1)(
-            delayed(work.square)(x) if x < 30 else delayed(work.size)(threading.Lock()) for x in range(40)
-        )
-
-
 @pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
 def test_results_can_be_had_one_by_one(return_as: str) -> None:
     results = Parallel(n_jobs=-1, return_as=return_as)(delayed(work.square)(x) for x in range(20))
     assert sorted(results) == [x * x for x in range(20)]
 
 
-def test_a_timeout_is_joblibs() -> None:
-    with pytest.raises(multiprocessing.TimeoutError):
-        Parallel(n_jobs=2, timeout=0.2)(delayed(work.sleep)(20) for _ in range(2))
+@pytest.mark.parametrize(("return_as", "first"), [("generator", b"0"), ("generator_unordered", b"5")])
+def test_the_first_result_is_there_as_soon_as_it_exists(bell: Bell, return_as: str, first: bytes) -> None:
+    results = Parallel(n_jobs=-1, batch_size=1, return_as=return_as)(delayed(work.ring)(bell.port) for _ in range(9))
+    lines = [bell.answer() for _ in range(4)]
+    if return_as == "generator":  # the first one in order: nobody knows which line it is on
+        for line in lines:
+            line.release(first)
+    else:
+        lines[-1].release(first)
+
+    assert next(results) == first
+    with warnings.catch_warnings(action="ignore"):
+        results.close()
 
 
-def test_a_task_may_call_parallel_itself() -> None:
-    assert Parallel(n_jobs=2)(delayed(nested)(x) for x in range(3)) == [[0, 0, 0], [0, 1, 4], [0, 4, 16]]
+def test_two_generators_of_one_thread_do_not_mix() -> None:
+    first = Parallel(n_jobs=2, return_as="generator")(delayed(work.square)(x) for x in range(40))
+    second = Parallel(n_jobs=-1, return_as="generator")(delayed(work.square)(x) for x in range(40, 80))
+    pairs = list(zip(first, second, strict=True))
+
+    assert pairs == [(x * x, (x + 40) ** 2) for x in range(40)]
 
 
-def nested(factor: int) -> list[int]:
-    return list(Parallel(n_jobs=2)(delayed(work.square)(factor * x) for x in range(3)))
+def test_a_call_may_be_made_while_a_generator_is_open() -> None:
+    outer = Parallel(n_jobs=2, return_as="generator")(delayed(work.square)(x) for x in range(12))
+    sums = [sum(Parallel(n_jobs=-1)(delayed(work.square)(y) for y in range(3))) + x for x in outer]
+
+    assert sums == [5 + x * x for x in range(12)]
+
+
+def test_no_more_is_taken_from_the_iterator_than_pre_dispatch_says(bell: Bell) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[object]:
+        for x in range(40):
+            taken.append(x)
+            yield delayed(work.ring)(bell.port)
+
+    results = Parallel(n_jobs=2, batch_size=1, pre_dispatch=3, return_as="generator")(tasks())
+    lines = [bell.answer(), bell.answer()]
+    assert taken == [0, 1, 2]
+    for line in lines:
+        line.release()
+    bell.answer()
+    assert len(taken) <= 3 + 2
+    with warnings.catch_warnings(action="ignore"):
+        results.close()
+
+
+def test_a_batch_is_as_large_as_batch_size_says() -> None:
+    places = Parallel(n_jobs=-1, batch_size=5, pre_dispatch="all")(
+        delayed(joblib_work.batch_mates)() for _ in range(20)
+    )
+
+    assert places == [1, 2, 3, 4, 5] * 4
+
+
+def test_short_tasks_are_batched_by_the_time_they_take() -> None:
+    sizes = Parallel(n_jobs=-1)(delayed(joblib_work.batch_mates)() for _ in range(4000))
+
+    assert max(sizes) > 8
+
+
+def test_verbose_names_the_backend_and_counts_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    Parallel(n_jobs=3, verbose=11)(delayed(work.square)(x) for x in range(6))
+    said = "".join(capsys.readouterr())
+
+    assert "Using backend SkywardBackend with 3 concurrent workers." in said
+    assert "Done   6 out of   6" in said
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 4), (-1, 4), (-2, 3), (-9, 2), (1, 1), (2, 2), (3, 3), (99, 4)])
+def test_what_is_asked_for_is_cut_to_the_slots(asked: int | None, given: int) -> None:
+    assert joblib.effective_n_jobs(asked) == given
+    assert Parallel(n_jobs=asked)(delayed(work.square)(x) for x in range(3)) == [0, 1, 4]
+
+
+def test_a_task_that_prefers_threads_runs_on_the_pool_in_the_thread_of_the_block_only() -> None:
+    def pids() -> set[int]:
+        return set(Parallel(n_jobs=2, prefer="threads")(delayed(work.pid)() for _ in range(4)))
+
+    seen: list[set[int]] = []
+    thread = threading.Thread(target=lambda: seen.append(pids()))
+    thread.start()
+    thread.join(20)
+    assert seen == [{os.getpid()}]
+
+
+def test_shared_memory_stays_here_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    here: list[int] = []
+    with sky.Compute(worker=sky.Worker(concurrency=1), plugins=[sky.plugins.joblib()]):
+        for _ in range(3):
+            Parallel(n_jobs=2, require="sharedmem")(delayed(here.append)(x) for x in range(4))
+        Parallel(n_jobs=2)(delayed(work.square)(x) for x in range(4))
+
+    assert sorted(here) == sorted([*range(4)] * 3)
+    assert [record.name for record in caplog.records if "shared memory" in record.message] == ["skyward"]
+
+
+def test_a_configuration_names_the_backend_and_the_number_of_jobs(tmp_path: Path) -> None:
+    with joblib.parallel_config(backend="skyward", n_jobs=2):
+        seen = Parallel(batch_size=1)(delayed(joblib_work.peak)(tmp_path, number) for number in range(12))
+        pids = Parallel()(delayed(work.pid)() for _ in range(4))
+
+    assert max(seen) <= 2
+    assert os.getpid() not in pids
 
 
 def test_a_single_slot_still_runs_elsewhere() -> None:

@@ -114,7 +114,7 @@ def test_an_attribute_that_cannot_travel_stays_behind_and_a_note_says_so() -> No
     assert type(error) is ValueError
     assert (error.args, error.place) == (("locked",), "here")  # type: ignore[attr-defined]
     assert not hasattr(error, "guard")
-    assert error.__notes__ == ["its attribute 'guard' (lock) could not travel"]
+    assert error.__notes__ == ["exception.guard could not travel: what cannot be pickled stays behind"]
     assert "in fail_holding_a_lock" in str(error.__cause__)
 
 
@@ -156,7 +156,7 @@ def test_an_exception_that_pickles_as_something_else_comes_home_all_the_same() -
 
 
 def test_an_exception_of_a_class_that_is_not_here_comes_home_as_a_remote_error() -> None:
-    payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ..."))
+    payload = pickle.dumps((b"cnowhere\nOdd\n.", "nowhere.Odd", "text", "Traceback ...", ()))
     _, error = wire.open_outcome("raised", [payload])
 
     assert isinstance(error, RemoteError)

@@ -1,56 +1,21 @@
-import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
 import pytest
 
 from skyward import tasks
+from skyward.delivery import Answer, Delivery, Entry, GroupState
 from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable, PoolFailed
-from skyward.remote import wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
 from skyward.remote.protocol import Outcome
 from skyward.remote.terms import Terms
-from skyward.shelf import Shelf
-from skyward.tasks import Answer, Delivery, Entry, GroupState, TaskGroup
-
-
-class Cluster:
-    """A pool that runs a call when the test says so."""
-
-    def __init__(self) -> None:
-        self.numbers: Iterator[int] = itertools.count(1)
-        self.shelf = Shelf()
-        self.blob_threshold = 1 << 20
-        self.entries: dict[int, Entry] = {}
-        self.forgotten: list[int] = []
-        self.dropped: list[str] = []
-        self.drops = 0
-        self.letting_go = threading.Event()
-
-    def send(self, entries: list[Entry]) -> None:
-        self.entries.update((entry.future.batch, entry) for entry in entries)
-
-    def forget(self, batches: Iterable[int]) -> None:
-        self.forgotten += batches
-
-    def drop(self, functions: Iterable[str]) -> None:
-        self.drops += 1
-        self.dropped += functions
-        self.letting_go.set()
-
-    def end(self, future: Future[Any]) -> None:
-        """Have the call end on slot 3 of node 5, after 7 seconds."""
-        entry = self.entries.pop(future.batch)
-        functions = {name: wire.load_function(entry.functions[name]) for name in entry.packed.functions}
-        blobs = {blob.name: blob.ref for blob in entry.packed.blobs}
-        status, parts = wire.execute(entry.packed.payload, wire.Beside(functions, blobs, entry.packed.buffers))
-        outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)
-        entry.group.delivery.put([(entry, Answer(outcome, 5))])
+from skyward.tasks import TaskGroup
+from tests.cluster import Cluster
 
 
 @pytest.fixture
@@ -284,15 +249,6 @@ def test_one_call_that_is_cancelled_is_forgotten_alone(cluster: Cluster, group: 
 
     assert cluster.forgotten == [first.batch]
     assert not second.done()
-
-
-def test_a_rejected_call_fails_in_the_thread_of_the_group(group: TaskGroup) -> None:
-    name: futures.Future[str] = futures.Future()
-    future = group.reject(LookupError("no"))
-    future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
-
-    assert isinstance(future.exception(5), LookupError)
-    assert name.result(5) in ("skyward-results-1", threading.current_thread().name)  # it may have failed before
 
 
 def test_a_group_that_is_closed_keeps_its_functions_until_its_last_call_has_ended(

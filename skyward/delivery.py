@@ -1,0 +1,147 @@
+"""How outcomes reach their callers: `Entry` stands for a call until it is answered, `Delivery` gives it the answer."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from skyward.remote import blobs, wire
+from skyward.remote.future import Future
+from skyward.remote.packer import Packed
+from skyward.remote.protocol import Outcome
+from skyward.remote.terms import Terms
+
+log = logging.getLogger("skyward")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome, the node that it came from, and its result if that is large."""
+
+    outcome: Outcome
+    node: int
+    result: memoryview | None = None
+
+    def parts(self) -> list[blobs.Buffer]:
+        """Return the result as `wire.execute` gave it."""
+        if self.result is None:
+            return [self.outcome.payload]
+        return [*blobs.parted(self.result, self.outcome.sizes)]
+
+
+type Ended = list[tuple[Entry, Answer | BaseException]]
+
+
+class Delivery:
+    """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
+
+    Done-callbacks run here, one after the other. What else is to be done comes after the outcomes that are there.
+
+    Attributes
+    ----------
+    opening
+        Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.opening = self.opened = 0.0
+        self._ended: deque[Ended] = deque()
+        self._work: deque[Callable[[], None]] = deque()
+        self._turns: SimpleQueue[bool] = SimpleQueue()  # True for each of the above, False at the end
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, ended: Ended) -> None:
+        """Complete the futures of these entries, soon."""
+        self._ended.append(ended)
+        self._turns.put(True)
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do this when there are no outcomes to be given."""
+        self._work.append(work)
+        self._turns.put(True)
+
+    def close(self) -> None:
+        """End the thread after what was put before."""
+        self._turns.put(False)
+
+    def join(self) -> None:
+        """Wait until it has ended, unless this is a done-callback."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._turns.get():
+            try:
+                if self._ended:
+                    self._complete(self._ended.popleft())
+                else:
+                    self._work.popleft()()
+            except BaseException:
+                log.exception("a result could not be given to its caller")
+
+    def _complete(self, ended: Ended) -> None:
+        for entry, answer in ended:
+            try:
+                self.opening += entry.complete(answer)
+            except BaseException:  # a done-callback of the user; `sys.exit` there must not end this thread
+                log.exception("a done-callback failed")
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A call on its way: what the router's numbers stand for.
+
+    It holds so many `tasks`. The caller began to pack it at `began`, which took `packing` seconds.
+    """
+
+    future: Future[Any]
+    packed: Packed
+    functions: dict[str, bytes]
+    terms: Terms
+    group: "GroupState"
+    name: str = "the call"
+    tasks: int = 1
+    began: float = 0.0
+    packing: float = 0.0
+
+    def complete(self, answer: Answer | BaseException) -> float:
+        """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
+        opening = 0.0
+        future = self.future
+        error: BaseException | None
+        value: object = None
+        if isinstance(answer, BaseException):
+            error = answer
+        else:
+            outcome = answer.outcome
+            future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
+            if outcome.status == "overdue":
+                error = TimeoutError(
+                    f"{self.name} ran for more than {self.terms.timeout:g} s on its slot and was stopped"
+                )
+            else:
+                began = time.perf_counter()
+                value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
+                opening = time.perf_counter() - began
+        with contextlib.suppress(futures.InvalidStateError):
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+        return opening
+
+
+@dataclass(slots=True, eq=False)
+class GroupState:
+    """What the entries of a group share."""
+
+    number: int
+    limit: int | None
+    delivery: Delivery

@@ -1,0 +1,129 @@
+"""joblib's contract on a node: what a slot does with a batch, and with the `Parallel` calls inside its tasks."""
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from joblib import parallel as joblib_parallel
+from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBackend, parallel_config
+
+from skyward.remote import portable
+
+NAME = "skyward"
+"""The name of the backend, as in `Parallel(backend="skyward")`."""
+
+type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
+
+
+def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list[Any]:
+    """Run a batch on its slot.
+
+    Parameters
+    ----------
+    tasks
+        Functions with their arguments, as `joblib.delayed` gives them.
+    level
+        How deep in `Parallel` calls the tasks are.
+    first
+        The number of the first one in its `Parallel` call.
+    threads
+        How many threads numerical libraries may use meanwhile; None for the slot's share of the node's processors.
+    """
+    results: list[Any] = []
+    try:
+        with parallel_config(backend=nested(level), n_jobs=None), _limits().to(threads):
+            for function, args, kwargs in tasks:
+                results.append(function(*args, **kwargs))
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # an exception may refuse: a frozen dataclass does
+            error.add_note(f"It was raised by {task(first + len(results), tasks[len(results)][0])}.")
+        raise
+    return results
+
+
+def task(number: int, function: object) -> str:
+    """What an error calls a task."""
+    return f"task {number} ({portable.name_of(function)})"
+
+
+def nested(nesting_level: int | None = None, **_: Any) -> ParallelBackendBase:
+    """Return what `Parallel` calls in tasks use: threads, and below that nothing, as in loky."""
+    kind = SequentialBackend if (nesting_level or 0) > 1 else ThreadingBackend
+    return kind(nesting_level=nesting_level)
+
+
+@contextlib.contextmanager
+def registered() -> Iterator[None]:
+    """Make the backend's name known in a worker: `Parallel(backend="skyward")` in a task runs in the slot."""
+    joblib_parallel.BACKENDS[NAME] = nested
+    try:
+        yield
+    finally:
+        del joblib_parallel.BACKENDS[NAME]
+
+
+class _Limits:
+    """Holds the thread pools of this process at a size for as long as a batch runs that asked for it.
+
+    Thread slots share the process and its pools: the first of them that asks decides, the last one gives back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo: contextlib.ExitStack = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def to(self, threads: int | None) -> Iterator[None]:
+        """Hold them at `threads`; None leaves them alone."""
+        if threads is None:
+            yield
+            return
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._undo.enter_context(_held(threads))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._undo.close()
+
+
+@functools.cache
+def _limits() -> _Limits:
+    return _Limits()
+
+
+@contextlib.contextmanager
+def _held(threads: int) -> Iterator[None]:
+    """Set the variables, for libraries still to be loaded, and the pools of those that are."""
+    names = ParallelBackendBase.MAX_NUM_THREADS_VARS
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # then the variables must do
+        ThreadpoolController = None  # noqa: N806
+    loaded = len(sys.modules)
+    controller = ThreadpoolController and ThreadpoolController()
+    try:
+        with controller.limit(limits=threads) if controller else contextlib.nullcontext():
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if controller and len(sys.modules) > loaded:  # a library that came meanwhile keeps to the limit it met
+            known = {library.filepath for library in controller.lib_controllers}
+            for library in ThreadpoolController().lib_controllers:
+                if library.filepath not in known:
+                    library.set_num_threads(int(before["OMP_NUM_THREADS"] or 1))

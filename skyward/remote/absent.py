@@ -1,0 +1,42 @@
+"""What a node may lack: names the modules, and does without categories of warnings."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from skyward.remote import context
+
+
+def by_name(kind: type[Warning]) -> tuple[Callable[[str, str], type[Warning]], tuple[str, str]] | None:
+    """How to reduce a category that can be imported here; None for one that every Python has.
+
+    Filters for warnings travel with the tasks of scikit-learn, and name categories of whatever the caller has imported.
+    """
+    return None if kind.__module__ == "builtins" else (category, (kind.__module__, kind.__qualname__))
+
+
+def category(module: str, name: str) -> type[Warning]:
+    """Return the category of that name, or where its package is not installed one that no warning ever has."""
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception:  # noqa: BLE001 - a package that breaks as it is imported raises what it likes
+        return type(name.rpartition(".")[2], (Warning,), {"__module__": module})
+    kind: type[Warning] = found
+    return kind
+
+
+def explain(error: ImportError) -> str:
+    """Say what this node lacks, and what to do about it; empty where it lacks nothing."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package in sys.modules or importlib.util.find_spec(package) is not None:
+        return ""
+    here = context.instance_info()
+    return (
+        f"Node {here.node} ({here.host}) has no module {error.name!r}. Install it there: "
+        f'sky.Image(packages=["{package}"]). If it is a module of your own, have it travel with the calls: '
+        f"cloudpickle.register_pickle_by_value({package})."
+    )
