@@ -53,12 +53,13 @@ class Link:
         self, office: Office, node: int, *, cluster: str, address: str, port: int, heard: Callable[[bool], None]
     ) -> None:
         self._office, self._node, self._heard = office, node, heard
-        self._line = Line(office, cluster=cluster, address=address, port=port, heard=heard)
+        self._line = Line(office, cluster=cluster, address=address, port=port, heard=heard, measured=self._measured)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._forget: list[str] = []
         self._known: set[str] = set()
         self._wake = asyncio.Event()
         self._number = 0
+        self._told = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, timeout: float) -> None:
@@ -97,6 +98,17 @@ class Link:
         """Have the node drop these functions, with the next batches that it is sent."""
         self._forget += [name for name in functions if name in self._known]
         self._known.difference_update(functions)
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds that the way there and back takes."""
+        return self._line.round_trip
+
+    def _measured(self, seconds: float) -> None:
+        """Tell the router of a round trip that has changed by a tenth."""
+        if abs(seconds - self._told) > 0.1 * self._told:
+            self._told = seconds
+            router.ref(self._office).tell(routing.Measured(self._node, seconds))
 
     async def _send(self) -> None:
         while True:

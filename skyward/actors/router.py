@@ -9,10 +9,8 @@ from casty import Context, Ref, System, actor
 from skyward.actors import routing
 from skyward.actors.ledger import Glance
 from skyward.actors.office import Office
+from skyward.actors.placing import LOOK
 from skyward.remote.protocol import FOREVER
-
-LOOK = 0.1
-"""Seconds until another look at what might be moved to an idle slot."""
 
 type Message = routing.Event
 
