@@ -34,10 +34,10 @@ def place(state: Routing) -> dict[int, list[int]]:
 
 def _place_groups(state: Routing, given: dict[int, list[int]]) -> None:
     """Place a batch of each group in turn."""
-    fastest = min((_pace(state, node) for node in state.nodes.values()), default=1.0)
-    prospects = [
-        (*_prospect(state, node, fastest), number) for number, node in state.nodes.items() if state.room(node) > 0
-    ]
+    roomy = [(number, node) for number, node in state.nodes.items() if state.room(node) > 0]
+    choice = len(roomy) > 1
+    fastest = min(_pace(state, node) for node in state.nodes.values()) if choice else 1.0
+    prospects = [(*(_prospect(state, node, fastest) if choice else (0, 0.0)), number) for number, node in roomy]
     heapq.heapify(prospects)
     passed = 0  # groups in a row that had nothing to place
     while prospects and state.turns and passed < len(state.turns):

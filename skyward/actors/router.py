@@ -7,7 +7,6 @@ from typing import assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import routing
-from skyward.actors.ledger import Glance
 from skyward.actors.office import Office
 from skyward.actors.placing import LOOK
 from skyward.remote.protocol import FOREVER
@@ -45,7 +44,7 @@ def enter(office: Office, event: routing.Event) -> None:
             ledger.cancelled += len(batches)
         case _:
             pass
-    ledger.turn(now, Glance(state.filled, state.slots, open=bool(state.items)))
+    ledger.turn(now, state.filled, state.slots, open=bool(state.items))
 
 
 def perform(

@@ -187,8 +187,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             state.nodes[node] = Node(slots, round_trip)
             state.slots += slots
         case Measured(node, round_trip):
-            if node in state.nodes:
-                state.nodes[node].round_trip = round_trip
+            state.note_round_trip(node, round_trip)
         case NodeDown(node, reason):
             _take_down(state, node, reason, effects)
         case NodeGivenUp(node, reason):

@@ -56,13 +56,14 @@ class Node:
     """A node that takes batches: `held`, in the order it got them, which is the order it starts them in.
 
     The way there and back takes `round_trip` seconds, its batches ran `pace` seconds lately, and it has not answered
-    for at least `quiet` seconds.
+    for at least `quiet` seconds. It may hold `most` batches, if that has been worked out.
     """
 
     slots: int
     round_trip: float = 0.0
     pace: float | None = None
     quiet: float = 0.0
+    most: int | None = None
     held: dict[int, None] = field(default_factory=dict)
 
 
@@ -119,24 +120,33 @@ class Routing:
         """Batches of the node ran for so long on average."""
         self.pace = _blended(self.pace, seconds)
         if (node := self.nodes.get(number)) is not None:
-            node.pace, node.quiet = _blended(node.pace, seconds), 0.0
+            node.pace, node.quiet, node.most = _blended(node.pace, seconds), 0.0, None
             (self.slow.add if node.pace > ALIKE * self.pace else self.slow.discard)(number)
 
+    def note_round_trip(self, number: int, seconds: float) -> None:
+        """The way to the node and back takes so long now."""
+        if (node := self.nodes.get(number)) is not None:
+            node.round_trip, node.most = seconds, None
+
     def room(self, node: Node) -> int:
-        """How many more batches the node may be given.
+        """How many more batches the node may be given."""
+        if node.most is None:
+            node.most = node.slots + self._ahead(node)
+        return node.most - len(node.held)
+
+    def _ahead(self, node: Node) -> int:
+        """How many batches are queued on the node.
 
         While an answer travels, is answered with another batch and that one travels, the slots must not run out of
         those that are queued: an outcome may just have missed a poll, and a batch an assignment, so `TRIPS` round trips
         are covered.
         """
         if self.prefetch is not None:
-            ahead = self.prefetch
-        elif node.pace is None:
-            ahead = node.slots
-        else:
-            rounds = min(DEEPEST, TRIPS * node.round_trip / max(node.pace, SHORTEST))
-            ahead = max(node.slots, int(rounds * node.slots))
-        return node.slots + ahead - len(node.held)
+            return self.prefetch
+        if node.pace is None:
+            return node.slots
+        rounds = min(DEEPEST, TRIPS * node.round_trip / max(node.pace, SHORTEST))
+        return max(node.slots, int(rounds * node.slots))
 
 
 def _blended(before: float | None, now: float) -> float:
