@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from bench import memory, tasks
+from bench import links, memory, tasks
 from bench.backends import BACKENDS, Pool
 from bench.figures import Figures, latency
 from bench.plan import Plan
@@ -168,6 +168,8 @@ SCENARIOS: dict[str, Scenario] = {
     "onetask": Steady("Parallel of one task, one at a time", 100, ("tasks", "batch_size"), "parallel", onetask),
     "driver_cpu": Steady("driver CPU per trivial task", 20_000, ("tasks", "batch_size"), "parallel", driver_cpu),
     "memory": Steady("memory of an idle pool by kind of process", 1, ("settle",), "parallel", idle_memory),
+    "latency": Whole("the seed shape with 80 ms to nodes and back (T = 5, 0.5, 0.05 s)", 2000, links.latency),
+    "uneven": Whole("tasks of T seconds, and one node four times as slow", 2000, links.uneven),
     "startstop": Whole("time to start and to stop a pool", 1, startstop),
 }
 """Every scenario by its name on the command line."""

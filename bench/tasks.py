@@ -23,6 +23,14 @@ def sleep(x: int, seconds: float) -> int:
     return x
 
 
+def sleep_unevenly(x: int, seconds: float, slower: float) -> int:
+    """The same, but so many times as long on node 0 of a pool."""
+    import skyward
+
+    time.sleep(seconds * (slower if skyward.instance_info().node == 0 else 1.0))
+    return x
+
+
 def who(seconds: float) -> tuple[int, int]:
     """Which worker this is; slow enough that no worker takes two while another has none."""
     time.sleep(seconds)

@@ -229,7 +229,7 @@ class Options(Checked):
         Attempts after the first, when the slot or node running a call dies. An exception of the call is never retried.
     prefetch
         Batches queued behind the running ones on each node, so that a slot never waits for the network. `None` is as
-        many as the node has slots.
+        many as the node has slots, and more where the way to it is long for how short batches are.
     start_timeout
         How long a node may take from being asked for to being ready.
     launch_attempts
@@ -252,7 +252,7 @@ class Options(Checked):
     prefetch: int | None = Field(
         default=None,
         ge=0,
-        description="give the number of batches queued on each node (left out: one per slot)",
+        description="give the number of batches queued on each node (left out: one per slot or more)",
         examples=["10"],
     )
     start_timeout: float = Field(

@@ -33,15 +33,6 @@ class Use:
     received: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What the router knows after a turn: slots that have a call, slots that are up, and whether any call is open."""
-
-    filled: int
-    up: int
-    open: bool
-
-
 @dataclass(slots=True)
 class Ledger:
     """The sums of one pool.
@@ -54,6 +45,8 @@ class Ledger:
         The slots of those that are not given up, and their sum.
     since
         When calls arrived last; since then there were `empty` slot seconds without a call, and `packing` seconds.
+    busy, up, open
+        What the router knows: slots that have a call, slots of nodes that are up, and whether any call is unanswered.
     full
         Whether every slot had a call at some moment of this run.
     """
@@ -62,7 +55,9 @@ class Ledger:
     slots: dict[int, int] = field(default_factory=dict)
     every: int = 0
     clock: float = 0.0
-    glance: Glance = Glance(0, 0, open=False)
+    busy: int = 0
+    up: int = 0
+    open: bool = False
     began: float = 0.0
     since: float = 0.0
     empty: float = 0.0
@@ -84,41 +79,42 @@ class Ledger:
 
     # ------------------------------------------------------------ time
 
-    def turn(self, now: float, glance: Glance) -> None:
-        """The router has taken a turn."""
-        self._pass(now)
-        if self.glance.open and not glance.open:
-            self.tail += self.empty
-            self.empty = 0.0
-        self.glance = glance
-        self.full = glance.open and (self.full or glance.filled == glance.up)
+    def turn(self, now: float, busy: int, up: int, *, open: bool) -> None:
+        """The router has taken a turn, and this is what it knows now."""
+        if self.open:
+            self._pass(now)
+            if not open:
+                self.tail += self.empty
+                self.empty = 0.0
+        self.clock, self.busy, self.up, self.open = now, busy, up, open
+        self.full = open and (self.full or busy == up)
 
     def arrive(self, began: float, now: float, packing: float) -> None:
         """Calls are coming, the first of which the caller began to pack at `began`; all took `packing` seconds."""
-        if not self.glance.open:
+        if not self.open:
             self.began = self.since = self.clock = max(self.clock, began)
             self.packing = 0.0
-            self.glance = Glance(self.glance.filled, self.glance.up, open=True)
+            self.open = True
         self._pass(now)
         self.packing += packing
-        spent = min(1.0, self.packing / (now - self.since)) if now > self.since else 0.0
-        self.serialisation += self.empty * spent
-        if self.full:
-            self.idle += self.empty * (1.0 - spent)
-        else:
-            self.start += self.empty * (1.0 - spent)
+        if self.empty:
+            spent = min(1.0, self.packing / (now - self.since))
+            self.serialisation += self.empty * spent
+            if self.full:
+                self.idle += self.empty * (1.0 - spent)
+            else:
+                self.start += self.empty * (1.0 - spent)
         self.since, self.empty, self.packing = now, 0.0, 0.0
 
     def _pass(self, now: float) -> None:
         """Account for the time since the last turn, in which nothing changed."""
-        if self.glance.open:
-            seconds = now - self.clock
-            self.total += seconds
-            self.capacity += seconds * self.every
-            self.start += seconds * (self.every - self.glance.up)
-            self.filled += seconds * self.glance.filled
-            self.empty += seconds * (self.glance.up - self.glance.filled)
+        seconds = now - self.clock
         self.clock = now
+        self.total += seconds
+        self.capacity += seconds * self.every
+        self.start += seconds * (self.every - self.up)
+        self.filled += seconds * self.busy
+        self.empty += seconds * (self.up - self.busy)
 
     # ------------------------------------------------------------ nodes and calls
 
@@ -160,9 +156,9 @@ class Ledger:
 
     def report(self, now: float, held: Mapping[int, int], deaths: int, retries: Mapping[str, int]) -> Report:
         """Say what has been, with how many batches each node holds and how calls died and were tried again."""
-        if self.glance.open:
+        if self.open:
             self._pass(now)
-        running = min(self._running(now, held), self.filled - self.work) if self.glance.open else 0.0
+        running = min(self._running(now, held), self.filled - self.work) if self.open else 0.0
         work = min(self.work + max(0.0, running), self.filled)
         lost = Lost(self.start, self.serialisation, self.idle, self.tail + self.empty, self.filled - work)
         return Report(

@@ -6,6 +6,7 @@ every request may be repeated. After a long break casty dials only every 15 s, s
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,9 @@ BEAT = 2.0
 
 PAUSE = 0.05
 """Seconds before a request that failed at once is repeated."""
+
+RECENT = 8
+"""How many of the last beats the round trip is taken from."""
 
 QUIET = 64 << 10
 """Bytes sent during an unanswered beat below which the line is not busy, but dead."""
@@ -46,7 +50,7 @@ class Line:
     heard
         Called with whether the node was heard, whenever that changes.
     measured
-        Called with the seconds of a round trip, after each beat.
+        Called with the seconds of a round trip after each beat.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Line:
         self._entered = False
         self._ends: set[asyncio.Task[None]] = set()
         self._answered = True
-        self.round_trip = 0.0
+        self._trips: deque[float] = deque(maxlen=RECENT)
 
     async def open(self, timeout: float) -> None:
         """Connect. From then on `watch` has to run.
@@ -90,6 +94,11 @@ class Line:
             raise Unreachable(
                 f"node {self._cluster} does not accept the connection: {type(error).__name__}: {error}"
             ) from error
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds to the node and back: the least of the last beats, which is what no traffic adds to."""
+        return min(self._trips)
 
     async def close(self) -> None:
         """Let go of the connection; it need not have been opened."""
@@ -147,7 +156,7 @@ class Line:
         clock = asyncio.get_running_loop().time
         began = clock()
         await self._door.ask(Beat())
-        self.round_trip = clock() - began
+        self._trips.append(clock() - began)
         self._measured(self.round_trip)
 
     async def _replace(self, seconds: float) -> None:

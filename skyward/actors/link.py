@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
@@ -71,15 +72,15 @@ class Link:
         broken: Callable[[str], None],
     ) -> None:
         self._office, self._node, self._broken = office, node, broken
-        self._line = Line(office, door.ref, cluster=cluster, address=address, port=port, heard=heard)
-        self._bulk: Bulk | None = None
-        if store_size is not None:
-            self._bulk = Bulk(Line(office, store.ref, cluster=cluster, address=address, port=port), store_size)
+        line = partial(Line, office, cluster=cluster, address=address, port=port)
+        self._line = line(door.ref, heard=heard, measured=self._measured)
+        self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._forget: list[str] = []
         self._known: set[str] = set()
         self._wake = asyncio.Event()
         self._number = 0
+        self._told = 0.0
         self._loads: deque[int] = deque()
         self._loading = asyncio.Event()
         self._fetched: list[int] = []
@@ -130,6 +131,17 @@ class Link:
         """Have the node drop these functions, with the next batches that it is sent."""
         self._forget += [name for name in functions if name in self._known]
         self._known.difference_update(functions)
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds that the way there and back takes."""
+        return self._line.round_trip
+
+    def _measured(self, seconds: float) -> None:
+        """Tell the router of a round trip that has changed by a tenth."""
+        if abs(seconds - self._told) > 0.1 * self._told:
+            self._told = seconds
+            router.ref(self._office).tell(routing.Measured(self._node, seconds))
 
     async def _send(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
 
-from skyward.actors.ledger import Glance, Ledger
+from skyward.actors.ledger import Ledger
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost, PoolFailed, SkywardError
@@ -151,7 +151,7 @@ class Office(ActorSystem):
 
     def close_ledger(self) -> None:
         """No time counts any more: what is not answered now will not be."""
-        self.ledger.turn(time.perf_counter(), Glance(0, 0, open=False))
+        self.ledger.turn(time.perf_counter(), 0, 0, open=False)
 
     def fail(self, error: BaseException) -> None:
         """End the pool's work: whoever waits, now or later, gets `error`."""

@@ -7,12 +7,9 @@ from typing import assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import routing
-from skyward.actors.ledger import Glance
 from skyward.actors.office import Office
+from skyward.actors.placing import LOOK
 from skyward.remote.protocol import FOREVER
-
-LOOK = 0.1
-"""Seconds until another look at what might be moved to an idle slot."""
 
 type Message = routing.Event
 
@@ -47,7 +44,7 @@ def enter(office: Office, event: routing.Event) -> None:
             ledger.cancelled += len(batches)
         case _:
             pass
-    ledger.turn(now, Glance(state.filled, state.slots, open=bool(state.items)))
+    ledger.turn(now, state.filled, state.slots, open=bool(state.items))
 
 
 def perform(

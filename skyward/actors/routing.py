@@ -1,19 +1,19 @@
 """Which node gets which batch, and what happens when a node or a slot is lost? Pure: no I/O, no clock, no actor.
 
 Batches of a group are placed in the order they came; groups take turns, so that a long one does not starve a short one.
-A node holds as many batches as it has slots, and a few more to be queued there, so that a slot never waits for the
-network. When nothing is left to place and a node has idle slots, what is queued on the fullest is taken back.
+A node holds as many batches as it has slots, and more to be queued there, so that a slot never waits for the network.
+Where a batch goes, and what is taken back in the end for slots that are idle, is decided in `placing`.
 
 `Routing` is changed in place by `step`, which is the only one to do so: copying a queue of 100,000 for every event
 would cost more than everything else the driver does. It holds numbers only.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from skyward.actors.placing import LOOK, place, steal
 from skyward.actors.work import Group, Item, Node
 from skyward.actors.work import Routing as Routing
 
@@ -66,10 +66,19 @@ class GaveBack:
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
-    """The node takes batches."""
+    """The node takes batches. The way there and back takes `round_trip` seconds."""
 
     node: int
     slots: int
+    round_trip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The way to the node and back takes so many seconds now."""
+
+    node: int
+    round_trip: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +106,10 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The time since `LookLater` has passed."""
+    """`placing.LOOK` seconds have passed since `LookLater`."""
 
 
-type Event = Looked | Arrived | Answered | GaveBack | NodeUp | NodeDown | NodeGivenUp | Cancelled
+type Event = Looked | Arrived | Answered | GaveBack | NodeUp | Measured | NodeDown | NodeGivenUp | Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +154,10 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class LookLater:
-    """Say `Looked` in a tenth of a second."""
+    """Say `Looked` in `placing.LOOK` seconds."""
 
 
 type Effect = LookLater | Assign | Revoke | Settle | Drop | Fail
-
-
-WORTH_MOVING = 0.005
-"""Seconds of running below which a batch is not worth moving to an idle slot at once."""
 
 
 def step(state: Routing, event: Event) -> tuple[Effect, ...]:
@@ -163,7 +168,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             _arrive(state, event, effects)
         case Answered(node, done, killed, died, seconds):
             if done:
-                state.pace = seconds if state.pace is None else 0.9 * state.pace + 0.1 * seconds
+                state.note_pace(node, seconds)
             settled = tuple(batch for batch in done if _is_at(state, batch, node) and _remove(state, batch))
             if settled:
                 effects.append(Settle(settled))
@@ -178,9 +183,11 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
                 if (item := state.items.get(batch)) is not None:
                     item.asked = False
             _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
-        case NodeUp(node, slots):
-            state.nodes[node] = Node(slots)
+        case NodeUp(node, slots, round_trip):
+            state.nodes[node] = Node(slots, round_trip)
             state.slots += slots
+        case Measured(node, round_trip):
+            state.note_round_trip(node, round_trip)
         case NodeDown(node, reason):
             _take_down(state, node, reason, effects)
         case NodeGivenUp(node, reason):
@@ -191,10 +198,16 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             effects.extend(_cancel(state, batches))
         case Looked():
             state.looking = False
+            for other in state.nodes.values():
+                other.quiet += LOOK
         case _:
             assert_never(event)
-    effects.extend(_place(state))
-    effects.extend(_steal(state, at_once=isinstance(event, Looked)))
+    effects.extend(Assign(node, tuple(batches)) for node, batches in place(state).items())
+    moves, worth_a_look = steal(state, looked=isinstance(event, Looked))
+    effects.extend(Revoke(number, moved, kill=False) for number, moved in moves.items())
+    if worth_a_look and not state.looking:
+        state.looking = True
+        effects.append(LookLater())
     return tuple(effects)
 
 
@@ -283,6 +296,7 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     for batch in reversed(held[: node.slots]):
         _lose(state, number, batch, reason, effects)
     del state.nodes[number]
+    state.slow.discard(number)
     state.slots -= node.slots
 
 
@@ -297,86 +311,3 @@ def _cancel(state: Routing, batches: tuple[int, ...]) -> list[Effect]:
         if item.at is not None:
             by_node.setdefault(item.at, []).append(batch)
     return [Revoke(node, tuple(asked), kill=True) for node, asked in by_node.items()]
-
-
-def _next(state: Routing, queue: deque[int]) -> int | None:
-    """Take the first batch of a queue that somebody waits for."""
-    while queue:
-        batch = queue.popleft()
-        if not state.items[batch].unwanted:
-            return batch
-        del state.items[batch]
-    return None
-
-
-def _place(state: Routing) -> list[Effect]:
-    assigned: dict[int, list[int]] = {}
-    for number, queue in list(state.pinned.items()):
-        node = state.nodes.get(number)
-        while node is not None and state.room(node) > 0 and (batch := _next(state, queue)) is not None:
-            _give(state, batch, number, node, assigned)
-        if not queue:
-            del state.pinned[number]
-    if state.turns:
-        _place_groups(state, assigned)
-    return [Assign(node, tuple(batches)) for node, batches in assigned.items()]
-
-
-def _place_groups(state: Routing, assigned: dict[int, list[int]]) -> None:
-    """Give each batch to the node with the least to do for its number of slots, a group at a time in turn."""
-    loads = [(len(node.held) / node.slots, number) for number, node in state.nodes.items() if state.room(node) > 0]
-    heapq.heapify(loads)
-    passed = 0  # groups in a row that had nothing to place
-    while loads and state.turns and passed < len(state.turns):
-        name = state.turns.popleft()
-        group = state.groups[name]
-        batch = _next(state, group.queue) if group.open else None
-        if batch is None:
-            if group.queue:
-                passed += 1
-                state.turns.append(name)
-            elif not group.out:
-                del state.groups[name]
-            continue
-        passed = 0
-        if group.queue:
-            state.turns.append(name)
-        _, number = heapq.heappop(loads)
-        node = state.nodes[number]
-        _give(state, batch, number, node, assigned)
-        group.out += 1
-        if state.room(node) > 0:
-            heapq.heappush(loads, (len(node.held) / node.slots, number))
-
-
-def _give(state: Routing, batch: int, number: int, node: Node, assigned: dict[int, list[int]]) -> None:
-    state.give(batch, number, node)
-    assigned.setdefault(number, []).append(batch)
-
-
-def _steal(state: Routing, *, at_once: bool) -> list[Effect]:
-    """Ask the fullest nodes for as many queued batches as there are idle slots.
-
-    Where batches run for less than it takes to move one, this is looked at a few times a second only: most are done
-    before they arrive elsewhere, but one that waits behind a long one must not wait for long.
-    """
-    if len(state.nodes) < 2:
-        return []
-    idle = sum(max(0, node.slots - len(node.held)) for node in state.nodes.values())
-    if not idle or any(state.groups[name].open for name in state.turns):
-        return []
-    idle -= sum(state.items[batch].asked for node in state.nodes.values() for batch in node.held)
-    if not at_once and state.pace is not None and state.pace < WORTH_MOVING:
-        looking, state.looking = state.looking, True
-        return [] if looking or idle <= 0 else [LookLater()]
-    effects: list[Effect] = []
-    for number, node in sorted(state.nodes.items(), key=lambda each: each[1].slots - len(each[1].held)):
-        queued = tuple(node.held)[node.slots :]
-        free = [batch for batch in queued if not state.items[batch].asked and state.items[batch].node is None]
-        asked = tuple(free[-idle:]) if idle > 0 else ()
-        for batch in asked:
-            state.items[batch].asked = True
-        if asked:
-            idle -= len(asked)
-            effects.append(Revoke(number, asked, kill=False))
-    return effects

@@ -231,7 +231,7 @@ class _Supervisor:
         self.office.links[self.number] = self.link
         self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.slots)
         self.office.up.add(self.number)
-        self.router.tell(routing.NodeUp(self.number, self.slots))
+        self.router.tell(routing.NodeUp(self.number, self.slots, self.link.round_trip))
         self.boss.tell(scaling.NodeReady(self.number, self.generation))
 
     async def terminate(self, attempt: int) -> None:

@@ -3,6 +3,18 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+TRIPS = 3
+"""Round trips that may pass from the end of a batch until the next one that is sent for it is there."""
+
+DEEPEST = 16
+"""Batches queued on a node for each of its slots beyond which no more are sent ahead."""
+
+ALIKE = 1.5
+"""A node that is so many times as slow as another, or less, counts as equally fast."""
+
+SHORTEST = 1e-6
+"""Seconds that a batch runs at least."""
+
 CAUSES = 32
 """Causes of death that are counted each by itself."""
 
@@ -41,9 +53,17 @@ class Group:
 
 @dataclass(slots=True)
 class Node:
-    """A node that takes batches: `held`, in the order it got them, which is the order it starts them in."""
+    """A node that takes batches: `held`, in the order it got them, which is the order it starts them in.
+
+    The way there and back takes `round_trip` seconds, its batches ran `pace` seconds lately, and it has not answered
+    for at least `quiet` seconds. It may hold `most` batches, if that has been worked out.
+    """
 
     slots: int
+    round_trip: float = 0.0
+    pace: float | None = None
+    quiet: float = 0.0
+    most: int | None = None
     held: dict[int, None] = field(default_factory=dict)
 
 
@@ -56,6 +76,8 @@ class Routing:
     first. `pinned` are, for each node number, the batches that may run nowhere else and wait for it; `given_up` says of
     a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
     `LookLater` is on its way.
+
+    `slow` are the nodes that are much slower than the average.
 
     For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were,
     and `retried` says how many of them were followed by another attempt, by their cause, or by `OTHERS` when there are
@@ -71,6 +93,7 @@ class Routing:
     given_up: dict[int, str] = field(default_factory=dict)
     pace: float | None = None
     looking: bool = False
+    slow: set[int] = field(default_factory=set)
     filled: int = 0
     slots: int = 0
     deaths: int = 0
@@ -93,7 +116,38 @@ class Routing:
         name = cause if known else OTHERS
         self.retried[name] = self.retried.get(name, 0) + 1
 
+    def note_pace(self, number: int, seconds: float) -> None:
+        """Batches of the node ran for so long on average."""
+        self.pace = _blended(self.pace, seconds)
+        if (node := self.nodes.get(number)) is not None:
+            node.pace, node.quiet, node.most = _blended(node.pace, seconds), 0.0, None
+            (self.slow.add if node.pace > ALIKE * self.pace else self.slow.discard)(number)
+
+    def note_round_trip(self, number: int, seconds: float) -> None:
+        """The way to the node and back takes so long now."""
+        if (node := self.nodes.get(number)) is not None:
+            node.round_trip, node.most = seconds, None
+
     def room(self, node: Node) -> int:
         """How many more batches the node may be given."""
-        ahead = node.slots if self.prefetch is None else self.prefetch
-        return node.slots + ahead - len(node.held)
+        if node.most is None:
+            node.most = node.slots + self._ahead(node)
+        return node.most - len(node.held)
+
+    def _ahead(self, node: Node) -> int:
+        """How many batches are queued on the node.
+
+        While an answer travels, is answered with another batch and that one travels, the slots must not run out of
+        those that are queued: an outcome may just have missed a poll, and a batch an assignment, so `TRIPS` round trips
+        are covered.
+        """
+        if self.prefetch is not None:
+            return self.prefetch
+        if node.pace is None:
+            return node.slots
+        rounds = min(DEEPEST, TRIPS * node.round_trip / max(node.pace, SHORTEST))
+        return max(node.slots, int(rounds * node.slots))
+
+
+def _blended(before: float | None, now: float) -> float:
+    return now if before is None else 0.9 * before + 0.1 * now

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 
 import pytest
 
-from skyward.actors.ledger import Glance, Ledger
+from skyward.actors.ledger import Ledger
 from skyward.report import Lost, Report
 
 
@@ -16,22 +16,14 @@ class Ran:
     payload: bytes = b""
 
 
-def busy(filled: int, up: int = 4) -> Glance:
-    return Glance(filled, up, open=True)
-
-
-def over(up: int = 4) -> Glance:
-    return Glance(0, up, open=False)
-
-
 @pytest.fixture
 def ledger() -> Ledger:
     """That of a pool of two nodes with two slots each, at second 100."""
     made = Ledger()
-    made.turn(100.0, over(0))
+    made.turn(100.0, 0, 0, open=False)
     made.come(0, 2)
     made.come(1, 2)
-    made.turn(100.0, over())
+    made.turn(100.0, 0, 4, open=False)
     return made
 
 
@@ -49,43 +41,43 @@ def lost(ledger: Ledger, now: float) -> Lost:
 
 
 def test_time_without_calls_does_not_count(ledger: Ledger) -> None:
-    ledger.turn(150.0, over())
+    ledger.turn(150.0, 0, 4, open=False)
     assert report(ledger, 200.0).total == 0.0
 
 
 def test_a_run_lasts_from_the_first_call_to_the_last_answer(ledger: Ledger) -> None:
     for begin in (110.0, 150.0):
         ledger.arrive(begin, begin + 1.0, 0.0)
-        ledger.turn(begin + 1.0, busy(4))
-        ledger.turn(begin + 11.0, over())
+        ledger.turn(begin + 1.0, 4, 4, open=True)
+        ledger.turn(begin + 11.0, 0, 4, open=False)
     told = report(ledger, 200.0)
     assert (told.total, told.capacity) == (22.0, 88.0)
 
 
 def test_slots_without_a_call_before_all_had_one_are_lost_to_the_start(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(1))
+    ledger.turn(110.0, 1, 4, open=True)
     ledger.arrive(112.0, 112.0, 0.0)
-    ledger.turn(112.0, busy(4))
+    ledger.turn(112.0, 4, 4, open=True)
     assert lost(ledger, 112.0).start == 6.0
 
 
 def test_slots_without_a_call_between_two_arrivals_are_idle(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(4))
-    ledger.turn(113.0, busy(2))
+    ledger.turn(110.0, 4, 4, open=True)
+    ledger.turn(113.0, 2, 4, open=True)
     ledger.arrive(115.0, 115.0, 0.0)
-    ledger.turn(115.0, busy(4))
+    ledger.turn(115.0, 4, 4, open=True)
     assert lost(ledger, 115.0).idle == 4.0
 
 
 def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialisation(ledger: Ledger) -> None:
     ledger.arrive(110.0, 112.0, 2.0)
-    ledger.turn(112.0, busy(4))
-    ledger.turn(114.0, busy(0))
+    ledger.turn(112.0, 4, 4, open=True)
+    ledger.turn(114.0, 0, 4, open=True)
     ledger.packing += 0.5  # as when results are opened
     ledger.arrive(116.0, 116.0, 0.5)
-    ledger.turn(116.0, busy(4))
+    ledger.turn(116.0, 4, 4, open=True)
     told = lost(ledger, 116.0)
     assert told.serialisation == 8.0 + 0.25 * 8.0
     assert (told.start, told.idle) == (0.0, 0.75 * 8.0)
@@ -93,27 +85,27 @@ def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialisation(l
 
 def test_several_callers_that_pack_at_once_lose_no_more_than_there_is(ledger: Ledger) -> None:
     ledger.arrive(110.0, 112.0, 50.0)
-    ledger.turn(112.0, busy(4))
+    ledger.turn(112.0, 4, 4, open=True)
     assert lost(ledger, 112.0).serialisation == 8.0
 
 
 def test_slots_without_a_call_after_the_last_one_came_are_lost_to_the_tail(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(4))
-    ledger.turn(115.0, busy(1))
+    ledger.turn(110.0, 4, 4, open=True)
+    ledger.turn(115.0, 1, 4, open=True)
     assert lost(ledger, 116.0).tail == 3.0
-    ledger.turn(117.0, over())
+    ledger.turn(117.0, 0, 4, open=False)
     assert lost(ledger, 117.0).tail == 6.0
 
 
 def test_a_node_being_replaced_is_lost_to_the_start_and_one_given_up_does_not_count(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(4))
-    ledger.turn(111.0, busy(2, up=2))
-    ledger.turn(113.0, busy(2, up=2))
+    ledger.turn(110.0, 4, 4, open=True)
+    ledger.turn(111.0, 2, 2, open=True)
+    ledger.turn(113.0, 2, 2, open=True)
     assert lost(ledger, 113.0).start == 4.0
     ledger.go(1)
-    ledger.turn(115.0, over(up=2))
+    ledger.turn(115.0, 0, 2, open=False)
     told = report(ledger, 115.0)
     assert told.capacity == 4.0 + 8.0 + 4.0
     assert [node.slots for node in told.nodes.values()] == [2, 0]
@@ -121,10 +113,10 @@ def test_a_node_being_replaced_is_lost_to_the_start_and_one_given_up_does_not_co
 
 def test_a_slot_that_has_a_call_and_does_not_run_it_is_lost_to_the_link(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(4))
+    ledger.turn(110.0, 4, 4, open=True)
     for seconds in (4.0, 4.0, 3.0, 3.0):
         ledger.settle(1, seconds)
-    ledger.turn(114.0, over())
+    ledger.turn(114.0, 0, 4, open=False)
     told = report(ledger, 114.0)
     assert told.work == 14.0
     assert told.lost.link * told.capacity == 2.0
@@ -150,7 +142,7 @@ def test_a_replacement_goes_on_where_the_lost_node_ended(ledger: Ledger) -> None
 
 def test_in_mid_run_a_call_is_taken_to_run_since_its_slot_ended_the_one_before(ledger: Ledger) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
-    ledger.turn(110.0, busy(3))
+    ledger.turn(110.0, 3, 4, open=True)
     ledger.receive(0, 112.0, [Ran(0, 2.0)])
     ledger.settle(1, 2.0)
     told = report(ledger, 114.0, {0: 3, 1: 1})

@@ -111,7 +111,7 @@ class Pool:
 
     def progress(self, work: bool = True) -> list[Happening]:
         happenings: list[Happening] = [self.hear] if self.inbox else []
-        happenings += [self.look] if self.looks else []
+        happenings += [self.look] if self.looks and work else []  # where nothing ever ends, looks do not either
         for link in (*self.links.values(), *self.lost.values()):
             happenings += link.progress(work)
         return happenings

@@ -15,6 +15,7 @@ from skyward.actors.routing import (
     GaveBack,
     Looked,
     LookLater,
+    Measured,
     NodeDown,
     NodeGivenUp,
     NodeUp,
@@ -243,6 +244,14 @@ def test_an_unwanted_pinned_batch_leaves_nothing_with_its_node() -> None:
 def test_a_lost_batch_of_a_group_with_others_waiting_goes_before_them() -> None:
     events = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, died=(Died(1, "a"),)))
     assert told(*events) == (Assign(0, (1,)),)
+
+
+def test_a_node_gets_as_far_ahead_as_the_way_to_it_is_long() -> None:
+    near = (NodeUp(0, 1), Arrived((0,), 1), Answered(0, (0,), seconds=0.1))
+    assert told(*near, Arrived(tuple(range(1, 9)), 1), prefetch=None) == (Assign(0, (1, 2)),)
+    assert told(*near, Measured(0, 0.1), Measured(7, 0.1), Arrived(tuple(range(1, 9)), 1), prefetch=None) == (
+        Assign(0, (1, 2, 3, 4)),
+    )
 
 
 def test_batches_that_take_no_time_are_moved_at_the_next_look_only() -> None:

@@ -1,0 +1,146 @@
+"""Which node is the next batch for, and what is worth moving to another? Pure: no I/O, no clock, no actor.
+
+A batch goes where it will end first, as far as the pace of the nodes tells; among nodes of about the same prospects, to
+the one with the least to do. What is queued on a node is taken back for an idle slot elsewhere when it would end there
+sooner, the way included. A node that has not answered for longer than its batches take may be stuck behind long ones:
+then what waits there is taken to wait as long again.
+"""
+
+import heapq
+from collections import deque
+
+from skyward.actors.work import ALIKE, Node, Routing
+
+HANDLING = 0.005
+"""Seconds that moving a batch takes beside the way there and back; paces that differ by less are the same."""
+
+LOOK = 0.1
+"""Seconds until another look at what may be worth moving."""
+
+
+def place(state: Routing) -> dict[int, list[int]]:
+    """Give batches to nodes until there is no more room or no batch that may be placed; return those of each node."""
+    given: dict[int, list[int]] = {}
+    for number, queue in list(state.pinned.items()):
+        node = state.nodes.get(number)
+        while node is not None and state.room(node) > 0 and (batch := _next(state, queue)) is not None:
+            _give(state, batch, number, node, given)
+        if not queue:
+            del state.pinned[number]
+    if state.turns:
+        _place_groups(state, given)
+    return given
+
+
+def _place_groups(state: Routing, given: dict[int, list[int]]) -> None:
+    """Place a batch of each group in turn."""
+    roomy = [(number, node) for number, node in state.nodes.items() if state.room(node) > 0]
+    choice = len(roomy) > 1
+    fastest = min(_pace(state, node) for node in state.nodes.values()) if choice else 1.0
+    prospects = [(*(_prospect(state, node, fastest) if choice else (0, 0.0)), number) for number, node in roomy]
+    heapq.heapify(prospects)
+    passed = 0  # groups in a row that had nothing to place
+    while prospects and state.turns and passed < len(state.turns):
+        name = state.turns.popleft()
+        group = state.groups[name]
+        batch = _next(state, group.queue) if group.open else None
+        if batch is None:
+            if group.queue:
+                passed += 1
+                state.turns.append(name)
+            elif not group.out:
+                del state.groups[name]
+            continue
+        passed = 0
+        if group.queue:
+            state.turns.append(name)
+        *_, number = heapq.heappop(prospects)
+        node = state.nodes[number]
+        _give(state, batch, number, node, given)
+        group.out += 1
+        if state.room(node) > 0:
+            heapq.heappush(prospects, (*_prospect(state, node, fastest), number))
+
+
+def _prospect(state: Routing, node: Node, fastest: float) -> tuple[int, float]:
+    """What makes one node better than another for the next batch: when it would end there, roughly, and the load."""
+    held = len(node.held)
+    ends = _pace(state, node) if held < node.slots else _ends_here(state, node, held - node.slots)
+    return int(ends / (ALIKE * fastest)), held / node.slots
+
+
+def _pace(state: Routing, node: Node) -> float:
+    """Seconds that a batch runs on the node."""
+    pace = node.pace if node.pace is not None else state.pace
+    return max(HANDLING, pace if pace is not None else 1.0)
+
+
+def _next(state: Routing, queue: deque[int]) -> int | None:
+    """Take the first batch of a queue that somebody waits for."""
+    while queue:
+        batch = queue.popleft()
+        if not state.items[batch].unwanted:
+            return batch
+        del state.items[batch]
+    return None
+
+
+def _give(state: Routing, batch: int, number: int, node: Node, given: dict[int, list[int]]) -> None:
+    state.give(batch, number, node)
+    given.setdefault(number, []).append(batch)
+
+
+def steal(state: Routing, *, looked: bool) -> tuple[dict[int, tuple[int, ...]], bool]:
+    """Choose what to ask back, from which node, when there is nothing left to place.
+
+    It is for slots that are idle; at a look, what is queued on slow nodes is also for the queues of others. The second
+    value says that another look may be worth it.
+    """
+    idle = state.slots - state.filled
+    slow = any(len(state.nodes[number].held) > state.nodes[number].slots for number in state.slow)
+    if len(state.nodes) < 2 or not (idle or slow) or any(state.groups[name].open for name in state.turns):
+        return {}, False
+    if not idle and not looked:
+        return {}, True
+    there = _ends_there(state, queued=looked and slow)
+    there = there[sum(state.items[batch].asked for node in state.nodes.values() for batch in node.held) :]
+    asked: dict[int, tuple[int, ...]] = {}
+    left = slow
+    for number, node in sorted(state.nodes.items(), key=lambda each: each[1].slots - len(each[1].held)):
+        if not there:
+            break
+        taken: list[int] = []
+        for place, batch in reversed(tuple(enumerate(tuple(node.held)[node.slots :]))):
+            item = state.items[batch]
+            if item.asked or item.node is not None:
+                continue
+            if not there or _ends_here(state, node, place) <= there[0] + node.round_trip:
+                left = left or bool(there)
+                break
+            there.pop(0)
+            item.asked = True
+            taken.append(batch)
+        if taken:
+            asked[number] = tuple(reversed(taken))
+    return asked, left
+
+
+def _ends_there(state: Routing, *, queued: bool) -> list[float]:
+    """In how many seconds a batch would end that is moved, soonest first: to an idle slot, or into a queue."""
+    if state.pace is None:
+        return [0.0] * (state.slots - state.filled)
+    ends = []
+    for number, node in state.nodes.items():
+        pace, way = _pace(state, node), 2 * node.round_trip + HANDLING
+        ends += [pace + way] * (node.slots - len(node.held))
+        if queued and number not in state.slow:
+            places = range(max(0, len(node.held) - node.slots), node.slots)
+            ends += [ALIKE * (_ends_here(state, node, place) + way) for place in places]
+    return sorted(ends)
+
+
+def _ends_here(state: Routing, node: Node, place: int) -> float:
+    """In how many seconds a batch ends that is queued on the node behind `place` others."""
+    pace = _pace(state, node)
+    wait = node.quiet if node.quiet > 1.5 * pace else pace * max(0.5, (place + 1) / node.slots)
+    return wait + pace
