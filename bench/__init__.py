@@ -3,6 +3,7 @@
     __main__.py    the command line, and nothing else
     plan.py        PURE  what to run: the words of one command
     scenarios.py   what is measured, and how
+    data.py        arrays that are shared, results that are large, a search
     links.py       nodes far away, nodes of different speed
     backends.py    where it runs: skyward, loky, ray, dask, threading
     tasks.py       the functions that travel to the workers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from bench import links, memory, tasks
+from bench import data, links, memory, tasks
 from bench.backends import BACKENDS, Pool
 from bench.figures import Figures, latency
 from bench.plan import Plan
@@ -167,6 +167,9 @@ SCENARIOS: dict[str, Scenario] = {
     "roundtrip": Steady("submit().result(), one at a time", 500, ("tasks",), "submit", roundtrip),
     "onetask": Steady("Parallel of one task, one at a time", 100, ("tasks", "batch_size"), "parallel", onetask),
     "driver_cpu": Steady("driver CPU per trivial task", 20_000, ("tasks", "batch_size"), "parallel", driver_cpu),
+    "shared": Steady("200 tasks with the same array of 80 MB", 200, ("tasks", "batch_size"), "parallel", data.shared),
+    "results": Steady("500 tasks that return 1 MiB", 500, ("tasks", "batch_size"), "parallel", data.results),
+    "search": Steady("RandomizedSearchCV with so many candidates, on digits", 20, ("tasks",), "parallel", data.search),
     "memory": Steady("memory of an idle pool by kind of process", 1, ("settle",), "parallel", idle_memory),
     "latency": Whole("the seed shape with 80 ms to nodes and back (T = 5, 0.5, 0.05 s)", 2000, links.latency),
     "uneven": Whole("tasks of T seconds, and one node four times as slow", 2000, links.uneven),

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FunctionType
-from typing import cast
+from typing import Any, cast
 
 
 def square(x: int) -> int:
@@ -29,6 +29,18 @@ def sleep_unevenly(x: int, seconds: float, slower: float) -> int:
 
     time.sleep(seconds * (slower if skyward.instance_info().node == 0 else 1.0))
     return x
+
+
+def item(array: Any, index: int) -> float:
+    """One item of an array."""
+    return float(array[index])
+
+
+def fill(x: int, items: int) -> Any:
+    """An array of `items` numbers, all of them `x`."""
+    import numpy
+
+    return numpy.full(items, float(x))
 
 
 def who(seconds: float) -> tuple[int, int]:
