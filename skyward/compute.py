@@ -103,7 +103,7 @@ class Compute(futures.Executor):
         try:
             self._driver.start()
             self._ready = True
-            self._delivery = Delivery(f"skyward-results-{pool}")
+            self._delivery = self._driver.deliveries.lend()
             self._group = GroupState(next(self._numbers), None, self._delivery)
             self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
             function.enter(self)
@@ -173,6 +173,7 @@ class Compute(futures.Executor):
         finally:
             self._ended = True
             leaked = driver.stop()
+            driver.deliveries.close()
             if self._delivery is not None:
                 self._delivery.close()
                 self._delivery.join()

@@ -1,6 +1,7 @@
 """How outcomes reach their callers: `Entry` stands for a call until it is answered, `Delivery` gives it the answer."""
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -8,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,6 +20,9 @@ from skyward.remote.protocol import Outcome
 from skyward.remote.terms import Terms
 
 log = logging.getLogger("skyward")
+
+IDLE = 8
+"""Threads that are kept for groups to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,39 @@ class Delivery:
                 log.exception("a done-callback failed")
 
 
+class Deliveries:
+    """The deliveries of a pool: one for each group, used again when it is idle, as starting a thread takes its time."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._numbers = itertools.count(1)
+        self._idle: deque[Delivery] = deque()
+        self._closed = False
+
+    def lend(self) -> Delivery:
+        """Return one that nobody else uses."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Delivery(f"{self._name}-{next(self._numbers)}")
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Take one back, once it has done what it was given."""
+        delivery.do(partial(self._keep, delivery))
+
+    def close(self) -> None:
+        """End the idle ones, and each of the others when it is given back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _keep(self, delivery: Delivery) -> None:
+        if self._closed or len(self._idle) >= IDLE:
+            delivery.close()
+        else:
+            self._idle.append(delivery)
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A call on its way: what the router's numbers stand for.
@@ -103,7 +141,6 @@ class Entry:
 
     future: Future[Any]
     packed: Packed
-    functions: dict[str, bytes]
     terms: Terms
     group: "GroupState"
     name: str = "the call"

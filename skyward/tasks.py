@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from skyward.delivery import Delivery, Entry, GroupState
+from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute
 from skyward.remote import blobs
 from skyward.remote.function import call_each
@@ -28,6 +28,8 @@ class Pool(Protocol):
     ----------
     numbers
         Gives a number that the pool has not used for a call or a group.
+    deliveries
+        The threads in which its calls are answered.
     shelf
         The large buffers of its calls.
     blob_threshold
@@ -36,6 +38,8 @@ class Pool(Protocol):
 
     @property
     def numbers(self) -> Iterator[int]: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
     @property
     def shelf(self) -> Shelf: ...
     @property
@@ -47,10 +51,6 @@ class Pool(Protocol):
 
     def forget(self, batches: Iterable[int]) -> None:
         """Nobody waits for these any more."""
-        ...
-
-    def drop(self, functions: Iterable[str]) -> None:
-        """No call will need these functions again."""
         ...
 
 
@@ -98,7 +98,7 @@ class TaskGroup:
         self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
         self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold)
-        self._state = GroupState(number, limit, Delivery(f"skyward-results-{number}"))
+        self._state = GroupState(number, limit, pool.deliveries.lend())
         self._pending: set[Future[Any]] = set()
         self._closed = self._finished = False
         self._lock = threading.Lock()
@@ -174,7 +174,7 @@ class TaskGroup:
         self._pool.forget([future.batch for future in pending])
 
     def close(self) -> None:
-        """Let go of the group's functions and thread. Calls that have not ended go on."""
+        """Let go of what the group has pickled, and of its thread. Calls that have not ended go on."""
         self._closed = True
         self._finish_if_over()
 
@@ -188,9 +188,8 @@ class TaskGroup:
             over = self._closed and not self._finished and not self._pending
             self._finished = self._finished or over
         if over:
-            self._pool.drop(self._packer.functions)
             self._seen.clear()
-            self._state.delivery.close()
+            self._pool.deliveries.give_back(self._state.delivery)
 
     def __enter__(self) -> Self:
         return self
@@ -236,7 +235,7 @@ def make_entry(
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
     began = time.perf_counter()
     packed = packer.pack(fn, args, kwargs)
-    size = len(packed.payload) + sum(len(packer.functions[name]) for name in packed.functions)
+    size = len(packed.payload) + sum(map(len, packed.functions.values()))
     if size > LARGEST:
         raise InvalidArgument(
             f"the arguments of {fn!r}, with the functions that travel by value, are {size >> 20} MiB; "
@@ -245,4 +244,4 @@ def make_entry(
     called = args[0] if fn is call_each else fn
     name = str(getattr(called, "__qualname__", "the call"))
     packing = time.perf_counter() - began
-    return Entry(future, packed, packer.functions, terms, state, name, began=began, packing=packing)
+    return Entry(future, packed, terms, state, name, began=began, packing=packing)

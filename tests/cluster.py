@@ -5,11 +5,25 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from skyward.delivery import Answer, Entry
+from skyward.delivery import Answer, Deliveries, Delivery, Entry
 from skyward.remote import wire
 from skyward.remote.future import Future
 from skyward.remote.protocol import Outcome
 from skyward.shelf import Shelf
+
+
+class Lent(Deliveries):
+    """Knows how many came back."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.back = 0
+        self.came_back = threading.Event()
+
+    def give_back(self, delivery: Delivery) -> None:
+        super().give_back(delivery)
+        self.back += 1
+        self.came_back.set()
 
 
 class Cluster:
@@ -18,12 +32,10 @@ class Cluster:
     def __init__(self) -> None:
         self.numbers: Iterator[int] = itertools.count(1)
         self.shelf = Shelf()
+        self.deliveries = Lent("results")
         self.blob_threshold = 1 << 20
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []
-        self.dropped: list[str] = []
-        self.drops = 0
-        self.letting_go = threading.Event()
         self.sent = threading.Event()
 
     def send(self, entries: list[Entry]) -> None:
@@ -33,15 +45,10 @@ class Cluster:
     def forget(self, batches: Iterable[int]) -> None:
         self.forgotten += batches
 
-    def drop(self, functions: Iterable[str]) -> None:
-        self.drops += 1
-        self.dropped += functions
-        self.letting_go.set()
-
     def end(self, future: Future[Any]) -> None:
         """Have the call end on slot 3 of node 5, after 7 seconds."""
         entry = self.entries.pop(future.batch)
-        functions = {name: wire.load_function(entry.functions[name]) for name in entry.packed.functions}
+        functions = {name: wire.load_function(data) for name, data in entry.packed.functions.items()}
         blobs = {blob.name: blob.ref for blob in entry.packed.blobs}
         status, parts = wire.execute(entry.packed.payload, wire.Beside(functions, blobs, entry.packed.buffers))
         outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)

@@ -14,7 +14,7 @@ import uvloop
 
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
-from skyward.delivery import Entry
+from skyward.delivery import Deliveries, Entry
 from skyward.errors import NoCompute, PoolFailed
 from skyward.report import Report
 from skyward.shelf import Shelf
@@ -46,6 +46,7 @@ class Driver:
         self._blueprint, self._pool, self._hooks = blueprint, pool, hooks
         self._retries = blueprint.options.retries
         self.shelf = Shelf()
+        self.deliveries = Deliveries(f"skyward-results-{pool}")
         threshold = blueprint.options.blob_threshold
         self.blob_threshold: float = math.inf if threshold is None else threshold
         self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
@@ -108,13 +109,6 @@ class Driver:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             if known:
                 self._put(known)
-
-    def drop(self, functions: Iterable[str]) -> None:
-        """No call will need these functions again."""
-        names = tuple(functions)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            if names:
-                self._loop.call_soon_threadsafe(self._drop, names)
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number."""
@@ -209,7 +203,3 @@ class Driver:
         self._office.arrivals.append((first.began, sum(entry.packing for entry in entries)))
         numbers = tuple(entry.future.batch for entry in entries)
         tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries))
-
-    def _drop(self, functions: tuple[str, ...]) -> None:
-        for link in self._office.links.values():
-            link.forget(functions)

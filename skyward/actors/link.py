@@ -17,6 +17,7 @@ from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
 from skyward.actors.line import Line
 from skyward.actors.office import Office
+from skyward.actors.stock import Stock
 from skyward.delivery import Answer, Entry
 from skyward.remote import door, store
 from skyward.remote.blobs import Blob
@@ -27,6 +28,9 @@ DEADLINE = 5.0
 
 POLL = 10.0
 """Seconds that a node may leave a `Collect` unanswered when it has nothing."""
+
+FUNCTIONS = 64 << 20
+"""Bytes of functions by value that a node keeps for calls to come."""
 
 BULK = 8 << 20
 """Bytes of payload after which an `Assign` is sent and the next one begun."""
@@ -76,8 +80,7 @@ class Link:
         self._line = line(door.ref, heard=heard, measured=self._measured)
         self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
-        self._forget: list[str] = []
-        self._known: set[str] = set()
+        self._functions = Stock(FUNCTIONS)
         self._wake = asyncio.Event()
         self._number = 0
         self._told = 0.0
@@ -127,11 +130,6 @@ class Link:
         if there := tuple(batch for batch in batches if batch not in here):
             self._order(_Revocation(there, kill))
 
-    def forget(self, functions: Sequence[str]) -> None:
-        """Have the node drop these functions, with the next batches that it is sent."""
-        self._forget += [name for name in functions if name in self._known]
-        self._known.difference_update(functions)
-
     @property
     def round_trip(self) -> float:
         """Seconds that the way there and back takes."""
@@ -166,8 +164,9 @@ class Link:
 
     def _left(self, batches: Sequence[int]) -> None:
         """These batches are not on the node any more."""
-        if self._bulk is not None:
-            for batch in batches:
+        for batch in batches:
+            self._functions.done(batch)
+            if self._bulk is not None:
                 self._bulk.stock.done(batch)
 
     # ------------------------------------------------------------ large buffers
@@ -229,6 +228,7 @@ class Link:
         batches: list[Batch] = []
         gone: list[int] = []
         functions: dict[str, bytes] = {}
+        forget: list[str] = []
         size = 0
         while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < BULK:
             taken = 0
@@ -240,11 +240,12 @@ class Link:
                     continue
                 batches.append(_batch(number, entry, places=self._bulk is None))
                 size += len(entry.packed.payload)
-                for name in entry.packed.functions:
-                    if name not in self._known:
-                        self._known.add(name)
-                        functions[name] = entry.functions[name]
-                        size += len(functions[name])
+                self._functions.need(number, entry.packed.functions)
+                for name in self._functions.missing(number):
+                    functions[name] = entry.packed.functions[name]
+                    size += len(functions[name])
+                    forget += self._functions.admit(name, len(functions[name]))
+                    self._functions.arrived()
                 if size >= BULK:
                     break
             self._orders.popleft()
@@ -252,10 +253,9 @@ class Link:
                 self._orders.appendleft(order[taken:])
         if gone:
             self._give_back(tuple(gone))
-        forget, self._forget = tuple(self._forget), []
         self._number += 1
         self._office.ledger.send(self._node, size)
-        await self._line.ask(Assign(self._number, tuple(batches), functions, forget), DEADLINE + size / 1e6)
+        await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
@@ -312,7 +312,7 @@ class Link:
 
 def _batch(number: int, entry: Entry, *, places: bool) -> Batch:
     packed = entry.packed
-    batch = Batch(number, packed.payload, packed.functions, entry.terms.timeout)
+    batch = Batch(number, packed.payload, tuple(packed.functions), entry.terms.timeout)
     if not packed.blobs:
         return batch
     names = tuple(blob.name for blob in packed.blobs)

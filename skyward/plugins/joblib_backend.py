@@ -123,10 +123,16 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         first = self.parallel.n_dispatched_tasks - len(tasks)
         level = (self.nesting_level or 0) + 1
         future: futures.Future[Any]
-        if self.entry.open:
-            future = group.post(run_batch, tasks, level, first, self.inner_max_num_threads)
-        else:
+        call = run_batch, tasks, level, first, self.inner_max_num_threads
+        if not self.entry.open:
             future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
+        elif group.pending:
+            future = group.post(*call)
+        else:  # nobody else wants the lock now
+            try:
+                future = group.submit(*call)
+            except Exception as error:  # noqa: BLE001 - the caller hears of it as of any other
+                future = group.reject(error)
         functions = [each[0] for each in tasks]
         future.add_done_callback(lambda done: self._completed(group, callback, done, first, functions))
         return future

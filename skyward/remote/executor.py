@@ -115,8 +115,8 @@ class Executor:
         if clear:
             worker.sent.clear()
             needed = list(batch.functions)
-        worker.sent.update(needed)
         functions = {name: self._functions[name] for name in needed if name in self._functions}
+        worker.sent.update(functions)
         places = self._places(batch) if batch.blobs else {}
         blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
         worker.send("run", slot, batch.id, batch.payload, functions, clear, batch.buffers, blobs)

@@ -5,9 +5,9 @@ travel beside the calls under a name, so that a thousand calls of one function c
 `bytes`) travel beside them as blobs.
 """
 
+import hashlib
 import io
 import pickle
-import secrets
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Packed:
     payload
         The pickled call; empty when it is so large that it is the first of `blobs`.
     functions
-        Names of functions by value.
+        The functions by value that it needs, as bytes, by name.
     buffers
         Names of the blobs that are its out-of-band buffers, in order.
     blobs
@@ -38,7 +38,7 @@ class Packed:
     """
 
     payload: bytes
-    functions: tuple[str, ...]
+    functions: Mapping[str, bytes]
     buffers: tuple[str, ...] = ()
     blobs: tuple[Blob, ...] = ()
 
@@ -71,9 +71,7 @@ class Packer:
         self._share = share
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
-        self.functions: dict[str, bytes] = {}
-        self._token = secrets.token_hex(8)
-        self._names: dict[int, str | None] = {}
+        self._names: dict[int, tuple[str, bytes] | None] = {}
         self._kept: list[FunctionType] = []  # an id stays taken for as long as its function lives
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
@@ -99,7 +97,7 @@ class Packer:
         kind = _BytesPickler if self._looks_for_bytes else CallPickler
         pickler = kind(file, self._name if self._share else None, None if self._put is None else self._aside)
         pickler.dump(call)
-        payload, functions = file.getvalue(), tuple(pickler.met)
+        payload, functions = file.getvalue(), pickler.met
         buffers = tuple(blob.name for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
@@ -115,20 +113,22 @@ class Packer:
         except OSError:
             return None
 
-    def _name(self, fn: FunctionType) -> str | None:
-        """The name of a function that must travel by value; None for one that nodes import."""
+    def _name(self, fn: FunctionType) -> tuple[str, bytes] | None:
+        """The name and bytes of a function that must travel by value; None for one that nodes import.
+
+        It is called by its content: nodes and slots that have it from an earlier call are not sent it again.
+        """
         try:
             return self._names[id(fn)]
         except KeyError:
             pass
-        name = None
+        named = None
         if not portable.importable(fn):
             data = by_value(fn)
-            name = f"{self._token}.{len(self.functions)}"
-            self.functions[name] = data
-        self._names[id(fn)] = name
+            named = hashlib.sha256(data).hexdigest(), data
+        self._names[id(fn)] = named
         self._kept.append(fn)
-        return name
+        return named
 
 
 def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
@@ -158,7 +158,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
     def __init__(
         self,
         file: io.BytesIO,
-        name: Callable[[FunctionType], str | None] | None = None,
+        name: Callable[[FunctionType], tuple[str, bytes] | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
     ) -> None:
         self.buffers: list[Blob] = []
@@ -167,18 +167,18 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
             file, protocol=5, buffer_callback=None if aside is None else partial(_take, aside, self.buffers)
         )
         self._name, self._aside = name, aside
-        self.met: list[str] = []
+        self.met: dict[str, bytes] = {}
         self.bytes: list[Blob] = []
 
     def reducer_override(self, obj: object) -> Any:
         if (reduced := portable.by_name(obj)) is not None:
             return reduced
         if type(obj) is FunctionType and self._name is not None:
-            name = self._name(obj)
-            if name is None:
+            named = self._name(obj)
+            if named is None:
                 return NotImplemented  # by reference, as plain pickle does it
-            self.met.append(name)
-            return shared, (name,)
+            self.met[named[0]] = named[1]
+            return shared, named[:1]
         return super().reducer_override(obj)
 
 

@@ -129,12 +129,12 @@ def test_an_import_error_for_another_reason_is_left_as_it_is() -> None:
     assert caught.value.__notes__ == ["It was raised by task 0 (from_os)."]
 
 
-def test_joblibs_lock_is_free_while_an_argument_is_pickled() -> None:
+def test_joblibs_lock_is_free_while_an_argument_is_pickled_but_for_the_first_when_nobody_else_wants_it() -> None:
     call = Parallel(n_jobs=2, batch_size=1)
     asked = Asking(call)
 
     assert call(delayed(str)(asked) for _ in range(6)) == ["0"] * 6
-    assert asked.answers == [True] * 6
+    assert asked.answers == [False] + [True] * 5
 
 
 class Asking:

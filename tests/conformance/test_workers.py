@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -131,25 +132,25 @@ def test_slots_have_random_numbers_of_their_own(caller: Caller) -> None:
 # ---------------------------------------------------------------- functions by value
 
 
-def packed(caller: Caller, node: Node, packer: Packer, number: int) -> Batch:
-    """A batch of a function that travels by value and returns this number."""
-    call = packer.pack(lambda: number, (), {})
-    return Batch(next(node.numbers), call.payload, call.functions)
+def packed(node: Node, number: int) -> tuple[Batch, Mapping[str, bytes]]:
+    """A batch of a function that travels by value and returns this number, and the function."""
+    call = Packer().pack(lambda: number, (), {})
+    return Batch(next(node.numbers), call.payload, tuple(call.functions)), call.functions
 
 
 def test_a_function_is_sent_to_the_node_once_and_runs_on_every_slot(caller: Caller, node: Node, bell: Bell) -> None:
     packer = Packer()
     fn = lambda number: number + 1  # noqa: E731 - one that nodes cannot import
     calls = [packer.pack(fn, (number,), {}) for number in range(20)]
-    first, *others = [Batch(next(node.numbers), call.payload, call.functions) for call in calls]
-    caller.assign(first, functions=packer.functions)
+    first, *others = [Batch(next(node.numbers), call.payload, tuple(call.functions)) for call in calls]
+    caller.assign(first, functions=calls[0].functions)
     caller.assign(*others)
 
     assert sorted(value_of(outcome) for outcome in caller.collect(20)) == list(range(1, 21))  # type: ignore[type-var]
 
 
 def test_a_function_that_is_not_there_is_an_exception_of_the_call(caller: Caller, node: Node) -> None:
-    caller.assign(packed(caller, node, Packer(), 1))
+    caller.assign(packed(node, 1)[0])
 
     with pytest.raises(KeyError):
         value_of(caller.collect(1)[0])
@@ -157,19 +158,18 @@ def test_a_function_that_is_not_there_is_an_exception_of_the_call(caller: Caller
 
 
 def test_a_function_that_is_forgotten_is_dropped_by_the_node(caller: Caller, node: Node) -> None:
-    packer = Packer()
-    batch = packed(caller, node, packer, 1)
-    caller.assign(functions=packer.functions)
-    caller.assign(batch, forget=tuple(packer.functions))
+    batch, functions = packed(node, 1)
+    caller.assign(functions=functions)
+    caller.assign(batch, forget=tuple(functions))
 
     with pytest.raises(KeyError):
         value_of(caller.collect(1)[0])
 
 
 def test_more_functions_than_a_worker_holds_are_no_problem(caller: Caller, node: Node) -> None:
-    packer = Packer()
-    batches = [packed(caller, node, packer, number) for number in range(3 * FUNCTIONS)]
-    caller.assign(*batches, functions=packer.functions)
+    made = [packed(node, number) for number in range(3 * FUNCTIONS)]
+    batches = [batch for batch, _ in made]
+    caller.assign(*batches, functions=dict(ChainMap(*(dict(functions) for _, functions in made))))
     outcomes = {outcome.batch: value_of(outcome) for outcome in caller.collect(len(batches))}
 
     assert [outcomes[batch.id] for batch in batches] == list(range(3 * FUNCTIONS))

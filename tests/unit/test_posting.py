@@ -61,7 +61,7 @@ def test_a_posted_call_is_packed_and_sent_by_the_thread_of_the_group(cluster: Cl
     packer = Packing()
     future = group.post(double, packer)  # type: ignore[arg-type]
 
-    assert packer.thread.result(5) == "skyward-results-1"
+    assert packer.thread.result(5) == "results-1"
     group.cancel()
     assert future.cancelled()
 
@@ -81,7 +81,7 @@ def test_a_posted_call_that_cannot_be_sent_fails_in_the_thread_of_the_group(grou
         future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
 
     assert isinstance(future.exception(5), NotPortable)
-    assert name.result(5) == "skyward-results-1"
+    assert name.result(5) == "results-1"
 
 
 def test_a_posted_call_that_is_cancelled_first_is_never_sent(cluster: Cluster, group: TaskGroup) -> None:
@@ -124,7 +124,7 @@ def test_a_rejected_call_fails_in_the_thread_of_the_group(group: TaskGroup) -> N
         future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
 
     assert isinstance(future.exception(5), LookupError)
-    assert name.result(5) == "skyward-results-1"
+    assert name.result(5) == "results-1"
 
 
 def test_a_group_that_is_closed_waits_for_its_rejected_calls(group: TaskGroup) -> None:
