@@ -84,7 +84,6 @@ def main(folder: Path) -> None:
     (folder / "pids").write_text(f"{os.getpid()} {group}")
     try:
         reason = _hold(config, heard)
-        signal.set_wakeup_fd(-1)
         with contextlib.suppress(BrokenPipeError):
             print(f"skyward node ends: {reason}", file=sys.stderr, flush=True)
     finally:
@@ -124,6 +123,7 @@ def _hold(config: Mapping[str, Any], heard: int) -> str:
     while True:
         state, decision = leash.step(state, event)
         if isinstance(decision, leash.End):
+            signal.set_wakeup_fd(-1)
             return decision.reason
         ready, _, _ = select.select(watched, [], [], max(0.0, decision.until - time.monotonic()))
         event = leash.Elapsed(time.monotonic())

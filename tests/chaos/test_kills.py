@@ -93,8 +93,9 @@ def test_leaving_by_an_exception_stops_what_runs_and_leaves_nothing(tmp_path: Pa
 
 
 DRIVER = """
-import sys, time
+import signal, sys, time
 import skyward as sky
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have been told to ignore it
 with sky.Compute(provider=sky.Local(folder=sys.argv[1]), nodes=2, worker=sky.Worker(concurrency=2)) as compute:
     futures = [compute.submit(time.sleep, 600) for _ in range(8)]
     print("running", flush=True)

@@ -160,11 +160,12 @@ def test_a_generator_does_not_hang_after_an_exception_has_ended_the_block(left_b
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 import skyward as sky
 from joblib import Parallel, delayed
 from tests import work
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have been told to ignore it
 with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
     try:
         Parallel(n_jobs=-1, batch_size=1)(delayed(work.ring)({port}) for _ in range(40))
