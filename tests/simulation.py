@@ -19,7 +19,15 @@ class Worker:
 
     up: bool = False
     batch: int | None = None
+    given: tuple[int, ...] = ()
+    begun: int = 0
+    tokens: int = 0
     stopped: bool = False
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether it is about to look for the next of what it was given."""
+        return self.batch is None and self.begun < len(self.given)
 
 
 @dataclass(slots=True)
@@ -49,24 +57,31 @@ class Slot:
                     assert self.worker is None or self.worker.up
                     if self.worker is not None:
                         self.worker.stopped = True
-                case turn.Send(batch):
-                    assert batch in self.node.batches
+                case turn.Send(batches):
+                    assert self.node.batches.issuperset(batches)
                     if self.worker is not None:
-                        self.worker.batch = batch
+                        assert self.worker.batch is None
+                        assert not self.worker.may_begin
+                        self.worker.given, self.worker.begun, self.worker.tokens = batches, 0, len(batches)
+                case turn.TakeBack():
+                    self.state, more = turn.step(self.state, turn.Recalled(self.take_back()))
+                    self.perform(more)
                 case turn.WakeMe(batch):
                     self.timer = batch
                 case turn.ReportUp():
                     boss.append(desk.SlotOpened(self.number))
                 case turn.ReportDown():
                     boss.append(desk.SlotClosed(self.number))
-                case turn.Refuse(batch):
-                    boss.append(desk.Refused(self.number, batch))
-                case turn.Report(batch, verdict):
+                case turn.Refuse(batches):
+                    boss.append(desk.Refused(self.number, batches))
+                case turn.ReportFree():
+                    boss.append(desk.SlotOpened(self.number))
+                case turn.Report(batch, verdict, _, free):
                     self.timer = None
                     self.node.batches.remove(batch)
                     if verdict != "done":
                         self.node.outcomes[batch] = verdict
-                    boss.append(desk.Ended(self.number, batch, free=verdict == "done"))
+                    boss.append(desk.Ended(self.number, batch, free, seconds=0.0001 if batch % 50 else 1.0))
                 case turn.ReportUseless():
                     self.node.useless = True
 
@@ -75,16 +90,35 @@ class Slot:
             self.worker.up = True
             self.inbox.append(turn.Started())
 
+    def begin(self) -> None:
+        if self.worker is None or not self.worker.may_begin:
+            return
+        if len(self.worker.given) > 1 and not self.worker.tokens:
+            self.worker.given = ()
+            self.inbox.append(turn.Finished(None))
+            return
+        self.worker.tokens -= 1
+        self.worker.batch = self.worker.given[self.worker.begun]
+        self.worker.begun += 1
+
     def finish(self) -> None:
         if self.worker is not None and self.worker.batch is not None:
             self.node.outcomes[self.worker.batch] = "done"
-            self.inbox.append(turn.Finished(self.worker.batch))
+            last = self.worker.begun == len(self.worker.given)
+            self.inbox.append(turn.Finished(self.worker.batch, last))
             self.worker.batch = None
+
+    def take_back(self) -> int:
+        """What had several batches gives back those that it has not begun; what had one does not."""
+        if self.worker is None or len(self.worker.given) < 2:
+            return 0
+        count, self.worker.tokens = self.worker.tokens, 0
+        return count
 
     def exit(self) -> None:
         if self.worker is not None:
-            self.worker = None
-            self.inbox.append(turn.Exited("it ended"))
+            unstarted, self.worker = self.take_back(), None
+            self.inbox.append(turn.Exited("it ended", unstarted))
 
     def overrun(self) -> None:
         if self.timer is not None:
@@ -101,6 +135,8 @@ class Slot:
                 yield self.come_up
             case Worker(batch=int()) if work:
                 yield self.finish
+            case Worker(may_begin=True):
+                yield self.begin
 
 
 class Node:
@@ -113,7 +149,7 @@ class Node:
         self.outcomes: dict[int, str] = {}
         self.given: deque[tuple[int, ...]] = deque()
         self.answers: deque[tuple[int, int, list[tuple[int, str]]]] = deque()
-        self.ask = self.rests = 0
+        self.ask = self.rests = self.looks = 0
         self.useless = False
         self.arrived: Counter[int] = Counter()
         self.left: Counter[int] = Counter()
@@ -135,9 +171,14 @@ class Node:
                 self.ask = ask
         for effect in desk.step(self.desk, event):
             match effect:
-                case desk.Start(slot, batch):
-                    assert batch in self.batches
-                    self.slots[slot].inbox.append(turn.Run(batch, None if batch % 3 else 1.0))
+                case desk.Start(slot, batches):
+                    assert self.batches.issuperset(batches)
+                    assert len(batches) == 1 or not any(batch % 3 == 0 for batch in batches)
+                    self.slots[slot].inbox.append(turn.Run(batches, None if batches[0] % 3 else 1.0))
+                case desk.Recall(slot):
+                    self.slots[slot].inbox.append(turn.Recall())
+                case desk.LookLater():
+                    self.looks += 1
                 case desk.Stop(slot, batch):
                     self.slots[slot].inbox.append(turn.Stop(batch))
                 case desk.NoteKilled(batch):
@@ -161,6 +202,11 @@ class Node:
             self.rests -= 1
             self.inbox.append(desk.Rested())
 
+    def look(self) -> None:
+        if self.looks:
+            self.looks -= 1
+            self.inbox.append(desk.Looked())
+
     def elapse(self) -> None:
         self.inbox.append(desk.Elapsed(self.ask))
 
@@ -169,6 +215,8 @@ class Node:
             yield self.hear
         if self.rests:
             yield self.rested
+        if self.looks:
+            yield self.look
         for slot in self.slots:
             yield from slot.progress(work)
 
@@ -193,7 +241,9 @@ class Link:
         if self.orders and self.revoking is None:
             match order := self.orders.popleft():
                 case routing.Assign(_, batches):
-                    self.node.inbox.append(desk.Arrived(batches))
+                    self.node.inbox.append(
+                        desk.Arrived(batches, frozenset(batch for batch in batches if batch % 3 == 0))
+                    )
                 case routing.Revoke(_, batches, kill):
                     self.revoking = order
                     self.node.inbox.append(desk.Withdrawn(batches, kill))

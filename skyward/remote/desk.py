@@ -11,9 +11,10 @@ from typing import assert_never
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Batches to run, oldest first."""
+    """Batches to run, oldest first. Those `alone` are not given to a slot together with others."""
 
     batches: tuple[int, ...]
+    alone: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,20 @@ class SlotClosed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The batch has an outcome; the slot is free for the next one, or about to start anew."""
+    """The batch has an outcome, if it is done after so many seconds; with `free` its slot takes the next one."""
 
     slot: int
     batch: int
     free: bool
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The slot closed before the batch reached it: nothing has run."""
+    """These batches did not begin on the slot, which closed before, or was asked to give them back."""
 
     slot: int
-    batch: int
+    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,32 @@ class Elapsed:
     ask: int
 
 
-type Event = Arrived | Withdrawn | SlotOpened | SlotClosed | Ended | Refused | Asked | Rested | Elapsed
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The time since `LookLater` has passed."""
+
+
+type Event = Arrived | Withdrawn | SlotOpened | SlotClosed | Ended | Refused | Asked | Rested | Elapsed | Looked
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Have the slot run the batch."""
+    """Have the slot run the batches, one after the other."""
 
     slot: int
-    batch: int
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookLater:
+    """Say `Looked` when what was started together should long be over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Have the slot give back what it has not begun."""
+
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +147,13 @@ class NoteKilled:
     batch: int
 
 
-type Effect = NoteKilled | Start | Stop | GiveBack | Rest | Answer | Forget
+type Effect = NoteKilled | Start | LookLater | Recall | Stop | GiveBack | Rest | Answer | Forget
+
+TOGETHER = 0.002
+"""Seconds that batches given to a slot together may take: less than it takes to wake another slot for each of them."""
+
+MOST = 8
+"""Batches that are given to a slot together."""
 
 
 @dataclass(slots=True)
@@ -151,6 +176,14 @@ class Desk:
         The number of the ask to be answered, if there is one.
     resting
         Whether the last answer was just now.
+    most
+        How many batches a slot may be given together.
+    pace
+        Seconds that batches ran lately, on average.
+    alone
+        Batches here that are not given to a slot together with others.
+    together
+        Slots that were given several batches: false until the next look, then true.
     """
 
     queue: deque[int] = field(default_factory=deque)
@@ -161,18 +194,24 @@ class Desk:
     number: int = 0
     waiting: int | None = None
     resting: bool = False
+    most: int = MOST
+    pace: float | None = None
+    alone: set[int] = field(default_factory=set)
+    together: dict[int, bool] = field(default_factory=dict)
 
 
 def step(desk: Desk, event: Event) -> tuple[Effect, ...]:
     """Note the event in `desk` and return what to do."""
     match event:
-        case Arrived(batches):
+        case Arrived(batches, alone):
             forget = _forget_sent_again(desk, batches)
             desk.queue.extend(batches)
+            desk.alone |= alone
             return (*forget, *_start(desk))
         case Withdrawn(batches, kill):
             return _withdraw(desk, batches, kill)
         case SlotOpened(slot):
+            desk.together.pop(slot, None)
             if slot not in desk.free and slot not in desk.running.values():
                 desk.free.append(slot)
             return _start(desk)
@@ -180,24 +219,29 @@ def step(desk: Desk, event: Event) -> tuple[Effect, ...]:
             if slot in desk.free:
                 desk.free.remove(slot)
             return ()
-        case Ended(slot, batch, free):
+        case Ended(slot, batch, free, seconds):
             if desk.running.pop(batch, None) is None:
                 return ()
+            if seconds is not None:
+                _note_pace(desk, seconds)
             desk.doomed.discard(batch)
+            desk.alone.discard(batch)
             _post(desk, batch)
             if free:
+                desk.together.pop(slot, None)
                 desk.free.append(slot)
             return (*_start(desk), *_answer_if_due(desk))
-        case Refused(slot, batch):
-            if desk.running.get(batch) != slot:
-                return ()
-            del desk.running[batch]
-            if batch in desk.doomed:
+        case Refused(slot, batches):
+            back = [batch for batch in batches if desk.running.get(batch) == slot]
+            killed = [batch for batch in back if batch in desk.doomed]
+            for batch in back:
+                del desk.running[batch]
+            desk.queue.extendleft(batch for batch in reversed(back) if batch not in desk.doomed)
+            for batch in killed:
                 desk.doomed.discard(batch)
+                desk.alone.discard(batch)
                 _post(desk, batch)
-                return (NoteKilled(batch), *_answer_if_due(desk))
-            desk.queue.appendleft(batch)
-            return _start(desk)
+            return (*map(NoteKilled, killed), *_start(desk), *_answer_if_due(desk))
         case Asked(after, ask):
             known = min(after, desk.number)
             gone = tuple(desk.outbox.popleft() for _ in range(len(desk.outbox) - (desk.number - known)))
@@ -208,6 +252,8 @@ def step(desk: Desk, event: Event) -> tuple[Effect, ...]:
             return _answer_if_due(desk)
         case Elapsed(ask):
             return _answer(desk) if desk.waiting == ask else ()
+        case Looked():
+            return _recall(desk)
     assert_never(event)
 
 
@@ -230,28 +276,61 @@ def _start(desk: Desk) -> tuple[Effect, ...]:
     if not (desk.queue and desk.free):
         return ()
     started: list[Effect] = []
+    most = 1 if desk.pace is None else min(desk.most, int(TOGETHER / max(desk.pace, TOGETHER / MOST)))
     while desk.queue and desk.free:
-        slot, batch = desk.free.pop(), desk.queue.popleft()
-        desk.running[batch] = slot
-        started.append(Start(slot, batch))
+        slot, batches = desk.free.pop(), _take(desk, most)
+        desk.running.update(dict.fromkeys(batches, slot))
+        started.append(Start(slot, batches))
+        if len(batches) > 1:
+            if not desk.together:
+                started.append(LookLater())
+            desk.together[slot] = False
     return tuple(started)
+
+
+def _take(desk: Desk, most: int) -> tuple[int, ...]:
+    """Take the first batch of the queue, and others that may run behind it on the same slot."""
+    batches = [desk.queue.popleft()]
+    if batches[0] in desk.alone:
+        return tuple(batches)
+    while desk.queue and len(batches) < most and desk.queue[0] not in desk.alone:
+        batches.append(desk.queue.popleft())
+    return tuple(batches)
+
+
+def _note_pace(desk: Desk, seconds: float) -> None:
+    """Follow how long batches run; one that was only kept from its processor does not count for much."""
+    desk.pace = seconds if desk.pace is None else 0.9 * desk.pace + 0.1 * min(seconds, 16 * max(desk.pace, 1e-5))
+
+
+def _recall(desk: Desk) -> tuple[Effect, ...]:
+    """One of those that were to be over at once is not: what waits behind it must not wait for it."""
+    late = [slot for slot, seen in desk.together.items() if seen]
+    desk.together = {slot: True for slot in desk.together if slot not in late}
+    recalls = tuple(Recall(slot) for slot in late)
+    return (*recalls, LookLater()) if desk.together else recalls
 
 
 def _answer_if_due(desk: Desk) -> tuple[Effect, ...]:
     """Answer the ask that waits, unless the last answer was just now and the driver cannot miss this one yet.
 
-    Small outcomes travel together that way, which is most of what a trivial task costs. What is still queued here is
-    at least as much as what waits in the outbox, so no slot comes to idle for it.
+    Small outcomes travel together that way, which is most of what a trivial task costs. What still waits here, on slots
+    too, is at least as much as what waits in the outbox, so no slot comes to idle for it.
     """
     if desk.waiting is None or not desk.outbox:
         return ()
-    if desk.resting and len(desk.outbox) <= len(desk.queue):
+    if desk.resting and len(desk.outbox) <= len(desk.queue) + _behind(desk):
         return ()
     answer = _answer(desk)
     if desk.resting:
         return answer
     desk.resting = True
     return (*answer, Rest())
+
+
+def _behind(desk: Desk) -> int:
+    """How many batches wait on slots, behind others."""
+    return len(desk.running) - len(set(desk.running.values())) if desk.together else 0
 
 
 def _answer(desk: Desk) -> tuple[Effect, ...]:
@@ -264,6 +343,7 @@ def _withdraw(desk: Desk, batches: tuple[int, ...], kill: bool) -> tuple[Effect,
     back = tuple(batch for batch in desk.queue if batch in wanted)
     if back:
         desk.queue = deque(batch for batch in desk.queue if batch not in wanted)
+        desk.alone.difference_update(back)
     stops = tuple(Stop(desk.running[batch], batch) for batch in batches if kill and batch in desk.running)
     desk.doomed.update(stop.batch for stop in stops)
     return (GiveBack(back), *stops)

@@ -6,8 +6,9 @@ This is the host's end. `Executor` starts and stops workers, hands them calls, a
 import asyncio
 import contextlib
 import marshal
+import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from signal import Signals
 from typing import Any
@@ -25,13 +26,18 @@ FUNCTIONS = 256
 
 @dataclass(slots=True)
 class _Worker:
-    """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of."""
+    """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of.
+
+    `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
+    it, or to keep it from being begun.
+    """
 
     number: int
     slots: set[int] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
     useless: str = ""
     transport: asyncio.Transport | None = None
+    tokens: tuple[int, int] | None = None
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -42,6 +48,21 @@ class _Worker:
             self.waiting.append(data)
         elif not self.transport.is_closing():  # else it has just died, which its slots are about to hear
             self.transport.write(data)
+
+    def take_back(self) -> int:
+        """Take every token that is left, and return how many that were."""
+        if self.tokens is None:
+            return 0
+        try:
+            return len(os.read(self.tokens[0], 4096))
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        for end in self.tokens or ():
+            os.close(end)
+        self.tokens = None
 
 
 class Executor:
@@ -107,19 +128,27 @@ class Executor:
         else:
             self._order(zygote.KILL, worker.number)
 
-    def send(self, slot: int, batch: Batch) -> None:
-        """Hand the batch to the slot's worker, with the functions that the worker has not seen."""
+    def send(self, slot: int, batches: Sequence[Batch]) -> None:
+        """Hand the batches to the slot's worker, with the functions that the worker has not seen."""
         worker = self._of[slot]
-        needed = [name for name in batch.functions if name not in worker.sent]
-        clear = len(worker.sent) + len(needed) > FUNCTIONS
+        needed = {name for batch in batches for name in batch.functions}
+        clear = len(worker.sent | needed) > FUNCTIONS
         if clear:
             worker.sent.clear()
-            needed = list(batch.functions)
-        functions = {name: self._functions[name] for name in needed if name in self._functions}
+        functions = {name: self._functions[name] for name in needed - worker.sent if name in self._functions}
         worker.sent.update(functions)
-        places = self._places(batch) if batch.blobs else {}
-        blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
-        worker.send("run", slot, batch.id, batch.payload, functions, clear, batch.buffers, blobs)
+        calls = []
+        for batch in batches:
+            places = self._places(batch) if batch.blobs else {}
+            blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
+            calls.append((batch.id, batch.payload, batch.buffers, blobs))
+        if worker.tokens is not None and len(calls) > 1:
+            os.write(worker.tokens[1], bytes(len(calls)))
+        worker.send("run", slot, functions, clear, calls)
+
+    def take_back(self, slot: int) -> int:
+        """Keep the slot's worker from beginning another batch of those it has; return how many it had not begun."""
+        return self._of[slot].take_back()
 
     async def close(self, patience: float) -> None:
         """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
@@ -134,11 +163,13 @@ class Executor:
     def _fork(self, slot: int) -> _Worker:
         self._numbers += 1
         worker = self._workers[self._numbers] = _Worker(self._numbers)
+        if slot != SHARED:
+            worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
         with theirs:
             record = zygote.RECORD.pack(zygote.FORK, worker.number, slot)
             self._link.setblocking(True)
-            socket.send_fds(self._link, [record], [theirs.fileno()])
+            socket.send_fds(self._link, [record], [theirs.fileno(), *(worker.tokens or ())[:1]])
             self._link.setblocking(False)
         self._do(self._connect(worker, ours))
         return worker
@@ -159,18 +190,20 @@ class Executor:
         what, slot, *rest = marshal.loads(data)
         match what:
             case "done":
-                batch, status, payload, seconds = rest
+                batch, status, payload, seconds, last = rest
                 self._keep(Outcome(batch, status, payload, seconds, slot), None)
-                self._tell(slot, turn.Finished(batch))
+                self._tell(slot, turn.Finished(batch, last))
+            case "nothing more":
+                self._tell(slot, turn.Finished(None))
             case "large":
-                batch, status, seconds, place, sizes = rest
+                batch, status, seconds, last, place, sizes = rest
                 try:
                     result = Blob.adopt(Ref(*place))
                 except OSError:  # the worker has died, with what it had; its slots are about to hear of that
                     return
                 worker.send("taken", slot, batch)
                 self._keep(Outcome(batch, status, b"", seconds, slot, result.ref, sizes), result)
-                self._tell(slot, turn.Finished(batch))
+                self._tell(slot, turn.Finished(batch, last))
             case "up":
                 self._tell(slot, turn.Started())
             case "useless":
@@ -206,8 +239,10 @@ class Executor:
         del self._workers[worker.number]
         if not self._workers:
             self._empty.set()
+        unstarted = worker.take_back()
+        worker.close()
         for slot in sorted(worker.slots):
-            self._tell(slot, turn.Exited(worker.useless or cause))
+            self._tell(slot, turn.Exited(worker.useless or cause, unstarted))
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

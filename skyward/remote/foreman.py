@@ -42,6 +42,9 @@ GATHER = 0.01
 """Seconds after an answer in which outcomes gather for the next one, while the node has plenty to do."""
 
 
+LOOK = 0.02
+"""Seconds until what a slot was given together should be over, if it is as short as what came before."""
+
 MOST = 8 << 20
 """Bytes of outcomes after which an answer carries no more of them."""
 
@@ -74,7 +77,7 @@ class _Foreman:
     def __init__(self, ctx: Context[int, Message]) -> None:
         self.room = Room.of(ctx.system)
         self.me = ctx.self
-        self.desk = desk.Desk()
+        self.desk = desk.Desk(most=1 if self.room.threads else desk.MOST)
         self.slots = [ctx.system.ref(slot.slot, str(number)) for number in range(self.room.slots)]
         self.command = 0
         self.reply = Revoked(())
@@ -108,7 +111,9 @@ class _Foreman:
                         self.room.functions.pop(name, None)
                     self.room.functions.update(message.functions)
                     self.room.batches.update((batch.id, batch) for batch in message.batches)
-                    self.perform(desk.step(self.desk, desk.Arrived(tuple(batch.id for batch in message.batches))))
+                    alone = frozenset(batch.id for batch in message.batches if batch.timeout is not None)
+                    arrived = desk.Arrived(tuple(batch.id for batch in message.batches), alone)
+                    self.perform(desk.step(self.desk, arrived))
                 message.reply_to.tell(Assigned())
             case Revoke():
                 if message.number > self.command:
@@ -136,8 +141,12 @@ class _Foreman:
     def perform(self, effects: Sequence[desk.Effect]) -> None:
         for effect in effects:
             match effect:
-                case desk.Start(number, batch):
-                    self.slots[number].tell(turn.Run(batch, self.room.batches[batch].timeout))
+                case desk.Start(number, batches):
+                    self.slots[number].tell(turn.Run(batches, self.room.batches[batches[0]].timeout))
+                case desk.Recall(number):
+                    self.slots[number].tell(turn.Recall())
+                case desk.LookLater():
+                    self.later(LOOK, desk.Looked())
                 case desk.Stop(number, batch):
                     self.slots[number].tell(turn.Stop(batch))
                 case desk.NoteKilled(batch):
@@ -180,8 +189,9 @@ class _Foreman:
         return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)
 
     def facts(self) -> Facts:
-        alive = len(self.desk.free) + len(self.desk.running)
-        return Facts(alive, len(self.desk.queue), len(self.desk.running), os.getloadavg()[0], free_memory())
+        busy = len(set(self.desk.running.values()))
+        queued = len(self.desk.queue) + len(self.desk.running) - busy
+        return Facts(len(self.desk.free) + busy, queued, busy, os.getloadavg()[0], free_memory())
 
 
 def free_memory() -> int:

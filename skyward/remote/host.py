@@ -47,11 +47,11 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
     tls = TLS(cert=str(folder / "cert.pem"), key=str(folder / "key.pem"), ca=str(folder / "ca.pem"))
     name = config["cluster"]
     cluster = Cluster(bind="127.0.0.1:0", name=name, tls=tls, limits=LIMITS, compression=COMPRESSION)
-    room = Room(slots=config["slots"], renew=_renewer(leash))
+    room = Room(slots=config["slots"], threads=config["executor"] == "thread", renew=_renewer(leash))
     async with room, Entrance(cluster=cluster, runtime=Runtime(threads=1), room=room) as entrance:
         room.executor = Executor(
             zygote,
-            threads=config["executor"] == "thread",
+            threads=room.threads,
             functions=room.functions,
             places=room.places,
             tell=room.tell,

@@ -25,6 +25,8 @@ class Room(ActorSystem):
     ----------
     slots
         How many slots the node has.
+    threads
+        Whether they are threads of one process; nothing can be taken back from those.
     requests
         What came over the wire and the foreman has not taken yet, by number.
     batches
@@ -45,13 +47,13 @@ class Room(ActorSystem):
 
     executor: Executor
 
-    def __new__(cls, *, slots: int, renew: Callable[[], None]) -> Self:
+    def __new__(cls, *, slots: int, threads: bool, renew: Callable[[], None]) -> Self:
         """Make the system; casty takes its arguments here, and gets none."""
         return super().__new__(cls)
 
-    def __init__(self, *, slots: int, renew: Callable[[], None]) -> None:
+    def __init__(self, *, slots: int, threads: bool, renew: Callable[[], None]) -> None:
         super().__init__()
-        self.slots, self.renew = slots, renew
+        self.slots, self.threads, self.renew = slots, threads, renew
         self.requests: dict[int, Request] = {}
         self.batches: dict[int, Batch] = {}
         self.outcomes: dict[int, Outcome] = {}

@@ -54,24 +54,29 @@ class _Slot:
                 self.room.executor.start(self.number)
             case turn.StopWorker():
                 self.room.executor.stop(self.number)
-            case turn.Send(batch):
-                self.room.executor.send(self.number, self.room.batches[batch])
+            case turn.Send(batches):
+                self.room.executor.send(self.number, [self.room.batches[batch] for batch in batches])
+            case turn.TakeBack():
+                self.hear(turn.Recalled(self.room.executor.take_back(self.number)))
             case turn.WakeMe(batch, seconds):
                 self.timer = asyncio.get_running_loop().call_later(seconds, self.me.tell, turn.Overran(batch))
             case turn.ReportUp():
                 self.boss.tell(desk.SlotOpened(self.number))
             case turn.ReportDown():
                 self.boss.tell(desk.SlotClosed(self.number))
-            case turn.Refuse(batch):
-                self.boss.tell(desk.Refused(self.number, batch))
-            case turn.Report(batch, verdict, cause):
+            case turn.Refuse(batches):
+                self.boss.tell(desk.Refused(self.number, batches))
+            case turn.ReportFree():
+                self.boss.tell(desk.SlotOpened(self.number))
+            case turn.Report(batch, verdict, cause, free):
                 if self.timer is not None:
                     self.timer.cancel()
                     self.timer = None
                 del self.room.batches[batch]
                 if verdict != "done":  # a batch that is done left its outcome with the executor
                     self.room.outcomes[batch] = Outcome(batch, verdict, cause.encode(), 0.0, self.number)
-                self.boss.tell(desk.Ended(self.number, batch, free=verdict == "done"))
+                ran = self.room.outcomes[batch].seconds if verdict == "done" else None
+                self.boss.tell(desk.Ended(self.number, batch, free, ran))
             case turn.ReportUseless(cause):
                 self.room.fail(f"slot {self.number} has no worker: {cause}")
             case _:

@@ -1,10 +1,12 @@
-"""What happens to the one batch a slot has in hand. Pure: no I/O, no clock, no actor.
+"""What happens to the batches a slot has in hand. Pure: no I/O, no clock, no actor.
 
-A slot is Starting until its worker says it is up, then Idle, Running one batch, or Stopping one that must not go on.
-Whatever happens, each batch handed to `step` by `Run` is answered by exactly one `Report` or `Refuse`.
+A slot is Starting until its worker says it is up, then Idle, Running what it was given, or Stopping a batch that must
+not go on. It is given one batch, or several that are expected to be over at once; the worker runs these one after the
+other, and what it has not begun can be taken back. Whatever happens, each batch handed to `step` by `Run` is answered
+by exactly one `Report` or `Refuse`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 type Verdict = Literal["done", "died", "killed", "overdue"]
@@ -24,17 +26,22 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The worker runs `batch`."""
+    """The worker runs the first of these, or has just ended it; `doomed` are to be stopped when their turn comes.
 
-    batch: int
+    With none left, it has yet to say that it has nothing more.
+    """
+
+    batches: tuple[int, ...]
+    doomed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The worker was told to stop `batch`, or has finished it (None) just before it was told."""
+    """The worker was told to stop `batch`, or has finished it (None) just before; `rest` waits behind it."""
 
     batch: int | None
     verdict: Verdict
+    rest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +59,38 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run this batch, for `timeout` seconds at most."""
+    """Run these batches, one after the other; a single one may have a `timeout` in seconds."""
 
-    batch: int
-    timeout: float | None
+    batches: tuple[int, ...]
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker has the outcome of the batch."""
+    """The worker has the outcome of the batch (None: of no more); with `last` it has nothing else in hand."""
 
-    batch: int
+    batch: int | None
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker is gone."""
+    """The worker is gone. Of what it had in hand, the last `unstarted` batches had not begun."""
 
     cause: str
+    unstarted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Take back what the worker has not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """The last so many batches will not begin."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +107,7 @@ class Overran:
     batch: int
 
 
-type Event = Started | Run | Finished | Exited | Stop | Overran
+type Event = Started | Run | Finished | Exited | Recall | Recalled | Stop | Overran
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +122,14 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Hand the batch to the worker."""
+    """Hand the batches to the worker."""
 
-    batch: int
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Keep the worker from beginning another one, and say `Recalled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +152,24 @@ class ReportDown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the foreman how the batch ended. After `done` the slot is free, else a `ReportUp` follows."""
+    """Tell the foreman how the batch ended. With `free` the slot takes another one; else a `ReportUp` may follow."""
 
     batch: int
     verdict: Verdict
     cause: str = ""
+    free: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFree:
+    """Tell the foreman that the slot takes batches again, having reported all it had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Tell the foreman that the batch never started; the slot is down until the next `ReportUp`."""
+    """Tell the foreman that these batches, in their order, never started."""
 
-    batch: int
+    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +179,19 @@ class ReportUseless:
     cause: str
 
 
-type Effect = StartWorker | StopWorker | Send | WakeMe | ReportUp | ReportDown | Report | Refuse | ReportUseless
+type Effect = (
+    StartWorker
+    | StopWorker
+    | Send
+    | TakeBack
+    | WakeMe
+    | ReportUp
+    | ReportDown
+    | Report
+    | ReportFree
+    | Refuse
+    | ReportUseless
+)
 
 FAILURES = 3
 """Workers in a row that may end before they are up."""
@@ -163,27 +207,75 @@ def step(turn: Turn, event: Event) -> tuple[Turn, tuple[Effect, ...]]:
     match event:
         case Started():
             return (Idle(), (ReportUp(),)) if isinstance(turn, Starting) else (turn, ())
-        case Run(batch, timeout):
+        case Run(batches, timeout):
             if not isinstance(turn, Idle):  # handed over while the worker was ending
-                return turn, (Refuse(batch),)
-            timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batch, timeout),)
-            return Running(batch), (Send(batch), *timer)
-        case Finished(batch):
-            if turn == Running(batch):
-                return Idle(), (Report(batch, "done"),)
-            if isinstance(turn, Stopping) and turn.batch == batch:
-                return Stopping(None, turn.verdict), (Report(batch, "done"), ReportDown())
-            return turn, ()
-        case Exited(cause):
-            return _exited(turn, cause)
+                return turn, (Refuse(batches),)
+            timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
+            return Running(batches), (Send(batches), *timer)
+        case Finished(batch, last):
+            return _finished(turn, batch, last)
+        case Exited(cause, unstarted):
+            return _exited(turn, cause, unstarted)
+        case Recall():
+            more = isinstance(turn, Running) and len(turn.batches) > 1
+            return turn, (TakeBack(),) if more else ()
+        case Recalled(count):
+            return _recalled(turn, count)
         case Stop(batch):
-            return (Stopping(batch, "killed"), (StopWorker(),)) if turn == Running(batch) else (turn, ())
+            return _stopped(turn, batch)
         case Overran(batch):
-            return (Stopping(batch, "overdue"), (StopWorker(),)) if turn == Running(batch) else (turn, ())
+            return _stopping(turn, "overdue") if isinstance(turn, Running) and turn.batches == (batch,) else (turn, ())
     assert_never(event)
 
 
-def _exited(turn: Turn, cause: str) -> tuple[Turn, tuple[Effect, ...]]:
+def _finished(turn: Turn, batch: int | None, last: bool) -> tuple[Turn, tuple[Effect, ...]]:
+    match turn:
+        case Running(batches, doomed) if batch is None or batches[:1] == (batch,):
+            rest = batches[1:] if batch is not None else batches
+            report = () if batch is None else (Report(batch, "done", free=last),)
+            if last:  # `rest` is empty, unless the worker has lost count
+                return Idle(), (*_refuse(rest), *(report or (ReportFree(),)))
+            if rest and rest[0] in doomed:
+                stopping, effects = _stopping(Running(rest), "killed")
+                return stopping, (*report, *effects)
+            return Running(rest, doomed), report
+        case Stopping(stopped, verdict, rest) if stopped is not None and stopped == batch:
+            return Stopping(None, verdict, rest), (Report(stopped, "done"), ReportDown())
+        case _:
+            return turn, ()
+
+
+def _stopped(turn: Turn, batch: int) -> tuple[Turn, tuple[Effect, ...]]:
+    """A batch is to be stopped: if it runs, its worker goes; if it waits there, it is taken back."""
+    if not isinstance(turn, Running) or batch not in turn.batches:
+        return turn, ()
+    if turn.batches[0] == batch:
+        return _stopping(turn, "killed")
+    return Running(turn.batches, turn.doomed | {batch}), (TakeBack(),)
+
+
+def _stopping(turn: Running, verdict: Verdict) -> tuple[Turn, tuple[Effect, ...]]:
+    batch, *rest = turn.batches
+    return Stopping(batch, verdict, tuple(rest)), (StopWorker(),)
+
+
+def _recalled(turn: Turn, count: int) -> tuple[Turn, tuple[Effect, ...]]:
+    """What will not begin is given back."""
+    if not isinstance(turn, Running | Stopping) or not count:
+        return turn, ()
+    held = turn.batches if isinstance(turn, Running) else turn.rest
+    first = max(0, len(held) - count)
+    kept, back = held[:first], held[first:]
+    left = Running(kept, turn.doomed) if isinstance(turn, Running) else replace(turn, rest=kept)
+    return left, _refuse(back)
+
+
+def _refuse(batches: tuple[int, ...]) -> tuple[Effect, ...]:
+    return (Refuse(batches),) if batches else ()
+
+
+def _exited(turn: Turn, cause: str, unstarted: int) -> tuple[Turn, tuple[Effect, ...]]:
+    turn, refused = _recalled(turn, unstarted)
     match turn:
         case Starting(failures):
             if failures + 1 >= FAILURES:
@@ -191,11 +283,12 @@ def _exited(turn: Turn, cause: str) -> tuple[Turn, tuple[Effect, ...]]:
             return Starting(failures + 1), (StartWorker(),)
         case Idle():
             return Starting(), (ReportDown(), StartWorker())
-        case Running(batch):
-            return Starting(), (Report(batch, "died", cause), StartWorker())
-        case Stopping(batch, verdict):
+        case Running(batches):
+            died = tuple(Report(batch, "died", cause) for batch in batches)
+            return Starting(), (*refused, *died, StartWorker())
+        case Stopping(batch, verdict, rest):
             ended = () if batch is None else (Report(batch, verdict, cause),)
-            return Starting(), (*ended, StartWorker())
+            return Starting(), (*refused, *_refuse(rest), *ended, StartWorker())
         case GivenUp():
             return turn, ()
     assert_never(turn)

@@ -99,34 +99,37 @@ class _Zygote:
 
     def obey(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 1)
+            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 2)
         except ConnectionError:
             return False
         if len(data) < RECORD.size:
             return False
         what, number, value = RECORD.unpack(data)
         if what == FORK and self.problem:
-            os.close(fds[0])
+            for fd in fds:
+                os.close(fd)
             text = self.problem.encode()[:4000]
             self.link.sendall(RECORD.pack(FAILED, number, len(text)) + text)
         elif what == FORK:
-            self.fork(number, value, fds[0])
+            self.fork(number, value, fds)
         else:
             for pid in [pid for pid, worker in self.workers.items() if worker == number]:
                 _kill(pid)
         return True
 
-    def fork(self, number: int, slot: int, fd: int) -> None:
+    def fork(self, number: int, slot: int, fds: list[int]) -> None:
         pid = os.fork()
         if pid:
-            os.close(fd)
+            for fd in fds:
+                os.close(fd)
             self.workers[pid] = number
             return
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.link.close()
-            _Worker(socket.socket(fileno=fd), self.setting, self.hooks, alone=slot >= 0).run()
+            link, *tokens = fds
+            _Worker(socket.socket(fileno=link), self.setting, self.hooks, *tokens, alone=slot >= 0).run()
         except BaseException:
             sys.excepthook(*sys.exc_info())
             _leave(1)
@@ -176,11 +179,21 @@ class Stopped(BaseException):
     """Raised in a thread slot whose task is to stop; a process slot is killed instead."""
 
 
-class _Worker:
-    """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each."""
+type _Sent = tuple[int, bytes, tuple[str, ...], dict[str, tuple[str, int, int]]]
+"""A call as it comes over the socket: its number, its bytes, its buffers, and where its blobs are."""
 
-    def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], alone: bool) -> None:
-        self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
+
+class _Worker:
+    """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each.
+
+    Before it begins one of several calls that it was given together it takes a byte from the pipe `tokens`. The host
+    may take it first, and then the call does not begin.
+    """
+
+    def __init__(
+        self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], tokens: int = -1, *, alone: bool
+    ) -> None:
+        self.link, self.setting, self.hooks, self.tokens, self.alone = link, setting, hooks, tokens, alone
         self.functions = _Functions()
         self.lanes: dict[int, _Lane] = {}
         self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
@@ -208,17 +221,32 @@ class _Worker:
                     self.lanes[slot] = _Lane(self, info)
                     self.say("up", slot)
                 elif what == "run":
-                    batch, payload, functions, clear, buffers, places = rest
+                    functions, clear, calls = rest
                     if clear:
                         self.functions = _Functions()
                     self.functions.raw.update(functions)
-                    blobs = {name: Ref(*place) for name, place in places.items()}
-                    self.lanes[slot].take(batch, payload, wire.Beside(self.functions, blobs, buffers))
+                    self.serve(slot, calls)
                 elif what == "taken":
                     self.results.pop(rest[0], None)
                 else:
                     self.lanes.pop(slot).abandon()
                     self.say("stopped", slot)
+
+    def serve(self, slot: int, calls: list[_Sent]) -> None:
+        """Run what the slot was given, or what of it is not taken back."""
+        for place, (batch, payload, buffers, places) in enumerate(calls, 1):
+            if len(calls) > 1 and not self.may_begin():
+                self.say("nothing more", slot)
+                return
+            blobs = {name: Ref(*where) for name, where in places.items()}
+            beside = wire.Beside(self.functions, blobs, buffers)
+            self.lanes[slot].take(_Call(batch, payload, beside, last=place == len(calls)))
+
+    def may_begin(self) -> bool:
+        try:
+            return len(os.read(self.tokens, 1)) == 1
+        except BlockingIOError:
+            return False
 
     def prepare(self, slot: int, info: context.InstanceInfo) -> None:
         """Enter what plugins put around this process; without that it is of no use."""
@@ -230,15 +258,15 @@ class _Worker:
                 self.say("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
                 _leave(1)
 
-    def answer(self, slot: int, batch: int, status: wire.Status, parts: list[Buffer], seconds: float) -> None:
+    def answer(self, slot: int, call: "_Call", status: wire.Status, parts: list[Buffer], seconds: float) -> None:
         """Hand over an outcome, through shared memory if it is large."""
         sizes = tuple(len(part) for part in parts)
         if sum(sizes) < wire.LARGE_RESULT:
-            self.say("done", slot, batch, status, parts[0], seconds)
+            self.say("done", slot, call.batch, status, parts[0], seconds, call.last)
             return
-        result = self.results[batch] = Blob.of(parts)
-        place = result.ref
-        self.say("large", slot, batch, status, seconds, (place.path, place.inode, place.size), sizes)
+        result = self.results[call.batch] = Blob.of(parts)
+        place = (result.ref.path, result.ref.inode, result.ref.size)
+        self.say("large", slot, call.batch, status, seconds, call.last, place, sizes)
 
     def say(self, *message: Any) -> None:
         data = marshal.dumps(message)
@@ -262,40 +290,50 @@ class _Functions(dict[str, Callable[..., object]]):
             return self[name]
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A packed call, what it needs, and whether its slot has nothing else in hand."""
+
+    batch: int
+    payload: bytes
+    beside: wire.Beside
+    last: bool
+
+
 class _Lane:
     """The calls of one slot, one after the other."""
 
     def __init__(self, worker: _Worker, info: context.InstanceInfo) -> None:
         self.worker, self.info = worker, info
         self.abandoned = False
-        self.calls: SimpleQueue[tuple[int, bytes, wire.Beside] | None] = SimpleQueue()
+        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         if not worker.alone:
             self.thread = threading.Thread(target=self.serve, name=f"slot-{info.slot}", daemon=True)
             self.thread.start()
 
-    def take(self, batch: int, payload: bytes, beside: wire.Beside) -> None:
+    def take(self, call: _Call) -> None:
         if self.thread is None:
-            self.execute(batch, payload, beside)
+            self.execute(call)
         else:
-            self.calls.put((batch, payload, beside))
+            self.calls.put(call)
 
     def serve(self) -> None:
         context.enter(self.info)
         with contextlib.suppress(Stopped):
             while (call := self.calls.get()) is not None:
-                self.execute(*call)
+                self.execute(call)
 
-    def execute(self, batch: int, payload: bytes, beside: wire.Beside) -> None:
+    def execute(self, call: _Call) -> None:
         began = time.perf_counter()
-        status, parts = wire.execute(payload, beside, self.around)
+        status, parts = wire.execute(call.payload, call.beside, self.around)
         ran = time.perf_counter() - began
         if self.abandoned:
             return
         try:
-            self.worker.answer(self.info.slot, batch, status, parts, ran)
+            self.worker.answer(self.info.slot, call, status, parts, ran)
         except OSError as error:  # there is no memory to hand a large result over
-            self.worker.answer(self.info.slot, batch, "raised", [raised.pack_exception(error)], ran)
+            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(error)], ran)
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

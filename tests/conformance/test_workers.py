@@ -225,6 +225,48 @@ def test_a_batch_that_runs_too_long_is_stopped(caller: Caller, bell: Bell) -> No
     assert both_slots_work(caller, bell)
 
 
+def test_what_takes_no_time_does_not_wait_for_long_behind_one_that_does(caller: Caller, bell: Bell) -> None:
+    caller.run(*[caller.batch(work.square, x) for x in range(20)])
+    long = caller.batch(work.ring, bell.port)
+    others = [caller.batch(work.square, x) for x in range(30)]
+    caller.assign(long, *others)
+    line = bell.answer()
+
+    assert sorted(value_of(outcome) for outcome in caller.collect(30)) == [x * x for x in range(30)]  # type: ignore[type-var]
+    line.release()
+    assert value_of(caller.collect(1)[0]) == b"on"
+    assert both_slots_work(caller, bell)
+
+
+def test_what_is_not_wanted_any_more_never_starts_behind_another(caller: Caller, node: Node, bell: Bell) -> None:
+    caller.run(*[caller.batch(work.square, x) for x in range(20)])
+    first, second = caller.batch(work.ring, bell.port), caller.batch(work.ring, bell.port)
+    unwanted = [caller.batch(work.ring, bell.port) for _ in range(3)]
+    caller.assign(first, second, *unwanted)
+    lines = [bell.answer() for _ in range(2)]
+    back = caller.ask(Revoke(next(node.numbers), tuple(batch.id for batch in unwanted), kill=True)).batches
+    for line in lines:
+        line.release()
+    outcomes = {outcome.batch: outcome.status for outcome in caller.collect(2 + 3 - len(back))}
+
+    assert bell.is_silent()
+    assert {outcomes.pop(first.id), outcomes.pop(second.id)} == {"returned"}
+    assert set(outcomes.values()) <= {"killed"}
+
+
+def test_a_death_among_what_takes_no_time_costs_one(kind: str, caller: Caller, bell: Bell) -> None:
+    caller.run(*[caller.batch(work.square, x) for x in range(20)])
+    deaths = [caller.batch(work.die) for _ in range(2)]
+    others = [caller.batch(work.square, x) for x in range(12)]
+    caller.assign(*others[:3], deaths[0], *others[3:8], deaths[1], *others[8:])
+    outcomes = {outcome.batch: outcome for outcome in caller.collect(14)}
+
+    died = {batch for batch, outcome in outcomes.items() if outcome.status == "died"}
+    if kind == "process":
+        assert died == {death.id for death in deaths}
+    assert both_slots_work(caller, bell)
+
+
 def test_a_batch_that_nobody_wants_any_more_is_stopped(caller: Caller, node: Node, bell: Bell) -> None:
     batch = caller.batch(work.ring_and_spin, bell.port)
     caller.assign(batch)

@@ -138,34 +138,32 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
     assert pool.seen[-1] == scaling.ReportClosed((*pool.leaks, "swept"))
 
 
-TURNS = st.sampled_from(["started", "run", "finished", "exited", "stop", "overran"])
+TURNS = st.sampled_from(["started", "run", "finished", "next", "exited", "recall", "recalled", "stop", "overran"])
 
 
 @QUICK
-@given(st.lists(st.tuples(TURNS, st.integers(0, 1)), max_size=50))
+@given(st.lists(st.tuples(TURNS, st.integers(0, 2)), max_size=50))
 def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, int]]) -> None:
     state, effects = turn.begin()
-    last, answers, up = 0, Counter[int](), False
-    for what, before in [*history, ("exited", 0)]:
-        last += what == "run"
+    given, answers = 0, Counter[int]()
+    for what, pick in [*history, ("exited", 0)]:
+        first, given = given, given + (pick + 1 if what == "run" else 0)
         events: dict[str, turn.Event] = {
             "started": turn.Started(),
-            "run": turn.Run(last, 1.0 if before else None),
-            "finished": turn.Finished(last - before),
-            "exited": turn.Exited("x"),
-            "stop": turn.Stop(last - before),
-            "overran": turn.Overran(last - before),
+            "run": turn.Run(tuple(range(first, given)), 1.0 if pick == 0 else None),
+            "finished": turn.Finished(first - 1 - pick),
+            "next": turn.Finished(first - 1 - pick, last=False),
+            "exited": turn.Exited("x", pick),
+            "recall": turn.Recall(),
+            "recalled": turn.Recalled(pick),
+            "stop": turn.Stop(first - 1 - pick),
+            "overran": turn.Overran(first - 1 - pick),
         }
         state, effects = turn.step(state, events[what])
         for effect in effects:
             match effect:
-                case turn.Report(batch) | turn.Refuse(batch):
+                case turn.Report(batch):
                     answers[batch] += 1
-                    up = isinstance(effect, turn.Report) and effect.verdict == "done"
-                case turn.ReportUp():
-                    assert not up
-                    up = True
-                case turn.ReportDown():
-                    assert up
-                    up = False
-    assert answers == Counter(range(1, last + 1))
+                case turn.Refuse(batches):
+                    answers.update(batches)
+    assert answers == Counter(range(given))
