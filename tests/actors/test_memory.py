@@ -1,0 +1,57 @@
+"""What the driver holds for a call that waits, and for calls that are over: little, and nothing."""
+
+import gc
+import itertools
+import warnings
+
+import psutil
+from joblib import Parallel, delayed
+
+import skyward as sky
+from tests import kit, work
+from tests.kit import Bell
+
+CALLS = 5_000
+CALL = 4096
+"""Bytes that a small call may take while it waits; measured: about 2,000."""
+
+FLAT = 8 << 20
+"""Bytes by which the driver may grow over thousands of calls, for whatever Python keeps."""
+
+
+def resident() -> int:
+    gc.collect()
+    size: int = psutil.Process().memory_info().rss
+    return size
+
+
+def test_a_waiting_call_takes_little_and_one_that_is_over_nothing(bell: Bell) -> None:
+    sizes = []
+    with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
+        for _ in range(3):
+            busy = compute.submit(work.ring, bell.port)
+            line = bell.answer()
+            before = resident()
+            waiting = [compute.submit(work.square, number) for number in range(CALLS)]
+            sizes.append(resident() - before)
+            line.release()
+            assert busy.result(kit.SOON) == b"on"
+            assert [future.result(kit.SOON) for future in waiting] == [number**2 for number in range(CALLS)]
+            del waiting, busy
+            after = resident()
+        assert sizes[0] < CALLS * CALL
+        assert after - before < FLAT
+
+
+def test_a_parallel_over_an_endless_generator_takes_no_more_with_time() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
+        results = Parallel(n_jobs=-1, return_as="generator")(delayed(work.square)(x) for x in itertools.count())
+        for _ in range(5_000):
+            next(results)
+        before = resident()
+        for _ in range(20_000):
+            last = next(results)
+        assert last == 24_999**2
+        assert resident() - before < FLAT
+        with warnings.catch_warnings(action="ignore"):  # joblib says how many results nobody took
+            results.close()
