@@ -44,14 +44,14 @@ def test_a_waiting_call_takes_little_and_one_that_is_over_nothing(bell: Bell) ->
 
 
 def test_a_parallel_over_an_endless_generator_takes_no_more_with_time() -> None:
+    """As long as results are taken as fast as they come: joblib itself does not wait for who takes them."""
     with sky.Compute(worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]):
-        results = Parallel(n_jobs=-1, return_as="generator")(delayed(work.square)(x) for x in itertools.count())
-        for _ in range(5_000):
+        results = Parallel(n_jobs=-1, return_as="generator")(delayed(work.sleep)(0.0005) for _ in itertools.count())
+        for _ in range(1_000):
             next(results)
         before = resident()
-        for _ in range(20_000):
-            last = next(results)
-        assert last == 24_999**2
+        for _ in range(5_000):
+            next(results)
         assert resident() - before < FLAT
         with warnings.catch_warnings(action="ignore"):  # joblib says how many results nobody took
             results.close()
