@@ -7,7 +7,7 @@
 | --- | --- | --- |
 | `Compute` | `compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
-| `Worker`, `Image`, `Options` | `spec.py` | what a pool is made of |
+| `Worker`, `Image`, `Nodes`, `Options` | `spec.py` | what a pool is made of |
 | `remote` | `remote/function.py` | makes a function run on the pool |
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
 | `Future` | `remote/future.py` | what a caller holds for a call |
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
     from skyward.report import Report
-    from skyward.spec import Image, Options, Worker
+    from skyward.spec import Image, Nodes, Options, Worker
     from skyward.tasks import TaskGroup
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "NoCompute",
     "Node",
     "NodeError",
+    "Nodes",
     "NotPortable",
     "Options",
     "PoolFailed",
@@ -96,6 +97,7 @@ _HOMES = {
     "InstanceInfo": "skyward.remote.context",
     "Local": "skyward.providers.local",
     "Node": "skyward.actors.office",
+    "Nodes": "skyward.spec",
     "Options": "skyward.spec",
     "Report": "skyward.report",
     "TaskGroup": "skyward.tasks",

@@ -1,7 +1,8 @@
-"""What the user writes: `Worker`, `Image`, `Options`, and the arguments of `Compute`, checked before anything starts.
+"""What the user writes: `Worker`, `Image`, `Nodes`, `Options`, and the arguments of `Compute`, checked.
 
-The models are frozen, take names only, and raise `InvalidArgument`, whose text is one line: the argument, its value,
-what is wrong, and what to write instead. Driver only: a node never imports pydantic.
+All is checked before anything starts. The models are frozen, take names only, and raise `InvalidArgument`, whose text
+is one line: the argument, its value, what is wrong, and what to write instead. Driver only: a node never imports
+pydantic.
 """
 
 import inspect
@@ -16,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from skyward.checked import Checked, listed, refused
 
-__all__ = ["Blueprint", "Image", "Options", "Worker", "check"]
+__all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
 
 
 # ---------------------------------------------------------------- one check per kind of value
@@ -92,6 +93,18 @@ def _record(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, kind):
         raise refused(f"must be a sky.{kind.__name__}")
     return value
+
+
+def _nodes(value: object) -> object:
+    """A number of machines as the record that it stands for."""
+    if isinstance(value, Nodes):
+        return value
+    number = _whole(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise refused("must be a whole number")
+    if not 1 <= number <= 10_000:
+        raise refused("must be at least 1" if number < 1 else "must be at most 10000")
+    return Nodes(count=number)
 
 
 _CALLS = ("launch", "reach", "find", "terminate")
@@ -174,6 +187,38 @@ class Worker(Checked):
     )
 
     _concurrency = field_validator("concurrency", mode="before")(_concurrency)
+
+
+class Nodes(Checked):
+    """How many machines, and how many of them must be ready before work begins.
+
+    Parameters
+    ----------
+    count
+        How many machines are asked for.
+    min
+        How many must be ready before the block is entered; `None` is all. The others join when they are ready.
+        A machine that cannot be had is named in the log, and the pool goes on without it as long as so many are left.
+    """
+
+    count: int = Field(ge=1, le=10_000, description="give the number of machines", examples=["10"])
+    min: int | None = Field(
+        default=None, ge=1, description="give how many must be ready before work begins (left out: all)", examples=["8"]
+    )
+
+    _whole = field_validator("count", "min", mode="before")(_whole)
+
+    @field_validator("min")
+    @classmethod
+    def _within(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > info.data.get("count", value):
+            raise refused(f"must be at most count, which is {info.data['count']}")
+        return value
+
+    @property
+    def needed(self) -> int:
+        """How many must be ready before work begins."""
+        return self.count if self.min is None else self.min
 
 
 class Image(Checked):
@@ -287,7 +332,7 @@ class Blueprint(Checked, title="Compute"):
     """What `Compute` was given, checked. Only the provider has no default here: `compute.py` knows the one to use."""
 
     provider: Any = Field(description="say where machines come from", examples=["sky.Local()"])
-    nodes: int = Field(default=1, ge=1, le=10_000, description="give the number of machines", examples=["1"])
+    nodes: Nodes = Field(default=Nodes(count=1), description="give the number of machines", examples=["1"])
     worker: Worker = Field(
         default=Worker(), description="say how a node runs tasks", examples=["sky.Worker(concurrency=4)"]
     )
@@ -302,7 +347,7 @@ class Blueprint(Checked, title="Compute"):
     )
 
     _provider = field_validator("provider", mode="before")(_provider)
-    _nodes = field_validator("nodes", mode="before")(_whole)
+    _nodes = field_validator("nodes", mode="before")(_nodes)
     _plugins = field_validator("plugins", mode="before")(_plugins)
     _records = field_validator("worker", "image", "options", mode="before")(_record)
 

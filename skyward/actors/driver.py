@@ -55,7 +55,7 @@ class Driver:
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
 
     def start(self) -> None:
-        """Start the loop and the actors, and return once every node is ready.
+        """Start the loop and the actors, and return once as many nodes as are needed are ready.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class Driver:
             async with office:
                 router.ref(office)
                 head = provisioner.ref(office)
-                head.tell(scaling.Wanted(self._blueprint.nodes))
+                head.tell(scaling.Wanted(self._blueprint.nodes.count, self._blueprint.nodes.needed))
                 self._started.set_result(office)
                 await self._closing.wait()
                 head.tell(scaling.Closing())

@@ -122,10 +122,11 @@ class _Supervisor:
                     task.cancel()
                 task = asyncio.create_task(self.terminate(attempt))
                 self.tasks = {task}
-            case lifecycle.ReportEnd(reason, leaked):
+            case lifecycle.ReportEnd(reason, leaked, final):
                 for timer in self.timers:
                     timer.cancel()
-                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, self.called() if leaked else ""))
+                left = self.called() if leaked else ""
+                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final))
             case _:
                 assert_never(effect)
 
@@ -137,7 +138,8 @@ class _Supervisor:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 self.office.problems[self.number] = error
-                event = lifecycle.Failed(step, f"{type(error).__name__}: {error}")
+                final = isinstance(error, BootFailed) and error.final
+                event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.me.tell(event)
 
         self.keep(done())
@@ -181,7 +183,7 @@ class _Supervisor:
         return {
             "cluster": self.name,
             "node": self.number,
-            "nodes": blueprint.nodes,
+            "nodes": blueprint.nodes.count,
             "concurrency": blueprint.worker.concurrency,
             "executor": blueprint.worker.executor,
             "env": dict(blueprint.image.env),
