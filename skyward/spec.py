@@ -6,16 +6,15 @@ pydantic.
 """
 
 import inspect
-import keyword
 import operator
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from skyward.checked import Checked, listed, refused
+from skyward.image import Image
 
 __all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
 
@@ -35,54 +34,6 @@ def _concurrency(value: object) -> object:
         fix = "leave it out for one task per CPU, or give a number of at least 1, for example concurrency=4"
         raise refused("-1 does not mean 'all' here", fix)
     return _whole(value)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """A list or tuple of texts, as a tuple."""
-    match value:
-        case str():
-            raise refused("must be a list", f"put it in a list: [{value!r}]")
-        case list() | tuple():
-            for item in value:
-                if not isinstance(item, str):
-                    raise refused(f"{item!r} is not text")
-            return tuple(value)
-        case _:
-            raise refused("must be a list")
-
-
-def _packages(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not text.strip() or not text.isprintable():
-            raise refused(f"{text!r} is not the name of a package")
-        if text.lstrip().startswith("-"):
-            raise refused(f"{text!r} is an option, not a package")
-    return texts
-
-
-def _preload(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
-            raise refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
-    return texts
-
-
-def _env(value: object) -> dict[str, str]:
-    """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
-    if not isinstance(value, Mapping):
-        raise refused("must be a dictionary of texts")
-    for name, text in value.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            problem = f"{name!r} is not the name of a variable"
-            raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
-        if not isinstance(text, str):
-            fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
-            raise refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
-        if "\0" in text:
-            raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
-    return dict(value)
 
 
 def _record(value: object, info: ValidationInfo) -> object:
@@ -219,46 +170,6 @@ class Nodes(Checked):
     def needed(self) -> int:
         """How many must be ready before work begins."""
         return self.count if self.min is None else self.min
-
-
-class Image(Checked):
-    """What a node needs before it runs the first task.
-
-    Parameters
-    ----------
-    packages
-        What to install, as pip writes it: `"numpy>=2"`.
-    preload
-        Modules to import once per node, before its slots are forked: slots then share the memory of them.
-    env
-        Environment variables of the tasks.
-    """
-
-    packages: tuple[str, ...] = Field(
-        default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
-    )
-    preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
-    env: Mapping[str, str] = Field(
-        default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
-    )
-
-    _packages = field_validator("packages", mode="before")(_packages)
-    _preload = field_validator("preload", mode="before")(_preload)
-    _env = field_validator("env", mode="before")(_env)
-
-    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
-
-        def __init__(
-            self, *, packages: Iterable[str] = (), preload: Iterable[str] = (), env: Mapping[str, str] = {}
-        ) -> None: ...
-
-    def with_packages(self, *names: str) -> Self:
-        """Return a copy that installs these packages too, each once."""
-        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
-
-    def with_preload(self, *names: str) -> Self:
-        """Return a copy that imports these modules too, each once."""
-        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})
 
 
 class Options(Checked):
