@@ -76,9 +76,9 @@ class Parcel:
             return self.files[name].read_bytes()
         return next(package for package in self.packages if package.wheel.file == name).content()
 
-    def versions(self) -> dict[str, str]:
-        """The versions that a node must have, by name of package."""
-        return {package.wheel.name: package.wheel.version for package in self.packages if package.wheel.name != "pip"}
+    def expects(self) -> dict[str, object]:
+        """What a node must prove to have: the version of Python, and those of packages by name."""
+        return {"python": self.recipe.python, "packages": {each.name: each.version for each in self.recipe.wheels}}
 
 
 def pack(image: Image) -> Parcel:

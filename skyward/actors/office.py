@@ -22,6 +22,7 @@ from skyward.actors.ledger import Ledger
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost, PoolFailed, SkywardError
+from skyward.parcel import Parcel, pack
 from skyward.providers.provider import Provider
 from skyward.report import Report
 from skyward.spec import Blueprint
@@ -102,6 +103,7 @@ class Office(ActorSystem):
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
+        self._parcel: asyncio.Task[Parcel] | None = None
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
 
@@ -114,6 +116,12 @@ class Office(ActorSystem):
         """Return the office an actor works in."""
         assert isinstance(system, cls), "this actor runs on the driver only"
         return system
+
+    async def parcel(self) -> Parcel:
+        """Return what bare machines are sent; it is put together once, when the first is reached."""
+        if self._parcel is None:
+            self._parcel = asyncio.create_task(asyncio.to_thread(pack, self.blueprint.image))
+        return await asyncio.shield(self._parcel)
 
     def settle(self, batches: Iterable[int]) -> None:
         """Give the callers their outcomes."""

@@ -1,4 +1,4 @@
-"""A machine reached by SSH as the host of one node: its commands outlive the connection, and so does what they print."""
+"""A machine reached by SSH as the host of one node: its commands, and what they print, outlive the connection."""
 
 import asyncio
 import secrets

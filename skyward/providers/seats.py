@@ -18,11 +18,14 @@ class Seats:
         How often a place has failed.
     used
         The places that a pool's nodes have had.
+    untouched
+        The nodes for which nothing has been done yet at their places.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
     used: dict[str, set[int]] = field(default_factory=dict)
+    untouched: set[str] = field(default_factory=set)
 
     def take(self, pool: str, node: str, places: int) -> int | None:
         """Return the place that the node has or now gets; None when all are taken."""
@@ -33,6 +36,7 @@ class Seats:
                 return None
             self.taken[node] = min(free, key=lambda place: (self.failures.get(place, 0), place))
             self.used.setdefault(pool, set()).add(self.taken[node])
+            self.untouched.add(node)
         return self.taken[node]
 
     def fail(self, node: str) -> None:
@@ -43,3 +47,4 @@ class Seats:
     def leave(self, node: str) -> None:
         """The node needs its place no more."""
         self.taken.pop(node, None)
+        self.untouched.discard(node)

@@ -1,4 +1,4 @@
-"""Nodes on machines that you have, reached by SSH. Nothing is installed but what a node needs, in `~/.cache/skyward`."""
+"""Nodes on machines that you have, reached by SSH. What a node needs is put into `~/.cache/skyward` there."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from skyward.checked import Checked, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
@@ -62,6 +62,29 @@ def _file(value: object) -> object:
     return str(Path(value).expanduser()) if isinstance(value, str | Path) else value
 
 
+def _user(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise refused("is empty")
+    return value
+
+
+def _slots(value: object, info: ValidationInfo) -> object:
+    """A number of at least 1, or one for each of some of the machines."""
+    if value is None:
+        return None
+    for number in value.values() if isinstance(value, Mapping) else [value]:
+        if type(number) is not int:
+            raise refused(f"must be a whole number{' for each name' if isinstance(value, Mapping) else ''}")
+        if number < 1:
+            raise refused("must be at least 1")
+    if isinstance(value, Mapping):
+        hosts: tuple[Destination, ...] = info.data.get("hosts", ())
+        names = {name for to in hosts for name in (str(to), to.host)}
+        if strangers := [name for name in value if name not in names and hosts]:
+            raise refused(f"{strangers[0]!r} is not in hosts")
+    return value
+
+
 class SSH(Checked):
     """Machines that you have. A pool of n nodes takes n of them, and leaves them as they were but for a cache.
 
@@ -88,7 +111,9 @@ class SSH(Checked):
     hosts: Annotated[tuple[Destination, ...], BeforeValidator(_hosts)] = Field(
         description="give machines as you name them to ssh", examples=["['alice@node-7', ('10.0.0.5', 2222)]"]
     )
-    user: str | None = Field(default=None, min_length=1, description="give the name of a user", examples=["'alice'"])
+    user: Annotated[str | None, BeforeValidator(_user)] = Field(
+        default=None, description="give the name of a user", examples=["'alice'"]
+    )
     key: Annotated[str | None, BeforeValidator(_file)] = Field(
         default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
     )
@@ -98,7 +123,7 @@ class SSH(Checked):
     jump: str | None = Field(
         default=None, description="give machines to go through as `ssh -J` has it", examples=["'alice@gateway'"]
     )
-    slots: int | Mapping[str, int] | None = Field(
+    slots: Annotated[int | Mapping[str, int] | None, BeforeValidator(_slots)] = Field(
         default=None, description="give a number of slots, or one for each name", examples=["{'gpu-box': 8}"]
     )
     _seats: Seats = PrivateAttr(default_factory=Seats)
@@ -135,6 +160,7 @@ class SSH(Checked):
 
         try:
             await tunnel.open()
+            self._seats.untouched.discard(instance.node)
             return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
         except BaseException:
             self._seats.fail(instance.node)
@@ -152,7 +178,10 @@ class SSH(Checked):
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
 
     async def terminate(self, instance: Instance) -> None:
-        """End all that the node has on the machine, and remove its folder. One that does not answer is left to its leash."""
+        """End all that the node has on the machine, and its folder. One that does not answer is left to its leash."""
+        if instance.node in self._seats.untouched:
+            self._seats.leave(instance.node)
+            return
         tunnel = self._tunnel(self._place(instance))
         try:
             await tunnel.open(GOODBYE)

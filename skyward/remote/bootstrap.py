@@ -22,6 +22,9 @@ SAYS = "skyward-boot "
 ASKS = 75
 """The exit code of a script that lacks what the driver can send."""
 
+FAILS = 70
+"""The exit code of a script one of whose steps has failed; another attempt would fail the same way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
@@ -317,6 +320,8 @@ asked
 @PLACE@
 rm -rf "$folder/sent"
 cd "$folder/work" || fail "there is no $folder/work"
+step proof
+"$env/bin/python" -m skyward.remote.proof "$folder" || exit
 step node
 exec "$env/bin/python" -m skyward.remote.node "$folder"
 """
