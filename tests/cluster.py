@@ -19,6 +19,7 @@ class Cluster:
         self.numbers: Iterator[int] = itertools.count(1)
         self.shelf = Shelf()
         self.blob_threshold = 1 << 20
+        self.sources = None
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []
         self.dropped: list[str] = []

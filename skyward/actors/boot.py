@@ -109,6 +109,14 @@ class Boot:
 
     def _config(self) -> dict[str, object]:
         blueprint = self._office.blueprint
+        expects: dict[str, object] = {}
+        modules: dict[str, str] = {}
+        if self._parcel is not None:
+            sources, preload = self._office.sources, blueprint.image.preload
+            plugins = (type(plugin).__module__ for plugin in blueprint.plugins if plugin.has_node_hooks())
+            modules = {name: sources.bundles[name].hex() for name in sources.needed((*preload, *plugins))}
+            installed = [name for name in preload if not sources.needed([name])]
+            expects = {**self._parcel.expects(), "modules": installed}
         return {
             "cluster": self._name,
             "node": self._number,
@@ -122,7 +130,8 @@ class Boot:
             "first_contact": self._first_contact(),
             "lifetime": None,
             "stdin": self._host.tethered,
-            "expects": {} if self._parcel is None else self._parcel.expects(),
+            "expects": expects,
+            "modules": modules,
         }
 
     async def _watch(self, process: Process, answer: "asyncio.Future[Said | list[str]]") -> None:

@@ -245,6 +245,11 @@ class Link:
                         self._known.add(name)
                         functions[name] = entry.functions[name]
                         size += len(functions[name])
+                for name in entry.packed.modules:
+                    if name not in self._known:
+                        self._known.add(name)
+                        functions[name] = self._office.sources.bundles[name]
+                        size += len(functions[name])
                 if size >= BULK:
                     break
             self._orders.popleft()
@@ -312,7 +317,7 @@ class Link:
 
 def _batch(number: int, entry: Entry, *, places: bool) -> Batch:
     packed = entry.packed
-    batch = Batch(number, packed.payload, packed.functions, entry.terms.timeout)
+    batch = Batch(number, packed.payload, packed.functions + packed.modules, entry.terms.timeout)
     if not packed.blobs:
         return batch
     names = tuple(blob.name for blob in packed.blobs)

@@ -25,6 +25,7 @@ from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.parcel import Parcel, pack
 from skyward.providers.provider import Provider
 from skyward.report import Report
+from skyward.sources import Sources
 from skyward.spec import Blueprint
 from skyward.trust import Authority, IdentityFiles
 
@@ -78,6 +79,8 @@ class Office(ActorSystem):
         The last thing that went wrong with each node.
     lock
         Held while a call is let in, so that none comes in after the pool has failed or begun to end.
+    sources
+        The user's own modules as nodes are sent them, where machines are `bare`.
     routing
         What the router decides by; it alone changes it.
     ledger
@@ -103,6 +106,8 @@ class Office(ActorSystem):
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
+        self.bare = False
+        self.sources = Sources()
         self._parcel: asyncio.Task[Parcel] | None = None
         self.failure: BaseException | None = None
         self.lock = threading.Lock()

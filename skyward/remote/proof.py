@@ -51,7 +51,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def main(folder: Path) -> int:
     """Print what is wrong, if anything is, and return the exit code."""
     config = json.loads((folder / "node.json").read_text())
-    rows = wrong(config["expects"]["python"], config["expects"]["packages"], config["preload"])
+    rows = wrong(config["expects"]["python"], config["expects"]["packages"], config["expects"]["modules"])
     if rows:
         print(MISMATCH + json.dumps(rows), flush=True)
     return FAILED if rows else 0

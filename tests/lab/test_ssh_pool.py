@@ -238,3 +238,33 @@ def test_what_a_task_prints_is_shown_here(host: Host, lab: Lab, capfd: pytest.Ca
         compute.submit(work.say, "from over there").result(kit.SOON)
 
     assert "from over there\n" in capfd.readouterr().out
+
+
+def test_a_module_of_ones_own_is_simply_there(host: Host, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (tmp_path / "mine" / "tasks.py").write_text("import beside\n\ndef run(x):\n    return beside.FACTOR * x\n")
+    (tmp_path / "beside.py").write_text("FACTOR = 6\n")
+    (tmp_path / "main.py").write_text(
+        "import skyward as sky\nfrom mine import tasks\n"
+        f"provider = sky.SSH(hosts=[{host.name!r}], config={str(lab.config)!r})\n"
+        "with sky.Compute(provider=provider, image=sky.Image(preload=['mine.tasks'])) as compute:\n"
+        "    print(list(compute.map(tasks.run, range(3))), compute.submit(lambda: tasks.run(7)).result(20))\n"
+    )
+    words = [sys.executable, str(tmp_path / "main.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ran.stdout == "[0, 6, 12] 42\n", ran.stderr
+
+
+def test_the_published_guide_runs_on_ten_machines(hosts: Hosts, lab: Lab) -> None:
+    machines = hosts(10, python=True)
+    guide = ROOT / "guides" / "10_joblib_concurrency.py"
+    more = ["--provider=ssh", f"--config={lab.config}", "--tasks=200", "--seconds=0.2", "--hosts"]
+    words = [sys.executable, str(guide), *more, *(host.name for host in machines)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for _ in ("cold", "warm"):
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        assert "Tasks: 200\nNodes: 10\nConcurrency: 10\n" in ran.stdout, ran.stderr
+    assert all(nothing_is_left(host) for host in machines)

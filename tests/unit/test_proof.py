@@ -40,7 +40,7 @@ def test_rows_are_shown_as_a_table() -> None:
 def test_what_is_wrong_is_printed_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], python: str, code: int
 ) -> None:
-    config = {"expects": {"python": python, "packages": {"casty": CASTY}}, "preload": []}
+    config = {"expects": {"python": python, "packages": {"casty": CASTY}, "modules": []}}
     (tmp_path / "node.json").write_text(json.dumps(config))
 
     assert proof.main(tmp_path) == code
