@@ -4,6 +4,7 @@
     plan.py        PURE  what to run: the words of one command
     scenarios.py   what is measured, and how
     links.py       nodes far away, nodes of different speed
+    tunnel.py      our tunnel beside `ssh -L`
     backends.py    where it runs: skyward, loky, ray, dask, threading
     tasks.py       the functions that travel to the workers
     measure.py     one run of one plan, as one JSON line

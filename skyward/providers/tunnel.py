@@ -1,45 +1,44 @@
 """A tunnel to one machine: one SSH connection for commands, files and forwards, which comes back when it was cut.
 
-The only file that imports asyncssh.
+With `login`, which makes the connection, the only file that imports asyncssh.
 """
 
 import asyncio
 import contextlib
-import os
+import logging
 import random
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Self
 
 import asyncssh
 
 from skyward.errors import Unreachable
-from skyward.providers.destination import Destination, pause
+from skyward.providers import destination
+from skyward.providers.destination import Destination as Destination
+from skyward.providers.destination import Lost as Lost
+from skyward.providers.destination import Ran as Ran
+from skyward.providers.destination import Refused as Refused
+from skyward.providers.forward import End, Forward
+from skyward.providers.login import login
+
+log = logging.getLogger("skyward")
+
+WINDOW = 2 << 20
+"""Bytes under way to us on one channel."""
 
 SESSIONS = 8
 """Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
 
+FILES = 16
+"""Files under way at once in a transfer."""
+
 WITHIN = 10.0
 """Seconds that a command waits for a connection that is down."""
 
-
-class Lost(Unreachable):
-    """The connection was cut, so it is not known what became of a command. The tunnel connects anew by itself."""
-
-
-class Refused(Unreachable):
-    """Trying again cannot help: the host key is unknown or has changed, or the login is not allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What came of a command: its exit code (of one killed by a signal, minus its number), and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
+HOLD = 1.0
+"""Seconds that somebody who connects to a forward waits for it."""
 
 
 class Tunnel:
@@ -62,11 +61,12 @@ class Tunnel:
         self.to = to
         self._changed = changed
         self._connection: asyncssh.SSHClientConnection | None = None
-        self._up = asyncio.Event()
-        self._refused: Refused | None = None
+        self._over: Unreachable | None = None
+        self._settled = asyncio.Event()  # there is a connection, or there will be none
         self._sessions = asyncio.Semaphore(SESSIONS)
         self._keeper: asyncio.Task[None] | None = None
-        self._servers: dict[int, asyncio.Server] = {}
+        self._forwards: dict[int, Forward] = {}
+        self._forwarding = asyncio.Lock()
 
     async def open(self, patience: float = 0.0) -> Self:
         """Connect; for `patience` seconds try again what may pass. From then on the connection is kept up.
@@ -80,26 +80,25 @@ class Tunnel:
         """
         clock = asyncio.get_running_loop().time
         until, attempt = clock() + patience, 0
-        while True:
+        while self._connection is None:
             try:
-                self._connection = await _connect(self.to)
-                break
+                self._connection = await login(self.to)
             except Refused:
                 raise
             except Unreachable:
                 attempt += 1
-                wait = pause(attempt, random.random())
+                wait = destination.pause(attempt, random.random())
                 if clock() + wait > until:
                     raise
                 await asyncio.sleep(wait)
-        self._up.set()
-        self._keeper = asyncio.create_task(self._keep())
+        self._settled.set()
+        self._keeper = asyncio.create_task(self._keep(self._connection))
         return self
 
     @property
     def is_up(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._up.is_set()
+        return self._connection is not None
 
     async def up(self, within: float = WITHIN) -> None:
         """Wait until there is a connection.
@@ -121,11 +120,11 @@ class Tunnel:
         Lost
             The connection was cut, or there was none within so many seconds.
         """
-        connection = await self._current(within)
         async with self._sessions:
-            with _lost(self.to):
+            connection = await self._current(within)
+            with self._losing():
                 done = await connection.run(_line(command), input=stdin, encoding=None)
-        if done.returncode is None:
+        if done.returncode is None:  # how asyncssh says that the connection was lost
             raise Lost(f"{self.to}: the connection was lost during a command")
         return Ran(done.returncode, _text(done.stdout), _text(done.stderr))
 
@@ -141,10 +140,10 @@ class Tunnel:
         Lost
             The connection was cut, or there was none within so many seconds.
         """
-        connection = await self._current(within)
         await self._sessions.acquire()
         try:
-            with _lost(self.to):
+            connection = await self._current(within)
+            with self._losing():
                 process = await connection.create_process(_line(command), encoding=None)
                 process.stdin.write(stdin)
                 process.stdin.write_eof()
@@ -165,18 +164,14 @@ class Tunnel:
         OSError
             The machine cannot write them: its disk is full, or the folder is not this user's alone.
         """
-        connection = await self._current(within)
         async with self._sessions:
-            with _lost(self.to):
+            connection = await self._current(within)
+            with self._losing():
                 async with connection.start_sftp_client() as sftp:
-                    folders = {PurePosixPath(folder, name).parent for name in files} | {PurePosixPath(folder)}
-                    for each in sorted(folders):
-                        await sftp.makedirs(str(each), asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
-                    for name, data in files.items():
-                        path = str(PurePosixPath(folder, name))
-                        async with sftp.open(path + ".part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
-                            await file.write(data)
-                        await sftp.posix_rename(path + ".part", path)
+                    await sftp.makedirs(str(PurePosixPath(folder).parent), exist_ok=True)
+                    for each in _folders(folder, files):
+                        await _make(sftp, each)
+                    await _write(sftp, folder, files)
 
     async def forward(self, port: int) -> int:
         """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there, also after the connection was lost.
@@ -185,59 +180,78 @@ class Tunnel:
         shows that something does.
         """
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError, asyncssh.Error, Unreachable):
-                connection = await self._current(1.0)
-                over, on = await connection.open_connection("127.0.0.1", port)
-                await asyncio.gather(_pump(reader, on), _pump(over, writer))
-            writer.transport.abort()
+        async def through(session: Callable[[], End]) -> None:
+            try:
+                connection = await self._current(HOLD)
+                made: Any = session  # a session of asyncssh but for its base class
+                await connection.create_connection(made, "127.0.0.1", port, window=WINDOW)
+            except (asyncssh.Error, Unreachable) as error:
+                raise ConnectionError(str(error)) from error
 
-        if port not in self._servers:
-            self._servers[port] = await asyncio.start_server(serve, "127.0.0.1", 0)
-        return int(self._servers[port].sockets[0].getsockname()[1])
+        async with self._forwarding:
+            if port not in self._forwards:
+                self._forwards[port] = await Forward(through).open()
+        return self._forwards[port].port
 
     async def close(self) -> None:
         """Let go of the machine: connection and forwards are gone, what runs there goes on running."""
+        self._over = self._over or Lost(f"{self.to}: the tunnel was closed")
+        self._settled.set()
         if self._keeper is not None:
             self._keeper.cancel()
-        for server in self._servers.values():
-            server.close()
-        if self._connection is not None:
-            self._connection.abort()
-            await self._connection.wait_closed()
+        for forward in self._forwards.values():
+            await forward.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await connection.wait_closed()
+            connection.abort()
 
     async def _current(self, within: float) -> asyncssh.SSHClientConnection:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._up.wait()
-        if self._refused is not None:
-            raise self._refused
-        if self._connection is None or not self._up.is_set():
+                await self._settled.wait()
+        if self._over is not None:
+            raise self._over
+        if self._connection is None:
             raise Lost(f"{self.to}: no connection within {within:g} s")
         return self._connection
 
-    async def _keep(self) -> None:
-        attempt = 0
-        while True:
-            assert self._connection is not None
-            await self._connection.wait_closed()
-            self._up.clear()
+    async def _keep(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Connect anew whenever the connection is lost."""
+        while self._over is None:
+            await connection.wait_closed()
+            self._connection = None
+            self._settled.clear()
+            log.info("%s: the connection was lost", self.to)
             self._changed("the connection was lost")
-            while not self._up.is_set():
-                attempt += 1
-                await asyncio.sleep(pause(attempt, random.random()))
-                try:
-                    self._connection = await _connect(self.to)
-                    self._up.set()
-                except Refused as refused:
-                    self._refused = refused
-                    self._changed(str(refused))
-                    self._up.set()
-                    return
-                except Unreachable:
-                    continue
             attempt = 0
-            self._changed(None)
+            while self._connection is None and self._over is None:
+                attempt += 1
+                await asyncio.sleep(destination.pause(attempt, random.random()))
+                try:
+                    self._connection = connection = await login(self.to)
+                except Refused as refused:
+                    self._over = refused
+                except Unreachable as error:
+                    log.debug("%s: %s", self.to, error)
+            self._settled.set()
+            log.info("%s: %s", self.to, self._over or "connected again")
+            self._changed(str(self._over) if self._over else None)
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Tell a connection that was lost from a machine that cannot do what is asked."""
+        try:
+            yield
+        except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
+            raise Lost(f"{self.to}: {error}") from error
+        except asyncssh.SFTPError as error:
+            raise OSError(f"{self.to}: {error}") from error
+        except (asyncssh.Error, ConnectionError) as error:
+            raise Lost(f"{self.to}: {error}") from error
 
 
 class RemoteProcess:
@@ -245,7 +259,8 @@ class RemoteProcess:
 
     def __init__(self, process: asyncssh.SSHClientProcess[bytes], to: Destination, ended: Callable[[], object]) -> None:
         self._process, self._to = process, to
-        self._end = asyncio.create_task(self._wait(ended))
+        self._end = asyncio.create_task(process.wait_closed())
+        self._end.add_done_callback(lambda _: ended())
 
     async def lines(self) -> AsyncIterator[tuple[str, str]]:
         """Yield what it prints, line by line, until it ends or the connection is lost."""
@@ -255,6 +270,8 @@ class RemoteProcess:
             try:
                 while data := await stream.readline():
                     await queue.put((name, _text(data).rstrip("\n")))
+            except asyncssh.Error:
+                pass  # the connection was lost, as `wait` says
             finally:
                 await queue.put(None)
 
@@ -276,11 +293,7 @@ class RemoteProcess:
         Lost
             The connection was cut before that.
         """
-        return await asyncio.shield(self._end)
-
-    async def _wait(self, ended: Callable[[], object]) -> int:
-        await self._process.wait_closed()
-        ended()
+        await asyncio.shield(self._end)
         if self._process.returncode is None:
             raise Lost(f"{self._to}: the connection was lost during a command")
         return self._process.returncode
@@ -316,54 +329,50 @@ class TunnelHost:
         await self.via.close()
 
 
-async def _connect(to: Destination) -> asyncssh.SSHClientConnection:
-    more: dict[str, Any] = {}
-    if to.keys:
-        more["client_keys"] = list(to.keys)
-    if not to.agent:
-        more["agent_path"] = None
-    if to.jump is not None:
-        more["tunnel"] = to.jump or None
-    if to.alias is not None:
-        more["host_key_alias"] = to.alias
+# ---------------------------------------------------------------- files
+
+
+async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
+    """Make a folder that is this user's alone, or see that it is."""
     try:
-        return await asyncssh.connect(
-            to.host,
-            to.port if to.port is not None else (),
-            username=to.user if to.user is not None else (),
-            config=list(to.config) if to.config is not None else (),
-            known_hosts=to.trust.encode() if to.trust is not None else (),
-            encryption_algs="^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
-            compression_algs=None,
-            connect_timeout=5,
-            login_timeout=15,
-            keepalive_interval=2,
-            keepalive_count_max=3,
-            **more,
-        )
-    except (asyncssh.HostKeyNotVerifiable, asyncssh.PermissionDenied) as error:
-        raise Refused(f"{to}: {error}") from error
-    except (OSError, asyncssh.Error) as error:
-        raise Unreachable(f"{to}: {type(error).__name__}: {error}") from error
+        await sftp.mkdir(folder, asyncssh.SFTPAttrs(permissions=0o700))
+    except asyncssh.SFTPFailure:  # it is there
+        found, home = await sftp.lstat(folder), await sftp.stat(".")
+        alone = found.uid == home.uid and not (found.permissions or 0) & 0o077
+        if found.type != asyncssh.FILEXFER_TYPE_DIRECTORY or not alone:
+            raise PermissionError(f"{folder} is there, and is not a folder of this user alone") from None
 
 
-@contextlib.contextmanager
-def _lost(to: Destination) -> Any:
+async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]) -> None:
+    at_once = asyncio.Semaphore(FILES)
+
+    async def write(path: str, data: bytes) -> None:
+        async with at_once:
+            async with sftp.open(f"{path}.part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
+                await file.write(data)
+            await sftp.posix_rename(f"{path}.part", path)
+
+    paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}
     try:
-        yield
-    except asyncssh.SFTPConnectionLost as error:
-        raise Lost(f"{to}: {error}") from error
-    except asyncssh.SFTPError as error:
-        raise OSError(f"{to}: {error}") from error
-    except (asyncssh.Error, ConnectionError) as error:
-        raise Lost(f"{to}: {type(error).__name__}: {error}") from error
+        async with asyncio.TaskGroup() as writing:
+            for path, data in paths.items():
+                writing.create_task(write(path, data))
+    except BaseExceptionGroup as failed:
+        error = failed.exceptions[0]
+        if isinstance(error, asyncssh.SFTPFailure):  # all that OpenSSH says of a full disk
+            if not (await sftp.statvfs(folder)).bavail:
+                error = OSError(f"{folder}: no space left")
+            for path in paths:
+                with contextlib.suppress(asyncssh.SFTPError):
+                    await sftp.remove(f"{path}.part")
+        raise error from None
 
 
-async def _pump(reader: Any, writer: Any) -> None:
-    while data := await reader.read(1 << 18):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+def _folders(folder: str, files: Mapping[str, bytes]) -> list[str]:
+    """The folders that the files need, outer ones first."""
+    top = PurePosixPath(folder)
+    inner = {each for name in files for each in PurePosixPath(name).parents}
+    return sorted({str(top / each) for each in inner} | {str(top)})
 
 
 def _line(command: str | Sequence[str]) -> str:
@@ -371,4 +380,4 @@ def _line(command: str | Sequence[str]) -> str:
 
 
 def _text(data: Any) -> str:
-    return os.fsdecode(data) if isinstance(data, str) else bytes(data or b"").decode(errors="replace")
+    return bytes(data or b"").decode(errors="replace")
