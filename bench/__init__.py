@@ -5,6 +5,7 @@
     scenarios.py   what is measured, and how
     data.py        arrays that are shared, results that are large, a search
     links.py       nodes far away, nodes of different speed
+    tunnel.py      our tunnel beside `ssh -L`
     backends.py    where it runs: skyward, loky, ray, dask, threading
     tasks.py       the functions that travel to the workers
     measure.py     one run of one plan, as one JSON line

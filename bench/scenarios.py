@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from bench import data, links, memory, tasks
+from bench import data, links, memory, tasks, tunnel
 from bench.backends import BACKENDS, Pool
 from bench.figures import Figures, latency
 from bench.plan import Plan
@@ -173,6 +173,7 @@ SCENARIOS: dict[str, Scenario] = {
     "memory": Steady("memory of an idle pool by kind of process", 1, ("settle",), "parallel", idle_memory),
     "latency": Whole("the seed shape with 80 ms to nodes and back (T = 5, 0.5, 0.05 s)", 2000, links.latency),
     "uneven": Whole("tasks of T seconds, and one node four times as slow", 2000, links.uneven),
+    "tunnel": Whole("MB/s through a tunnel and through ssh -L, on a host of the lab", 1, tunnel.throughput),
     "startstop": Whole("time to start and to stop a pool", 1, startstop),
 }
 """Every scenario by its name on the command line."""

@@ -7,8 +7,6 @@ from joblib import Parallel, delayed
 
 import skyward as sky
 
-PROVIDERS = {"local": sky.Local}
-
 
 def slow_task(seconds: float) -> float:
     time.sleep(seconds)
@@ -17,7 +15,9 @@ def slow_task(seconds: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--provider", choices=PROVIDERS, default="local")
+    parser.add_argument("--provider", choices=["local", "ssh"], default="local")
+    parser.add_argument("--hosts", nargs="+", default=[], help="with ssh: machines as you name them to ssh")
+    parser.add_argument("--config", help="with ssh: a configuration file instead of ~/.ssh/config")
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--concurrency", type=int, default=10, help="slots of each node")
     parser.add_argument("--tasks", type=int, default=2000)
@@ -25,7 +25,7 @@ def main() -> None:
     given = parser.parse_args()
 
     with sky.Compute(
-        provider=PROVIDERS[given.provider](),
+        provider=sky.Local() if given.provider == "local" else sky.SSH(hosts=given.hosts, config=given.config),
         nodes=given.nodes,
         worker=sky.Worker(concurrency=given.concurrency),
         plugins=[sky.plugins.joblib()],

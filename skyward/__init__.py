@@ -7,7 +7,9 @@
 | --- | --- | --- |
 | `Compute` | `compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
-| `Worker`, `Image`, `Options` | `spec.py` | what a pool is made of |
+| `SSH` | `providers/ssh.py` | nodes on machines that you have |
+| `Image` | `image.py` | what a node needs before its first task |
+| `Worker`, `Nodes`, `Options` | `spec.py` | what a pool is made of |
 | `remote` | `remote/function.py` | makes a function run on the pool |
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
 | `Future` | `remote/future.py` | what a caller holds for a call |
@@ -48,14 +50,17 @@ if TYPE_CHECKING:
         SkywardError,
         Unreachable,
     )
+    from skyward.image import Image
     from skyward.providers.local import Local
+    from skyward.providers.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
     from skyward.report import Report
-    from skyward.spec import Image, Options, Worker
+    from skyward.spec import Nodes, Options, Worker
     from skyward.tasks import TaskGroup
 
 __all__ = [
+    "SSH",
     "BatchLost",
     "BootFailed",
     "Compute",
@@ -71,6 +76,7 @@ __all__ = [
     "NoCompute",
     "Node",
     "NodeError",
+    "Nodes",
     "NotPortable",
     "Options",
     "PoolFailed",
@@ -92,12 +98,14 @@ __all__ = [
 _HOMES = {
     "Compute": "skyward.compute",
     "Future": "skyward.remote.future",
-    "Image": "skyward.spec",
+    "Image": "skyward.image",
     "InstanceInfo": "skyward.remote.context",
     "Local": "skyward.providers.local",
     "Node": "skyward.actors.office",
+    "Nodes": "skyward.spec",
     "Options": "skyward.spec",
     "Report": "skyward.report",
+    "SSH": "skyward.providers.ssh",
     "TaskGroup": "skyward.tasks",
     "Worker": "skyward.spec",
     "instance_info": "skyward.remote.context",

@@ -22,7 +22,7 @@ from skyward.remote import function, wire
 from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
-from skyward.spec import Image, Options, Worker, check
+from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 class Compute(futures.Executor):
     """A pool of machines for the length of a `with` block.
 
-    Entering the block launches the nodes and returns once all of them take calls. Inside it the pool is a standard
-    `concurrent.futures.Executor`, and where `@sky.remote` functions and plugins send their calls. Leaving it waits for
-    the calls, or, when left by an exception, stops them; either way it ends the nodes.
+    Entering the block launches the nodes and returns once all of them take calls, or as many as `nodes=` asks for.
+    Inside it the pool is a standard `concurrent.futures.Executor`, and where `@sky.remote` functions and plugins send
+    their calls. Leaving it waits for the calls, or, when left by an exception, stops them; then it ends the nodes.
 
     Parameters
     ----------
     provider
         Where machines come from; `sky.Local()` by default, which is node processes on this machine.
     nodes
-        How many machines.
+        How many machines; `sky.Nodes(count=10, min=8)` when not all of them must be there to begin.
     worker
         How a node runs calls: how many at once, in processes or threads.
     image
@@ -62,7 +62,7 @@ class Compute(futures.Executor):
         /,
         *unnamed: object,
         provider: "Provider | None" = None,
-        nodes: int = 1,
+        nodes: int | Nodes = 1,
         worker: Worker | None = None,
         image: Image | None = None,
         plugins: Sequence[Plugin] = (),
@@ -199,8 +199,8 @@ class Compute(futures.Executor):
     ) -> Future[Any]:
         """Run a call under terms; see `submit`."""
         driver = self._open()
-        if terms.node is not None and terms.node >= self._blueprint.nodes:
-            raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes - 1}")
+        if terms.node is not None and terms.node >= self._blueprint.nodes.count:
+            raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes.count - 1}")
         entry = make_entry(self._group, self._packer, terms, make_future(driver), fn, args, kwargs)
         driver.send([entry])
         return entry.future
@@ -246,7 +246,7 @@ class Compute(futures.Executor):
 
     def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
-        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in range(self._blueprint.nodes)]
+        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in range(self._blueprint.nodes.count)]
         try:
             futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
             failed = [future for future in waiting if future.done() and future.exception() is not None]
@@ -295,7 +295,7 @@ class Compute(futures.Executor):
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"
-        return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes}, {state}>"
+        return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes.count}, {state}>"
 
     def _open(self) -> Driver:
         if self._process != os.getpid():

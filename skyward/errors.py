@@ -130,7 +130,11 @@ class Unreachable(NodeError):
 
 
 class BootFailed(NodeError):
-    """The machine answers, but the node on it did not start."""
+    """The machine answers, but the node on it did not start. What is `final` would happen on another one as well."""
+
+    def __init__(self, text: str, log: str = "", *, final: bool = False) -> None:
+        super().__init__(text, log)
+        self.final = final
 
 
 class BatchLost(SkywardError):

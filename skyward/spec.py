@@ -1,22 +1,22 @@
-"""What the user writes: `Worker`, `Image`, `Options`, and the arguments of `Compute`, checked before anything starts.
+"""What the user writes: `Worker`, `Image`, `Nodes`, `Options`, and the arguments of `Compute`, checked.
 
-The models are frozen, take names only, and raise `InvalidArgument`, whose text is one line: the argument, its value,
-what is wrong, and what to write instead. Driver only: a node never imports pydantic.
+All is checked before anything starts. The models are frozen, take names only, and raise `InvalidArgument`, whose text
+is one line: the argument, its value, what is wrong, and what to write instead. Driver only: a node never imports
+pydantic.
 """
 
 import inspect
-import keyword
 import operator
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from skyward.checked import Checked, listed, refused
+from skyward.image import Image
 
-__all__ = ["Blueprint", "Image", "Options", "Worker", "check"]
+__all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
 
 
 # ---------------------------------------------------------------- one check per kind of value
@@ -36,54 +36,6 @@ def _concurrency(value: object) -> object:
     return _whole(value)
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    """A list or tuple of texts, as a tuple."""
-    match value:
-        case str():
-            raise refused("must be a list", f"put it in a list: [{value!r}]")
-        case list() | tuple():
-            for item in value:
-                if not isinstance(item, str):
-                    raise refused(f"{item!r} is not text")
-            return tuple(value)
-        case _:
-            raise refused("must be a list")
-
-
-def _packages(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not text.strip() or not text.isprintable():
-            raise refused(f"{text!r} is not the name of a package")
-        if text.lstrip().startswith("-"):
-            raise refused(f"{text!r} is an option, not a package")
-    return texts
-
-
-def _preload(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
-            raise refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
-    return texts
-
-
-def _env(value: object) -> dict[str, str]:
-    """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
-    if not isinstance(value, Mapping):
-        raise refused("must be a dictionary of texts")
-    for name, text in value.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            problem = f"{name!r} is not the name of a variable"
-            raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
-        if not isinstance(text, str):
-            fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
-            raise refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
-        if "\0" in text:
-            raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
-    return dict(value)
-
-
 def _record(value: object, info: ValidationInfo) -> object:
     """An instance of the record that the argument is called after, not the class and not a dictionary."""
     kind = _RECORDS[info.field_name or ""]
@@ -92,6 +44,18 @@ def _record(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, kind):
         raise refused(f"must be a sky.{kind.__name__}")
     return value
+
+
+def _nodes(value: object) -> object:
+    """A number of machines as the record that it stands for."""
+    if isinstance(value, Nodes):
+        return value
+    number = _whole(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise refused("must be a whole number")
+    if not 1 <= number <= 10_000:
+        raise refused("must be at least 1" if number < 1 else "must be at most 10000")
+    return Nodes(count=number)
 
 
 _CALLS = ("launch", "reach", "find", "terminate")
@@ -176,44 +140,36 @@ class Worker(Checked):
     _concurrency = field_validator("concurrency", mode="before")(_concurrency)
 
 
-class Image(Checked):
-    """What a node needs before it runs the first task.
+class Nodes(Checked):
+    """How many machines, and how many of them must be ready before work begins.
 
     Parameters
     ----------
-    packages
-        What to install, as pip writes it: `"numpy>=2"`.
-    preload
-        Modules to import once per node, before its slots are forked: slots then share the memory of them.
-    env
-        Environment variables of the tasks.
+    count
+        How many machines are asked for.
+    min
+        How many must be ready before the block is entered; `None` is all. The others join when they are ready.
+        A machine that cannot be had is named in the log, and the pool goes on without it as long as so many are left.
     """
 
-    packages: tuple[str, ...] = Field(
-        default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
-    )
-    preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
-    env: Mapping[str, str] = Field(
-        default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
+    count: int = Field(ge=1, le=10_000, description="give the number of machines", examples=["10"])
+    min: int | None = Field(
+        default=None, ge=1, description="give how many must be ready before work begins (left out: all)", examples=["8"]
     )
 
-    _packages = field_validator("packages", mode="before")(_packages)
-    _preload = field_validator("preload", mode="before")(_preload)
-    _env = field_validator("env", mode="before")(_env)
+    _whole = field_validator("count", "min", mode="before")(_whole)
 
-    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
+    @field_validator("min")
+    @classmethod
+    def _within(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > info.data.get("count", value):
+            raise refused(f"must be at most count, which is {info.data['count']}")
+        return value
 
-        def __init__(
-            self, *, packages: Iterable[str] = (), preload: Iterable[str] = (), env: Mapping[str, str] = {}
-        ) -> None: ...
-
-    def with_packages(self, *names: str) -> Self:
-        """Return a copy that installs these packages too, each once."""
-        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
-
-    def with_preload(self, *names: str) -> Self:
-        """Return a copy that imports these modules too, each once."""
-        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})
+    @property
+    def needed(self) -> int:
+        """How many must be ready before work begins."""
+        return self.count if self.min is None else self.min
 
 
 class Options(Checked):
@@ -287,7 +243,7 @@ class Blueprint(Checked, title="Compute"):
     """What `Compute` was given, checked. Only the provider has no default here: `compute.py` knows the one to use."""
 
     provider: Any = Field(description="say where machines come from", examples=["sky.Local()"])
-    nodes: int = Field(default=1, ge=1, le=10_000, description="give the number of machines", examples=["1"])
+    nodes: Nodes = Field(default=Nodes(count=1), description="give the number of machines", examples=["1"])
     worker: Worker = Field(
         default=Worker(), description="say how a node runs tasks", examples=["sky.Worker(concurrency=4)"]
     )
@@ -302,7 +258,7 @@ class Blueprint(Checked, title="Compute"):
     )
 
     _provider = field_validator("provider", mode="before")(_provider)
-    _nodes = field_validator("nodes", mode="before")(_whole)
+    _nodes = field_validator("nodes", mode="before")(_nodes)
     _plugins = field_validator("plugins", mode="before")(_plugins)
     _records = field_validator("worker", "image", "options", mode="before")(_record)
 

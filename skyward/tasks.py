@@ -19,6 +19,7 @@ from skyward.remote.packer import Packer
 from skyward.remote.protocol import LARGEST
 from skyward.remote.terms import DEFAULT, Terms, whole
 from skyward.shelf import Seen, Shelf
+from skyward.sources import Sources
 
 
 class Pool(Protocol):
@@ -34,6 +35,8 @@ class Pool(Protocol):
         The large buffers of its calls.
     blob_threshold
         Bytes from which on a buffer is large, unless a group says otherwise.
+    sources
+        The user's own modules, where nodes cannot import them by themselves.
     """
 
     @property
@@ -44,6 +47,8 @@ class Pool(Protocol):
     def shelf(self) -> Shelf: ...
     @property
     def blob_threshold(self) -> float: ...
+    @property
+    def sources(self) -> Sources | None: ...
 
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
@@ -208,9 +213,10 @@ def make_packer(
 ) -> Packer:
     """Return a packer for calls of a pool, whose large buffers go to `put`; `threshold` as in `TaskGroup`."""
     limit = pool.blob_threshold if threshold is None else threshold
+    bundles = None if pool.sources is None else pool.sources.needed
     if not blobs.AVAILABLE or limit == math.inf:
-        return Packer(share=share)
-    return Packer(share=share, put=put, threshold=int(limit))
+        return Packer(share=share, bundles=bundles)
+    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles)
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

@@ -244,6 +244,7 @@ class _Distant:
 
 class _DistantHost:
     tethered = True
+    bare = False
     shares_memory = False
 
     def __init__(self, host: LocalHost, links: Links, node: int) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import socket
+import time
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 from typing import Self
@@ -124,3 +126,11 @@ class Line:
         with contextlib.suppress(ConnectionResetError):
             return self._line.recv(1) == b""
         return True
+
+
+def until(true: Callable[[], object], seconds: float = SOON) -> None:
+    """Look until it is true; for what happens in another process and tells nobody."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)

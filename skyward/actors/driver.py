@@ -18,6 +18,7 @@ from skyward.delivery import Deliveries, Entry
 from skyward.errors import NoCompute, PoolFailed
 from skyward.report import Report
 from skyward.shelf import Shelf
+from skyward.sources import Sources
 from skyward.spec import Blueprint
 from skyward.trust import Authority, held
 
@@ -55,8 +56,13 @@ class Driver:
         self._leaked: futures.Future[tuple[str, ...]] = futures.Future()
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
 
+    @property
+    def sources(self) -> Sources | None:
+        """The user's own modules, where nodes cannot import them by themselves; known once a node is ready."""
+        return self._office.sources if self._office.bare else None
+
     def start(self) -> None:
-        """Start the loop and the actors, and return once every node is ready.
+        """Start the loop and the actors, and return once as many nodes as are needed are ready.
 
         Raises
         ------
@@ -153,7 +159,7 @@ class Driver:
             async with office:
                 router.ref(office)
                 head = provisioner.ref(office)
-                head.tell(scaling.Wanted(self._blueprint.nodes))
+                head.tell(scaling.Wanted(self._blueprint.nodes.count, self._blueprint.nodes.needed))
                 self._started.set_result(office)
                 await self._closing.wait()
                 head.tell(scaling.Closing())

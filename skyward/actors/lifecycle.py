@@ -7,7 +7,7 @@ to the launch was lost: whoever may have created something ends it.
         └───────────┴─────────┴─────────┴────────┴───────┴────→ Ending → Ended
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 ATTEMPTS = 5
@@ -52,10 +52,11 @@ class Doubtful:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The machine is being ended, for the `attempt`th time."""
+    """The machine is being ended, for the `attempt`th time. What is `final` would happen to another one as well."""
 
     reason: str
     attempt: int = 1
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,11 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The step under way (`launch`, `reach`, `boot`, `join`) did not succeed."""
+    """The step under way (`launch`, `reach`, `boot`, `join`) did not succeed; `final`: nor would it another time."""
 
     step: Literal["launch", "reach", "boot", "join"]
     reason: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +215,11 @@ class Terminate:
 
 @dataclass(frozen=True, slots=True)
 class ReportEnd:
-    """Tell the provisioner that the node has ended."""
+    """Tell the provisioner that the node has ended; `final`: another one would end the same way."""
 
     reason: str
     leaked: bool
+    final: bool = False
 
 
 type Effect = Launch | Reach | Boot | Join | AnnounceUp | AnnounceDown | WaitGrace | WaitStart | Terminate | ReportEnd
@@ -236,8 +239,8 @@ def step(stage: Stage, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
             return _starting(stage, event)
         case Ready() | Doubtful():
             return _serving(stage, event)
-        case Ending(reason, attempt):
-            return _ending(reason, attempt, event)
+        case Ending():
+            return _ending(stage, event)
         case Ended():
             return stage, ()
     assert_never(stage)
@@ -265,7 +268,9 @@ def _starting(stage: Reaching | Booting | Joining, event: Event) -> tuple[Stage,
             return Joining(), (Join(),)
         case Joining(), Joined():
             return Ready(), (AnnounceUp(),)
-        case _, Failed(_, reason) | Exited(reason):
+        case _, Failed(_, reason, final):
+            return _end(reason, final=final)
+        case _, Exited(reason):
             return _end(reason)
         case _, Dismissed():
             return _end("dismissed")
@@ -291,20 +296,22 @@ def _serving(stage: Ready | Doubtful, event: Event) -> tuple[Stage, tuple[Effect
             return stage, ()
 
 
-def _ending(reason: str, attempt: int, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _ending(stage: Ending, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+    reason, attempt, final = stage.reason, stage.attempt, stage.final
     match event:
         case Terminated():
-            return Ended(reason), (ReportEnd(reason, leaked=False),)
+            return Ended(reason), (ReportEnd(reason, leaked=False, final=final),)
         case TerminateFailed(problem) if attempt >= ATTEMPTS:
-            return Ended(reason, leaked=True), (ReportEnd(f"{reason}; it could not be ended: {problem}", leaked=True),)
+            reported = ReportEnd(f"{reason}; it could not be ended: {problem}", leaked=True, final=final)
+            return Ended(reason, leaked=True), (reported,)
         case TerminateFailed():
-            return Ending(reason, attempt + 1), (Terminate(attempt + 1),)
+            return replace(stage, attempt=attempt + 1), (Terminate(attempt + 1),)
         case _:
-            return Ending(reason, attempt), ()
+            return stage, ()
 
 
-def _end(reason: str) -> tuple[Stage, tuple[Effect, ...]]:
-    return Ending(reason), (Terminate(1),)
+def _end(reason: str, *, final: bool = False) -> tuple[Stage, tuple[Effect, ...]]:
+    return Ending(reason, final=final), (Terminate(1),)
 
 
 def _lose(reason: str) -> tuple[Stage, tuple[Effect, ...]]:

@@ -240,9 +240,10 @@ class Link:
                     continue
                 batches.append(_batch(number, entry, places=self._bulk is None))
                 size += len(entry.packed.payload)
-                self._functions.need(number, entry.packed.functions)
+                needed = entry.packed.functions
+                self._functions.need(number, (*needed, *entry.packed.modules))
                 for name in self._functions.missing(number):
-                    functions[name] = entry.packed.functions[name]
+                    functions[name] = needed[name] if name in needed else self._office.sources.bundles[name]
                     size += len(functions[name])
                     forget += self._functions.admit(name, len(functions[name]))
                     self._functions.arrived()
@@ -312,7 +313,7 @@ class Link:
 
 def _batch(number: int, entry: Entry, *, places: bool) -> Batch:
     packed = entry.packed
-    batch = Batch(number, packed.payload, tuple(packed.functions), entry.terms.timeout)
+    batch = Batch(number, packed.payload, (*packed.functions, *packed.modules), entry.terms.timeout)
     if not packed.blobs:
         return batch
     names = tuple(blob.name for blob in packed.blobs)

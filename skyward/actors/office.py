@@ -22,8 +22,10 @@ from skyward.actors.ledger import Ledger
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost, PoolFailed, SkywardError
+from skyward.parcel import Parcel, pack
 from skyward.providers.provider import Provider
 from skyward.report import Report
+from skyward.sources import Sources
 from skyward.spec import Blueprint
 from skyward.trust import Authority, IdentityFiles
 
@@ -77,6 +79,8 @@ class Office(ActorSystem):
         The last thing that went wrong with each node.
     lock
         Held while a call is let in, so that none comes in after the pool has failed or begun to end.
+    sources
+        The user's own modules as nodes are sent them, where machines are `bare`.
     routing
         What the router decides by; it alone changes it.
     ledger
@@ -102,6 +106,9 @@ class Office(ActorSystem):
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
+        self.bare = False
+        self.sources = Sources()
+        self._parcel: asyncio.Task[Parcel] | None = None
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
 
@@ -114,6 +121,12 @@ class Office(ActorSystem):
         """Return the office an actor works in."""
         assert isinstance(system, cls), "this actor runs on the driver only"
         return system
+
+    async def parcel(self) -> Parcel:
+        """Return what bare machines are sent; it is put together once, when the first is reached."""
+        if self._parcel is None:
+            self._parcel = asyncio.create_task(asyncio.to_thread(pack, self.blueprint.image))
+        return await asyncio.shield(self._parcel)
 
     def settle(self, batches: Iterable[int]) -> None:
         """Give the callers their outcomes."""

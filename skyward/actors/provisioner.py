@@ -51,7 +51,7 @@ class _Provisioner:
             case scaling.ReportFailed(node, reason):
                 office.fail(office.problem(node, reason))
             case scaling.ReportGivenUp(node, reason):
-                log.warning("node %s is lost and not replaced: %s", node, reason)
+                log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
                 office.nodes.pop(node, None)
                 router.ref(office).tell(routing.NodeGivenUp(node, reason))
             case scaling.Sweep():

@@ -1,7 +1,8 @@
 """How many nodes should there be? Pure: no I/O, no clock, no actor.
 
-A pool has `wanted` nodes, numbered from 0. A node that ends while the pool is open is started again under its number,
-in a new generation; one that never became ready is tried a bounded number of times.
+A pool has `wanted` nodes, numbered from 0, and is open once `needed` of them are ready. A node that ends while the pool
+is open is started again under its number, in a new generation; one that never became ready is tried a bounded number of
+times, and only once where another attempt would end the same way.
 """
 
 from collections.abc import Mapping
@@ -28,10 +29,12 @@ class Scaling:
         How often a node is tried that does not become ready.
     wanted
         How many nodes the pool is to have.
+    needed
+        How many of them must be ready before the pool is open.
     nodes
         By number, those that exist or are about to.
     opened
-        Whether all nodes have been ready at some time.
+        Whether as many nodes as are needed have been ready at some time.
     closing
         Whether the pool is on its way out.
     leaked
@@ -40,6 +43,7 @@ class Scaling:
 
     attempts: int
     wanted: int = 0
+    needed: int = 0
     nodes: Mapping[int, Node] = field(default_factory=dict)
     opened: bool = False
     closing: bool = False
@@ -48,9 +52,10 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The pool is to have so many nodes."""
+    """The pool is to have so many nodes, and be open once `needed` of them are ready; None is all."""
 
     nodes: int
+    needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,16 @@ class NodeReady:
 
 @dataclass(frozen=True, slots=True)
 class NodeEnded:
-    """Nothing of the node is left, unless its machine, called `leaked`, could not be ended."""
+    """Nothing of the node is left, unless its machine, called `leaked`, could not be ended.
+
+    What is `final` would happen to another one as well.
+    """
 
     node: int
     generation: int
     reason: str
     leaked: str = ""
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class Dismiss:
 
 @dataclass(frozen=True, slots=True)
 class ReportOpened:
-    """Tell the user that every node is ready."""
+    """Tell the user that as many nodes as are needed are ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,7 @@ class ReportFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReportGivenUp:
-    """Tell the user that a lost node is not replaced, and why. The pool goes on with the others."""
+    """Tell the user that a node is not tried again, and why. The pool goes on with the others."""
 
     node: int
     reason: str
@@ -145,12 +154,13 @@ type Effect = Start | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sw
 def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
     """Return the next state and what to do. News of an earlier generation of a node changes nothing."""
     match event:
-        case Wanted(count):
+        case Wanted(count, needed):
             if state.closing:
                 return state, ()
             added = range(state.wanted, count)  # not those that were given up: their generations would begin anew
             nodes = dict(state.nodes) | {number: Node() for number in added}
-            state = replace(state, wanted=max(count, state.wanted), nodes=nodes)
+            wanted = max(count, state.wanted)
+            state = replace(state, wanted=wanted, needed=wanted if needed is None else needed, nodes=nodes)
             return state, tuple(Start(number, 0) for number in added)
         case NodeReady(number, generation):
             return _ready(state, number, generation)
@@ -171,9 +181,14 @@ def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple
     node = state.nodes.get(number)
     if node is None or node.generation != generation:
         return state, ()
-    nodes = dict(state.nodes) | {number: Node(generation, ready=True)}
-    opens = not state.opened and not state.closing and all(each.ready for each in nodes.values())
-    return replace(state, nodes=nodes, opened=state.opened or opens), (ReportOpened(),) if opens else ()
+    return _open(replace(state, nodes=dict(state.nodes) | {number: Node(generation, ready=True)}))
+
+
+def _open(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
+    ready = sum(node.ready for node in state.nodes.values())
+    if state.opened or state.closing or ready < state.needed:
+        return state, ()
+    return replace(state, opened=True), (ReportOpened(),)
 
 
 def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -186,9 +201,9 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
     if state.closing:
         return replace(state, nodes=others), () if others else (Sweep(),)
     failures = 0 if node.ready else node.failures + 1
-    if failures < state.attempts:
+    if failures < state.attempts and not ended.final:
         again = Node(node.generation + 1, failures=failures)
         return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (Start(ended.node, again.generation),)
-    if state.opened and others:
+    if len(others) >= (1 if state.opened else state.needed):
         return replace(state, nodes=others), (ReportGivenUp(ended.node, ended.reason),)
     return replace(state, nodes=others), (ReportFailed(ended.node, ended.reason),)

@@ -5,11 +5,7 @@ a machine.
 """
 
 import asyncio
-import contextlib
-import json
 import logging
-import sys
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -17,17 +13,14 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
+from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
 from skyward.errors import BootFailed
-from skyward.providers.provider import Host, Instance, Order, Process
-from skyward.remote.node import CONFIG, READY
+from skyward.providers.provider import Host, Instance, Order
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
-
-LOG_LINES = 200
-"""Lines of what a node printed while it started that an error carries."""
 
 LAST_WORDS = 1.0
 """Seconds in which the output of a node that has ended is read to its end."""
@@ -65,6 +58,7 @@ def ref(system: System, node: int, generation: int) -> Ref[Message]:
 
 class _Supervisor:
     stage: lifecycle.Stage = lifecycle.Launching()
+    said: Said
 
     def __init__(self, ctx: Context[int, Message]) -> None:
         self.office = Office.of(ctx.system)
@@ -76,11 +70,10 @@ class _Supervisor:
         self.router = router.ref(ctx.system)
         self.instance: Instance | None = None
         self.host: Host | None = None
-        self.process: Process | None = None
         self.link: Link | None = None
-        self.port = self.slots = self.memory = 0
+        self.start: Boot | None = None
+        self.port = 0
         self.tasks: set[asyncio.Task[None]] = set()
-        self.watching: asyncio.Task[None] | None = None
         self.timers: list[asyncio.TimerHandle] = []
 
     def hear(self, message: Message) -> None:
@@ -122,10 +115,11 @@ class _Supervisor:
                     task.cancel()
                 task = asyncio.create_task(self.terminate(attempt))
                 self.tasks = {task}
-            case lifecycle.ReportEnd(reason, leaked):
+            case lifecycle.ReportEnd(reason, leaked, final):
                 for timer in self.timers:
                     timer.cancel()
-                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, self.called() if leaked else ""))
+                left = self.called() if leaked else ""
+                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final))
             case _:
                 assert_never(effect)
 
@@ -137,7 +131,8 @@ class _Supervisor:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 self.office.problems[self.number] = error
-                event = lifecycle.Failed(step, f"{type(error).__name__}: {error}")
+                final = isinstance(error, BootFailed) and error.final
+                event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.me.tell(event)
 
         self.keep(done())
@@ -157,70 +152,34 @@ class _Supervisor:
     async def reach(self) -> lifecycle.Event:
         assert self.instance is not None
         self.host = await self.provider.reach(self.instance)
+        self.office.bare = self.office.bare or self.host.bare
         return lifecycle.Reached()
 
     async def boot(self) -> lifecycle.Event:
-        """Start the node, and read what it prints until it says where it listens."""
+        """Start the node, and wait until it says where it listens."""
         assert self.host is not None
-        host, identity = self.host, self.office.authority.issue(self.name, server=True)
-        config = json.dumps(self.config()).encode()
-        await host.write({CONFIG: config, "cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca})
-        self.process = await host.start([host.python, "-m", "skyward.remote.node", host.folder])
-        boot_log: deque[str] = deque(maxlen=LOG_LINES)
-        ready: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
-        self.watching = asyncio.create_task(self.watch(self.process, boot_log, ready))
-        said = await ready
-        self.slots, self.memory = said["slots"], said["memory"]
-        self.remote_port = said["port"]
-        self.port = await host.tunnel(self.remote_port)
+        assert self.instance is not None
+        slots = self.instance.slots
+        self.start = Boot(self.office, self.number, self.name, self.host, slots, self.note_exit)
+        self.said = await self.start.run()
+        self.port = await self.host.tunnel(self.said.port)
         return lifecycle.Booted()
 
-    def config(self) -> dict[str, object]:
-        blueprint = self.office.blueprint
-        assert self.host is not None
-        return {
-            "cluster": self.name,
-            "node": self.number,
-            "nodes": blueprint.nodes,
-            "concurrency": blueprint.worker.concurrency,
-            "executor": blueprint.worker.executor,
-            "env": dict(blueprint.image.env),
-            "preload": list(blueprint.image.preload),
-            "hooks": self.office.hooks.hex(),
-            "lease": blueprint.options.lease,
-            "first_contact": blueprint.options.start_timeout + blueprint.options.lease,
-            "lifetime": None,
-            "stdin": self.host.tethered,
-        }
-
-    async def watch(self, process: Process, boot_log: deque[str], ready: asyncio.Future[dict[str, int]]) -> None:
-        """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
-        async for stream, line in process.lines():
-            if ready.done():
-                with contextlib.suppress(OSError, ValueError):  # nobody listens here any more: `| head`
-                    print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
-            elif line.startswith(READY):
-                ready.set_result(json.loads(line.removeprefix(READY)))
-            else:
-                boot_log.append(line)
-        code = await process.wait()
-        if not ready.done():
-            text = f"node {self.number} ended with exit code {code} before it was ready"
-            ready.set_exception(BootFailed(text, log="\n".join(boot_log)))
-        self.me.tell(lifecycle.Exited(f"its process ended (exit code {code})"))
+    def note_exit(self, reason: str) -> None:
+        self.me.tell(lifecycle.Exited(reason))
 
     async def join(self) -> lifecycle.Event:
         assert self.host is not None
-        kept = self.office.blueprint.options.blob_store or self.memory // 2
+        kept = self.office.blueprint.options.blob_store or self.said.memory // 2
         self.link = Link(
             self.office,
             self.number,
             cluster=self.name,
-            address=f"127.0.0.1:{self.remote_port}",
+            address=f"127.0.0.1:{self.said.port}",
             port=self.port,
             store_size=None if self.host.shares_memory else kept,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
-            broken=lambda reason: self.me.tell(lifecycle.Exited(reason)),
+            broken=self.note_exit,
         )
         await self.link.open(JOIN)
         return lifecycle.Joined()
@@ -229,9 +188,9 @@ class _Supervisor:
         assert self.link is not None
         assert self.instance is not None
         self.office.links[self.number] = self.link
-        self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.slots)
+        self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
         self.office.up.add(self.number)
-        self.router.tell(routing.NodeUp(self.number, self.slots, self.link.round_trip))
+        self.router.tell(routing.NodeUp(self.number, self.said.slots, self.link.round_trip))
         self.boss.tell(scaling.NodeReady(self.number, self.generation))
 
     async def terminate(self, attempt: int) -> None:
@@ -246,21 +205,30 @@ class _Supervisor:
             self.me.tell(lifecycle.Terminated())
 
     async def end(self) -> None:
-        """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say."""
-        for held in (self.host, self.link):
-            try:
-                if held is not None:
-                    await held.close()
-            except Exception:
-                log.warning("node %s: cannot let go of it", self.name, exc_info=True)
+        """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say.
+
+        A machine that does not notice that the driver lets go is let go of last, as what the node says comes from it.
+        """
+        host = self.host
+        tethered = host is None or host.tethered
+        await self.let_go(host if tethered else None, self.link)
         self.link = None
         known = [] if self.instance is None else [self.instance]
         for instance in known or await self.provider.find(self.office.pool):
             if instance.node == self.name:
                 await self.provider.terminate(instance)
-        if self.watching is not None:
-            await asyncio.wait({self.watching}, timeout=LAST_WORDS)
-            self.watching.cancel()
+        if self.start is not None and (watching := self.start.watching) is not None:
+            await asyncio.wait({watching}, timeout=LAST_WORDS)
+            watching.cancel()
+        await self.let_go(None if tethered else host)
+
+    async def let_go(self, *held: Host | Link | None) -> None:
+        for each in held:
+            try:
+                if each is not None:
+                    await each.close()
+            except Exception:
+                log.warning("node %s: cannot let go of it", self.name, exc_info=True)
 
     def called(self) -> str:
         """What its machine is known by."""

@@ -91,6 +91,7 @@ class LocalHost:
     """This machine as the host of one node."""
 
     tethered = True
+    bare = False
     shares_memory = sys.platform == "linux"
 
     def __init__(self, path: Path) -> None:

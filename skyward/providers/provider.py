@@ -22,12 +22,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A machine that was launched: the provider's `id` for it, and the tags of its order."""
+    """A machine that was launched: the provider's `id` for it, and the tags of its order.
+
+    `slots` is how many tasks it runs at once, if the provider was told that of this machine.
+    """
 
     id: str
     pool: str
     node: str
     host: str
+    slots: int | None = None
 
 
 class Process(Protocol):
@@ -53,6 +57,8 @@ class Host(Protocol):
         The command that starts Python there.
     tethered
         Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
+    bare
+        Whether it has nothing of what a node needs, so that it is given a script that brings that.
     shares_memory
         Whether what runs there can open what this process holds in anonymous memory, by its path under `/proc`, and the
         other way round: it is this machine, this user, and Linux.
@@ -64,6 +70,8 @@ class Host(Protocol):
     def python(self) -> str: ...
     @property
     def tethered(self) -> bool: ...
+    @property
+    def bare(self) -> bool: ...
     @property
     def shares_memory(self) -> bool: ...
 

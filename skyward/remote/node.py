@@ -67,7 +67,7 @@ def main(folder: Path) -> None:
     if group == 0:
         os.setpgid(0, 0)
         _forget(heard, hear, ours, stdin=True)
-        zygote.serve(theirs, _setting(config))
+        zygote.serve(theirs, _setting(config, folder))
     os.setpgid(group, group)
     host = os.fork()
     if host == 0:
@@ -90,13 +90,15 @@ def main(folder: Path) -> None:
         _end(group, host, folder)
 
 
-def _setting(config: Mapping[str, Any]) -> zygote.Setting:
+def _setting(config: Mapping[str, Any], folder: Path) -> zygote.Setting:
     return zygote.Setting(
         node=config["node"],
         nodes=config["nodes"],
         slots=config["slots"],
         preload=tuple(config["preload"]),
         hooks=bytes.fromhex(config["hooks"]),
+        folder=str(folder),
+        modules={name: bytes.fromhex(data) for name, data in config.get("modules", {}).items()},
     )
 
 

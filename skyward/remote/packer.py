@@ -9,16 +9,20 @@ import hashlib
 import io
 import pickle
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType, FunctionType
+from opcode import opmap
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
 
 from skyward.remote import portable
 from skyward.remote.blobs import Blob
+from skyward.remote.function import Remote
+
+_IMPORTS = opmap["IMPORT_NAME"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,15 @@ class Packed:
         Names of the blobs that are its out-of-band buffers, in order.
     blobs
         Every blob that it needs, each once.
+    modules
+        Names of bundles of the user's own modules.
     """
 
     payload: bytes
     functions: Mapping[str, bytes]
     buffers: tuple[str, ...] = ()
     blobs: tuple[Blob, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 def shared(name: str) -> NoReturn:
@@ -63,14 +70,25 @@ class Packer:
         Makes a blob of a large buffer (see `skyward.shelf`); None to keep everything in the payload.
     threshold
         Bytes from which on a buffer is large.
+    bundles
+        Gives the names of the bundles that contain modules of these names, and what those import; None where nodes can
+        import all that this program can.
     """
 
     def __init__(
-        self, *, share: bool = True, put: Callable[[memoryview], Blob] | None = None, threshold: int = 1 << 20
+        self,
+        *,
+        share: bool = True,
+        put: Callable[[memoryview], Blob] | None = None,
+        threshold: int = 1 << 20,
+        bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
     ) -> None:
         self._share = share
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
+        self._bundles = bundles
+        self._modules: dict[frozenset[str], tuple[str, ...]] = {}
+        self._imports: dict[str, set[str]] = {}  # by name of function
         self._names: dict[int, tuple[str, bytes] | None] = {}
         self._kept: list[FunctionType] = []  # an id stays taken for as long as its function lives
 
@@ -95,14 +113,24 @@ class Packer:
     def _packed(self, call: tuple[object, ...]) -> Packed:
         file = io.BytesIO()
         kind = _BytesPickler if self._looks_for_bytes else CallPickler
-        pickler = kind(file, self._name if self._share else None, None if self._put is None else self._aside)
+        modules = None if self._bundles is None else set[str]()
+        pickler = kind(file, self._name if self._share else None, None if self._put is None else self._aside, modules)
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
         buffers = tuple(blob.name for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
-            return Packed(b"", functions, buffers, (body, *blobs.values()))
-        return Packed(payload, functions, buffers, tuple(blobs.values()))
+            return Packed(b"", functions, buffers, (body, *blobs.values()), self._needs(modules, functions))
+        return Packed(payload, functions, buffers, tuple(blobs.values()), self._needs(modules, functions))
+
+    def _needs(self, modules: set[str] | None, functions: Iterable[str]) -> tuple[str, ...]:
+        """The bundles of these modules, and of those that the functions refer to."""
+        if modules is None or self._bundles is None:
+            return ()
+        key = frozenset(modules.union(*(self._imports[name] for name in functions)))
+        if key not in self._modules:
+            self._modules[key] = self._bundles(key)
+        return self._modules[key]
 
     def _aside(self, content: memoryview) -> Blob | None:
         """The blob of a buffer; None for one that is not large, or for which there is no room."""
@@ -124,8 +152,10 @@ class Packer:
             pass
         named = None
         if not portable.importable(fn):
-            data = by_value(fn)
+            modules = None if self._bundles is None else set[str]()
+            data = by_value(fn, modules)
             named = hashlib.sha256(data).hexdigest(), data
+            self._imports[named[0]] = modules or set()
         self._names[id(fn)] = named
         self._kept.append(fn)
         return named
@@ -150,8 +180,31 @@ def _reduce_code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ..
     return code_of, (code.co_filename, *parts)
 
 
+def _note(obj: object, modules: set[str]) -> None:
+    """Note the modules that a node imports to find this again."""
+    if isinstance(obj, FunctionType | type | Remote):
+        modules.add(str(obj.__module__))
+        code = getattr(obj, "__code__", None)
+        if isinstance(code, CodeType):
+            _note_imports(code, modules)
+    elif isinstance(obj, ModuleType):
+        modules.add(obj.__name__)
+
+
+def _note_imports(code: CodeType, modules: set[str]) -> None:
+    """Note what a function imports as it runs; a few names too many do not matter."""
+    if _IMPORTS in code.co_code[::2]:
+        modules.update(code.co_names)
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            _note_imports(const, modules)
+
+
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
-    """Pickles what the other end may not be able to import; `name` says which functions stay beside."""
+    """Pickles what the other end may not be able to import; `name` says which functions stay beside.
+
+    The names of the modules that the other end needs are added to `modules`, if there is one.
+    """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
@@ -160,7 +213,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
         file: io.BytesIO,
         name: Callable[[FunctionType], tuple[str, bytes] | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
+        modules: set[str] | None = None,
     ) -> None:
+        self.modules = modules
         self.buffers: list[Blob] = []
         # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
         super().__init__(
@@ -171,6 +226,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
         self.bytes: list[Blob] = []
 
     def reducer_override(self, obj: object) -> Any:
+        if self.modules is not None:
+            _note(obj, self.modules)
         if (reduced := portable.by_name(obj)) is not None:
             return reduced
         if type(obj) is FunctionType and self._name is not None:
@@ -192,10 +249,10 @@ class _BytesPickler(CallPickler):
         return blob.name
 
 
-def by_value(value: object) -> bytes:
-    """Pickle what the other end may not be able to import."""
+def by_value(value: object, modules: set[str] | None = None) -> bytes:
+    """Pickle what the other end may not be able to import; the names of modules that it needs go to `modules`."""
     file = io.BytesIO()
-    CallPickler(file).dump(value)
+    CallPickler(file, modules=modules).dump(value)
     return file.getvalue()
 
 

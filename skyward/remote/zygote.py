@@ -22,13 +22,13 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-from skyward.remote import context, raised, wire
+from skyward.remote import context, modules, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
 
 RECORD = struct.Struct("<Bii")
@@ -45,13 +45,18 @@ class Hooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a zygote and its workers are told once: the node's place, modules to import, pickled hooks (or none)."""
+    """What a zygote and its workers are told once: the node's place, modules to import, pickled hooks (or none).
+
+    The user's own modules that those need are bundles in `modules`; all that come go below `folder`.
+    """
 
     node: int
     nodes: int
     slots: int
     preload: tuple[str, ...]
     hooks: bytes
+    folder: str = ""
+    modules: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def serve(link: socket.socket, setting: Setting) -> NoReturn:
@@ -59,6 +64,7 @@ def serve(link: socket.socket, setting: Setting) -> NoReturn:
     problem = ""
     hooks: tuple[Hooks, ...] = ()
     try:
+        modules.install(setting.folder, setting.modules)
         for module in setting.preload:
             importlib.import_module(module)
         hooks = wire.load_hooks(setting.hooks)
@@ -224,7 +230,7 @@ class _Worker:
                     functions, clear, calls = rest
                     if clear:
                         self.functions = _Functions()
-                    self.functions.raw.update(functions)
+                    self.functions.raw.update(modules.install(self.setting.folder, functions))
                     self.serve(slot, calls)
                 elif what == "taken":
                     self.results.pop(rest[0], None)

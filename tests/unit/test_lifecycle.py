@@ -92,3 +92,9 @@ def test_a_machine_that_is_gone_is_reported() -> None:
 @pytest.mark.parametrize("stage", [*STARTING, *SERVING, life.Ending("x"), life.Ended("x")], ids=repr)
 def test_news_that_no_longer_matter_change_nothing(stage: Stage) -> None:
     assert step(stage, life.Launched()) == (stage, ())
+
+
+def test_a_failure_that_would_come_again_is_reported_as_such() -> None:
+    stage, _ = step(life.Booting(), life.Failed("boot", "no Python", final=True))
+    assert step(stage, life.Terminated())[1] == (life.ReportEnd("no Python", leaked=False, final=True),)
+    assert step(stage, life.TerminateFailed("no"))[0] == life.Ending("no Python", 2, final=True)

@@ -73,6 +73,24 @@ def test_a_pool_whose_last_node_cannot_be_replaced_fails() -> None:
     )
 
 
+def test_a_pool_is_open_when_as_many_nodes_are_ready_as_it_needs() -> None:
+    assert told(Wanted(3, 2), NodeReady(0, 0)) == ()
+    assert told(Wanted(3, 2), NodeReady(0, 0), NodeReady(2, 0)) == (ReportOpened(),)
+    assert told(Wanted(3, 2), NodeReady(0, 0), NodeReady(2, 0), NodeReady(1, 0)) == ()
+
+
+def test_a_node_that_is_not_needed_is_given_up_before_the_pool_is_open() -> None:
+    dead = (Wanted(3, 2), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"))
+    assert told(*dead) == (ReportGivenUp(0, "y"),)
+    assert told(*dead, NodeReady(1, 0), NodeReady(2, 0)) == (ReportOpened(),)
+    assert told(*dead, NodeEnded(1, 0, "x"), NodeEnded(1, 1, "z")) == (ReportFailed(1, "z"),)
+
+
+def test_a_node_that_would_always_fail_is_not_tried_again() -> None:
+    assert told(Wanted(1), NodeEnded(0, 0, "x", final=True), attempts=9) == (ReportFailed(0, "x"),)
+    assert told(Wanted(2, 1), NodeEnded(0, 0, "x", final=True), attempts=9) == (ReportGivenUp(0, "x"),)
+
+
 def test_a_closing_pool_dismisses_its_nodes_and_sweeps_after_the_last() -> None:
     closing = (Wanted(2), NodeReady(0, 0), Closing())
     assert told(*closing) == (Dismiss(0, 0), Dismiss(1, 0))

@@ -11,7 +11,7 @@ import pytest
 from skyward.checked import Checked
 from skyward.errors import InvalidArgument
 from skyward.plugins.plugin import Plugin
-from skyward.spec import Blueprint, Image, Options, Worker, check
+from skyward.spec import Blueprint, Image, Nodes, Options, Worker, check
 
 
 class Provider:
@@ -71,7 +71,7 @@ def test_a_compute_has_defaults_for_all_but_its_provider() -> None:
     blueprint = compute()
     assert blueprint.provider is PROVIDER
     assert blueprint == Blueprint(
-        provider=PROVIDER, nodes=1, worker=Worker(), image=Image(), plugins=(), options=Options()
+        provider=PROVIDER, nodes=Nodes(count=1), worker=Worker(), image=Image(), plugins=(), options=Options()
     )
 
 
@@ -79,7 +79,7 @@ def test_what_is_given_is_what_is_there() -> None:
     plugins = [Recorder("a"), Recorder("b")]
     given = {"nodes": 3, "worker": Worker(concurrency=4), "image": Image(packages=["numpy"]), "plugins": plugins}
     blueprint = compute(**given, options=Options(retries=0))
-    assert (blueprint.nodes, blueprint.worker.concurrency, blueprint.options.retries) == (3, 4, 0)
+    assert (blueprint.nodes.count, blueprint.worker.concurrency, blueprint.options.retries) == (3, 4, 0)
     assert blueprint.image is given["image"]
     assert list(blueprint.plugins) == plugins
 
@@ -108,8 +108,8 @@ def test_zero_is_fine_where_nothing_is_wanted() -> None:
 
 @pytest.mark.parametrize("nodes", [1, 10_000, np.int64(3), np.uint8(3)])
 def test_a_number_of_nodes_may_come_from_numpy(nodes: int) -> None:
-    assert compute(nodes=nodes).nodes == nodes
-    assert type(compute(nodes=nodes).nodes) is int
+    assert compute(nodes=nodes).nodes == Nodes(count=int(nodes))
+    assert type(compute(nodes=nodes).nodes.count) is int
 
 
 def test_a_concurrency_may_come_from_numpy() -> None:

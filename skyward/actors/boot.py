@@ -1,0 +1,173 @@
+"""How a node comes up on a machine that was reached: what it is given, and what it says until it is ready.
+
+A machine that is bare is given a script, and what the script asks for, until it has made a node of it.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skyward.actors.office import Office
+from skyward.errors import BootFailed
+from skyward.parcel import Parcel
+from skyward.providers.provider import Host, Process
+from skyward.remote import bootstrap, proof
+from skyward.remote.node import CONFIG, READY
+
+log = logging.getLogger("skyward")
+
+LOG_LINES = 200
+"""Lines of what a node printed while it started that an error carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a node says of itself when it is ready: its port over there, its slots, and its free memory."""
+
+    port: int
+    slots: int
+    memory: int
+
+
+class Boot:
+    """The start of one node, and what it prints from then on.
+
+    Parameters
+    ----------
+    office
+        The driver's tables.
+    number, name
+        The node's.
+    host
+        The machine.
+    slots
+        How many the node has, if its provider said so.
+    exited
+        Called with the reason when the node has ended.
+    """
+
+    def __init__(
+        self,
+        office: Office,
+        number: int,
+        name: str,
+        host: Host,
+        slots: int | None,
+        exited: Callable[[str], None],
+    ) -> None:
+        self._office, self._number, self._name, self._host, self._exited = office, number, name, host, exited
+        self._slots = slots or office.blueprint.worker.concurrency
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._step = ""
+        self._parcel: Parcel | None = None
+        self.watching: asyncio.Task[None] | None = None
+
+    async def run(self) -> Said:
+        """Start the node and return when it is up.
+
+        Raises
+        ------
+        BootFailed
+            It did not start; the error carries what it printed.
+        """
+        host, identity = self._host, self._office.authority.issue(self._name, server=True)
+        command = [host.python, "-m", "skyward.remote.node", host.folder]
+        files = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
+        if host.bare:
+            self._parcel = await self._office.parcel()
+            files[bootstrap.SCRIPT] = self._parcel.script
+            files["lease"] = f"{self._first_contact():.0f}\n".encode()
+            command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
+        await host.write({CONFIG: json.dumps(self._config()).encode(), **files})
+        sent: set[str] = set()
+        while True:
+            answer: asyncio.Future[Said | list[str]] = asyncio.get_running_loop().create_future()
+            self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
+            said = await answer
+            if isinstance(said, Said):
+                return said
+            if again := sent.intersection(said):
+                raise BootFailed(f"node {self._number} does not find what it was sent: {', '.join(again)}", final=True)
+            await self._send(said)
+            sent.update(said)
+
+    async def _send(self, names: list[str]) -> None:
+        """Send what the script asked for, a few files at a time, so that not all of them are in memory at once."""
+        assert self._parcel is not None
+        log.debug("node %s is sent %s", self._name, ", ".join(names))
+        for name in names:
+            await self._host.write({f"sent/{name}": await asyncio.to_thread(self._parcel.content, name)})
+
+    def _first_contact(self) -> float:
+        options = self._office.blueprint.options
+        return options.start_timeout + options.lease
+
+    def _config(self) -> dict[str, object]:
+        blueprint = self._office.blueprint
+        expects: dict[str, object] = {}
+        modules: dict[str, str] = {}
+        if self._parcel is not None:
+            sources, preload = self._office.sources, blueprint.image.preload
+            plugins = (type(plugin).__module__ for plugin in blueprint.plugins if plugin.has_node_hooks())
+            modules = {name: sources.bundles[name].hex() for name in sources.needed((*preload, *plugins))}
+            installed = [name for name in preload if not sources.needed([name])]
+            expects = {**self._parcel.expects(), "modules": installed}
+        return {
+            "cluster": self._name,
+            "node": self._number,
+            "nodes": blueprint.nodes.count,
+            "concurrency": self._slots,
+            "executor": blueprint.worker.executor,
+            "env": dict(blueprint.image.env),
+            "preload": list(blueprint.image.preload),
+            "hooks": self._office.hooks.hex(),
+            "lease": blueprint.options.lease,
+            "first_contact": self._first_contact(),
+            "lifetime": None,
+            "stdin": self._host.tethered,
+            "expects": expects,
+            "modules": modules,
+        }
+
+    async def _watch(self, process: Process, answer: "asyncio.Future[Said | list[str]]") -> None:
+        """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
+        lacks: list[str] = []
+        wrong = ""
+        async for stream, line in process.lines():
+            if answer.done():
+                with contextlib.suppress(OSError, ValueError):  # nobody listens here any more: `| head`
+                    print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
+            elif line.startswith(READY):
+                answer.set_result(Said(**json.loads(line.removeprefix(READY))))
+            elif line.startswith(proof.MISMATCH):
+                wrong = proof.table(json.loads(line.removeprefix(proof.MISMATCH)))
+            elif (name := bootstrap.lacking(line)) is not None:
+                lacks.append(name)
+            elif (step := bootstrap.beginning(line)) is not None:
+                log.debug("node %s: %s", self._name, step)
+                self._step = step
+                self._log.clear()
+            else:
+                self._log.append(line.removeprefix(bootstrap.SAYS))
+        code = await process.wait()
+        if answer.done():
+            self._exited(f"its process ended (exit code {code})")
+        elif code == bootstrap.ASKS and lacks:
+            answer.set_result(lacks)
+        else:
+            answer.set_exception(self._failure(code, wrong))
+
+    def _failure(self, code: int, wrong: str) -> BootFailed:
+        if wrong:
+            text = f"node {self._number} does not have what your program has:\n{wrong}"
+            return BootFailed(text, final=True)
+        if code == bootstrap.FAILS:
+            text = f"node {self._number} cannot be made ready: step {self._step!r} failed"
+            return BootFailed(text, log="\n".join(self._log), final=True)
+        text = f"node {self._number} ended with exit code {code} before it was ready"
+        return BootFailed(text, log="\n".join(self._log))

@@ -1,0 +1,152 @@
+"""What a node needs before it runs the first task: `Image`, which plugins add to.
+
+Driver only: a node never imports pydantic.
+"""
+
+import keyword
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, field_validator
+
+from skyward.checked import Checked, refused
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """A list or tuple of texts, as a tuple."""
+    match value:
+        case str():
+            raise refused("must be a list", f"put it in a list: [{value!r}]")
+        case list() | tuple():
+            for item in value:
+                if not isinstance(item, str):
+                    raise refused(f"{item!r} is not text")
+            return tuple(value)
+        case _:
+            raise refused("must be a list")
+
+
+def _packages(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not text.strip() or not text.isprintable():
+            raise refused(f"{text!r} is not the name of a package")
+        if text.lstrip().startswith("-"):
+            raise refused(f"{text!r} is an option, not a package")
+    return texts
+
+
+def _preload(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
+            raise refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
+    return texts
+
+
+def _env(value: object) -> dict[str, str]:
+    """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
+    if not isinstance(value, Mapping):
+        raise refused("must be a dictionary of texts")
+    for name, text in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            problem = f"{name!r} is not the name of a variable"
+            raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
+        if not isinstance(text, str):
+            fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
+            raise refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
+        if "\0" in text:
+            raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
+    return dict(value)
+
+
+def _files(value: object) -> dict[str, str]:
+    """Relative names there, and paths here."""
+    if not isinstance(value, Mapping):
+        raise refused("must be a dictionary of names and paths")
+    for name, path in value.items():
+        if not isinstance(name, str) or not isinstance(path, str | Path):
+            raise refused(f"{name!r}: {path!r} is not a name and a path")
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not PurePosixPath(name).name:
+            raise refused(f"{name!r} is not inside the working folder of a task", "give a relative name")
+    return {name: str(path) for name, path in value.items()}
+
+
+class Image(Checked):
+    """What a node needs before it runs the first task.
+
+    Parameters
+    ----------
+    packages
+        What to install, as pip writes it: `"numpy>=2"`.
+    preload
+        Modules to import once per node, before its slots are forked: slots then share the memory of them.
+    env
+        Environment variables of the tasks. They appear in no command line and no log.
+
+    What follows is for machines that do not have it; a node of `sky.Local` has what your program has.
+
+    index
+        Where packages are fetched from, as pip's `--index-url` has it. Left out, a machine is sent the packages that
+        are installed here, and fetches only those that are not.
+    python
+        The machine's own Python to use; it must be of the version that runs here. Left out, it is looked for, and
+        installed by `uv` where there is none.
+    apt
+        Packages of the system, installed with `apt-get` (by root, or with `sudo` that asks for no password).
+    shell
+        Commands that end the making of the environment: once on each machine, for as long as the image is the same.
+    files
+        Files that tasks find in their working folder: names there, and paths here.
+    """
+
+    packages: tuple[str, ...] = Field(
+        default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
+    )
+    preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
+    env: Mapping[str, str] = Field(
+        default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
+    )
+
+    index: str | None = Field(
+        default=None, description="give the address of a package index", examples=["'https://pypi.example.org/simple'"]
+    )
+    python: str | None = Field(
+        default=None, description="give a command of the machine", examples=["'/opt/python3.12/bin/python3'"]
+    )
+    apt: tuple[str, ...] = Field(default=(), description="give names of Debian packages", examples=["['libgomp1']"])
+    shell: tuple[str, ...] = Field(default=(), description="give lines of shell", examples=["['mkdir -p data']"])
+    files: Mapping[str, str] = Field(
+        default_factory=dict, description="give names there and paths here", examples=["{'data.csv': 'data.csv'}"]
+    )
+
+    _packages = field_validator("packages", "apt", mode="before")(_packages)
+    _shell = field_validator("shell", mode="before")(_texts)
+    _files = field_validator("files", mode="before")(_files)
+    _preload = field_validator("preload", mode="before")(_preload)
+    _env = field_validator("env", mode="before")(_env)
+
+    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
+
+        def __init__(
+            self,
+            *,
+            packages: Iterable[str] = (),
+            preload: Iterable[str] = (),
+            env: Mapping[str, str] = {},
+            index: str | None = None,
+            python: str | None = None,
+            apt: Iterable[str] = (),
+            shell: Iterable[str] = (),
+            files: Mapping[str, str | Path] = {},
+        ) -> None: ...
+
+    def with_packages(self, *names: str) -> Self:
+        """Return a copy that installs these packages too, each once."""
+        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
+
+    def with_preload(self, *names: str) -> Self:
+        """Return a copy that imports these modules too, each once."""
+        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})

@@ -1,0 +1,229 @@
+"""What a bare machine is sent: this program's own packages as wheels, made from what is installed here.
+
+Driver only. `skyward.remote.bootstrap` decides what to do with it; this reads files and packages.
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
+
+from skyward.errors import InvalidArgument, MissingExtra
+from skyward.image import Image
+from skyward.remote import bootstrap
+from skyward.remote.bootstrap import Recipe, Wheel
+
+NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
+"""What a node needs beside Skyward itself; the last one only if it is here."""
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in a wheel, so that its bytes depend on its content alone."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package: its wheel, and the files that it consists of, by their names in `site-packages`."""
+
+    wheel: Wheel
+    files: Mapping[str, Path | bytes]
+
+    def content(self) -> bytes:
+        """Return it as the bytes of a wheel."""
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, found in self.files.items():
+                data = found if isinstance(found, bytes) else found.read_bytes()
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """All that the nodes of a pool may have to be sent: the recipe, and what its files contain."""
+
+    recipe: Recipe
+    packages: tuple[Package, ...]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    _made: dict[str, bytes] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def script(self) -> bytes:
+        """The script that makes a node of a bare machine."""
+        return bootstrap.script(self.recipe)
+
+    def content(self, name: str) -> bytes:
+        """Return the content of a file that the script asked for; it is made once, however many nodes ask."""
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(name)
+            return self._made[name]
+
+    def _make(self, name: str) -> bytes:
+        if name in self.files:
+            return self.files[name].read_bytes()
+        return next(package for package in self.packages if package.wheel.file == name).content()
+
+    def expects(self) -> dict[str, object]:
+        """What a node must prove to have: the version of Python, and those of packages by name."""
+        return {"python": self.recipe.python, "packages": {each.name: each.version for each in self.recipe.wheels}}
+
+
+def pack(image: Image) -> Parcel:
+    """Return what the nodes of an image may have to be sent.
+
+    Raises
+    ------
+    InvalidArgument
+        A file of the image is not there.
+    MissingExtra
+        The library that reads requirements is not installed.
+    """
+    names, fetch = needed([*(name for name in NODE if _found(name)), *image.packages])
+    packages = [itself(), *(installed(name) for name in names)]
+    pip = installed("pip") if _found("pip") else None
+    files: dict[str, Path] = {}
+    placed: list[tuple[str, str]] = []
+    for name, text in image.files.items():
+        path = Path(text).expanduser()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InvalidArgument.of(
+                "files", {name: text}, f"cannot be read: {error.strerror}", "give a file"
+            ) from None
+        files[digest] = path
+        placed.append((name, digest))
+    uv = shutil.which("uv")
+    uv_file = ""
+    if uv is not None and os.access(uv, os.R_OK):
+        found = os.stat(uv)
+        uv_file = f"uv-{found.st_size}-{found.st_mtime_ns}"
+        files[uv_file] = Path(uv)
+    recipe = Recipe(
+        python="{}.{}".format(*sys.version_info),
+        suffix=str(sysconfig.get_config_var("EXT_SUFFIX")),
+        wheels=tuple(package.wheel for package in packages),
+        fetch=fetch,
+        pip=None if pip is None else pip.wheel,
+        uv=uv_file,
+        machine=f"{platform.system()} {platform.machine()}",
+        index=image.index or "",
+        interpreter=image.python or "",
+        apt=image.apt,
+        shell=image.shell,
+        files=tuple(placed),
+    )
+    return Parcel(recipe, (*packages, *([pip] if pip is not None else [])), files)
+
+
+def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the installed packages that meet the requirements, with all they need, and the requirements not met."""
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.utils import canonicalize_name
+    except ImportError:
+        raise MissingExtra.of("packaging", "ssh") from None
+
+    names: dict[str, None] = {}
+    fetch: list[str] = []
+    seen: set[tuple[str, frozenset[str]]] = set()
+    asked = [(text, "") for text in requirements]
+    while asked:
+        text, extra = asked.pop(0)
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            fetch.append(text)  # a path or an address: pip knows what to make of it
+            continue
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(wanted.name)
+        found = _found(name)
+        if found is None or wanted.url is not None or not wanted.specifier.contains(found.version, prereleases=True):
+            fetch.append(text.partition(";")[0].strip())
+            continue
+        if (name, frozenset(wanted.extras)) in seen or name == "skyward":
+            continue
+        seen.add((name, frozenset(wanted.extras)))
+        if not is_editable(found):
+            names[name] = None
+        asked += [(each, chosen) for each in found.requires or () for chosen in (*wanted.extras, "")]
+    return list(names), tuple(dict.fromkeys(fetch))
+
+
+def is_editable(found: Distribution) -> bool:
+    """Whether a package is installed from a folder that is being worked on: its modules travel with the calls."""
+    told = found.read_text("direct_url.json")
+    return told is not None and bool(json.loads(told).get("dir_info", {}).get("editable"))
+
+
+def installed(name: str) -> Package:
+    """Return a package as it is installed here."""
+    found = importlib.metadata.distribution(name)
+    told = found.read_text("WHEEL") or ""
+    tags = next(
+        (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("Tag:")), "py3-none-any"
+    )
+    files: dict[str, Path | bytes] = {}
+    record: list[str] = []
+    for each in found.files or ():
+        name_there = each.as_posix()
+        if name_there.startswith("..") or "__pycache__" in name_there or name_there.endswith(("/RECORD", "/INSTALLER")):
+            continue
+        path = Path(str(each.locate()))
+        if path.is_file():
+            files[name_there] = path
+            record.append(
+                f"{name_there},{each.hash.mode}={each.hash.value},{each.size}" if each.hash else f"{name_there},,"
+            )
+    listing = "\n".join(sorted(record))
+    folder = f"{found.metadata['Name'].replace('-', '_')}-{found.version}.dist-info"
+    folder = next((name.partition("/")[0] for name in files if name.endswith(".dist-info/METADATA")), folder)
+    files[f"{folder}/RECORD"] = f"{listing}\n{folder}/RECORD,,\n".encode()
+    digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return Package(Wheel(found.metadata["Name"], found.version, digest, tags), files)
+
+
+def itself() -> Package:
+    """Return the Skyward that is running, which no index may have."""
+    root = Path(bootstrap.__file__).parents[1]
+    files: dict[str, Path | bytes] = {f"skyward/{name}": path for name, path in _sources(root)}
+    version = importlib.metadata.version("skyward")
+    hashed = hashlib.sha256(version.encode())
+    record = []
+    for name, path in files.items():
+        digest = hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
+        hashed.update(f"{name} {digest}\n".encode())
+        record.append(f"{name},,")
+    folder = f"skyward-{version}.dist-info"
+    files[f"{folder}/METADATA"] = f"Metadata-Version: 2.1\nName: skyward\nVersion: {version}\n".encode()
+    files[f"{folder}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: skyward\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record += [f"{folder}/{name},," for name in ("METADATA", "WHEEL", "RECORD")]
+    files[f"{folder}/RECORD"] = "\n".join([*record, ""]).encode()
+    return Package(Wheel("skyward", version, hashed.hexdigest()[:16], own=True), files)
+
+
+def _sources(root: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(root).as_posix(), path
+
+
+def _found(name: str) -> Distribution | None:
+    try:
+        return importlib.metadata.distribution(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,143 @@
+"""Whom to reach by SSH, when to try again, and what to say of a host key. Pure: no I/O, no clock; `tunnel` does it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skyward.errors import Unreachable
+
+FIRST = 0.2
+"""Seconds, at most, before the second attempt to connect."""
+
+LONGEST = 3.0
+"""Seconds, at most, between two attempts."""
+
+USER = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
+SYSTEM = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+"""Where `ssh` looks for host keys unless its configuration says otherwise."""
+
+
+class Lost(Unreachable):
+    """The connection was cut, so it is not known what became of a command. The tunnel connects anew by itself."""
+
+
+class Refused(Unreachable):
+    """Trying again cannot help: the host key is unknown or has changed, or the login is not allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a command: its exit code (of one killed by a signal, minus its number), and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A machine that `ssh` can reach, said as one would say it to `ssh`. What is None is left to its configuration.
+
+    Attributes
+    ----------
+    host
+        A name, an address, or an alias of the configuration.
+    port, user
+        Where it listens, and whom to log in as.
+    jump
+        Machines to go through, as in `ssh -J`: `user@host:port,...`. None leaves it to the configuration; an empty
+        string is none.
+    keys
+        Private keys to log in with: paths of files, or the keys themselves in OpenSSH's format. Empty: those of the
+        configuration, the usual ones, and the agent's.
+    agent
+        Whether the agent may be asked for keys.
+    config
+        Configuration files to read instead of the user's and the system's, as in `ssh -F`; empty is no configuration.
+    trust
+        Lines of a known_hosts file that are all that is trusted, for a machine whose key was chosen by us. None: the
+        files that the configuration names, or the usual ones.
+    alias
+        The name by which its host key is known, as in `HostKeyAlias`.
+    """
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    jump: str | None = None
+    keys: tuple[str | bytes, ...] = field(default=(), repr=False)
+    agent: bool = True
+    config: tuple[str, ...] | None = None
+    trust: str | None = None
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        named = f"{self.user}@{self.host}" if self.user else self.host
+        return f"{named}:{self.port}" if self.port else named
+
+
+def pause(attempt: int, luck: float) -> float:
+    """Seconds to wait after `attempt` failures; `luck` from 0 to 1 spreads those who lost a machine together."""
+    return min(LONGEST, FIRST * 2.0 ** min(attempt - 1, 10)) * (0.5 + luck / 2)
+
+
+def hops(jump: str) -> list[Destination]:
+    """The machines to go through, in order, from `user@host:port,...` as `ProxyJump` has it."""
+    return [_hop(each.strip()) for each in jump.removeprefix("ssh://").split(",")]
+
+
+def _hop(text: str) -> Destination:
+    user, _, place = text.rpartition("@")
+    found = re.fullmatch(r"\[(?P<host>[^]]+)\](?::(?P<port>\d+))?|(?P<name>[^:]+)(?::(?P<number>\d+))?", place)
+    if found is None:  # an IPv6 address without brackets
+        return Destination(place, user=user or None)
+    port = found["port"] or found["number"]
+    return Destination(found["host"] or found["name"], int(port) if port else None, user or None)
+
+
+def known_hosts(
+    user: Sequence[str] | None, system: Sequence[str] | None, tokens: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The files to look for host keys in: the user's, and the system's.
+
+    `user` and `system` are as the configuration has them: None if it says nothing, empty if it says `none`. `tokens`
+    are what `%d` (which is also `~`), `%h` and the like stand for.
+    """
+
+    def expanded(paths: Sequence[str]) -> list[str]:
+        at_home = (re.sub("^~(?=/|$)", "%d", path) for path in paths)
+        return [re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), path) for path in at_home]
+
+    return expanded(USER if user is None else user), expanded(SYSTEM if system is None else system)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The host key that a machine showed, under the name that a known_hosts file has for the machine."""
+
+    name: str
+    kind: str
+    key: str
+    print: str
+
+    @property
+    def line(self) -> str:
+        """Its line in a known_hosts file."""
+        return f"{self.name} {self.kind} {self.key}"
+
+
+def unknown(to: Destination, shown: Shown, file: str) -> str:
+    """Say how to accept a host key that no file has."""
+    return (
+        f"{to}: its host key is not known, and the first one that comes is not trusted for that. It is {shown.kind}"
+        f" {shown.print}; once you have made sure of that, accept it by\n  echo '{shown.line}' >> {file}"
+    )
+
+
+def changed(to: Destination, shown: Shown, places: Sequence[str], file: str) -> str:
+    """Say where another host key than the one that was shown is, and how to accept this one."""
+    return (
+        f"{to}: its host key has changed, or something stands between: it shows {shown.kind} {shown.print}, and"
+        f" {', '.join(places)} says otherwise. If you know that it was installed anew, accept it by\n"
+        f"  ssh-keygen -f {file} -R '{shown.name}' && echo '{shown.line}' >> {file}"
+    )

@@ -1,0 +1,114 @@
+"""The lines of shell that the SSH provider has run on a machine. Pure: no I/O, no clock, no luck.
+
+All that a pool has on a machine lies in a folder of its own for each node, below `~/.cache/skyward/run`.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+ENDED = "skyward-command-ended"
+"""What the last line of both streams of a command begins with; a token and the exit code follow."""
+
+_ROOT = r"""
+umask 077
+root="$HOME/.cache/skyward/run"
+
+# Whether a process of this number belongs to the node in this folder: numbers are used again.
+lives() {
+    kill -0 "$1" 2>/dev/null || return 1
+    if [ -r "/proc/$1/cmdline" ]; then
+        tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF "$2"
+    else
+        ps -o args= -p "$1" | grep -qF "$2"
+    fi
+}
+
+nap() { sleep 0.05 2>/dev/null || sleep 1; }
+
+# End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
+finish() {
+    leash= group=
+    [ -f "$1/pids" ] && read -r leash group <"$1/pids"
+    starts=$(cat "$1"/.*.pid 2>/dev/null)
+    if [ -n "$leash" ] && lives "$leash" "$1"; then
+        kill -TERM "$leash"
+        turns=0
+        while [ "$turns" -lt 80 ] && lives "$leash" "$1"; do
+            nap
+            turns=$((turns + 1))
+        done
+        lives "$leash" "$1" && kill -KILL "$leash"
+    fi
+    for each in $group $starts; do
+        lives "$each" "$1" && kill -KILL "-$each" 2>/dev/null
+    done
+    rm -rf "$1"
+}
+"""
+
+
+def settle(node: str) -> str:
+    """Make the node's folder, print its path, and clear what earlier runs have left whose lease has lapsed."""
+    return (
+        _ROOT
+        + f'folder="$root/"{shlex.quote(node)}\n'
+        + r"""
+mkdir -p "$folder" && chmod 700 "$root" "$folder" || exit 1
+now=$(date +%s)
+echo "$now" >"$folder/began" || exit 1
+cd "$folder" && pwd || exit 1
+for each in "$root"/*/; do
+    each=${each%/}
+    leash= began= lease=
+    [ -f "$each/pids" ] && read -r leash _ <"$each/pids"
+    [ -n "$leash" ] && lives "$leash" "$each" && continue
+    [ -f "$each/began" ] && read -r began <"$each/began"
+    [ -f "$each/lease" ] && read -r lease <"$each/lease"
+    [ "$now" -gt $((${began:-0} + ${lease:-3600})) ] && finish "$each"
+done
+exit 0
+"""
+    )
+
+
+def finish(node: str) -> str:
+    """End everything of the node, and leave the machine as it was found, but for the cache."""
+    name = shlex.quote(node)
+    return _ROOT + f'[ ! -d "$root/"{name} ] || finish "$root/"{name}\nrmdir "$root" 2>/dev/null\nexit 0\n'
+
+
+def find(pool: str) -> str:
+    """Print the names of the pool's nodes that live, or are being started, one a line."""
+    return (
+        _ROOT
+        + f'for each in "$root/"{shlex.quote(pool)}-*; do\n'
+        + r"""
+    [ -d "$each" ] || continue
+    leash=
+    [ -f "$each/pids" ] && read -r leash _ <"$each/pids"
+    [ -z "$leash" ] || lives "$leash" "$each" || continue
+    echo "${each##*/}"
+done
+exit 0
+"""
+    )
+
+
+def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
+    """Start a command that goes on when the connection is lost; what it prints goes to files in the folder."""
+    wrapper = (
+        'echo $$ >"$1.pid"; shift; "$@"; code=$?; '
+        f'printf "\\n%s %s\\n" "{ENDED} {token}" "$code"; printf "\\n%s %s\\n" "{ENDED} {token}" "$code" >&2'
+    )
+    words = shlex.join([wrapper, f"{folder}/", f"{folder}/.{number}", *command])
+    return (
+        f"umask 077; cd {shlex.quote(folder)} || exit 1\n"
+        "command -v setsid >/dev/null && alone=setsid || alone=nohup\n"
+        f"$alone sh -c {words} >.{number}.out 2>.{number}.err </dev/null &\n"
+    )
+
+
+def follow(folder: str, number: int, out: int, err: int) -> str:
+    """Print what a command has printed and prints, after so many lines of each stream."""
+    out_file, err_file = (shlex.quote(f"{folder}/.{number}.{name}") for name in ("out", "err"))
+    return f"tail -n +{out + 1} -f {out_file} & tail -n +{err + 1} -f {err_file} >&2 & wait"

@@ -1,0 +1,240 @@
+"""Nodes on machines that you have, reached by SSH. What a node needs is put into `~/.cache/skyward` there."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
+
+from skyward.checked import Checked, refused
+from skyward.errors import MissingExtra, NoCapacity, Unreachable
+from skyward.providers import errands
+from skyward.providers.destination import Destination
+from skyward.providers.provider import Instance, Order
+from skyward.providers.seats import Seats
+
+if TYPE_CHECKING:
+    from skyward.providers.detached import DetachedHost
+    from skyward.providers.tunnel import Tunnel
+
+log = logging.getLogger("skyward")
+
+GOODBYE = 10.0
+"""Seconds for which a machine that does not answer is tried when its node is to be ended; its leash ends it anyway."""
+
+_HOST = re.compile(r"(?:(?P<user>[^@\s:]+)@)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^@\s:\[\]]+)(?::(?P<port>\d{1,5}))?")
+
+
+def _host(value: object) -> Destination:
+    match value:
+        case str(text) if (found := _HOST.fullmatch(text)) and not text.startswith("-"):
+            port = int(found["port"]) if found["port"] else None
+            name = found["host"].strip("[]")
+        case (str(text), int(number)) if type(number) is int and (found := _HOST.fullmatch(text)) and not found["port"]:
+            port, name = number, found["host"].strip("[]")
+        case _:
+            raise refused(f"{value!r} is not a machine")
+    if port is not None and not 0 < port < 65536:
+        raise refused(f"{port} is not a port", "give a number from 1 to 65535")
+    return Destination(name, port, found["user"])
+
+
+def _hosts(value: object) -> tuple[Destination, ...]:
+    if isinstance(value, str):
+        raise refused("must be a list", f"put it in a list: [{value!r}]")
+    if not isinstance(value, list | tuple):
+        raise refused("must be a list")
+    found = tuple(each if isinstance(each, Destination) else _host(each) for each in value)
+    if not found:
+        raise refused("is empty", "give at least one machine")
+    twice = [str(each) for number, each in enumerate(found) if each in found[:number]]
+    if twice:
+        fix = "name each once, and give slots= to have more tasks at once on a machine"
+        raise refused(f"{twice[0]} is in it twice", fix)
+    return found
+
+
+def _file(value: object) -> object:
+    return str(Path(value).expanduser()) if isinstance(value, str | Path) else value
+
+
+def _user(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise refused("is empty")
+    return value
+
+
+def _slots(value: object, info: ValidationInfo) -> object:
+    """A number of at least 1, or one for each of some of the machines."""
+    if value is None:
+        return None
+    for number in value.values() if isinstance(value, Mapping) else [value]:
+        if type(number) is not int:
+            raise refused(f"must be a whole number{' for each name' if isinstance(value, Mapping) else ''}")
+        if number < 1:
+            raise refused("must be at least 1")
+    if isinstance(value, Mapping):
+        hosts: tuple[Destination, ...] = info.data.get("hosts", ())
+        names = {name for to in hosts for name in (str(to), to.host)}
+        if strangers := [name for name in value if name not in names and hosts]:
+            raise refused(f"{strangers[0]!r} is not in hosts")
+    return value
+
+
+class SSH(Checked):
+    """Machines that you have. A pool of n nodes takes n of them, and leaves them as they were but for a cache.
+
+    Names, users, keys, ports and ways through other machines are found as `ssh` itself finds them, in the user's
+    configuration, agent and `known_hosts`. A host key that is not known there is refused.
+
+    Parameters
+    ----------
+    hosts
+        Machines as one names them to `ssh`: `"gpu-box"`, `"alice@node-7"`, `("10.0.0.5", 2222)`.
+    user
+        Whom to log in as, where the machine's name does not say.
+    key
+        The file of the private key to log in with.
+    config
+        A configuration file to read instead of `~/.ssh/config`.
+    jump
+        Machines to go through, as `ssh -J` has it.
+    slots
+        How many tasks a machine runs at once, one number for all or one for each name; `Worker(concurrency=)` is for
+        those that it does not name.
+    """
+
+    hosts: Annotated[tuple[Destination, ...], BeforeValidator(_hosts)] = Field(
+        description="give machines as you name them to ssh", examples=["['alice@node-7', ('10.0.0.5', 2222)]"]
+    )
+    user: Annotated[str | None, BeforeValidator(_user)] = Field(
+        default=None, description="give the name of a user", examples=["'alice'"]
+    )
+    key: Annotated[str | None, BeforeValidator(_file)] = Field(
+        default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
+    )
+    config: Annotated[str | None, BeforeValidator(_file)] = Field(
+        default=None, description="give a configuration file of ssh", examples=["'~/.ssh/config'"]
+    )
+    jump: str | None = Field(
+        default=None, description="give machines to go through as `ssh -J` has it", examples=["'alice@gateway'"]
+    )
+    slots: Annotated[int | Mapping[str, int] | None, BeforeValidator(_slots)] = Field(
+        default=None, description="give a number of slots, or one for each name", examples=["{'gpu-box': 8}"]
+    )
+    _seats: Seats = PrivateAttr(default_factory=Seats)
+
+    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
+
+        def __init__(
+            self,
+            *,
+            hosts: Iterable[str | tuple[str, int] | Destination],
+            user: str | None = None,
+            key: str | Path | None = None,
+            config: str | Path | None = None,
+            jump: str | None = None,
+            slots: int | Mapping[str, int] | None = None,
+        ) -> None: ...
+
+    @property
+    def name(self) -> str:
+        """`ssh`."""
+        return "ssh"
+
+    async def launch(self, order: Order) -> Instance:
+        """Choose a machine that no other node has. Nothing is done to it yet."""
+        place = self._seats.take(order.pool, order.node, len(self.hosts))
+        if place is None:
+            raise NoCapacity(f"all {len(self.hosts)} machines of hosts= are in use: give more, or ask for fewer nodes")
+        return self._instance(order.pool, order.node, place)
+
+    async def reach(self, instance: Instance) -> "DetachedHost":
+        """Connect to the machine, and make the node's folder there."""
+        tunnel = self._tunnel(self._place(instance))
+        from skyward.providers.detached import DetachedHost, settled, shut
+
+        try:
+            await tunnel.open()
+            self._seats.untouched.discard(instance.node)
+            return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
+        except BaseException:
+            self._seats.fail(instance.node)
+            await shut(tunnel)
+            raise
+
+    async def find(self, pool: str) -> Sequence[Instance]:
+        """Return the nodes of the pool: those that this provider was asked for, and those that the machines know of."""
+        taken = {node: place for node, place in self._seats.taken.items() if node.startswith(f"{pool}-")}
+        places = sorted(self._seats.used.get(pool, range(len(self.hosts))))
+        for place, nodes in zip(
+            places, await asyncio.gather(*(self._ask(pool, place) for place in places)), strict=True
+        ):
+            taken |= dict.fromkeys(nodes, place)
+        return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
+
+    async def terminate(self, instance: Instance) -> None:
+        """End all that the node has on the machine, and its folder. One that does not answer is left to its leash."""
+        if instance.node in self._seats.untouched:
+            self._seats.leave(instance.node)
+            return
+        tunnel = self._tunnel(self._place(instance))
+        try:
+            await tunnel.open(GOODBYE)
+            ran = await tunnel.run(errands.finish(instance.node))
+            if ran.code:
+                raise Unreachable(f"{tunnel.to}: the node cannot be ended: {ran.stderr.strip()}")
+        except Unreachable as error:
+            log.warning("%s; what runs there ends itself when its lease is over", error)
+        finally:
+            await tunnel.close()
+            self._seats.leave(instance.node)
+
+    async def _ask(self, pool: str, place: int) -> list[str]:
+        tunnel = self._tunnel(place)
+        try:
+            await tunnel.open()
+            return (await tunnel.run(errands.find(pool))).stdout.split()
+        except Unreachable as error:
+            log.warning("%s; it cannot be asked what of the pool is there", error)
+            return []
+        finally:
+            await tunnel.close()
+
+    def _tunnel(self, place: int) -> "Tunnel":
+        try:
+            from skyward.providers.tunnel import Tunnel
+        except ModuleNotFoundError as error:
+            if error.name != "asyncssh":
+                raise
+            raise MissingExtra.of("asyncssh", "ssh") from None
+        to = self.hosts[place]
+        return Tunnel(
+            Destination(
+                to.host,
+                to.port,
+                to.user or self.user,
+                jump=self.jump if to.jump is None else to.jump,
+                keys=to.keys or ((self.key,) if self.key else ()),
+                agent=to.agent,
+                config=to.config or ((self.config,) if self.config else None),
+                trust=to.trust,
+                alias=to.alias,
+            )
+        )
+
+    def _instance(self, pool: str, node: str, place: int) -> Instance:
+        to = self.hosts[place]
+        slots = self.slots
+        if isinstance(slots, Mapping):
+            slots = slots.get(str(to), slots.get(to.host))
+        return Instance(f"{to}/{node}", pool, node, to.host, slots)
+
+    def _place(self, instance: Instance) -> int:
+        with contextlib.suppress(KeyError):
+            return self._seats.taken[instance.node]
+        return next(place for place, to in enumerate(self.hosts) if instance.id.startswith(f"{to}/"))

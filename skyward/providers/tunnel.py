@@ -1,0 +1,383 @@
+"""A tunnel to one machine: one SSH connection for commands, files and forwards, which comes back when it was cut.
+
+With `login`, which makes the connection, the only file that imports asyncssh.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import shlex
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Self
+
+import asyncssh
+
+from skyward.errors import Unreachable
+from skyward.providers import destination
+from skyward.providers.destination import Destination as Destination
+from skyward.providers.destination import Lost as Lost
+from skyward.providers.destination import Ran as Ran
+from skyward.providers.destination import Refused as Refused
+from skyward.providers.forward import End, Forward
+from skyward.providers.login import login
+
+log = logging.getLogger("skyward")
+
+WINDOW = 2 << 20
+"""Bytes under way to us on one channel."""
+
+SESSIONS = 8
+"""Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
+
+FILES = 16
+"""Files under way at once in a transfer."""
+
+WITHIN = 10.0
+"""Seconds that a command waits for a connection that is down."""
+
+HOLD = 1.0
+"""Seconds that somebody who connects to a forward waits for it."""
+
+
+class Tunnel:
+    """One SSH connection to a machine, and a new one whenever it is lost, until `close`.
+
+    Parameters
+    ----------
+    to
+        The machine.
+    changed
+        Called with None when the connection is up again, and with the reason when it was lost.
+
+    Attributes
+    ----------
+    to
+        The machine.
+    """
+
+    def __init__(self, to: Destination, *, changed: Callable[[str | None], object] = lambda _: None) -> None:
+        self.to = to
+        self._changed = changed
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._over: Unreachable | None = None
+        self._settled = asyncio.Event()  # there is a connection, or there will be none
+        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._keeper: asyncio.Task[None] | None = None
+        self._forwards: dict[int, Forward] = {}
+        self._forwarding = asyncio.Lock()
+
+    async def open(self, patience: float = 0.0) -> Self:
+        """Connect; for `patience` seconds try again what may pass. From then on the connection is kept up.
+
+        Raises
+        ------
+        Refused
+            Trying again cannot help.
+        Unreachable
+            It does not answer.
+        """
+        clock = asyncio.get_running_loop().time
+        until, attempt = clock() + patience, 0
+        while self._connection is None:
+            try:
+                self._connection = await login(self.to)
+            except Refused:
+                raise
+            except Unreachable:
+                attempt += 1
+                wait = destination.pause(attempt, random.random())
+                if clock() + wait > until:
+                    raise
+                await asyncio.sleep(wait)
+        self._settled.set()
+        self._keeper = asyncio.create_task(self._keep(self._connection))
+        return self
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    async def up(self, within: float = WITHIN) -> None:
+        """Wait until there is a connection.
+
+        Raises
+        ------
+        Lost
+            There is none within so many seconds.
+        Refused
+            There will be none.
+        """
+        await self._current(within)
+
+    async def run(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> Ran:
+        """Run a command, a line of shell or a list of words, to its end. Cancelling it lets go of it.
+
+        Raises
+        ------
+        Lost
+            The connection was cut, or there was none within so many seconds.
+        """
+        async with self._sessions:
+            connection = await self._current(within)
+            with self._losing():
+                done = await connection.run(_line(command), input=stdin, encoding=None)
+        if done.returncode is None:  # how asyncssh says that the connection was lost
+            raise Lost(f"{self.to}: the connection was lost during a command")
+        return Ran(done.returncode, _text(done.stdout), _text(done.stderr))
+
+    async def start(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN
+    ) -> "RemoteProcess":
+        """Start a command whose output is read line by line. Its standard input is `stdin`, then ends.
+
+        It is told nothing when the connection is lost; what it prints then is lost too.
+
+        Raises
+        ------
+        Lost
+            The connection was cut, or there was none within so many seconds.
+        """
+        await self._sessions.acquire()
+        try:
+            connection = await self._current(within)
+            with self._losing():
+                process = await connection.create_process(_line(command), encoding=None)
+                process.stdin.write(stdin)
+                process.stdin.write_eof()
+        except BaseException:
+            self._sessions.release()
+            raise
+        return RemoteProcess(process, self.to, self._sessions.release)
+
+    async def put(self, folder: str, files: Mapping[str, bytes], *, within: float = WITHIN) -> None:
+        """Write files into a folder of that absolute path, readable by nobody else; each appears whole or not at all.
+
+        Names may have folders in them. The folder is made with its parents if it is not there, as 0700.
+
+        Raises
+        ------
+        Lost
+            The connection was cut, or there was none within so many seconds.
+        OSError
+            The machine cannot write them: its disk is full, or the folder is not this user's alone.
+        """
+        async with self._sessions:
+            connection = await self._current(within)
+            with self._losing():
+                async with connection.start_sftp_client() as sftp:
+                    await sftp.makedirs(str(PurePosixPath(folder).parent), exist_ok=True)
+                    for each in _folders(folder, files):
+                        await _make(sftp, each)
+                    await _write(sftp, folder, files)
+
+    async def forward(self, port: int) -> int:
+        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there, also after the connection was lost.
+
+        Connecting to it always succeeds. If nothing listens over there, the connection ends at once: only an answer
+        shows that something does.
+        """
+
+        async def through(session: Callable[[], End]) -> None:
+            try:
+                connection = await self._current(HOLD)
+                made: Any = session  # a session of asyncssh but for its base class
+                await connection.create_connection(made, "127.0.0.1", port, window=WINDOW)
+            except (asyncssh.Error, Unreachable) as error:
+                raise ConnectionError(str(error)) from error
+
+        async with self._forwarding:
+            if port not in self._forwards:
+                self._forwards[port] = await Forward(through).open()
+        return self._forwards[port].port
+
+    async def close(self) -> None:
+        """Let go of the machine: connection and forwards are gone, what runs there goes on running."""
+        self._over = self._over or Lost(f"{self.to}: the tunnel was closed")
+        self._settled.set()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        for forward in self._forwards.values():
+            await forward.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await connection.wait_closed()
+            connection.abort()
+
+    async def _current(self, within: float) -> asyncssh.SSHClientConnection:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._settled.wait()
+        if self._over is not None:
+            raise self._over
+        if self._connection is None:
+            raise Lost(f"{self.to}: no connection within {within:g} s")
+        return self._connection
+
+    async def _keep(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Connect anew whenever the connection is lost."""
+        while self._over is None:
+            await connection.wait_closed()
+            self._connection = None
+            self._settled.clear()
+            log.info("%s: the connection was lost", self.to)
+            self._changed("the connection was lost")
+            attempt = 0
+            while self._connection is None and self._over is None:
+                attempt += 1
+                await asyncio.sleep(destination.pause(attempt, random.random()))
+                try:
+                    self._connection = connection = await login(self.to)
+                except Refused as refused:
+                    self._over = refused
+                except Unreachable as error:
+                    log.debug("%s: %s", self.to, error)
+            self._settled.set()
+            log.info("%s: %s", self.to, self._over or "connected again")
+            self._changed(str(self._over) if self._over else None)
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Tell a connection that was lost from a machine that cannot do what is asked."""
+        try:
+            yield
+        except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
+            raise Lost(f"{self.to}: {error}") from error
+        except asyncssh.SFTPError as error:
+            raise OSError(f"{self.to}: {error}") from error
+        except (asyncssh.Error, ConnectionError) as error:
+            raise Lost(f"{self.to}: {error}") from error
+
+
+class RemoteProcess:
+    """A command that runs on the machine, as `providers.provider.Process` wants it."""
+
+    def __init__(self, process: asyncssh.SSHClientProcess[bytes], to: Destination, ended: Callable[[], object]) -> None:
+        self._process, self._to = process, to
+        self._end = asyncio.create_task(process.wait_closed())
+        self._end.add_done_callback(lambda _: ended())
+
+    async def lines(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield what it prints, line by line, until it ends or the connection is lost."""
+        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(1000)
+
+        async def pump(name: str, stream: asyncssh.SSHReader[bytes]) -> None:
+            try:
+                while data := await stream.readline():
+                    await queue.put((name, _text(data).rstrip("\n")))
+            except asyncssh.Error:
+                pass  # the connection was lost, as `wait` says
+            finally:
+                await queue.put(None)
+
+        streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
+        pumps = [asyncio.create_task(pump(name, stream)) for name, stream in streams.items()]
+        try:
+            for _ in pumps:
+                while (line := await queue.get()) is not None:
+                    yield line
+        finally:
+            for task in pumps:
+                task.cancel()
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended.
+
+        Raises
+        ------
+        Lost
+            The connection was cut before that.
+        """
+        await asyncio.shield(self._end)
+        if self._process.returncode is None:
+            raise Lost(f"{self._to}: the connection was lost during a command")
+        return self._process.returncode
+
+    def close(self) -> None:
+        """Let go of it; it is told nothing, but can print no more."""
+        self._process.close()
+
+
+class TunnelHost:
+    """A machine at the end of a tunnel, as `providers.provider.Host` wants it."""
+
+    tethered = False
+    shares_memory = False
+
+    def __init__(self, tunnel: Tunnel, folder: str, python: str) -> None:
+        self.via, self.folder, self.python = tunnel, folder, python
+
+    async def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files into the folder, readable by nobody else."""
+        await self.via.put(self.folder, files)
+
+    async def start(self, command: Sequence[str]) -> RemoteProcess:
+        """Start a command."""
+        return await self.via.start(command)
+
+    async def tunnel(self, port: int) -> int:
+        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
+        return await self.via.forward(port)
+
+    async def close(self) -> None:
+        """Let go of the machine. What runs on it goes on running."""
+        await self.via.close()
+
+
+# ---------------------------------------------------------------- files
+
+
+async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
+    """Make a folder that is this user's alone, or see that it is."""
+    try:
+        await sftp.mkdir(folder, asyncssh.SFTPAttrs(permissions=0o700))
+    except asyncssh.SFTPFailure:  # it is there
+        found, home = await sftp.lstat(folder), await sftp.stat(".")
+        alone = found.uid == home.uid and not (found.permissions or 0) & 0o077
+        if found.type != asyncssh.FILEXFER_TYPE_DIRECTORY or not alone:
+            raise PermissionError(f"{folder} is there, and is not a folder of this user alone") from None
+
+
+async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]) -> None:
+    at_once = asyncio.Semaphore(FILES)
+
+    async def write(path: str, data: bytes) -> None:
+        async with at_once:
+            async with sftp.open(f"{path}.part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
+                await file.write(data)
+            await sftp.posix_rename(f"{path}.part", path)
+
+    paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}
+    try:
+        async with asyncio.TaskGroup() as writing:
+            for path, data in paths.items():
+                writing.create_task(write(path, data))
+    except BaseExceptionGroup as failed:
+        error = failed.exceptions[0]
+        if isinstance(error, asyncssh.SFTPFailure):  # all that OpenSSH says of a full disk
+            if not (await sftp.statvfs(folder)).bavail:
+                error = OSError(f"{folder}: no space left")
+            for path in paths:
+                with contextlib.suppress(asyncssh.SFTPError):
+                    await sftp.remove(f"{path}.part")
+        raise error from None
+
+
+def _folders(folder: str, files: Mapping[str, bytes]) -> list[str]:
+    """The folders that the files need, outer ones first."""
+    top = PurePosixPath(folder)
+    inner = {each for name in files for each in PurePosixPath(name).parents}
+    return sorted({str(top / each) for each in inner} | {str(top)})
+
+
+def _line(command: str | Sequence[str]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _text(data: Any) -> str:
+    return bytes(data or b"").decode(errors="replace")

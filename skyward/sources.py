@@ -1,0 +1,158 @@
+"""The user's own modules, which no index has: found from what calls refer to, and bundled to be sent to nodes.
+
+Driver only. A module counts as the user's own when it lies neither in the standard library nor among installed
+packages: it is in the working folder, beside the script, or in a package that is installed as editable.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import io
+import sys
+import sysconfig
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from skyward.remote import modules
+
+KINDS = {".py", ".pyi", ".so"}
+"""The endings of the files of a package that travel; data is for `Image(files=)`."""
+
+INSTALLED = {"site-packages", "dist-packages"}
+"""The names of folders that hold installed packages."""
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A module or package that travels whole: its name, the folder it is imported from, and its files."""
+
+    name: str
+    root: Path
+    files: tuple[Path, ...]
+
+    def state(self) -> tuple[tuple[int, int], ...]:
+        """Return what changes when a file of it does."""
+        found = [path.stat() for path in self.files]
+        return tuple((each.st_mtime_ns, each.st_size) for each in found)
+
+    def imports(self) -> Iterator[str]:
+        """Yield the names of the modules that it imports, wherever it does."""
+        for path in self.files:
+            if path.suffix == ".py":
+                yield from _imports(path, self.name)
+
+    def bundle(self) -> tuple[str, bytes]:
+        """Return the name and the bytes by which nodes get it."""
+        file, hashed = io.BytesIO(), hashlib.sha256()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in self.files:
+                name, data = path.relative_to(self.root).as_posix(), path.read_bytes()
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
+                hashed.update(f"{name} {len(data)}\n".encode() + data)
+        return modules.bundle_name(self.name, hashed.hexdigest()[:20]), file.getvalue()
+
+
+class Sources:
+    """The user's own modules as a pool's nodes are sent them.
+
+    Attributes
+    ----------
+    bundles
+        What nodes are sent, by name.
+    """
+
+    def __init__(self) -> None:
+        self.bundles: dict[str, bytes] = {}
+        self._made: dict[Unit, tuple[tuple[tuple[int, int], ...], str, tuple[str, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def needed(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the bundles that somebody needs who imports these modules, what they import included."""
+        with self._lock:
+            found: dict[Unit, str] = {}
+            asked = list(names)
+            seen: set[str] = set()
+            while asked:
+                if (name := asked.pop()) in seen:
+                    continue
+                seen.add(name)
+                unit = unit_of(name)
+                if unit is not None and unit not in found:
+                    found[unit], imports = self._bundle(unit)
+                    asked += imports
+            return tuple(sorted(found.values()))
+
+    def _bundle(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
+        state = unit.state()
+        if unit not in self._made or self._made[unit][0] != state:
+            name, data = unit.bundle()
+            self.bundles[name] = data
+            self._made[unit] = state, name, tuple(dict.fromkeys(unit.imports()))
+        return self._made[unit][1:]
+
+
+def unit_of(name: str) -> Unit | None:
+    """Return what travels so that a module of that name can be imported; None if it is not the user's own."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        unit = ".".join(parts[:length])
+        spec = _spec(unit)
+        if spec is None or (spec.origin is not None and not _own(spec.origin)):
+            return None
+        if spec.origin is None:  # a namespace: what travels is below it
+            continue
+        path = Path(spec.origin)
+        if not spec.submodule_search_locations:
+            return Unit(unit, path.parents[length - 1], (path,))
+        files = sorted(each for each in path.parent.rglob("*") if each.suffix in KINDS and each.is_file())
+        kept = tuple(each for each in files if not INSTALLED.intersection(each.parts))
+        return Unit(unit, path.parents[length], kept)
+    return None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    if name == "__main__":
+        return None
+    if (module := sys.modules.get(name)) is not None:
+        return getattr(module, "__spec__", None)
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+
+
+def _own(origin: str) -> bool:
+    path = Path(origin)
+    if not path.is_absolute() or not path.is_file() or INSTALLED.intersection(path.parts):
+        return False
+    return not any(path.is_relative_to(root) for root in _others())
+
+
+@cache
+def _others() -> tuple[Path, ...]:
+    """Where modules lie that are not the user's own: the standard library, and Skyward itself."""
+    found = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    return (*found, *(path.resolve() for path in found), Path(modules.__file__).parents[1])
+
+
+def _imports(path: Path, unit: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    yield alias.name
+            case ast.ImportFrom(module=str(module), level=0) if module.partition(".")[0] != unit:
+                yield module
+                for alias in node.names:  # it may be a module of a namespace
+                    yield f"{module}.{alias.name}"

@@ -1,0 +1,121 @@
+"""What holds for `sky.Local` alone."""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+import skyward as sky
+from skyward.providers.provider import Instance, Process, Provider
+from tests import byhand, kit
+from tests.conformance.test_provider import ORDER, machine, output, run
+
+
+def local(folder: Path) -> sky.Local:
+    return sky.Local(folder=folder)
+
+
+def test_a_folder_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "skyward-pool-0-0").mkdir(mode=0o755)
+
+    with pytest.raises(sky.ProvisioningError, match="not a folder of this user alone"):
+        run(local(tmp_path).launch(ORDER))
+
+
+def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "skyward-pool-0-0").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(sky.ProvisioningError):
+        run(local(tmp_path).launch(ORDER))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "skyward-pool-0-0").touch(mode=0o600)
+
+    with pytest.raises(sky.ProvisioningError):
+        run(local(tmp_path).launch(ORDER))
+
+
+def test_where_there_is_no_place_for_folders_there_is_no_machine(tmp_path: Path) -> None:
+    with pytest.raises(sky.ProvisioningError, match="cannot make a folder"):
+        run(local(tmp_path / "missing").launch(ORDER))
+
+
+async def boot(provider: Provider, instance: Instance) -> tuple[Process, list[psutil.Process]]:
+    """Start a real node on the machine, and return its command and all its processes."""
+    host = await provider.reach(instance)
+    await host.write(byhand.files(Path(host.folder).name))
+    process = await host.start([host.python, "-m", "skyward.remote.node", host.folder])
+    stream, line = await anext(process.lines())
+    assert stream == "stdout", line
+    return process, kit.tree(Path(instance.id).parent)
+
+
+async def as_it_is(processes: list[psutil.Process]) -> None:
+    """Leave the node alone."""
+
+
+async def frozen(processes: list[psutil.Process]) -> None:
+    """A node whose processes do not listen any more."""
+    for process in processes:
+        process.suspend()
+
+
+async def headless(processes: list[psutil.Process]) -> None:
+    """A node whose leash is frozen, so that it cannot end the others."""
+    processes[0].send_signal(signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("condition", [as_it_is, frozen, headless])
+def test_terminate_ends_every_process_of_a_node_and_removes_its_folder(
+    tmp_path: Path, condition: Callable[[list[psutil.Process]], Awaitable[None]]
+) -> None:
+    async def scenario() -> None:
+        provider = local(tmp_path)
+        instance = await provider.launch(ORDER)
+        process, processes = await boot(provider, instance)
+        assert len(processes) == 4
+        await condition(processes)
+        await provider.terminate(instance)
+        await process.wait()
+
+        assert byhand.ended(processes)
+
+    run(scenario())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_whose_leash_has_ended_is_not_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        provider = local(tmp_path)
+        instance = await provider.launch(ORDER)
+        process, processes = await boot(provider, instance)
+        os.kill(processes[0].pid, signal.SIGKILL)
+        await process.wait()
+
+        assert list(await provider.find("pool")) == []
+        await provider.terminate(instance)
+        assert byhand.ended(processes)
+
+    run(scenario())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_does_not_hear_ctrl_c_of_the_driver(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with machine(local(tmp_path)) as (_, host):
+            process = await host.start([sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"])
+
+            assert await output(process) == [("stdout", "True")]
+
+    run(scenario())
+
+
+def test_its_name_is_local(tmp_path: Path) -> None:
+    assert partial(local, tmp_path)().name == "local"

@@ -1,0 +1,66 @@
+"""The lab runs when it is asked for: `make lab`, or `pytest -m lab`. What cannot run here is skipped, and says why."""
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from tests.lab.host import Host, Unavailable
+from tests.lab.lab import Lab, enter, why_not
+
+REQUIRED = os.environ.get("SKYWARD_LAB") == "required"
+"""Whether a lab that cannot run is a failure, as in CI."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.lab)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the lab out, unless `-m` names it."""
+    if "lab" not in config.option.markexpr:
+        lab = [item for item in items if item.get_closest_marker("lab")]
+        config.hook.pytest_deselected(items=lab)
+        items[:] = [item for item in items if item not in lab]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Enter the lab's network before any thread is there."""
+    if any(item.get_closest_marker("lab") for item in session.items) and why_not() is None:
+        enter()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if reason := why_not():
+        (pytest.fail if REQUIRED else pytest.skip)(f"no lab here: {reason}")
+    with Lab(tmp_path_factory.mktemp("lab")) as opened:
+        yield opened
+
+
+class Hosts(Protocol):
+    def __call__(self, count: int = 1, **more: object) -> list[Host]: ...
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> Iterator[Hosts]:
+    """Start hosts for one test, with the arguments of `Lab.start`."""
+    started: list[Host] = []
+
+    def start(count: int = 1, **more: object) -> list[Host]:
+        try:
+            started.extend(made := lab.start_many(count, **more))
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        return made
+
+    yield start
+    for host in started:
+        lab.end(host)
+
+
+@pytest.fixture
+def host(hosts: Hosts) -> Host:
+    """A host for one test."""
+    return hosts()[0]

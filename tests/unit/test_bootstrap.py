@@ -1,0 +1,102 @@
+"""The script that makes a node of a bare machine."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from skyward.remote import bootstrap
+from skyward.remote.bootstrap import Recipe, Wheel
+
+OURS = Wheel("skyward", "1.0", "aa", own=True)
+PURE = Wheel("cloudpickle", "3.1", "bb")
+BOUND = Wheel("typing-things", "0.30", "cc", "cp312-abi3-manylinux_2_17_x86_64")
+RECIPE = Recipe("3.12", ".so", (OURS, PURE, BOUND))
+
+
+def values(recipe: Recipe) -> dict[str, str]:
+    """The variables that the script begins with, as its shell has them."""
+    text = bootstrap.script(recipe).decode()
+    head = text[text.index("python=") : text.index('env="$cache')]
+    names = [line.partition("=")[0] for line in head.splitlines() if line.partition("=")[0].isidentifier()]
+    show = "".join(f'printf "%s\\0" {name}="${name}";' for name in names)
+    shown = subprocess.run(["sh", "-c", head + show], capture_output=True, text=True, timeout=20, check=True).stdout
+    return dict(each.split("=", 1) for each in shown.split("\0") if each)
+
+
+def test_the_script_is_one_that_a_shell_can_read() -> None:
+    recipe = replace(RECIPE, apt=("a b",), shell=("echo 'it''s'",), files=(("a b/c", "ff"),), fetch=("numpy>=2",))
+    for shell in filter(shutil.which, ("sh", "dash", "bash")):
+        subprocess.run([shell, "-n"], input=bootstrap.script(recipe), timeout=20, check=True)
+
+
+def test_packages_are_sent_and_those_of_another_kind_of_machine_are_fetched() -> None:
+    told = values(RECIPE)
+
+    assert told["sends"].split() == [OURS.file, PURE.file, BOUND.file]
+    assert told["fetch"] == ""
+    assert told["sends_elsewhere"].split() == [OURS.file, PURE.file]
+    assert told["fetch_elsewhere"] == "typing-things==0.30"
+
+
+def test_with_an_index_all_but_our_own_is_fetched_at_the_versions_that_are_here() -> None:
+    told = values(replace(RECIPE, index="https://user:secret@index.example", fetch=("numpy>=2",)))
+
+    assert told["sends"].split() == told["sends_elsewhere"].split() == [OURS.file]
+    assert told["fetch"].split("\n") == ["numpy>=2", "cloudpickle==3.1", "typing-things==0.30"]
+    assert told["constraints"].split("\n") == ["skyward==1.0", "cloudpickle==3.1", "typing-things==0.30"]
+    assert told["index"] == "https://user:secret@index.example"
+
+
+def test_what_is_not_here_is_fetched_with_the_pip_that_is() -> None:
+    told = values(replace(RECIPE, fetch=("numpy>=2 ; python_version > '3'",), pip=Wheel("pip", "26", "dd")))
+
+    assert told["fetch"] == "numpy>=2 ; python_version > '3'"
+    assert told["pip_file"] == "pip-26-1dd-py3-none-any.whl"
+
+
+def test_a_wheel_has_a_name_that_pip_understands_and_that_says_what_is_in_it() -> None:
+    assert BOUND.file == "typing_things-0.30-1cc-cp312-abi3-manylinux_2_17_x86_64.whl"
+    assert (PURE.anywhere, BOUND.anywhere) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"python": "3.13"},
+        {"interpreter": "/opt/python"},
+        {"wheels": (OURS, PURE)},
+        {"wheels": (replace(OURS, digest="ab"), PURE, BOUND)},
+        {"fetch": ("numpy",)},
+        {"index": "https://index.example"},
+        {"apt": ("libgomp1",)},
+        {"shell": ("true",)},
+    ],
+)
+def test_another_recipe_is_another_environment(change: dict[str, object]) -> None:
+    assert replace(RECIPE, **change).key != RECIPE.key  # type: ignore[arg-type]
+
+
+def test_files_of_the_tasks_are_no_part_of_the_environment() -> None:
+    recipe = replace(RECIPE, files=(("a b", "ff"), ("c/d", "ee")))
+    text = bootstrap.script(recipe).decode()
+
+    assert recipe.key == RECIPE.key
+    assert "have files/ff\nhave files/ee\n" in text
+    assert "place 'a b' ff\nplace c/d ee\n" in text
+
+
+def test_each_command_of_the_user_is_a_step_of_its_own() -> None:
+    text = bootstrap.script(replace(RECIPE, shell=("mkdir -p 'a b'", "true"))).decode()
+
+    assert "step 'mkdir -p '\"'\"'a b'\"'\"''\n" in text
+    assert text.index("step true") > text.index("a b")
+
+
+def test_what_the_script_says_is_understood() -> None:
+    assert bootstrap.lacking("skyward-boot lacks a-1.whl") == "a-1.whl"
+    assert bootstrap.lacking("skyward-boot step a") is None
+    assert bootstrap.lacking("lacks a") is None
+    assert bootstrap.beginning("skyward-boot step packages from an index") == "packages from an index"
+    assert bootstrap.beginning("skyward-boot lacks a") is None

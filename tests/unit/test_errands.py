@@ -1,0 +1,111 @@
+"""The lines of shell that the SSH provider has run, run here."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from skyward.providers import errands
+from tests import kit
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture(params=["sh", "dash", "bash"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a text in the home of a user who has nothing."""
+
+    def run(text: str) -> str:
+        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        words = [request.param, "-c", text]
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        return ran.stdout
+
+    return run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / ".cache" / "skyward" / "run"
+
+
+@pytest.fixture
+def sleeper(root: Path) -> Iterator[Callable[[str], "subprocess.Popen[bytes]"]]:
+    """Starts a process that belongs to the node of that name, as its leash does."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(node: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(root / node)])
+        started.append(process)
+        (root / node / "pids").write_text(f"{process.pid} {process.pid}")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(kit.SOON)
+
+
+def test_a_node_gets_a_folder_for_nobody_else(shell: Callable[[str], str], root: Path) -> None:
+    folder = Path(shell(errands.settle("pool-0-0")).strip())
+
+    assert folder == root / "pool-0-0"
+    assert {path.stat().st_mode & 0o777 for path in (folder, root)} == {0o700}
+    assert Path(shell(errands.settle("pool-0-0")).strip()) == folder
+
+
+def test_a_pool_finds_what_lives_or_is_being_started(
+    shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    for node in ("pool-0-0", "pool-1-0", "pool-2-0", "other-0-0"):
+        shell(errands.settle(node))
+    sleeper("pool-1-0")
+    (root / "pool-2-0" / "pids").write_text(f"{os.getpid()} 1")  # the number is used by somebody else now
+
+    assert shell(errands.find("pool")).split() == ["pool-0-0", "pool-1-0"]
+
+
+def test_a_pool_finds_nothing_where_nothing_ever_was(shell: Callable[[str], str]) -> None:
+    assert shell(errands.find("pool")) == ""
+
+
+def test_what_is_finished_has_no_processes_and_no_folder(
+    shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    shell(errands.settle("pool-0-0"))
+    process = sleeper("pool-0-0")
+    shell(errands.finish("pool-0-0"))
+    shell(errands.finish("pool-0-0"))
+
+    assert process.wait(kit.SOON) == -15
+    assert not root.exists()
+
+
+def test_what_an_earlier_run_left_is_cleared_when_its_lease_has_lapsed(
+    shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    now = int(time.time())
+    for node, began in (("lapsed-0-0", now - 100), ("held-0-0", now - 5), ("alive-0-0", now - 100)):
+        shell(errands.settle(node))
+        (root / node / "began").write_text(f"{began}\n")
+        (root / node / "lease").write_text("50\n")
+    sleeper("alive-0-0")
+    shell(errands.settle("pool-0-0"))
+
+    assert {path.name for path in root.iterdir()} == {"held-0-0", "alive-0-0", "pool-0-0"}
+
+
+def test_a_command_is_followed_from_any_line_on_and_says_how_it_ended(shell: Callable[[str], str]) -> None:
+    folder = shell(errands.settle("pool-0-0")).strip()
+    shell(errands.start(folder, 1, "token", ["sh", "-c", "echo one; echo two; echo bad >&2; exit 7"]))
+    ended = f"{errands.ENDED} token 7"
+    kit.until(lambda: ended in Path(folder, ".1.err").read_text())
+
+    assert Path(folder, ".1.out").read_text() == f"one\ntwo\n\n{ended}\n"
+    assert Path(folder, ".1.err").read_text() == f"bad\n\n{ended}\n"
+    followed = errands.follow(folder, 1, 1, 0).replace(" -f ", " ")  # to the end that is there
+    assert shell(followed).splitlines()[0] == "two"

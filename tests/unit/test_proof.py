@@ -1,0 +1,48 @@
+"""Whether an environment has what the driver counts on."""
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from skyward.remote import proof
+
+HERE = "{}.{}".format(*sys.version_info)
+CASTY = importlib.metadata.version("casty")
+
+
+def test_an_environment_like_the_drivers_lacks_nothing() -> None:
+    assert proof.wrong(HERE, {"casty": CASTY}, ["casty", "json.decoder"]) == []
+
+
+def test_each_difference_is_a_row_with_its_fix() -> None:
+    assert proof.wrong("2.7", {"casty": "0.1", "no-such": "2"}, ["nowhere.at.all", "json"]) == [
+        ("Python", "2.7", HERE, "Image(python=...) that is a 2.7"),
+        ("casty", "0.1", CASTY, "remove ~/.cache/skyward/env on the machine"),
+        ("no-such", "2", "missing", "remove ~/.cache/skyward/env on the machine"),
+        ("module nowhere", "preload", "missing", 'Image(packages=["nowhere"])'),
+    ]
+
+
+def test_rows_are_shown_as_a_table() -> None:
+    shown = proof.table([("casty", "0.1", "0.30", "do this"), ("a", "1", "missing", "b")])
+
+    assert shown.splitlines() == [
+        "what   here  there    fix",
+        "casty  0.1   0.30     do this",
+        "a      1     missing  b",
+    ]
+
+
+@pytest.mark.parametrize(("python", "code"), [(HERE, 0), ("2.7", proof.FAILED)])
+def test_what_is_wrong_is_printed_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], python: str, code: int
+) -> None:
+    config = {"expects": {"python": python, "packages": {"casty": CASTY}, "modules": []}}
+    (tmp_path / "node.json").write_text(json.dumps(config))
+
+    assert proof.main(tmp_path) == code
+    rows = [json.loads(line.removeprefix(proof.MISMATCH)) for line in capsys.readouterr().out.splitlines()]
+    assert rows == ([[["Python", "2.7", HERE, "Image(python=...) that is a 2.7"]]] if code else [])

@@ -1,0 +1,43 @@
+"""Which machine of a list a node is to have."""
+
+from skyward.providers.seats import Seats
+
+
+def test_each_node_has_a_machine_of_its_own_in_the_order_of_the_list() -> None:
+    seats = Seats()
+
+    assert [seats.take("p", f"p-{number}", 3) for number in range(4)] == [0, 1, 2, None]
+    assert seats.used == {"p": {0, 1, 2}}
+    assert seats.untouched == {"p-0", "p-1", "p-2"}
+
+
+def test_a_node_that_asks_again_keeps_its_machine() -> None:
+    seats = Seats()
+
+    assert seats.take("p", "p-0", 2) == seats.take("p", "p-0", 2) == 0
+
+
+def test_a_machine_that_was_left_is_taken_again() -> None:
+    seats = Seats()
+    seats.take("p", "p-0", 1)
+    seats.leave("p-0")
+    seats.leave("p-0")
+
+    assert seats.take("q", "q-0", 1) == 0
+    assert seats.untouched == {"q-0"}
+
+
+def test_a_machine_that_failed_is_taken_last() -> None:
+    seats = Seats()
+    seats.take("p", "p-0-0", 3)
+    seats.fail("p-0-0")
+    seats.leave("p-0-0")
+
+    assert [seats.take("p", f"p-{number}-1", 3) for number in range(3)] == [1, 2, 0]
+
+
+def test_a_node_without_a_machine_cannot_fail() -> None:
+    seats = Seats()
+    seats.fail("p-0")
+
+    assert not seats.failures

@@ -1,0 +1,78 @@
+"""What a user writes for machines that they have."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skyward as sky
+from skyward.providers.destination import Destination
+
+
+def test_machines_are_named_as_one_names_them_to_ssh() -> None:
+    given: list[str | tuple[str, int]] = ["alice@node-7", "gpu-box", ("10.0.0.5", 2222), "bob@gate:22", ("a@[::1]", 7)]
+
+    assert sky.SSH(hosts=given).hosts == (
+        Destination("node-7", user="alice"),
+        Destination("gpu-box"),
+        Destination("10.0.0.5", 2222),
+        Destination("gate", 22, "bob"),
+        Destination("::1", 7, "a"),
+    )
+
+
+HOSTS = "give machines as you name them to ssh, for example hosts=['alice@node-7', ('10.0.0.5', 2222)]"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, f"SSH needs hosts; {HOSTS}"),
+        ({"hosts": "gpu-box"}, "hosts='gpu-box': must be a list; put it in a list: ['gpu-box']"),
+        ({"hosts": 3}, f"hosts=3: must be a list; {HOSTS}"),
+        ({"hosts": []}, "hosts=[]: is empty; give at least one machine"),
+        ({"hosts": ["a b"]}, f"hosts=['a b']: 'a b' is not a machine; {HOSTS}"),
+        ({"hosts": ["-oProxyCommand=x"]}, f"hosts=['-oProxyCommand=x']: '-oProxyCommand=x' is not a machine; {HOSTS}"),
+        ({"hosts": [("a", True)]}, f"hosts=[('a', True)]: ('a', True) is not a machine; {HOSTS}"),
+        ({"hosts": [("a", 0)]}, "hosts=[('a', 0)]: 0 is not a port; give a number from 1 to 65535"),
+        (
+            {"hosts": ["a", "b", "a"]},
+            "hosts=['a', 'b', 'a']: a is in it twice; name each once, and give slots= to have more tasks at once",
+        ),
+        ({"hosts": ["a"], "user": ""}, "user='': is empty; give the name of a user"),
+        ({"hosts": ["a"], "users": "b"}, "SSH has no argument 'users'; did you mean 'user'?"),
+        ({"hosts": ["a"], "slots": 0}, "slots=0: must be at least 1; give a number of slots, or one for each name"),
+        ({"hosts": ["a"], "slots": {"b": 1}}, "slots={'b': 1}: 'b' is not in hosts; "),
+        ({"hosts": ["a"], "slots": {"a": 1.5}}, "slots={'a': 1.5}: must be a whole number for each name; "),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(sky.InvalidArgument) as raised:
+        sky.SSH(**given)
+
+    assert str(raised.value).startswith(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_key_and_a_configuration_may_be_paths_from_home() -> None:
+    provider = sky.SSH(hosts=["a"], key="~/key", config=Path("~/config"))
+
+    assert (provider.key, provider.config) == (str(Path.home() / "key"), str(Path.home() / "config"))
+
+
+def test_without_the_extra_the_line_that_installs_it_is_given() -> None:
+    program = (
+        "import asyncio, sys; sys.modules['asyncssh'] = None\n"
+        "import skyward as sky\n"
+        "from skyward.providers.provider import Order\n"
+        "async def main():\n"
+        "    ssh = sky.SSH(hosts=['a'])\n"
+        "    try: await ssh.reach(await ssh.launch(Order('p', 'p-0')))\n"
+        "    except sky.MissingExtra as error: print(error)\n"
+        "asyncio.run(main())"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+
+    assert ran.stdout == "asyncssh is not installed: pip install 'skyward[ssh]'\n"
