@@ -244,3 +244,11 @@ def raise_boxed() -> None:
 
 class OldWarning(DeprecationWarning):
     """A category that can be imported."""
+
+
+def note_there(number: int) -> int:
+    """Leave a note on the machine where it runs."""
+    with open("/var/tmp/runs", "a") as file:
+        file.write(f"{number}\n")
+    time.sleep(0.1)
+    return number

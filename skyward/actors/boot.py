@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skyward.actors.office import Office
-from skyward.errors import BootFailed
+from skyward.errors import BootFailed, Unreachable
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.remote import bootstrap, proof
@@ -23,6 +23,10 @@ log = logging.getLogger("skyward")
 
 LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
+
+
+PAUSE = 0.2
+"""Seconds before a file is sent again whose connection was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +85,25 @@ class Boot:
         if host.bare:
             self._parcel = await self._office.parcel()
             files[bootstrap.SCRIPT] = self._parcel.script
-            files["lease"] = f"{self._first_contact():.0f}\n".encode()
+            files[bootstrap.LEASE] = f"{self._office.blueprint.options.lease:.0f}\n".encode()
             command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
         await host.write({CONFIG: json.dumps(self._config()).encode(), **files})
-        sent: set[str] = set()
-        while True:
-            answer: asyncio.Future[Said | list[str]] = asyncio.get_running_loop().create_future()
-            self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
-            said = await answer
-            if isinstance(said, Said):
-                return said
-            if again := sent.intersection(said):
-                raise BootFailed(f"node {self._number} does not find what it was sent: {', '.join(again)}", final=True)
-            await self._send(said)
-            sent.update(said)
+        answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+        self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
+        return await answer
 
     async def _send(self, names: list[str]) -> None:
-        """Send what the script asked for, a few files at a time, so that not all of them are in memory at once."""
+        """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""
         assert self._parcel is not None
         log.debug("node %s is sent %s", self._name, ", ".join(names))
         for name in names:
-            await self._host.write({f"sent/{name}": await asyncio.to_thread(self._parcel.content, name)})
+            content = await asyncio.to_thread(self._parcel.content, name)
+            while True:
+                try:
+                    await self._host.write({f"sent/{name}": content})
+                    break
+                except Unreachable:
+                    await asyncio.sleep(PAUSE)
 
     def _first_contact(self) -> float:
         options = self._office.blueprint.options
@@ -134,8 +136,17 @@ class Boot:
             "modules": modules,
         }
 
-    async def _watch(self, process: Process, answer: "asyncio.Future[Said | list[str]]") -> None:
+    async def _watch(self, process: Process, answer: "asyncio.Future[Said]") -> None:
         """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
+        try:
+            await self._listen(process, answer)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the node is told
+            if not answer.done():
+                answer.set_exception(error)
+            else:
+                self._exited(f"it cannot be followed: {error}")
+
+    async def _listen(self, process: Process, answer: "asyncio.Future[Said]") -> None:
         lacks: list[str] = []
         wrong = ""
         async for stream, line in process.lines():
@@ -148,6 +159,9 @@ class Boot:
                 wrong = proof.table(json.loads(line.removeprefix(proof.MISMATCH)))
             elif (name := bootstrap.lacking(line)) is not None:
                 lacks.append(name)
+            elif line == bootstrap.WAITS:
+                await self._send(lacks)
+                lacks = []
             elif (step := bootstrap.beginning(line)) is not None:
                 log.debug("node %s: %s", self._name, step)
                 self._step = step
@@ -157,8 +171,6 @@ class Boot:
         code = await process.wait()
         if answer.done():
             self._exited(f"its process ended (exit code {code})")
-        elif code == bootstrap.ASKS and lacks:
-            answer.set_result(lacks)
         else:
             answer.set_exception(self._failure(code, wrong))
 

@@ -83,7 +83,7 @@ def pause(attempt: int, luck: float) -> float:
 
 def hops(jump: str) -> list[Destination]:
     """The machines to go through, in order, from `user@host:port,...` as `ProxyJump` has it."""
-    return [_hop(each.strip()) for each in jump.removeprefix("ssh://").split(",")]
+    return [_hop(each.strip().removeprefix("ssh://")) for each in jump.split(",")]
 
 
 def _hop(text: str) -> Destination:

@@ -23,6 +23,16 @@ lives() {
     fi
 }
 
+# Whether anything of the node in this folder runs: its leash, or what is to become it.
+runs() {
+    leash=
+    [ -f "$1/pids" ] && read -r leash _ <"$1/pids"
+    for each in $leash $(cat "$1"/.*.pid 2>/dev/null); do
+        lives "$each" "$1" && return 0
+    done
+    return 1
+}
+
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 
 # End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
@@ -57,14 +67,13 @@ mkdir -p "$folder" && chmod 700 "$root" "$folder" || exit 1
 now=$(date +%s)
 echo "$now" >"$folder/began" || exit 1
 cd "$folder" && pwd || exit 1
-for each in "$root"/*/; do
-    each=${each%/}
-    leash= began= lease=
-    [ -f "$each/pids" ] && read -r leash _ <"$each/pids"
-    [ -n "$leash" ] && lives "$leash" "$each" && continue
-    [ -f "$each/began" ] && read -r began <"$each/began"
-    [ -f "$each/lease" ] && read -r lease <"$each/lease"
-    [ "$now" -gt $((${began:-0} + ${lease:-3600})) ] && finish "$each"
+for old in "$root"/*/; do
+    old=${old%/}
+    runs "$old" && continue
+    began= lease=
+    [ -f "$old/began" ] && read -r began <"$old/began"
+    [ -f "$old/lease" ] && read -r lease <"$old/lease"
+    [ "$now" -gt $((${began:-0} + ${lease:-3600})) ] && finish "$old"
 done
 exit 0
 """
@@ -81,13 +90,11 @@ def find(pool: str) -> str:
     """Print the names of the pool's nodes that live, or are being started, one a line."""
     return (
         _ROOT
-        + f'for each in "$root/"{shlex.quote(pool)}-*; do\n'
+        + f'for found in "$root/"{shlex.quote(pool)}-*; do\n'
         + r"""
-    [ -d "$each" ] || continue
-    leash=
-    [ -f "$each/pids" ] && read -r leash _ <"$each/pids"
-    [ -z "$leash" ] || lives "$leash" "$each" || continue
-    echo "${each##*/}"
+    [ -d "$found" ] || continue
+    [ ! -f "$found/pids" ] || runs "$found" || continue
+    echo "${found##*/}"
 done
 exit 0
 """

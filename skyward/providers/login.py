@@ -1,8 +1,8 @@
 """How an SSH connection comes about: as `ssh` would make it, but never trusting a host key that is not known.
 
 What `ssh` reads is read: aliases, users, ports, keys, jump hosts, proxy commands and the agent, from `~/.ssh/config`
-and the system's. Not taken from there: keepalives and compression, whatever concerns terminals, agents and other
-forwards, and any wish to trust a host key that is not known.
+and the system's. Not taken from there: keepalives and compression, what concerns terminals, agents and other forwards,
+and any wish to trust a host key that is not known.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ CONFIG = (os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config")
 """What `ssh` reads unless it is told otherwise."""
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-"""Before asyncssh's own choice."""
+"""Put before asyncssh's own choice, which begins with chacha20: by `python -m bench tunnel`, on a shared machine of two
+cores with AES in hardware, 128 bits gave 600 MB/s up and 574 down, 256 about 0.8 times that, chacha20 0.5 times up."""
 
 CONNECT, LOGIN = 5.0, 15.0
 """Seconds for a connection, and for the login on it."""
@@ -74,7 +75,7 @@ class _Dial:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What the configuration makes of a destination."""
 
     options: asyncssh.SSHClientConnectionOptions
@@ -83,7 +84,7 @@ class _Plan:
     trust: asyncssh.SSHKnownHosts
 
     @classmethod
-    def of(cls, to: Destination) -> "_Plan":
+    def of(cls, to: Destination) -> "Plan":
         """Read the configuration, as it says now, and the host keys."""
         more: dict[str, Any] = {"host": to.host, "port": () if to.port is None else to.port}
         more |= {"username": () if to.user is None else to.user}
@@ -94,8 +95,8 @@ class _Plan:
         if to.keys:
             more |= {"client_keys": [*to.keys]}
         elif named := get("IdentityFile"):  # of which `ssh` passes over those that are not there
-            there = [each for each in cast("list[str]", named) if Path(each).expanduser().exists()]
-            more |= {"client_keys": there, "ignore_encrypted": True}
+            paths = [Path(each).expanduser() for each in cast("list[str]", named)]
+            more |= {"client_keys": [str(each) for each in paths if each.exists()], "ignore_encrypted": True}
         if not to.agent or (get("IdentitiesOnly") and more.get("client_keys") == []):
             more |= {"agent_path": None}
         home = str(Path.home())
@@ -123,7 +124,7 @@ async def login(
     """Connect and log in, as `ssh` would."""
     client, plan = _Client(), None
     try:
-        plan = await asyncio.to_thread(_Plan.of, to)
+        plan = await asyncio.to_thread(Plan.of, to)
         jump = plan.options.tunnel if to.jump is None else to.jump
         if via is None and isinstance(jump, str) and jump:
             via = await _through(jump, to, depth)
@@ -175,7 +176,7 @@ async def _through(jump: str, to: Destination, depth: int) -> asyncssh.SSHClient
     return via
 
 
-def _distrusted(to: Destination, plan: _Plan, key: asyncssh.SSHKey, mark: str) -> str:
+def _distrusted(to: Destination, plan: Plan, key: asyncssh.SSHKey, mark: str) -> str:
     """Say what is wrong with a host key, and which line of which file would accept it."""
     kind, data, *_ = key.export_public_key().decode().split()
     shown = destination.Shown(mark + plan.name, kind, data, key.get_fingerprint())

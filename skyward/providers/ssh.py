@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("skyward")
 
-GOODBYE = 10.0
+GOODBYE = 5.0
 """Seconds for which a machine that does not answer is tried when its node is to be ended; its leash ends it anyway."""
 
 _HOST = re.compile(r"(?:(?P<user>[^@\s:]+)@)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^@\s:\[\]]+)(?::(?P<port>\d{1,5}))?")
@@ -189,6 +189,7 @@ class SSH(Checked):
             if ran.code:
                 raise Unreachable(f"{tunnel.to}: the node cannot be ended: {ran.stderr.strip()}")
         except Unreachable as error:
+            self._seats.fail(instance.node)
             log.warning("%s; what runs there ends itself when its lease is over", error)
         finally:
             await tunnel.close()

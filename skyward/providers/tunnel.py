@@ -8,7 +8,7 @@ import contextlib
 import logging
 import random
 import shlex
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -26,7 +26,8 @@ from skyward.providers.login import login
 log = logging.getLogger("skyward")
 
 WINDOW = 2 << 20
-"""Bytes under way to us on one channel."""
+"""Bytes under way to us on one channel: as many as OpenSSH grants us. 1, 4 and 8 MiB were no faster on a fast link, and
+more has to be held for whoever does not read; 80 ms away it is a limit of 26 MB/s for each connection."""
 
 SESSIONS = 8
 """Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
@@ -121,9 +122,9 @@ class Tunnel:
             The connection was cut, or there was none within so many seconds.
         """
         async with self._sessions:
-            connection = await self._current(within)
+            process = await self._begin(command, stdin, within)
             with self._losing():
-                done = await connection.run(_line(command), input=stdin, encoding=None)
+                done = await process.wait()
         if done.returncode is None:  # how asyncssh says that the connection was lost
             raise Lost(f"{self.to}: the connection was lost during a command")
         return Ran(done.returncode, _text(done.stdout), _text(done.stderr))
@@ -142,11 +143,7 @@ class Tunnel:
         """
         await self._sessions.acquire()
         try:
-            connection = await self._current(within)
-            with self._losing():
-                process = await connection.create_process(_line(command), encoding=None)
-                process.stdin.write(stdin)
-                process.stdin.write_eof()
+            process = await self._begin(command, stdin, within)
         except BaseException:
             self._sessions.release()
             raise
@@ -165,9 +162,9 @@ class Tunnel:
             The machine cannot write them: its disk is full, or the folder is not this user's alone.
         """
         async with self._sessions:
-            connection = await self._current(within)
+            sftp = await self._opened(lambda connection: connection.start_sftp_client(), within)
             with self._losing():
-                async with connection.start_sftp_client() as sftp:
+                async with sftp:
                     await sftp.makedirs(str(PurePosixPath(folder).parent), exist_ok=True)
                     for each in _folders(folder, files):
                         await _make(sftp, each)
@@ -208,6 +205,31 @@ class Tunnel:
                 async with asyncio.timeout(1.0):
                     await connection.wait_closed()
             connection.abort()
+
+    async def _begin(
+        self, command: str | Sequence[str], stdin: bytes, within: float
+    ) -> asyncssh.SSHClientProcess[bytes]:
+        line = command if isinstance(command, str) else shlex.join(command)
+        process = await self._opened(lambda connection: connection.create_process(line, encoding=None), within)
+        with contextlib.suppress(BrokenPipeError):  # it may have ended without a look at it
+            process.stdin.write(stdin)
+            process.stdin.write_eof()
+        return process
+
+    async def _opened[T](self, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]], within: float) -> T:
+        """Open a session; again for a while if sshd has none left, as it may count those that have just ended."""
+        deadline, attempt = asyncio.get_running_loop().time() + within, 0
+        while True:
+            connection = await self._current(within)
+            try:
+                with self._losing():
+                    return await opening(connection)
+            except Lost as error:
+                full = isinstance(error.__cause__, asyncssh.ChannelOpenError) and not connection.is_closed()
+                if not full or asyncio.get_running_loop().time() > deadline:
+                    raise
+            attempt += 1
+            await asyncio.sleep(destination.pause(attempt, random.random()))
 
     async def _current(self, within: float) -> asyncssh.SSHClientConnection:
         with contextlib.suppress(TimeoutError):
@@ -329,9 +351,6 @@ class TunnelHost:
         await self.via.close()
 
 
-# ---------------------------------------------------------------- files
-
-
 async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
     """Make a folder that is this user's alone, or see that it is."""
     try:
@@ -373,10 +392,6 @@ def _folders(folder: str, files: Mapping[str, bytes]) -> list[str]:
     top = PurePosixPath(folder)
     inner = {each for name in files for each in PurePosixPath(name).parents}
     return sorted({str(top / each) for each in inner} | {str(top)})
-
-
-def _line(command: str | Sequence[str]) -> str:
-    return command if isinstance(command, str) else shlex.join(command)
 
 
 def _text(data: Any) -> str:

@@ -2,7 +2,8 @@
 
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks
-for, in lines that begin with `SAYS`, and ends with `ASKS`: the driver puts that into `sent` and starts it once more.
+for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`. If nobody does, it removes
+the folder and ends: until the node's leash is there, the script holds it.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
 nothing half done, and several drivers do not disturb each other.
@@ -17,10 +18,13 @@ SCRIPT = "boot.sh"
 """The name of the script in the node's folder."""
 
 SAYS = "skyward-boot "
-"""What a line of the script begins with that is meant for the driver: then `step`, `lacks` or `failed`, and what."""
+"""What a line of the script begins with that is meant for the driver; then `step`, `lacks`, `waits` or `failed`."""
 
-ASKS = 75
-"""The exit code of a script that lacks what the driver can send."""
+WAITS = f"{SAYS}waits"
+"""The line by which the script says that it has asked for all it lacks."""
+
+LEASE = "lease"
+"""The name of the file that says how many seconds the script waits for what it asked for."""
 
 FAILS = 70
 """The exit code of a script one of whose steps has failed; another attempt would fail the same way."""
@@ -142,6 +146,7 @@ def script(recipe: Recipe) -> bytes:
         "sent_uv": recipe.uv,
         "pip_file": recipe.pip.file if recipe.pip is not None else "",
         "index": recipe.index,
+        "trusted": _host(recipe.index) if recipe.index.startswith("http:") else "",
         "sends": " ".join(wheel.file for wheel in sent),
         "sends_elsewhere": " ".join(wheel.file for wheel in anywhere),
     }
@@ -159,6 +164,11 @@ def script(recipe: Recipe) -> bytes:
     return text.replace(
         "@PLACE@", _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files)
     ).encode()
+
+
+def _host(address: str) -> str:
+    """The machine and port of an address: what pip must be told to trust when the user says `http`."""
+    return address.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def _lines(texts: Iterable[str]) -> str:
@@ -188,9 +198,25 @@ have() {
         fail "cannot write to $cache"
     fi
     say lacks "${1##*/}"
-    lacks=1
+    lacks="$lacks $1"
 }
-asked() { [ -z "$lacks" ] || exit 75; }
+
+# Wait for what was asked for; a file that is sent appears whole.
+asked() {
+    [ -n "$lacks" ] || return 0
+    say waits
+    read -r patience <"$folder/lease"
+    until=$(($(date +%s) + patience))
+    while [ -n "$lacks" ]; do
+        sleep 0.05 2>/dev/null || sleep 1
+        left=
+        for each in $lacks; do
+            if [ -f "$folder/sent/${each##*/}" ]; then have "$each"; else left="$left $each"; fi
+        done
+        lacks=$left
+        [ "$(date +%s)" -le "$until" ] || { rm -rf "$folder" "$made"; exit 70; }
+    done
+}
 
 # Whether this is a Python of the right version; then `py` is its real path, as a shim may depend on where we are.
 fits() {
@@ -281,13 +307,14 @@ for wheel in sys.argv[2:]:
         fi
         if [ -n "$index" ]; then
             PIP_INDEX_URL=$index
-            export PIP_INDEX_URL
+            PIP_TRUSTED_HOST=$trusted
+            export PIP_INDEX_URL PIP_TRUSTED_HOST
         fi
         PYTHONDONTWRITEBYTECODE=1 "$py" -m pip install --disable-pip-version-check --no-input --no-compile \
             --no-warn-script-location --target "$site" --find-links "$cache/wheels" \
             -c "$made/constraints" -r "$made/fetch" 2>&1 ||
             fail "pip cannot install what your image asks for (exit code $?)"
-        unset PYTHONPATH PIP_INDEX_URL
+        unset PYTHONPATH PIP_INDEX_URL PIP_TRUSTED_HOST
         rm -rf "$made/pip"
         step packages
     fi

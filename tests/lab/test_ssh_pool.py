@@ -41,14 +41,14 @@ def host(hosts: Hosts) -> Host:
 
 
 @contextlib.contextmanager
-def program(lab: Lab, hosts: list[Host], body: str) -> Iterator[subprocess.Popen[str]]:
-    """Another program with a pool on these hosts, in the block of which it runs `body`, with leases of ten seconds."""
+def program(lab: Lab, hosts: list[Host], body: str, lease: float = 10) -> Iterator[subprocess.Popen[str]]:
+    """Another program with a pool on these hosts, in the block of which it runs `body`."""
     names = [host.name for host in hosts]
     text = (
         "import sys, time\nimport skyward as sky\n"
         f"provider = sky.SSH(hosts={names!r}, config={str(lab.config)!r})\n"
         f"with sky.Compute(provider=provider, nodes={len(hosts)}, worker=sky.Worker(concurrency=2),\n"
-        "                 options=sky.Options(lease=10)) as compute:\n"
+        f"                 options=sky.Options(lease={lease})) as compute:\n"
         f"    print('ready', flush=True)\n    {body}\n"
     )
     with subprocess.Popen(

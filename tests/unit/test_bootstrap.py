@@ -46,7 +46,11 @@ def test_with_an_index_all_but_our_own_is_fetched_at_the_versions_that_are_here(
     assert told["sends"].split() == told["sends_elsewhere"].split() == [OURS.file]
     assert told["fetch"].split("\n") == ["numpy>=2", "cloudpickle==3.1", "typing-things==0.30"]
     assert told["constraints"].split("\n") == ["skyward==1.0", "cloudpickle==3.1", "typing-things==0.30"]
-    assert told["index"] == "https://user:secret@index.example"
+    assert (told["index"], told["trusted"]) == ("https://user:secret@index.example", "")
+
+
+def test_an_index_that_the_user_names_with_http_is_trusted() -> None:
+    assert values(replace(RECIPE, index="http://me:secret@mirror:8080/simple"))["trusted"] == "mirror:8080"
 
 
 def test_what_is_not_here_is_fetched_with_the_pip_that_is() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from skyward.providers.destination import FIRST, LONGEST, Destination, pause
+from skyward.providers.destination import FIRST, LONGEST, Destination, Shown, changed, hops, known_hosts, pause, unknown
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,52 @@ def test_the_pause_grows_up_to_a_limit() -> None:
 def test_luck_spreads_the_pauses_between_half_and_all() -> None:
     assert pause(3, 0.0) == pause(3, 1.0) / 2
     assert pause(3, 0.0) < pause(3, 0.3) < pause(3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("jump", "machines"),
+    [
+        ("bastion", [Destination("bastion")]),
+        ("alice@bastion:2222", [Destination("bastion", 2222, "alice")]),
+        ("one, bob@two", [Destination("one"), Destination("two", user="bob")]),
+        ("[fe80::1]:2222", [Destination("fe80::1", 2222)]),
+        ("[fe80::1]", [Destination("fe80::1")]),
+        ("fe80::1", [Destination("fe80::1")]),
+        ("ssh://alice@bastion:22", [Destination("bastion", 22, "alice")]),
+    ],
+)
+def test_jump_hosts_are_written_as_proxy_jump_has_them(jump: str, machines: list[Destination]) -> None:
+    assert hops(jump) == machines
+
+
+def test_host_keys_are_looked_for_where_ssh_looks() -> None:
+    user, system = known_hosts(None, None, {"d": "/home/alice"})
+
+    assert user == ["/home/alice/.ssh/known_hosts", "/home/alice/.ssh/known_hosts2"]
+    assert system == ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
+
+
+def test_the_configuration_says_where_else_host_keys_are() -> None:
+    tokens = {"d": "/home/alice", "h": "10.0.0.5", "%": "%"}
+    user, system = known_hosts(["~/keys/%h", "%d/100%%", "~else/%z"], [], tokens)
+
+    assert user == ["/home/alice/keys/10.0.0.5", "/home/alice/100%", "~else/%z"]
+    assert system == []
+
+
+SHOWN = Shown("[10.0.0.5]:2222", "ssh-ed25519", "AAAA", "SHA256:abc")
+
+
+def test_an_unknown_host_key_is_shown_with_the_line_that_accepts_it() -> None:
+    said = unknown(Destination("gpu-box"), SHOWN, "/home/alice/.ssh/known_hosts")
+
+    assert said.startswith("gpu-box: its host key is not known")
+    assert "SHA256:abc" in said
+    assert said.endswith("\n  echo '[10.0.0.5]:2222 ssh-ed25519 AAAA' >> /home/alice/.ssh/known_hosts")
+
+
+def test_a_changed_host_key_is_shown_with_the_place_of_the_old_one() -> None:
+    said = changed(Destination("gpu-box"), SHOWN, ["/k (line 3)", "/g (line 1)"], "/k")
+
+    assert "/k (line 3), /g (line 1) says otherwise" in said
+    assert said.endswith("ssh-keygen -f /k -R '[10.0.0.5]:2222' && echo '[10.0.0.5]:2222 ssh-ed25519 AAAA' >> /k")

@@ -41,7 +41,7 @@ def sleeper(root: Path) -> Iterator[Callable[[str], "subprocess.Popen[bytes]"]]:
     def start(node: str) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(root / node)])
         started.append(process)
-        (root / node / "pids").write_text(f"{process.pid} {process.pid}")
+        (root / node / "pids").write_text(f"{process.pid} {process.pid}\n")
         return process
 
     yield start
@@ -89,14 +89,18 @@ def test_what_an_earlier_run_left_is_cleared_when_its_lease_has_lapsed(
     shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
 ) -> None:
     now = int(time.time())
-    for node, began in (("lapsed-0-0", now - 100), ("held-0-0", now - 5), ("alive-0-0", now - 100)):
+    left = {"lapsed-0-0": now - 100, "held-0-0": now - 5, "alive-0-0": now - 100, "starting-0-0": now - 100}
+    for node in left:
         shell(errands.settle(node))
+    for node, began in left.items():
         (root / node / "began").write_text(f"{began}\n")
         (root / node / "lease").write_text("50\n")
     sleeper("alive-0-0")
+    sleeper("starting-0-0")
+    (root / "starting-0-0" / "pids").rename(root / "starting-0-0" / ".1.pid")
     shell(errands.settle("pool-0-0"))
 
-    assert {path.name for path in root.iterdir()} == {"held-0-0", "alive-0-0", "pool-0-0"}
+    assert {path.name for path in root.iterdir()} == left.keys() - {"lapsed-0-0"} | {"pool-0-0"}
 
 
 def test_a_command_is_followed_from_any_line_on_and_says_how_it_ended(shell: Callable[[str], str]) -> None:

@@ -1,0 +1,131 @@
+"""How a machine becomes a node: where its Python and its packages come from, and what can go wrong."""
+
+import contextlib
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import skyward as sky
+from skyward import parcel
+from tests import kit
+from tests.lab.conftest import Hosts
+from tests.lab.host import Host
+from tests.lab.lab import Lab
+from tests.lab.test_ssh_pool import nothing_is_left, ssh
+
+pytestmark = pytest.mark.timeout(120)
+CACHE = "/home/ubuntu/.cache/skyward"
+
+
+@pytest.fixture
+def host(hosts: Hosts) -> Host:
+    """A host with a Python and nothing else."""
+    return hosts(python=True)[0]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    asked: list[str]
+
+    def log_message(self, format: str, *args: object) -> None:
+        self.asked.append(self.path)
+
+
+@contextlib.contextmanager
+def index(folder: Path, *packages: str) -> Iterator[tuple[str, list[str]]]:
+    """A package index with the packages that are installed here; yields its address and what it was asked for."""
+    for name in packages:
+        package = parcel.installed(name)
+        place = folder / "simple" / name
+        place.mkdir(parents=True)
+        (place / package.wheel.file).write_bytes(package.content())
+        (place / "index.html").write_text(f'<a href="{package.wheel.file}">{package.wheel.file}</a>')
+    asked: list[str] = []
+    handler = functools.partial(type("Asked", (Quiet,), {"asked": asked}), directory=str(folder))
+    with http.server.ThreadingHTTPServer(("10.77.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://10.77.0.1:{server.server_port}/simple", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_with_an_index_packages_come_from_there_at_the_versions_that_are_here(
+    host: Host, lab: Lab, tmp_path: Path
+) -> None:
+    with (
+        index(tmp_path, *parcel.NODE, "joblib") as (address, asked),
+        sky.Compute(provider=ssh(lab, host), image=sky.Image(index=address, packages=["joblib"])) as compute,
+    ):
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+    assert {path.split("/")[2] for path in asked} >= {*parcel.NODE, "joblib"}
+    assert [name.partition("-")[0] for name in host.run(f"ls {CACHE}/wheels").split()] == ["pip", "skyward"]
+
+
+def test_a_package_that_nobody_has_is_named_by_what_pip_says(host: Host, lab: Lab) -> None:
+    image = sky.Image(packages=["no-such-package==4.0"])
+    with pytest.raises(sky.BootFailed, match="step 'packages from an index' failed") as raised:
+        sky.Compute(provider=ssh(lab, host), image=image).__enter__()
+    assert "No matching distribution found for no-such-package==4.0" in raised.value.log
+    assert nothing_is_left(host)
+
+
+def test_where_there_is_no_python_uv_installs_one(host: Host, lab: Lab) -> None:
+    host.run("mv /usr/bin/python3.12 /usr/bin/hidden3.12")
+    host.run(
+        "mkdir -p /home/ubuntu/.local/bin && cat >/home/ubuntu/.local/bin/uv <<'END'\n"
+        "#!/bin/sh\n"
+        'echo "asked: $*"\n'
+        'place="$UV_PYTHON_INSTALL_DIR/cpython-$3.9-linux/bin"\n'
+        'mkdir -p "$place" && ln -s "/usr/bin/hidden$3" "$place/python$3"\n'
+        "END\nchmod -R a+rX /home/ubuntu/.local && chmod +x /home/ubuntu/.local/bin/uv"
+    )
+    with sky.Compute(provider=ssh(lab, host)) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+    assert nothing_is_left(host)
+
+
+def test_the_python_that_the_user_names_must_be_the_right_one(host: Host, lab: Lab) -> None:
+    with pytest.raises(sky.BootFailed, match=r"/usr/bin/python3 is not CPython 3\.12, which is what your program"):
+        sky.Compute(provider=ssh(lab, host), image=sky.Image(python="/usr/bin/python3")).__enter__()
+    with pytest.raises(sky.BootFailed, match="there is no /opt/nowhere"):
+        sky.Compute(provider=ssh(lab, host), image=sky.Image(python="/opt/nowhere")).__enter__()
+    with sky.Compute(provider=ssh(lab, host), image=sky.Image(python="python3.12")) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+
+
+def test_a_connection_that_is_cut_while_a_node_is_made_costs_nothing(host: Host, lab: Lab) -> None:
+    cut = "pkill -f 'sshd: [u]buntu@'"
+    image = sky.Image(shell=["touch /tmp/there; while [ -e /tmp/there ]; do sleep 0.05; done; echo over >/tmp/over"])
+
+    def interfere() -> None:
+        kit.until(lambda: host.run("[ ! -e /tmp/there ] || echo there") == "there\n")
+        host.run(cut)
+        host.run("rm /tmp/there")
+
+    interfering = threading.Thread(target=interfere)
+    interfering.start()
+    options = sky.Options(launch_attempts=1)
+    with sky.Compute(provider=ssh(lab, host), image=image, options=options) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+        assert [node.instance.endswith("-0-0") for node in compute.nodes] == [True]
+    interfering.join()
+    host.run("rm /tmp/over")
+
+
+def test_a_full_disk_is_said(hosts: Hosts, lab: Lab) -> None:
+    (full,) = hosts(python=True, disk="8m")
+
+    with pytest.raises((sky.SkywardError, OSError), match=r"full|space|write|Failure"):
+        sky.Compute(provider=ssh(lab, full), options=sky.Options(launch_attempts=1)).__enter__()
+    assert nothing_is_left(full)
+
+
+def test_system_packages_that_are_there_are_not_installed_again(host: Host, lab: Lab) -> None:
+    with sky.Compute(provider=ssh(lab, host), image=sky.Image(apt=["openssh-server", "dash"])) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+    with pytest.raises(sky.BootFailed, match="step 'apt' failed"):
+        sky.Compute(provider=ssh(lab, host), image=sky.Image(apt=["no-such-package"])).__enter__()
