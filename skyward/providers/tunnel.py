@@ -321,6 +321,7 @@ class TunnelHost:
 
     tethered = False
     shares_memory = False
+    bare = False
 
     def __init__(self, tunnel: Tunnel, folder: str, python: str) -> None:
         self.via, self.folder, self.python = tunnel, folder, python
