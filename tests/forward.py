@@ -225,6 +225,7 @@ class _Distant:
     """`sky.Local`, but for the way to its nodes."""
 
     name = "distant"
+    bare = False
 
     def __init__(self, local: Local, links: Links) -> None:
         self._local, self._links = local, links
@@ -244,7 +245,6 @@ class _Distant:
 
 class _DistantHost:
     tethered = True
-    bare = False
     shares_memory = False
 
     def __init__(self, host: LocalHost, links: Links, node: int) -> None:

@@ -82,7 +82,7 @@ class Boot:
         host, identity = self._host, self._office.authority.issue(self._name, server=True)
         command = [host.python, "-m", "skyward.remote.node", host.folder]
         files = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
-        if host.bare:
+        if self._office.provider.bare:
             self._parcel = await self._office.parcel()
             files[bootstrap.SCRIPT] = self._parcel.script
             files[bootstrap.LEASE] = f"{self._office.blueprint.options.lease:.0f}\n".encode()

@@ -59,7 +59,7 @@ class Driver:
     @property
     def sources(self) -> Sources | None:
         """The user's own modules, where nodes cannot import them by themselves; known once a node is ready."""
-        return self._office.sources if self._office.bare else None
+        return self._office.sources if self._office.provider.bare else None
 
     def start(self) -> None:
         """Start the loop and the actors, and return once as many nodes as are needed are ready.

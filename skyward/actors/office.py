@@ -80,7 +80,7 @@ class Office(ActorSystem):
     lock
         Held while a call is let in, so that none comes in after the pool has failed or begun to end.
     sources
-        The user's own modules as nodes are sent them, where machines are `bare`.
+        The user's own modules as nodes are sent them, where its machines are bare.
     routing
         What the router decides by; it alone changes it.
     ledger
@@ -106,7 +106,6 @@ class Office(ActorSystem):
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.hooks = b""
-        self.bare = False
         self.sources = Sources()
         self._parcel: asyncio.Task[Parcel] | None = None
         self.failure: BaseException | None = None

@@ -152,7 +152,6 @@ class _Supervisor:
     async def reach(self) -> lifecycle.Event:
         assert self.instance is not None
         self.host = await self.provider.reach(self.instance)
-        self.office.bare = self.office.bare or self.host.bare
         return lifecycle.Reached()
 
     async def boot(self) -> lifecycle.Event:

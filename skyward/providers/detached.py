@@ -20,7 +20,6 @@ class DetachedHost:
 
     tethered = False
     shares_memory = False
-    bare = True
 
     def __init__(self, tunnel: Tunnel, folder: str, python: str) -> None:
         self.folder, self.python = folder, python

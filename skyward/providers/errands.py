@@ -1,6 +1,7 @@
 """The lines of shell that the SSH provider has run on a machine. Pure: no I/O, no clock, no luck.
 
-All that a pool has on a machine lies in a folder of its own for each node, below `~/.cache/skyward/run`.
+All that a pool has on a machine lies in a folder of its own for each node, below `~/.cache/skyward/run`; there, each
+machine has a folder, as several may share a home.
 """
 
 import shlex
@@ -11,7 +12,7 @@ ENDED = "skyward-command-ended"
 
 _ROOT = r"""
 umask 077
-root="$HOME/.cache/skyward/run"
+root="$HOME/.cache/skyward/run/$(uname -n)"
 
 # Whether a process of this number belongs to the node in this folder: numbers are used again.
 lives() {
@@ -63,7 +64,7 @@ def settle(node: str) -> str:
         _ROOT
         + f'folder="$root/"{shlex.quote(node)}\n'
         + r"""
-mkdir -p "$folder" && chmod 700 "$root" "$folder" || exit 1
+mkdir -p "$folder" && chmod 700 "${root%/*}" "$root" "$folder" || exit 1
 now=$(date +%s)
 echo "$now" >"$folder/began" || exit 1
 cd "$folder" && pwd || exit 1
@@ -83,7 +84,8 @@ exit 0
 def finish(node: str) -> str:
     """End everything of the node, and leave the machine as it was found, but for the cache."""
     name = shlex.quote(node)
-    return _ROOT + f'[ ! -d "$root/"{name} ] || finish "$root/"{name}\nrmdir "$root" 2>/dev/null\nexit 0\n'
+    gone = f'[ ! -d "$root/"{name} ] || finish "$root/"{name}\n'
+    return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 
 def find(pool: str) -> str:

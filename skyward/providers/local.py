@@ -46,6 +46,11 @@ class Local(Checked):
         return "local"
 
     @property
+    def bare(self) -> bool:
+        """No: they have what this program has."""
+        return False
+
+    @property
     def _root(self) -> Path:
         return self.folder or Path(tempfile.gettempdir())
 
@@ -91,7 +96,6 @@ class LocalHost:
     """This machine as the host of one node."""
 
     tethered = True
-    bare = False
     shares_memory = sys.platform == "linux"
 
     def __init__(self, path: Path) -> None:

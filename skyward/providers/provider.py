@@ -57,8 +57,6 @@ class Host(Protocol):
         The command that starts Python there.
     tethered
         Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
-    bare
-        Whether it has nothing of what a node needs, so that it is given a script that brings that.
     shares_memory
         Whether what runs there can open what this process holds in anonymous memory, by its path under `/proc`, and the
         other way round: it is this machine, this user, and Linux.
@@ -70,8 +68,6 @@ class Host(Protocol):
     def python(self) -> str: ...
     @property
     def tethered(self) -> bool: ...
-    @property
-    def bare(self) -> bool: ...
     @property
     def shares_memory(self) -> bool: ...
 
@@ -98,6 +94,11 @@ class Provider(Protocol):
     @property
     def name(self) -> str:
         """The provider's name in log lines and errors."""
+        ...
+
+    @property
+    def bare(self) -> bool:
+        """Whether its machines have nothing of what a node needs, so that they are given a script that brings it."""
         ...
 
     async def launch(self, order: Order) -> Instance:

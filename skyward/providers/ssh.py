@@ -146,6 +146,11 @@ class SSH(Checked):
         """`ssh`."""
         return "ssh"
 
+    @property
+    def bare(self) -> bool:
+        """Yes: an sshd and a shell are all that can be relied on."""
+        return True
+
     async def launch(self, order: Order) -> Instance:
         """Choose a machine that no other node has. Nothing is done to it yet."""
         place = self._seats.take(order.pool, order.node, len(self.hosts))
@@ -208,10 +213,8 @@ class SSH(Checked):
 
     def _tunnel(self, place: int) -> "Tunnel":
         try:
-            from skyward.providers.tunnel import Tunnel
-        except ModuleNotFoundError as error:
-            if error.name != "asyncssh":
-                raise
+            from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
+        except ModuleNotFoundError:
             raise MissingExtra.of("asyncssh", "ssh") from None
         to = self.hosts[place]
         return Tunnel(

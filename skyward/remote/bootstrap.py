@@ -181,7 +181,7 @@ umask 077
 folder=${0%/*}
 cache="$HOME/.cache/skyward"
 @VALUES@
-env="$cache/env/$key"
+env="$cache/env/$key-$(uname -m)" # machines of several kinds may share a home
 made="$env.${folder##*/}"
 now=
 lacks=

@@ -240,9 +240,9 @@ def test_a_tunnel_leads_to_the_port(provider: Provider) -> None:
 
 def test_what_runs_can_import_skyward(provider: Provider) -> None:
     async def scenario() -> None:
+        if provider.bare:
+            pytest.skip("the provider says that its machines are bare")
         async with machine(provider) as (_, host):
-            if host.bare:
-                pytest.skip("the provider says that its machines are bare")
             process = await host.start([host.python, "-c", "import skyward.remote.node; print('yes')"])
 
             assert await output(process) == [("stdout", "yes")]

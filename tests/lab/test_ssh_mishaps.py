@@ -60,7 +60,7 @@ def test_a_driver_that_is_killed_while_a_machine_is_made_ready_leaves_nothing(ho
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", text], env=environment) as process:
-        until(lambda: "waits" in host.run("cat /home/ubuntu/.cache/skyward/run/*/.1.out || true"), "the script waits")
+        until(lambda: "waits" in host.run("cat /home/ubuntu/.cache/skyward/run/*/*/.1.out || true"), "the script waits")
         process.send_signal(signal.SIGKILL)
 
     until(lambda: nothing_is_left(host), "the script ends", 10)
@@ -78,13 +78,13 @@ def test_killed_drivers_leave_nothing_however_often(hosts: Hosts, lab: Lab) -> N
 def test_what_a_dead_leash_left_is_cleared_by_the_next_start(hosts: Hosts, lab: Lab) -> None:
     (host,) = hosts(python=True)
     with program(lab, [host], "time.sleep(1000)", lease=1) as process:
-        host.run("kill -STOP $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/pids)")
+        host.run("kill -STOP $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
         process.send_signal(signal.SIGKILL)
-    host.run("kill -KILL $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/pids)")
-    (left,) = host.run("ls /home/ubuntu/.cache/skyward/run").split()
-    host.run(f"echo 1 >/home/ubuntu/.cache/skyward/run/{left}/began")
+    host.run("kill -KILL $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
+    (left,) = host.run("ls /home/ubuntu/.cache/skyward/run/*").split()
+    host.run(f"echo 1 | tee /home/ubuntu/.cache/skyward/run/*/{left}/began")
     with sky.Compute(provider=ssh(lab, host)):
-        assert left not in host.run("ls /home/ubuntu/.cache/skyward/run")
+        assert left not in host.run("ls /home/ubuntu/.cache/skyward/run/*")
     assert nothing_is_left(host)
 
 

@@ -22,7 +22,7 @@ from tests.lab.lab import Lab
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
 OURS = "ps -e -o args= | grep -c '[s]kyward' || true"
-LEFT = "find /home/ubuntu/.cache/skyward/run /tmp -mindepth 1 2>/dev/null || true"
+LEFT = "find /home/ubuntu/.cache/skyward/run -mindepth 2 2>/dev/null || true"
 
 
 def ssh(lab: Lab, *hosts: Host) -> sky.SSH:
@@ -157,7 +157,7 @@ def test_another_account_cannot_make_the_node_run_anything(hosts: Hosts, lab: La
     (host,) = hosts(accounts=("ubuntu", "mallory"), python=True)
     as_mallory = "setpriv --reuid mallory --regid mallory --clear-groups "
     with sky.Compute(provider=ssh(lab, host), image=sky.Image(env={"TOKEN": "s3cret"})) as compute:
-        folder = host.run("echo /home/ubuntu/.cache/skyward/run/*").strip()
+        folder = host.run("echo /home/ubuntu/.cache/skyward/run/*/*").strip()
         port = json.loads(host.run(f"grep -ho '{{.*}}' {folder}/.*.out | head -1"))["port"]
 
         read = host.run(
