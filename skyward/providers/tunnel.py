@@ -316,33 +316,6 @@ class RemoteProcess:
         _end(self._process)
 
 
-class TunnelHost:
-    """A machine at the end of a tunnel, as `providers.provider.Host` wants it."""
-
-    tethered = False
-    shares_memory = False
-    bare = False
-
-    def __init__(self, tunnel: Tunnel, folder: str, python: str) -> None:
-        self.via, self.folder, self.python = tunnel, folder, python
-
-    async def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files into the folder, readable by nobody else."""
-        await self.via.put(self.folder, files)
-
-    async def start(self, command: Sequence[str]) -> RemoteProcess:
-        """Start a command."""
-        return await self.via.start(command)
-
-    async def tunnel(self, port: int) -> int:
-        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
-        return await self.via.forward(port)
-
-    async def close(self) -> None:
-        """Let go of the machine. What runs on it goes on running."""
-        await self.via.close()
-
-
 def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
     """End a command: until it has, sshd gives its session to nobody else."""
     with contextlib.suppress(OSError):

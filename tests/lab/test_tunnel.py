@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from skyward.errors import Unreachable
-from skyward.providers.provider import Host as Contract
-from skyward.providers.provider import Process
-from skyward.providers.tunnel import Lost, Refused, Tunnel, TunnelHost
+from skyward.providers.tunnel import Lost, Refused, Tunnel
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
 from tests.lab.lab import Key, Lab
@@ -183,22 +181,6 @@ def test_whoever_does_not_read_stops_the_sender_and_not_the_others(on: Scene, ho
         assert await echo(port) == b"hello"
         assert reader.at_eof() is False
         writer.transport.abort()
-
-    listen(host)
-    on(scene)
-
-
-def test_a_host_at_the_end_of_a_tunnel_is_what_a_provider_promises(on: Scene, host: Host) -> None:
-    async def scene(tunnel: Tunnel) -> None:
-        reached: Contract = TunnelHost(tunnel, "/home/ubuntu/run", "python3")
-        await reached.write({"hello.py": b"print('hello')"})
-        process: Process = await reached.start([reached.python, f"{reached.folder}/hello.py"])
-        assert [line async for line in process.lines()] == [("stdout", "hello")]
-        assert await process.wait() == 0
-        assert await echo(await reached.tunnel(5000)) == b"hello"
-        assert not reached.tethered
-        assert not reached.shares_memory
-        await reached.close()
 
     listen(host)
     on(scene)
