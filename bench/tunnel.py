@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import multiprocessing
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -11,19 +13,18 @@ from collections.abc import Iterator
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.backends import NotInstalledError
 from bench.figures import Figures
 from bench.plan import Plan
 
-type Way = Literal["up", "down"]
-
 SIZE = 400 << 20
 """Bytes that are sent each time, each way."""
 
-ROUNDS = 3
-"""Each way is taken so often, in turn; the best counts, as the machine is shared."""
+ROUNDS = 7
+"""Each way is taken so often, in turn, as the machine is shared: of the speeds the best counts, of the ratios the
+median."""
 
 CIPHERS = {"aes128": "aes128-gcm@openssh.com", "chacha": "chacha20-poly1305@openssh.com"}
 """What `ssh -L` is measured with: our first choice, and its own."""
@@ -75,15 +76,16 @@ def throughput(plan: Plan) -> Figures:
 
 
 def _compared(ports: dict[str, int]) -> Figures:
-    best: dict[str, float] = {}
+    speeds: dict[tuple[str, str], list[float]] = {(name, way): [] for way in ("up", "down") for name in ports}
     for _ in range(ROUNDS):
-        for name, port in ports.items():
-            for way in ("up", "down"):
-                best[f"{name}_{way}_mb_per_s"] = max(best.get(f"{name}_{way}_mb_per_s", 0.0), _measured(port, way))
+        for (name, way), found in speeds.items():
+            found.append(_measured(ports[name], way))
+    figures = {f"{name}_{way}_mb_per_s": max(found) for (name, way), found in speeds.items()}
     for way in ("up", "down"):
         for name in CIPHERS:
-            best[f"ratio_{name}_{way}"] = best[f"skyward_{way}_mb_per_s"] / best[f"ssh_{name}_{way}_mb_per_s"]
-    return best
+            pairs = zip(speeds["skyward", way], speeds[f"ssh_{name}", way], strict=True)
+            figures[f"{way}_of_ssh_{name}"] = statistics.median(ours / theirs for ours, theirs in pairs)
+    return figures
 
 
 def _measured(port: int, way: str) -> float:
@@ -115,7 +117,6 @@ def _openssh(config: str, name: str, cipher: str) -> Iterator[int]:
 
 
 def _refused(port: int) -> bool:
-    socket = import_module("socket")
     with socket.socket() as tried:
         return bool(tried.connect_ex(("127.0.0.1", port)))
 

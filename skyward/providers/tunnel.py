@@ -51,11 +51,6 @@ class Tunnel:
         The machine.
     changed
         Called with None when the connection is up again, and with the reason when it was lost.
-
-    Attributes
-    ----------
-    to
-        The machine.
     """
 
     def __init__(self, to: Destination, *, changed: Callable[[str | None], object] = lambda _: None) -> None:
@@ -102,19 +97,11 @@ class Tunnel:
         return self._connection is not None
 
     async def up(self, within: float = WITHIN) -> None:
-        """Wait until there is a connection.
-
-        Raises
-        ------
-        Lost
-            There is none within so many seconds.
-        Refused
-            There will be none.
-        """
+        """Wait until there is a connection; `Lost` if there is none within so many seconds, `Refused` if never."""
         await self._current(within)
 
     async def run(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> Ran:
-        """Run a command, a line of shell or a list of words, to its end. Cancelling it lets go of it.
+        """Run a command, a line of shell or a list of words, to its end. If this is cancelled, it is ended.
 
         Raises
         ------
@@ -123,8 +110,12 @@ class Tunnel:
         """
         async with self._sessions:
             process = await self._begin(command, stdin, within)
-            with self._losing():
-                done = await process.wait()
+            try:
+                with self._losing():
+                    done = await process.wait()
+            except BaseException:
+                _end(process)
+                raise
         if done.returncode is None:  # how asyncssh says that the connection was lost
             raise Lost(f"{self.to}: the connection was lost during a command")
         return Ran(done.returncode, _text(done.stdout), _text(done.stderr))
@@ -321,8 +312,8 @@ class RemoteProcess:
         return self._process.returncode
 
     def close(self) -> None:
-        """Let go of it; it is told nothing, but can print no more."""
-        self._process.close()
+        """End it, if it has not."""
+        _end(self._process)
 
 
 class TunnelHost:
@@ -349,6 +340,13 @@ class TunnelHost:
     async def close(self) -> None:
         """Let go of the machine. What runs on it goes on running."""
         await self.via.close()
+
+
+def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """End a command: until it has, sshd gives its session to nobody else."""
+    with contextlib.suppress(OSError):
+        process.terminate()
+    process.close()
 
 
 async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:

@@ -208,13 +208,15 @@ class Lab:
         """Start a command that dies with this process."""
 
         def fork() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
+            with (self.folder / "forked.log").open("ab") as log:
+                return subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", *words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
 
         return self._forking.submit(fork).result()
 

@@ -89,6 +89,16 @@ def test_a_command_has_its_exit_code_and_both_outputs(on: Scene) -> None:
     on(scene)
 
 
+def test_a_command_that_is_cancelled_is_ended_and_gives_its_session_back(on: Scene) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        for _ in range(12):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(tunnel.run("sleep 1000"), 0.1)
+        assert (await tunnel.run("echo on")).stdout == "on\n"
+
+    on(scene)
+
+
 def test_a_command_is_read_line_by_line_until_it_ends(on: Scene) -> None:
     async def scene(tunnel: Tunnel) -> None:
         process = await tunnel.start("echo one; echo two >&2; printf three; exit 4")
