@@ -268,3 +268,11 @@ def test_the_published_guide_runs_on_ten_machines(hosts: Hosts, lab: Lab) -> Non
         ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=False)
         assert "Tasks: 200\nNodes: 10\nConcurrency: 10\n" in ran.stdout, ran.stderr
     assert all(nothing_is_left(host) for host in machines)
+
+
+def test_a_machine_behind_another_is_a_node_too(hosts: Hosts, lab: Lab) -> None:
+    (gate,) = hosts()
+    (inner,) = hosts(behind=gate, python=True)
+    with sky.Compute(provider=ssh(lab, inner)) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+    assert nothing_is_left(inner)
