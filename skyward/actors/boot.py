@@ -17,7 +17,7 @@ from skyward.errors import BootFailed, Unreachable
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.remote import bootstrap, proof
-from skyward.remote.node import CONFIG, READY
+from skyward.remote.node import CONFIG, ENDS, READY
 
 log = logging.getLogger("skyward")
 
@@ -150,7 +150,9 @@ class Boot:
         lacks: list[str] = []
         wrong = ""
         async for stream, line in process.lines():
-            if answer.done():
+            if line.startswith(ENDS):
+                log.debug("node %s: %s", self._name, line)
+            elif answer.done():
                 with contextlib.suppress(OSError, ValueError):  # nobody listens here any more: `| head`
                     print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
             elif line.startswith(READY):

@@ -29,6 +29,9 @@ CONFIG = "node.json"
 READY = "skyward-node-ready "
 """What the line begins with in which a node says where it listens; JSON follows."""
 
+ENDS = "skyward node ends: "
+"""What the line begins with in which a node says why it ends; of interest only when that was not asked for."""
+
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -85,7 +88,7 @@ def main(folder: Path) -> None:
     try:
         reason = _hold(config, heard)
         with contextlib.suppress(BrokenPipeError):
-            print(f"skyward node ends: {reason}", file=sys.stderr, flush=True)
+            print(f"{ENDS}{reason}", file=sys.stderr, flush=True)
     finally:
         _end(group, host, folder)
 

@@ -106,7 +106,9 @@ def test_the_last_words_of_a_task_are_heard(capfd: pytest.CaptureFixture[str]) -
         for future in [compute.submit(work.say, "a word") for _ in range(500)]:
             future.result(kit.SOON)
 
-    assert capfd.readouterr().out.count("a word") == 500
+    heard = capfd.readouterr()
+    assert heard.out.count("a word") == 500
+    assert heard.err == ""
 
 
 def test_a_callback_may_ask_for_more_while_the_pool_ends() -> None:
