@@ -76,7 +76,7 @@ class Compute(futures.Executor):
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
         self._driver: Driver | None = None
-        self._stack, self._plugins = ExitStack(), ExitStack()
+        self._plugins = ExitStack()
         self._groups: WeakSet[TaskGroup] = WeakSet()
         self._lock = threading.Lock()
         self._ready = self._ended = self._entered = False
@@ -169,7 +169,6 @@ class Compute(futures.Executor):
             for future in self._waiting():
                 future.cancel()
             self._plugins.close()
-            self._stack.close()
         finally:
             self._ended = True
             leaked = driver.stop()

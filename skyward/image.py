@@ -111,7 +111,9 @@ class Image(Checked):
     )
 
     index: str | None = Field(
-        default=None, description="give the address of a package index", examples=["'https://pypi.example.org/simple'"]
+        default=None,
+        description="give the address of a package index",
+        examples=["'https://packages.example.org/simple'"],
     )
     python: str | None = Field(
         default=None, description="give a command of the machine", examples=["'/opt/python3.12/bin/python3'"]

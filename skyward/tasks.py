@@ -121,11 +121,8 @@ class TaskGroup:
         if self._closed:
             raise NoCompute("this group is closed: make another one with compute.task_group()")
         future: Future[T] = make_future(self._pool)
-        entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
-        if self._holds is not None:
-            entry.tasks = self._holds(*args, **kwargs)
-        self._pending.add(future)
-        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        entry = self._pack(future, fn, args, kwargs)
+        self._expect(future)
         try:
             self._pool.send([entry])
         except BaseException:
@@ -139,27 +136,34 @@ class TaskGroup:
         It never raises: a call that cannot be sent fails its future, from the group's thread.
         """
         future: Future[T] = make_future(self._pool)
-        self._pending.add(future)
-        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._expect(future)
         self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
         return future
 
     def reject(self, error: Exception) -> Future[Any]:
         """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread."""
         future = make_future(self._pool)
-        self._pending.add(future)
-        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+        self._expect(future)
         self._state.delivery.do(partial(_fail, future, error))
         return future
+
+    def _expect(self, future: Future[Any]) -> None:
+        self._pending.add(future)
+        future.add_done_callback(self._ended)  # type: ignore[arg-type]
+
+    def _pack(
+        self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Entry:
+        entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
+        if self._holds is not None:
+            entry.tasks = self._holds(*args, **kwargs)
+        return entry
 
     def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if future.done():
             return
         try:
-            entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
-            if self._holds is not None:
-                entry.tasks = self._holds(*args, **kwargs)
-            self._pool.send([entry])
+            self._pool.send([self._pack(future, fn, args, kwargs)])
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             _fail(future, error)
         if future.cancelled():  # meanwhile, when the pool did not know of it yet

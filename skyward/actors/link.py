@@ -76,6 +76,7 @@ class Link:
         broken: Callable[[str], None],
     ) -> None:
         self._office, self._node, self._broken = office, node, broken
+        self._router = router.ref(office)
         line = partial(Line, office, cluster=cluster, address=address, port=port)
         self._line = line(door.ref, heard=heard, measured=self._measured)
         self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
@@ -98,7 +99,6 @@ class Link:
             The node did not accept the connection within `timeout` seconds.
         """
         await self._line.open(timeout)
-        self._router = router.ref(self._office)
         for loop in (self._send(), self._collect(), self._line.watch(), self._load()):
             self._run(loop)
 
@@ -139,7 +139,7 @@ class Link:
         """Tell the router of a round trip that has changed by a tenth."""
         if abs(seconds - self._told) > 0.1 * self._told:
             self._told = seconds
-            router.ref(self._office).tell(routing.Measured(self._node, seconds))
+            self._router.tell(routing.Measured(self._node, seconds))
 
     async def _send(self) -> None:
         while True:

@@ -151,7 +151,7 @@ def _end(group: int, host: int, folder: Path) -> NoReturn:
     while time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-        for orphan in _children():
+        for orphan in zygote.children(os.getpid()):  # those of the slots among them; elsewhere the group must do
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
         try:
@@ -180,15 +180,6 @@ def _die_with_parent() -> None:
     """Be killed when the leash is (Linux: PR_SET_PDEATHSIG); zygote and slots end when this process does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-
-
-def _children() -> list[int]:
-    """The processes whose parent this is, orphans of the slots among them (Linux; elsewhere the group must do)."""
-    path = Path(f"/proc/self/task/{os.getpid()}/children")
-    try:
-        return [int(pid) for pid in path.read_text().split()]
-    except OSError:
-        return []
 
 
 if __name__ == "__main__":
