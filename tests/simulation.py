@@ -22,12 +22,19 @@ class Worker:
     given: tuple[int, ...] = ()
     begun: int = 0
     tokens: int = 0
+    tray: list[int] = field(default_factory=list)
     stopped: bool = False
 
     @property
     def may_begin(self) -> bool:
         """Whether it is about to look for the next of what it was given."""
         return self.batch is None and self.begun < len(self.given)
+
+    def empty_tray(self) -> tuple[int, ...]:
+        """Take what it has left there."""
+        left = tuple(self.tray)
+        self.tray.clear()
+        return left
 
 
 @dataclass(slots=True)
@@ -76,12 +83,13 @@ class Slot:
                     boss.append(desk.Refused(self.number, batches))
                 case turn.ReportFree():
                     boss.append(desk.SlotOpened(self.number))
-                case turn.Report(batch, verdict, _, free):
+                case turn.Report(batches, verdict, _, free):
                     self.timer = None
-                    self.node.batches.remove(batch)
-                    if verdict != "done":
-                        self.node.outcomes[batch] = verdict
-                    boss.append(desk.Ended(self.number, batch, free, seconds=0.0001 if batch % 50 else 1.0))
+                    for batch in batches:
+                        self.node.batches.remove(batch)
+                        if verdict != "done":
+                            self.node.outcomes[batch] = verdict
+                    boss.append(desk.Ended(self.number, batches, free, seconds=0.0001 if batches[0] % 50 else 1.0))
                 case turn.ReportUseless():
                     self.node.useless = True
 
@@ -95,7 +103,7 @@ class Slot:
             return
         if len(self.worker.given) > 1 and not self.worker.tokens:
             self.worker.given = ()
-            self.inbox.append(turn.Finished(None))
+            self.inbox.append(turn.Finished(self.worker.empty_tray()))
             return
         self.worker.tokens -= 1
         self.worker.batch = self.worker.given[self.worker.begun]
@@ -104,20 +112,27 @@ class Slot:
     def finish(self) -> None:
         if self.worker is not None and self.worker.batch is not None:
             self.node.outcomes[self.worker.batch] = "done"
-            last = self.worker.begun == len(self.worker.given)
-            self.inbox.append(turn.Finished(self.worker.batch, last))
+            self.worker.tray.append(self.worker.batch)
             self.worker.batch = None
+            if self.worker.begun == len(self.worker.given):
+                self.inbox.append(turn.Finished(self.worker.empty_tray()))
+
+    def look_into_tray(self) -> None:
+        if self.worker is not None and self.worker.tray:
+            self.inbox.append(turn.Finished(self.worker.empty_tray(), last=False))
 
     def take_back(self) -> int:
         """What had several batches gives back those that it has not begun; what had one does not."""
         if self.worker is None or len(self.worker.given) < 2:
             return 0
         count, self.worker.tokens = self.worker.tokens, 0
+        self.look_into_tray()
         return count
 
     def exit(self) -> None:
         if self.worker is not None:
-            unstarted, self.worker = self.take_back(), None
+            unstarted = self.take_back()
+            self.worker = None
             self.inbox.append(turn.Exited("it ended", unstarted))
 
     def overrun(self) -> None:
@@ -128,6 +143,8 @@ class Slot:
     def progress(self, work: bool) -> Iterator[Happening]:
         if self.inbox:
             yield self.hear
+        if self.worker is not None and self.worker.tray:
+            yield self.look_into_tray
         match self.worker:
             case Worker(stopped=True):
                 yield self.exit

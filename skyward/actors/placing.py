@@ -34,10 +34,10 @@ def place(state: Routing) -> dict[int, list[int]]:
 
 def _place_groups(state: Routing, given: dict[int, list[int]]) -> None:
     """Place a batch of each group in turn."""
-    roomy = [(number, node) for number, node in state.nodes.items() if state.room(node) > 0]
-    choice = len(roomy) > 1
-    fastest = min(_pace(state, node) for node in state.nodes.values()) if choice else 1.0
-    prospects = [(*(_prospect(state, node, fastest) if choice else (0, 0.0)), number) for number, node in roomy]
+    alike = ALIKE * min((_even_pace(state, node) for node in state.nodes.values()), default=1.0)
+    prospects = [
+        (*_prospect(state, node, alike), number) for number, node in state.nodes.items() if state.room(node) > 0
+    ]
     heapq.heapify(prospects)
     passed = 0  # groups in a row that had nothing to place
     while prospects and state.turns and passed < len(state.turns):
@@ -59,20 +59,26 @@ def _place_groups(state: Routing, given: dict[int, list[int]]) -> None:
         _give(state, batch, number, node, given)
         group.out += 1
         if state.room(node) > 0:
-            heapq.heappush(prospects, (*_prospect(state, node, fastest), number))
+            heapq.heappush(prospects, (*_prospect(state, node, alike), number))
 
 
-def _prospect(state: Routing, node: Node, fastest: float) -> tuple[int, float]:
+def _prospect(state: Routing, node: Node, alike: float) -> tuple[int, float]:
     """What makes one node better than another for the next batch: when it would end there, roughly, and the load."""
-    held = len(node.held)
-    ends = _pace(state, node) if held < node.slots else _ends_here(state, node, held - node.slots)
-    return int(ends / (ALIKE * fastest)), held / node.slots
+    held, pace = len(node.held), _even_pace(state, node)
+    ends = pace if held < node.slots else _ends_here(node, pace, held - node.slots)
+    return int(ends / alike), held / node.slots
 
 
 def _pace(state: Routing, node: Node) -> float:
     """Seconds that a batch runs on the node."""
     pace = node.pace if node.pace is not None else state.pace
-    return max(HANDLING, pace if pace is not None else 1.0)
+    return 1.0 if pace is None else pace
+
+
+def _even_pace(state: Routing, node: Node) -> float:
+    """The same, but those that differ by less than it takes to tell are equal."""
+    pace = _pace(state, node)
+    return max(HANDLING, pace)
 
 
 def _next(state: Routing, queue: deque[int]) -> int | None:
@@ -96,17 +102,20 @@ def steal(state: Routing, *, looked: bool) -> tuple[dict[int, tuple[int, ...]], 
     It is for slots that are idle; at a look, what is queued on slow nodes is also for the queues of others. The second
     value says that another look may be worth it.
     """
+    if not state.queued:
+        return {}, False
     idle = state.slots - state.filled
     slow = any(len(state.nodes[number].held) > state.nodes[number].slots for number in state.slow)
     if len(state.nodes) < 2 or not (idle or slow) or any(state.groups[name].open for name in state.turns):
         return {}, False
-    if not idle and not looked:
+    deep = [(number, node) for number, node in state.nodes.items() if _lasts(state, node)]
+    if not deep or not (idle or looked):
         return {}, True
     there = _ends_there(state, queued=looked and slow)
     there = there[sum(state.items[batch].asked for node in state.nodes.values() for batch in node.held) :]
     asked: dict[int, tuple[int, ...]] = {}
     left = slow
-    for number, node in sorted(state.nodes.items(), key=lambda each: each[1].slots - len(each[1].held)):
+    for number, node in sorted(deep, key=lambda each: each[1].slots - len(each[1].held)):
         if not there:
             break
         taken: list[int] = []
@@ -114,7 +123,7 @@ def steal(state: Routing, *, looked: bool) -> tuple[dict[int, tuple[int, ...]], 
             item = state.items[batch]
             if item.asked or item.node is not None:
                 continue
-            if not there or _ends_here(state, node, place) <= there[0] + node.round_trip:
+            if not there or _ends_here(node, _pace(state, node), place) <= there[0] + node.round_trip:
                 left = left or bool(there)
                 break
             there.pop(0)
@@ -123,6 +132,12 @@ def steal(state: Routing, *, looked: bool) -> tuple[dict[int, tuple[int, ...]], 
         if taken:
             asked[number] = tuple(reversed(taken))
     return asked, left
+
+
+def _lasts(state: Routing, node: Node) -> bool:
+    """Whether what is queued on the node takes longer than moving it would."""
+    queued = len(node.held) - node.slots
+    return queued > 0 and _ends_here(node, _pace(state, node), queued - 1) > HANDLING
 
 
 def _ends_there(state: Routing, *, queued: bool) -> list[float]:
@@ -135,12 +150,11 @@ def _ends_there(state: Routing, *, queued: bool) -> list[float]:
         ends += [pace + way] * (node.slots - len(node.held))
         if queued and number not in state.slow:
             places = range(max(0, len(node.held) - node.slots), node.slots)
-            ends += [ALIKE * (_ends_here(state, node, place) + way) for place in places]
+            ends += [ALIKE * (_ends_here(node, pace, place) + way) for place in places]
     return sorted(ends)
 
 
-def _ends_here(state: Routing, node: Node, place: int) -> float:
+def _ends_here(node: Node, pace: float, place: int) -> float:
     """In how many seconds a batch ends that is queued on the node behind `place` others."""
-    pace = _pace(state, node)
     wait = node.quiet if node.quiet > 1.5 * pace else pace * max(0.5, (place + 1) / node.slots)
     return wait + pace

@@ -77,7 +77,7 @@ class Routing:
     a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
     `LookLater` is on its way.
 
-    `slow` are the nodes that are much slower than the average.
+    `slow` are the nodes that are much slower than the average. `queued` counts what nodes hold beyond their slots.
 
     For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were,
     and `retried` says how many of them were followed by another attempt, by their cause, or by `OTHERS` when there are
@@ -95,6 +95,7 @@ class Routing:
     looking: bool = False
     slow: set[int] = field(default_factory=set)
     filled: int = 0
+    queued: int = 0
     slots: int = 0
     deaths: int = 0
     retried: dict[str, int] = field(default_factory=dict)
@@ -103,12 +104,18 @@ class Routing:
         """The node has the batch now."""
         self.items[batch].at = number
         node.held[batch] = None
-        self.filled += len(node.held) <= node.slots
+        if len(node.held) <= node.slots:
+            self.filled += 1
+        else:
+            self.queued += 1
 
     def take(self, batch: int, node: Node) -> None:
         """The node does not have the batch any more."""
         del node.held[batch]
-        self.filled -= len(node.held) < node.slots
+        if len(node.held) < node.slots:
+            self.filled -= 1
+        else:
+            self.queued -= 1
 
     def note_retry(self, cause: str) -> None:
         """A batch that died is tried again."""

@@ -41,10 +41,10 @@ class SlotClosed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The batch has an outcome, if it is done after so many seconds; with `free` its slot takes the next one."""
+    """The batches have outcomes, if they are done after so many seconds each; with `free` their slot takes others."""
 
     slot: int
-    batch: int
+    batches: tuple[int, ...]
     free: bool
     seconds: float | None = None
 
@@ -219,14 +219,16 @@ def step(desk: Desk, event: Event) -> tuple[Effect, ...]:
             if slot in desk.free:
                 desk.free.remove(slot)
             return ()
-        case Ended(slot, batch, free, seconds):
-            if desk.running.pop(batch, None) is None:
+        case Ended(slot, batches, free, seconds):
+            if any(desk.running.get(batch) != slot for batch in batches):
                 return ()
             if seconds is not None:
-                _note_pace(desk, seconds)
-            desk.doomed.discard(batch)
-            desk.alone.discard(batch)
-            _post(desk, batch)
+                _note_pace(desk, seconds, len(batches))
+            for batch in batches:
+                del desk.running[batch]
+                desk.doomed.discard(batch)
+                desk.alone.discard(batch)
+                _post(desk, batch)
             if free:
                 desk.together.pop(slot, None)
                 desk.free.append(slot)
@@ -298,9 +300,13 @@ def _take(desk: Desk, most: int) -> tuple[int, ...]:
     return tuple(batches)
 
 
-def _note_pace(desk: Desk, seconds: float) -> None:
-    """Follow how long batches run; one that was only kept from its processor does not count for much."""
-    desk.pace = seconds if desk.pace is None else 0.9 * desk.pace + 0.1 * min(seconds, 16 * max(desk.pace, 1e-5))
+def _note_pace(desk: Desk, seconds: float, count: int) -> None:
+    """Follow how long batches run; what was only kept from its processor does not count for much."""
+    if desk.pace is None:
+        desk.pace = seconds
+    else:
+        old = 0.9**count
+        desk.pace = old * desk.pace + (1 - old) * min(seconds, 16 * max(desk.pace, 1e-5))
 
 
 def _recall(desk: Desk) -> tuple[Effect, ...]:

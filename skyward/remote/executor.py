@@ -8,7 +8,7 @@ import contextlib
 import marshal
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from signal import Signals
 from typing import Any
@@ -29,7 +29,8 @@ class _Worker:
     """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of.
 
     `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
-    it, or to keep it from being begun.
+    it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
+    at once; there they outlast it. `ended` are batches by slot of which the slot was not yet told.
     """
 
     number: int
@@ -38,6 +39,8 @@ class _Worker:
     useless: str = ""
     transport: asyncio.Transport | None = None
     tokens: tuple[int, int] | None = None
+    tray: int | None = None
+    ended: dict[int, list[int]] = field(default_factory=dict)
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,11 +61,19 @@ class _Worker:
         except BlockingIOError:
             return 0
 
+    def left(self) -> bytes:
+        """Take what lies in the tray."""
+        found = b""
+        with contextlib.suppress(BlockingIOError):
+            while self.tray is not None and (more := os.read(self.tray, 1 << 16)):
+                found += more
+        return found
+
     def close(self) -> None:
-        """Let go of the pipe."""
-        for end in self.tokens or ():
+        """Let go of the pipes."""
+        for end in (*(self.tokens or ()), *(() if self.tray is None else (self.tray,))):
             os.close(end)
-        self.tokens = None
+        self.tokens = self.tray = None
 
 
 class Executor:
@@ -147,8 +158,14 @@ class Executor:
         worker.send("run", slot, functions, clear, calls)
 
     def take_back(self, slot: int) -> int:
-        """Keep the slot's worker from beginning another batch of those it has; return how many it had not begun."""
-        return self._of[slot].take_back()
+        """Keep the slot's worker from beginning another batch of those it has; return how many it had not begun.
+
+        The slot is also told of those that have ended.
+        """
+        worker = self._of[slot]
+        count = worker.take_back()
+        self._hear(worker, b"")
+        return count
 
     async def close(self, patience: float) -> None:
         """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
@@ -163,14 +180,19 @@ class Executor:
     def _fork(self, slot: int) -> _Worker:
         self._numbers += 1
         worker = self._workers[self._numbers] = _Worker(self._numbers)
-        if slot != SHARED:
-            worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
         with theirs:
+            given = [theirs.fileno()]
+            if slot != SHARED:
+                worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                worker.tray, tray = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                given += [worker.tokens[0], tray]
             record = zygote.RECORD.pack(zygote.FORK, worker.number, slot)
             self._link.setblocking(True)
-            socket.send_fds(self._link, [record], [theirs.fileno(), *(worker.tokens or ())[:1]])
+            socket.send_fds(self._link, [record], given)
             self._link.setblocking(False)
+            for end in given[2:]:
+                os.close(end)
         self._do(self._connect(worker, ours))
         return worker
 
@@ -186,15 +208,26 @@ class Executor:
         self._link.sendall(zygote.RECORD.pack(what, number, 0))
         self._link.setblocking(False)
 
-    def _hear(self, worker: _Worker, data: memoryview) -> None:
-        what, slot, *rest = marshal.loads(data)
+    def _hear(self, worker: _Worker, data: bytes) -> int:
+        """Take what a worker has left, then what it says; return how many bytes of that were whole messages."""
+        for message in _messages(worker.left()):
+            self._take(worker, message)
+        used = 0
+        for message in _messages(data):
+            self._take(worker, message)
+            used += zygote.HEAD.size + len(message)
+        for slot in tuple(worker.ended):
+            self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot)), last=False))
+        return used
+
+    def _take(self, worker: _Worker, message: memoryview) -> None:
+        what, slot, *rest = marshal.loads(message)
         match what:
             case "done":
                 batch, status, payload, seconds, last = rest
-                self._keep(Outcome(batch, status, payload, seconds, slot), None)
-                self._tell(slot, turn.Finished(batch, last))
+                self._end(worker, Outcome(batch, status, payload, seconds, slot), None, last=last)
             case "nothing more":
-                self._tell(slot, turn.Finished(None))
+                self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot, ()))))
             case "large":
                 batch, status, seconds, last, place, sizes = rest
                 try:
@@ -202,14 +235,21 @@ class Executor:
                 except OSError:  # the worker has died, with what it had; its slots are about to hear of that
                     return
                 worker.send("taken", slot, batch)
-                self._keep(Outcome(batch, status, b"", seconds, slot, result.ref, sizes), result)
-                self._tell(slot, turn.Finished(batch, last))
+                outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
+                self._end(worker, outcome, result, last=last)
             case "up":
                 self._tell(slot, turn.Started())
             case "useless":
                 (worker.useless,) = rest
             case "stopped":
                 self._tell(slot, turn.Exited("stopped"))
+
+    def _end(self, worker: _Worker, outcome: Outcome, result: Blob | None, *, last: bool) -> None:
+        """Keep an outcome; its slot is told together with others, but at once of the last."""
+        self._keep(outcome, result)
+        worker.ended.setdefault(outcome.slot, []).append(outcome.batch)
+        if last:
+            self._tell(outcome.slot, turn.Finished(tuple(worker.ended.pop(outcome.slot))))
 
     def _hear_zygote(self) -> None:
         try:
@@ -240,6 +280,7 @@ class Executor:
         if not self._workers:
             self._empty.set()
         unstarted = worker.take_back()
+        self._hear(worker, b"")
         worker.close()
         for slot in sorted(worker.slots):
             self._tell(slot, turn.Exited(worker.useless or cause, unstarted))
@@ -251,28 +292,29 @@ class Executor:
 
 
 class _Frames(asyncio.Protocol):
-    """Cuts what a worker says into messages."""
+    """Hears what a worker says, and keeps the part of a message that has not come whole."""
 
-    def __init__(self, worker: _Worker, hear: Callable[[_Worker, memoryview], None]) -> None:
+    def __init__(self, worker: _Worker, hear: Callable[[_Worker, bytes], int]) -> None:
         self._worker, self._hear = worker, hear
-        self._buffer = bytearray()
+        self._part = b""
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        at, head = 0, zygote.HEAD.size
-        with memoryview(buffer) as view:
-            while len(buffer) - at >= head:
-                end = at + head + zygote.HEAD.unpack_from(buffer, at)[0]
-                if end > len(buffer):
-                    break
-                with view[at + head : end] as body:
-                    self._hear(self._worker, body)
-                at = end
-        del buffer[:at]
+        data = self._part + data
+        self._part = data[self._hear(self._worker, data) :]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._worker.silent.set()
+
+
+def _messages(data: bytes) -> Iterator[memoryview]:
+    """Cut what a worker wrote into messages, as far as they are whole."""
+    at, head, view = 0, zygote.HEAD.size, memoryview(data)
+    while len(data) - at >= head:
+        end = at + head + zygote.HEAD.unpack_from(data, at)[0]
+        if end > len(data):
+            return
+        yield view[at + head : end]
+        at = end
 
 
 def _cause(code: int) -> str:

@@ -68,16 +68,23 @@ class _Slot:
                 self.boss.tell(desk.Refused(self.number, batches))
             case turn.ReportFree():
                 self.boss.tell(desk.SlotOpened(self.number))
-            case turn.Report(batch, verdict, cause, free):
-                if self.timer is not None:
-                    self.timer.cancel()
-                    self.timer = None
-                del self.room.batches[batch]
-                if verdict != "done":  # a batch that is done left its outcome with the executor
-                    self.room.outcomes[batch] = Outcome(batch, verdict, cause.encode(), 0.0, self.number)
-                ran = self.room.outcomes[batch].seconds if verdict == "done" else None
-                self.boss.tell(desk.Ended(self.number, batch, free, ran))
+            case turn.Report(batches, verdict, cause, free):
+                self.report(batches, verdict, cause, free=free)
             case turn.ReportUseless(cause):
                 self.room.fail(f"slot {self.number} has no worker: {cause}")
             case _:
                 assert_never(effect)
+
+    def report(self, batches: tuple[int, ...], verdict: turn.Verdict, cause: str, *, free: bool) -> None:
+        """Tell the foreman how batches ended. Those that are done left their outcomes with the executor."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        outcomes, seconds = self.room.outcomes, 0.0
+        for batch in batches:
+            del self.room.batches[batch]
+            if verdict != "done":
+                outcomes[batch] = Outcome(batch, verdict, cause.encode(), 0.0, self.number)
+            seconds += outcomes[batch].seconds
+        ran = seconds / len(batches) if verdict == "done" else None
+        self.boss.tell(desk.Ended(self.number, batches, free, ran))

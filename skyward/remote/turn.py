@@ -26,22 +26,21 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The worker runs the first of these, or has just ended it; `doomed` are to be stopped when their turn comes.
+    """The worker runs one of these, and has ended those before it; `doomed` is to be stopped if it is that one.
 
     With none left, it has yet to say that it has nothing more.
     """
 
     batches: tuple[int, ...]
-    doomed: frozenset[int] = frozenset()
+    doomed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The worker was told to stop `batch`, or has finished it (None) just before; `rest` waits behind it."""
+    """The worker was told to stop the last of these, and has ended those before it, or (with none left) all."""
 
-    batch: int | None
+    batches: tuple[int, ...]
     verdict: Verdict
-    rest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker has the outcome of the batch (None: of no more); with `last` it has nothing else in hand."""
+    """The worker has the outcomes of these batches (none: of no more); with `last` it has nothing else in hand."""
 
-    batch: int | None
+    batches: tuple[int, ...]
     last: bool = True
 
 
@@ -129,7 +128,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Keep the worker from beginning another one, and say `Recalled`."""
+    """Keep the worker from beginning another one, and say `Recalled` at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,9 @@ class ReportDown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the foreman how the batch ended. With `free` the slot takes another one; else a `ReportUp` may follow."""
+    """Tell the foreman how the batches ended. With `free` the slot takes others; else a `ReportUp` may follow."""
 
-    batch: int
+    batches: tuple[int, ...]
     verdict: Verdict
     cause: str = ""
     free: bool = False
@@ -212,8 +211,8 @@ def step(turn: Turn, event: Event) -> tuple[Turn, tuple[Effect, ...]]:
                 return turn, (Refuse(batches),)
             timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
             return Running(batches), (Send(batches), *timer)
-        case Finished(batch, last):
-            return _finished(turn, batch, last)
+        case Finished(batches, last):
+            return _finished(turn, batches, last)
         case Exited(cause, unstarted):
             return _exited(turn, cause, unstarted)
         case Recall():
@@ -228,46 +227,42 @@ def step(turn: Turn, event: Event) -> tuple[Turn, tuple[Effect, ...]]:
     assert_never(event)
 
 
-def _finished(turn: Turn, batch: int | None, last: bool) -> tuple[Turn, tuple[Effect, ...]]:
-    match turn:
-        case Running(batches, doomed) if batch is None or batches[:1] == (batch,):
-            rest = batches[1:] if batch is not None else batches
-            report = () if batch is None else (Report(batch, "done", free=last),)
-            if last:  # `rest` is empty, unless the worker has lost count
-                return Idle(), (*_refuse(rest), *(report or (ReportFree(),)))
-            if rest and rest[0] in doomed:
-                stopping, effects = _stopping(Running(rest), "killed")
-                return stopping, (*report, *effects)
-            return Running(rest, doomed), report
-        case Stopping(stopped, verdict, rest) if stopped is not None and stopped == batch:
-            return Stopping(None, verdict, rest), (Report(stopped, "done"), ReportDown())
-        case _:
-            return turn, ()
+def _finished(turn: Turn, done: tuple[int, ...], last: bool) -> tuple[Turn, tuple[Effect, ...]]:
+    if not isinstance(turn, Running | Stopping) or any(batch not in turn.batches for batch in done):
+        return turn, ()
+    rest = tuple(batch for batch in turn.batches if batch not in done)
+    report = (Report(done, "done", free=last and isinstance(turn, Running)),) if done else ()
+    if isinstance(turn, Stopping):
+        down = () if rest or not done else (ReportDown(),)
+        return replace(turn, batches=rest), (*report, *down)
+    if last:  # `rest` is empty, unless the worker has lost count
+        return Idle(), (*_refuse(rest), *(report or (ReportFree(),)))
+    return Running(rest), report
 
 
 def _stopped(turn: Turn, batch: int) -> tuple[Turn, tuple[Effect, ...]]:
-    """A batch is to be stopped: if it runs, its worker goes; if it waits there, it is taken back."""
+    """A batch is to be stopped: if it runs, its worker goes; if it waits there, it is taken back with what waits."""
     if not isinstance(turn, Running) or batch not in turn.batches:
         return turn, ()
-    if turn.batches[0] == batch:
+    if len(turn.batches) == 1:
         return _stopping(turn, "killed")
-    return Running(turn.batches, turn.doomed | {batch}), (TakeBack(),)
+    return Running(turn.batches, batch), (TakeBack(),)
 
 
 def _stopping(turn: Running, verdict: Verdict) -> tuple[Turn, tuple[Effect, ...]]:
-    batch, *rest = turn.batches
-    return Stopping(batch, verdict, tuple(rest)), (StopWorker(),)
+    return Stopping(turn.batches, verdict), (StopWorker(),)
 
 
 def _recalled(turn: Turn, count: int) -> tuple[Turn, tuple[Effect, ...]]:
-    """What will not begin is given back."""
-    if not isinstance(turn, Running | Stopping) or not count:
+    """What will not begin is given back. What is to be stopped is stopped if it is the one that runs."""
+    if not isinstance(turn, Running):
         return turn, ()
-    held = turn.batches if isinstance(turn, Running) else turn.rest
-    first = max(0, len(held) - count)
-    kept, back = held[:first], held[first:]
-    left = Running(kept, turn.doomed) if isinstance(turn, Running) else replace(turn, rest=kept)
-    return left, _refuse(back)
+    first = max(0, len(turn.batches) - count)
+    left, back = Running(turn.batches[:first]), _refuse(turn.batches[first:])
+    if turn.doomed is None or turn.doomed not in left.batches[-1:]:
+        return left, back
+    stopping, effects = _stopping(left, "killed")
+    return stopping, (*back, *effects)
 
 
 def _refuse(batches: tuple[int, ...]) -> tuple[Effect, ...]:
@@ -284,11 +279,11 @@ def _exited(turn: Turn, cause: str, unstarted: int) -> tuple[Turn, tuple[Effect,
         case Idle():
             return Starting(), (ReportDown(), StartWorker())
         case Running(batches):
-            died = tuple(Report(batch, "died", cause) for batch in batches)
+            died = (Report(batches, "died", cause),) if batches else ()
             return Starting(), (*refused, *died, StartWorker())
-        case Stopping(batch, verdict, rest):
-            ended = () if batch is None else (Report(batch, verdict, cause),)
-            return Starting(), (*refused, *_refuse(rest), *ended, StartWorker())
+        case Stopping(batches, verdict):
+            ended = (Report(batches, verdict, cause),) if batches else ()
+            return Starting(), (*ended, StartWorker())
         case GivenUp():
             return turn, ()
     assert_never(turn)

@@ -267,6 +267,31 @@ def test_a_death_among_what_takes_no_time_costs_one(kind: str, caller: Caller, b
     assert both_slots_work(caller, bell)
 
 
+def test_what_has_ended_just_before_a_death_does_not_run_again(caller: Caller, kind: str, tmp_path: Path) -> None:
+    caller.run(*[caller.batch(work.square, x) for x in range(20)])
+    notes = tmp_path / "notes"
+    quick = [caller.batch(work.note, notes, str(x)) for x in range(10)]
+    caller.assign(*quick[:2], caller.batch(work.die), *quick[2:])
+    outcomes = {outcome.batch: outcome.status for outcome in caller.collect(11)}
+
+    ran = notes.read_text().split()
+    assert len(ran) == len(set(ran))
+    if kind == "process":
+        assert all(outcomes[batch.id] == "returned" for batch in quick)
+
+
+def test_what_has_ended_is_not_kept_back_by_what_runs_behind_it(caller: Caller, bell: Bell, kind: str) -> None:
+    caller.run(*[caller.batch(work.square, x) for x in range(20)])
+    quick = [caller.batch(work.square, x) for x in range(2)]
+    caller.assign(quick[0], caller.batch(work.ring, bell.port), quick[1], caller.batch(work.ring, bell.port))
+    lines = [bell.answer() for _ in range(2)]
+
+    assert {outcome.batch for outcome in caller.collect(2)} == {batch.id for batch in quick}
+    for line in lines:
+        line.release()
+    assert [value_of(outcome) for outcome in caller.collect(2)] == [b"on", b"on"]
+
+
 def test_a_batch_that_nobody_wants_any_more_is_stopped(caller: Caller, node: Node, bell: Bell) -> None:
     batch = caller.batch(work.ring_and_spin, bell.port)
     caller.assign(batch)

@@ -56,16 +56,16 @@ def test_a_closed_slot_gets_nothing() -> None:
 
 
 def test_a_slot_that_is_free_again_starts_the_next_batch() -> None:
-    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, 1, free=True))[1:] == [Start(0, (2,))]
+    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, (1,), free=True))[1:] == [Start(0, (2,))]
 
 
 def test_a_slot_that_starts_anew_gets_nothing_yet() -> None:
-    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, 1, free=False))[1:] == []
+    assert told(Desk(), SlotOpened(0), Arrived((1, 2)), Ended(0, (1,), free=False))[1:] == []
 
 
 def test_an_end_heard_twice_counts_once() -> None:
     desk = Desk()
-    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True), Ended(0, 1, free=True))
+    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True), Ended(0, (1,), free=True))
     assert list(desk.outbox) == [1]
     assert desk.free == [0]
 
@@ -80,7 +80,7 @@ def test_a_refused_batch_is_the_next_to_start() -> None:
 
 def test_an_ask_is_answered_as_soon_as_there_is_an_outcome() -> None:
     desk = Desk()
-    assert told(desk, SlotOpened(0), Arrived((1,)), Asked(0, 1), Ended(0, 1, free=True))[1:] == [
+    assert told(desk, SlotOpened(0), Arrived((1,)), Asked(0, 1), Ended(0, (1,), free=True))[1:] == [
         Answer(1, (1,)),
         Rest(),
     ]
@@ -88,27 +88,27 @@ def test_an_ask_is_answered_as_soon_as_there_is_an_outcome() -> None:
 
 def test_outcomes_gather_after_an_answer_while_the_node_has_plenty_to_do() -> None:
     desk = Desk()
-    told(desk, SlotOpened(0), Arrived((1, 2, 3, 4, 5)), Asked(0, 1), Ended(0, 1, free=True))
-    assert told(desk, Asked(1, 2), Ended(0, 2, free=True)) == [Forget((1,)), Start(0, (3,))]
+    told(desk, SlotOpened(0), Arrived((1, 2, 3, 4, 5)), Asked(0, 1), Ended(0, (1,), free=True))
+    assert told(desk, Asked(1, 2), Ended(0, (2,), free=True)) == [Forget((1,)), Start(0, (3,))]
     assert told(desk, Rested()) == [Answer(2, (2,)), Rest()]
 
 
 def test_outcomes_do_not_gather_when_a_slot_might_come_to_idle() -> None:
     desk = Desk()
-    told(desk, SlotOpened(0), Arrived((1, 2)), Asked(0, 1), Ended(0, 1, free=True))
-    assert told(desk, Asked(1, 2), Ended(0, 2, free=True)) == [Forget((1,)), Answer(2, (2,))]
+    told(desk, SlotOpened(0), Arrived((1, 2)), Asked(0, 1), Ended(0, (1,), free=True))
+    assert told(desk, Asked(1, 2), Ended(0, (2,), free=True)) == [Forget((1,)), Answer(2, (2,))]
 
 
 def test_outcomes_do_not_gather_while_a_slot_idles() -> None:
     """A group with a limit has nothing queued here: what has ended makes room for the next one."""
     desk = Desk()
-    told(desk, *(SlotOpened(slot) for slot in range(3)), Arrived((1, 2, 3)), Asked(0, 1), Ended(2, 1, free=True))
-    assert told(desk, Asked(1, 2), Ended(1, 2, free=True)) == [Forget((1,)), Answer(2, (2,))]
+    told(desk, *(SlotOpened(slot) for slot in range(3)), Arrived((1, 2, 3)), Asked(0, 1), Ended(2, (1,), free=True))
+    assert told(desk, Asked(1, 2), Ended(1, (2,), free=True)) == [Forget((1,)), Answer(2, (2,))]
 
 
 def test_an_outcome_stays_until_it_is_acknowledged() -> None:
     desk = Desk()
-    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True))
+    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True))
     assert told(desk, Asked(0, 1)) == [Answer(1, (1,)), Rest()]
     assert told(desk, Asked(0, 2), Rested())[0] == Answer(1, (1,))
     assert told(desk, Asked(1, 3)) == [Forget((1,))]
@@ -117,7 +117,7 @@ def test_an_outcome_stays_until_it_is_acknowledged() -> None:
 def test_a_batch_that_is_sent_again_has_its_outcome_acknowledged_with_all_before_it() -> None:
     desk = Desk()
     told(desk, SlotOpened(0), Arrived((1, 2, 3)))
-    told(desk, *(Ended(0, batch, free=batch < 3) for batch in (1, 2, 3)))
+    told(desk, *(Ended(0, (batch,), free=batch < 3) for batch in (1, 2, 3)))
     assert told(desk, Arrived((4, 2))) == [Forget((1, 2))]
     assert told(desk, Asked(2, 1))[0] == Answer(3, (3,))
 
@@ -148,7 +148,7 @@ def test_a_batch_to_be_stopped_that_its_slot_refused_never_starts() -> None:
     assert desk.doomed == set()
 
 
-QUICK = (SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True, seconds=0.0001))
+QUICK = (SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True, seconds=0.0001))
 """A slot, and a first batch that took no time."""
 
 
@@ -156,8 +156,8 @@ def test_batches_that_take_no_time_are_given_to_a_slot_together() -> None:
     desk = Desk()
     told(desk, *QUICK)
     assert told(desk, Arrived((2, 3, 4))) == [Start(0, (2, 3, 4)), LookLater()]
-    assert told(desk, Arrived((5,)), Ended(0, 2, free=False), Ended(0, 3, free=False)) == []
-    assert told(desk, Ended(0, 4, free=True)) == [Start(0, (5,))]
+    assert told(desk, Arrived((5,)), Ended(0, (2,), free=False), Ended(0, (3,), free=False)) == []
+    assert told(desk, Ended(0, (4,), free=True)) == [Start(0, (5,))]
 
 
 def test_no_more_are_given_together_than_a_slot_does_in_the_time() -> None:
@@ -165,19 +165,19 @@ def test_no_more_are_given_together_than_a_slot_does_in_the_time() -> None:
     told(desk, *QUICK)
     assert told(desk, Arrived(tuple(range(2, 20))))[0] == Start(0, tuple(range(2, 2 + MOST)))
     slower = Desk()
-    told(slower, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True, seconds=0.001))
+    told(slower, SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True, seconds=0.001))
     assert told(slower, Arrived((2, 3, 4)))[0] == Start(0, (2, 3))
 
 
 def test_batches_that_take_their_time_are_given_one_by_one() -> None:
     desk = Desk()
-    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, 1, free=True, seconds=0.01))
+    told(desk, SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True, seconds=0.01))
     assert told(desk, Arrived((2, 3))) == [Start(0, (2,))]
 
 
 def test_one_that_was_only_kept_from_its_processor_does_not_count_for_much() -> None:
     desk = Desk()
-    told(desk, *QUICK, Arrived((2,)), Ended(0, 2, free=True, seconds=0.02))
+    told(desk, *QUICK, Arrived((2,)), Ended(0, (2,), free=True, seconds=0.02))
     assert told(desk, Arrived((3, 4)))[0] == Start(0, (3, 4))
 
 
@@ -185,8 +185,8 @@ def test_what_is_to_run_alone_does() -> None:
     desk = Desk()
     told(desk, *QUICK)
     assert told(desk, Arrived((2, 3, 4), frozenset({3})))[0] == Start(0, (2,))
-    assert told(desk, Ended(0, 2, free=True)) == [Start(0, (3,))]
-    assert told(desk, Ended(0, 3, free=True)) == [Start(0, (4,))]
+    assert told(desk, Ended(0, (2,), free=True)) == [Start(0, (3,))]
+    assert told(desk, Ended(0, (3,), free=True)) == [Start(0, (4,))]
     assert desk.alone == set()
 
 
@@ -208,7 +208,7 @@ def test_what_waits_behind_one_that_is_late_is_asked_back_and_started_elsewhere(
 def test_what_was_over_in_time_is_not_asked_back() -> None:
     desk = Desk()
     told(desk, *QUICK, Arrived((2, 3)), Looked())
-    told(desk, Ended(0, 2, free=False), Ended(0, 3, free=True))
+    told(desk, Ended(0, (2,), free=False), Ended(0, (3,), free=True))
     assert told(desk, Looked()) == []
 
 
@@ -221,8 +221,8 @@ def test_one_look_serves_all_slots() -> None:
 def test_outcomes_gather_while_there_is_plenty_to_do_behind_others() -> None:
     desk = Desk()
     told(desk, *QUICK, Asked(0, 1), Asked(1, 2), Arrived((2, 3, 4, 5)))
-    assert told(desk, Ended(0, 2, free=False)) == []
-    assert told(desk, Ended(0, 3, free=False)) == [Answer(3, (2, 3))]
+    assert told(desk, Ended(0, (2,), free=False)) == []
+    assert told(desk, Ended(0, (3,), free=False)) == [Answer(3, (2, 3))]
 
 
 def test_a_withdrawn_batch_that_was_to_run_alone_leaves_nothing() -> None:

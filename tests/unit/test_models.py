@@ -151,8 +151,8 @@ def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, 
         events: dict[str, turn.Event] = {
             "started": turn.Started(),
             "run": turn.Run(tuple(range(first, given)), 1.0 if pick == 0 else None),
-            "finished": turn.Finished(first - 1 - pick),
-            "next": turn.Finished(first - 1 - pick, last=False),
+            "finished": turn.Finished((first - 1 - pick,)),
+            "next": turn.Finished((first - 1 - pick,), last=False),
             "exited": turn.Exited("x", pick),
             "recall": turn.Recall(),
             "recalled": turn.Recalled(pick),
@@ -162,8 +162,6 @@ def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, 
         state, effects = turn.step(state, events[what])
         for effect in effects:
             match effect:
-                case turn.Report(batch):
-                    answers[batch] += 1
-                case turn.Refuse(batches):
+                case turn.Report(batches) | turn.Refuse(batches):
                     answers.update(batches)
     assert answers == Counter(range(given))

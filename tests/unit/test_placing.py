@@ -114,6 +114,10 @@ def test_what_is_asked_back_or_pinned_stays() -> None:
     assert steal(state, looked=False) == ({0: (1,)}, False)
 
 
+def test_nothing_is_moved_where_nothing_is_queued() -> None:
+    assert steal(filled(Node(2), Node(2), held=(2, 0)), looked=True) == ({}, False)
+
+
 def test_nothing_is_moved_while_there_is_work_to_place_or_no_other_node() -> None:
     assert steal(filled(Node(2), held=(4,)), looked=True) == ({}, False)
     state = filled(Node(2), Node(2), held=(4, 0))
