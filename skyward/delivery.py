@@ -136,7 +136,8 @@ class Deliveries:
 class Entry:
     """A call on its way: what the router's numbers stand for.
 
-    It holds so many `tasks`. The caller began to pack it at `began`, which took `packing` seconds.
+    It holds so many `tasks`, and brings `size` bytes that the pool's calls before it did not. The caller began to pack
+    it at `began`, which took `packing` seconds.
     """
 
     future: Future[Any]
@@ -145,6 +146,7 @@ class Entry:
     group: "GroupState"
     name: str = "the call"
     tasks: int = 1
+    size: int = 0
     began: float = 0.0
     packing: float = 0.0
 

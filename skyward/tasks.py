@@ -253,5 +253,6 @@ def make_entry(
         )
     called = args[0] if fn is call_each else fn
     name = str(getattr(called, "__qualname__", "the call"))
+    brought = len(packed.payload) + sum(blob.charge() for blob in packed.blobs)
     packing = time.perf_counter() - began
-    return Entry(future, packed, terms, state, name, began=began, packing=packing)
+    return Entry(future, packed, terms, state, name, size=brought, began=began, packing=packing)

@@ -208,4 +208,5 @@ class Driver:
         retries = self._retries if terms.retries is None else terms.retries
         self._office.arrivals.append((first.began, sum(entry.packing for entry in entries)))
         numbers = tuple(entry.future.batch for entry in entries)
-        tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries))
+        sizes = tuple(entry.size for entry in entries)
+        tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries, sizes))

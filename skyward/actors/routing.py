@@ -11,6 +11,7 @@ would cost more than everything else the driver does. It holds numbers only.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import assert_never
 
 from skyward.actors.placing import LOOK, place, steal
@@ -23,7 +24,8 @@ class Arrived:
     """Batches to run, in this order, all under the same terms.
 
     At most `limit` batches of the group are on nodes at once (None: no limit). `node` is the only node they may run on
-    (None: any). `retries` is how often one is tried again after it died with its slot or node.
+    (None: any). `retries` is how often one is tried again after it died with its slot or node. `sizes` are the bytes
+    that each brings and those before did not, where that matters.
     """
 
     batches: tuple[int, ...]
@@ -31,6 +33,7 @@ class Arrived:
     limit: int | None = None
     node: int | None = None
     retries: int = 2
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +223,8 @@ def _arrive(state: Routing, event: Arrived, effects: list[Effect]) -> None:
     if event.node in state.given_up:
         effects.extend(Fail(batch, (state.given_up[event.node],)) for batch in event.batches)
         return
-    for batch in event.batches:
-        state.items[batch] = Item(event.group, event.node, event.retries)
+    for batch, size in zip_longest(event.batches, event.sizes, fillvalue=0):
+        state.items[batch] = Item(event.group, event.node, event.retries, size)
     if event.node is not None:
         state.pinned.setdefault(event.node, deque()).extend(event.batches)
         return
@@ -243,8 +246,7 @@ def _remove(state: Routing, batch: int) -> bool:
 def _detach(state: Routing, batch: int, item: Item) -> None:
     if item.at is None:
         return
-    state.take(batch, state.nodes[item.at])
-    item.at, item.asked = None, False
+    state.take(batch, item, state.nodes[item.at])
     if item.node is None:
         group = state.groups[item.group]
         group.out -= 1

@@ -15,6 +15,9 @@ ALIKE = 1.5
 SHORTEST = 1e-6
 """Seconds that a batch runs at least."""
 
+AHEAD = 64 << 20
+"""Bytes on a node beyond which nothing is sent there that its slots are not free for."""
+
 CAUSES = 32
 """Causes of death that are counted each by itself."""
 
@@ -23,7 +26,7 @@ OTHERS = "other causes"
 
 @dataclass(slots=True)
 class Item:
-    """A batch that has not been answered.
+    """A batch that has not been answered. It brings `size` bytes that the batches before it did not.
 
     `at` is the node that has it, or None. `asked` says that it was asked back, `unwanted` that it was cancelled.
     """
@@ -31,6 +34,7 @@ class Item:
     group: int
     node: int | None
     retries: int
+    size: int = 0
     at: int | None = None
     deaths: tuple[str, ...] = ()
     asked: bool = False
@@ -56,7 +60,8 @@ class Node:
     """A node that takes batches: `held`, in the order it got them, which is the order it starts them in.
 
     The way there and back takes `round_trip` seconds, its batches ran `pace` seconds lately, and it has not answered
-    for at least `quiet` seconds. It may hold `most` batches, if that has been worked out.
+    for at least `quiet` seconds. It may hold `most` batches, if that has been worked out. Those it holds brought `size`
+    bytes.
     """
 
     slots: int
@@ -64,6 +69,7 @@ class Node:
     pace: float | None = None
     quiet: float = 0.0
     most: int | None = None
+    size: int = 0
     held: dict[int, None] = field(default_factory=dict)
 
 
@@ -102,16 +108,20 @@ class Routing:
 
     def give(self, batch: int, number: int, node: Node) -> None:
         """The node has the batch now."""
-        self.items[batch].at = number
+        item = self.items[batch]
+        item.at = number
         node.held[batch] = None
+        node.size += item.size
         if len(node.held) <= node.slots:
             self.filled += 1
         else:
             self.queued += 1
 
-    def take(self, batch: int, node: Node) -> None:
+    def take(self, batch: int, item: Item, node: Node) -> None:
         """The node does not have the batch any more."""
         del node.held[batch]
+        node.size -= item.size
+        item.at, item.asked = None, False
         if len(node.held) < node.slots:
             self.filled -= 1
         else:
@@ -139,7 +149,7 @@ class Routing:
         """How many more batches the node may be given."""
         if node.most is None:
             node.most = node.slots + self._ahead(node)
-        return node.most - len(node.held)
+        return (node.most if node.size < AHEAD else node.slots) - len(node.held)
 
     def _ahead(self, node: Node) -> int:
         """How many batches are queued on the node.

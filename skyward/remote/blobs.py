@@ -35,7 +35,7 @@ class Blob:
     """A buffer of fixed size in anonymous memory of this process."""
 
     def __init__(self, size: int, name: str = "") -> None:
-        self.name, self.size = name, size
+        self.name, self.size, self._charged = name, size, False
         self._fd = os.memfd_create(f"skyward-{name[:32]}")
         try:
             os.ftruncate(self._fd, size)
@@ -63,7 +63,7 @@ class Blob:
             It is gone.
         """
         blob = cls.__new__(cls)
-        blob.name, blob.size = "", ref.size
+        blob.name, blob.size, blob._charged = "", ref.size, False
         blob._fd = _opened(ref)
         return blob
 
@@ -71,6 +71,11 @@ class Blob:
     def ref(self) -> Ref:
         """How other processes find it."""
         return Ref(f"/proc/{os.getpid()}/fd/{self._fd}", os.fstat(self._fd).st_ino, self.size)
+
+    def charge(self) -> int:
+        """Return its size the first time, then 0: among those who share it, one counts its bytes."""
+        charged, self._charged = self._charged, True
+        return 0 if charged else self.size
 
     def write(self, at: int, data: Buffer) -> None:
         """Write these bytes at an offset."""

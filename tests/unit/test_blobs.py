@@ -33,6 +33,11 @@ def test_another_process_finds_a_blob_and_copies_nothing() -> None:
     assert said.strip() == "abcde"
 
 
+def test_the_bytes_of_a_blob_are_counted_once_however_many_share_it() -> None:
+    blob = Blob.of([b"abc"])
+    assert (blob.charge(), blob.charge(), Blob.adopt(blob.ref).charge()) == (3, 0, 3)
+
+
 def test_a_view_of_another_process_is_read_only() -> None:
     blob = Blob.of([b"abc"])
     seen = view(blob.ref)

@@ -1,7 +1,7 @@
 """Which node the next batch is for, and what is worth moving."""
 
 from skyward.actors.placing import LOOK, place, steal
-from skyward.actors.work import DEEPEST, Group, Item, Node, Routing
+from skyward.actors.work import AHEAD, DEEPEST, Group, Item, Node, Routing
 
 
 def pool(*nodes: Node, batches: int = 0, pace: float | None = 1.0) -> Routing:
@@ -52,6 +52,19 @@ def test_a_node_holds_what_its_slots_run_while_an_answer_brings_the_next_batch()
     assert far.room(Node(10, round_trip=0.08, pace=0.05)) == 10 + 48
     assert far.room(Node(10, round_trip=0.08, pace=0.0)) == 10 + 10 * DEEPEST
     assert Routing(prefetch=3).room(Node(10, round_trip=0.08, pace=0.05)) == 13
+
+
+def test_a_node_that_holds_many_bytes_is_sent_no_more_ahead() -> None:
+    state = pool(Node(2), batches=5)
+    for item in state.items.values():
+        item.size = AHEAD // 3 + 1
+    assert place(state) == {0: [0, 1, 2]}
+    state.take(0, state.items[0], state.nodes[0])
+    assert (state.nodes[0].size, place(state)) == (2 * (AHEAD // 3 + 1), {0: [3]})
+    state = pool(Node(2), batches=5)
+    for item in state.items.values():
+        item.size = AHEAD
+    assert place(state) == {0: [0, 1]}
 
 
 def test_what_is_pinned_waits_for_its_node() -> None:

@@ -53,6 +53,13 @@ def test_a_node_is_given_as_much_again_as_it_has_slots() -> None:
     assert told(NodeUp(0, 2), Arrived((1, 2, 3, 4, 5), 1), prefetch=1) == (Assign(0, (1, 2, 3)),)
 
 
+def test_a_node_holds_as_many_bytes_as_its_batches_bring() -> None:
+    state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1, sizes=(10, 20)), prefetch=None)
+    assert state.nodes[0].size == 30
+    step(state, Answered(0, (1,)))
+    assert state.nodes[0].size == 20
+
+
 def test_an_answer_settles_a_batch_and_makes_room() -> None:
     answered = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, (1,)))
     assert told(*answered) == (Settle((1,)), Assign(0, (2,)))
