@@ -276,6 +276,14 @@ class Compute(futures.Executor):
         return self._open().slots()
 
     @property
+    def depth(self) -> float:
+        """How many calls, for each slot, should be on their way so that none ever waits for its next one.
+
+        Two, as one is queued for each that runs; more where calls end sooner than the way to a node and back takes.
+        """
+        return self._open().depth()
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number. One that is just being replaced is missing."""
         return self._open().nodes()

@@ -125,6 +125,10 @@ class Driver:
         """The slots of all nodes, those that are just being replaced included."""
         return sum(node.slots for node in tuple(self._office.nodes.values()))
 
+    def depth(self) -> float:
+        """How many calls there should be for each slot; see `Compute.depth`."""
+        return self._office.routing.depth()
+
     def waiting(self) -> list[futures.Future[Any]]:
         """The futures of the calls that have not been answered."""
         if not self._started.done() or self._started.exception() is not None:

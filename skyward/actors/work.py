@@ -151,6 +151,12 @@ class Routing:
             node.most = node.slots + self._ahead(node)
         return (node.most if node.size < AHEAD else node.slots) - len(node.held)
 
+    def depth(self) -> float:
+        """How many batches nodes would hold for each of their slots, if there were enough; 2 while there is no node."""
+        nodes = tuple(self.nodes.values())
+        slots = sum(node.slots for node in nodes)
+        return sum(node.slots + self._ahead(node) for node in nodes) / slots if slots else 2.0
+
     def _ahead(self, node: Node) -> int:
         """How many batches are queued on the node.
 

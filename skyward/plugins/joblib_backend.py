@@ -33,6 +33,15 @@ log = logging.getLogger("skyward")
 MAX_NBYTES = 1 << 20
 """What joblib gives as `max_nbytes` where the user gave nothing."""
 
+PRE_DISPATCH = "2 * n_jobs"
+"""What joblib has as `pre_dispatch` where the user gave nothing."""
+
+DEEPEST = 6
+"""Batches for each job of a call, at most, that joblib is asked for ahead of its own default."""
+
+LOOK = 64
+"""Batches after which it is looked at again how many are worth having."""
+
 
 class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """joblib's end of a pool; `backend_of` makes a class of it for each pool, as joblib knows backends by class."""
@@ -49,7 +58,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._group: Any = None
         self._limit: int | None = None
         self._threshold: float | None = None
+        self._jobs = 1
         self._seconds = 0.0
+        self._ended = self._wanted = self._extra = 0
         self._over = threading.Event()
 
     def __reduce__(self) -> Any:
@@ -85,6 +96,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise FallbackToBackend(own)
         workers = self._slots_for(n_jobs)
         self.parallel = parallel
+        self._jobs = workers
         self._limit = None if workers >= self.pool.slots else workers
         self._threshold = None if max_nbytes == MAX_NBYTES else math.inf if max_nbytes is None else max_nbytes
         return self.effective_n_jobs(n_jobs)
@@ -97,6 +109,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             limit=self._limit, holds=lambda tasks, *_: len(tasks), blob_threshold=self._threshold
         )
         self._over.clear()
+        self._ended = self._wanted = self._extra = 0
 
     def stop_call(self) -> None:
         """Close the group, and forget how long batches took."""
@@ -153,6 +166,24 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             group.cancel()  # at once, and again when the caller has heard of it
         if self.parallel._aborting or not self.parallel._wait_retrieval():
             self._over.set()
+        else:
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Have joblib hand over one batch more, where two for each job do not last for the way to a node and back.
+
+        Not where the user says how many are taken from the iterator, or joblib makes its batches as long as they
+        should be.
+        """
+        parallel = self.parallel
+        self._ended += 1
+        if self._ended % LOOK == 0 and parallel.pre_dispatch == PRE_DISPATCH and parallel.batch_size != "auto":
+            self._wanted = int((min(DEEPEST, self.pool.depth) - 2) * self._jobs)
+        if self._extra < self._wanted:
+            with parallel._lock:
+                if parallel._original_iterator is not None and not parallel._aborting:
+                    self._extra += 1
+                    parallel.dispatch_next()
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return the results of a batch, and note how long it ran."""

@@ -23,6 +23,11 @@ class Pool(Protocol):
         """How many calls run at once."""
         ...
 
+    @property
+    def depth(self) -> float:
+        """How many calls, for each slot, should be on their way so that none ever waits for its next one."""
+        ...
+
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call on a slot."""
         ...

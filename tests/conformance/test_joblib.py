@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from joblib import parallel as joblib_parallel
 
 import skyward as sky
+from skyward.plugins.joblib_backend import DEEPEST
 from tests import joblib_work, work
 from tests.kit import Bell
 
@@ -126,6 +127,22 @@ def test_no_more_is_taken_from_the_iterator_than_pre_dispatch_says(bell: Bell) -
     assert len(taken) <= 3 + 2
     with warnings.catch_warnings(action="ignore"):
         results.close()
+
+
+@pytest.mark.parametrize(("pre_dispatch", "most"), [({}, DEEPEST), ({"pre_dispatch": "2*n_jobs"}, 2)])
+def test_tiny_tasks_are_taken_further_ahead_within_bounds_unless_pre_dispatch_is_given(
+    pre_dispatch: dict[str, str], most: int
+) -> None:
+    out: list[int] = []
+    parallel = Parallel(n_jobs=4, batch_size=1, **pre_dispatch)
+
+    def tasks() -> Iterator[object]:
+        for x in range(3000):
+            out.append(parallel.n_dispatched_tasks - parallel.n_completed_tasks)
+            yield delayed(work.square)(x)
+
+    assert parallel(tasks()) == [x * x for x in range(3000)]
+    assert 4 <= max(out) <= most * 4
 
 
 def test_a_batch_is_as_large_as_batch_size_says() -> None:

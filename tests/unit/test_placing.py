@@ -51,6 +51,7 @@ def test_a_node_holds_what_its_slots_run_while_an_answer_brings_the_next_batch()
     assert far.room(Node(10, round_trip=0.08, pace=5.0)) == 20
     assert far.room(Node(10, round_trip=0.08, pace=0.05)) == 10 + 48
     assert far.room(Node(10, round_trip=0.08, pace=0.0)) == 10 + 10 * DEEPEST
+    assert (far.depth(), pool(Node(10)).depth(), pool(Node(10, round_trip=0.08, pace=0.05)).depth()) == (2, 2, 5.8)
     assert Routing(prefetch=3).room(Node(10, round_trip=0.08, pace=0.05)) == 13
 
 
