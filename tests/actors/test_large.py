@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib import Parallel, delayed
 
 import skyward as sky
 from skyward.actors.bulk import Bulk
 from skyward.remote.blobs import Blob
 from tests import kit, work
+from tests.forward import Links
 from tests.kit import Apart, Bell
 
 MEGABYTE = 1 << 17
@@ -64,6 +66,21 @@ def test_an_array_that_many_calls_share_reaches_each_node_once(
     assert again == [(float(number), False) for number in range(4)]
     assert len(set(puts)) == (1 if "chunks" in request.node.name else 0)
     assert len(puts) <= 2
+
+
+def test_an_array_that_many_tasks_share_is_nearly_all_that_crosses_the_links() -> None:
+    array = np.random.default_rng(0).random(8 * MEGABYTE)
+    with (
+        Links() as links,
+        sky.Compute(
+            provider=links.provider, nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]
+        ),
+    ):
+        found = Parallel(n_jobs=-1, batch_size=1)(delayed(work.item)(array, number) for number in range(40))
+        passed = sum(link.passed["there"] for link in links.latest.values())
+
+    assert found == [(array[number], False) for number in range(40)]
+    assert 2 * array.nbytes < passed < 2 * array.nbytes * 1.02
 
 
 def test_a_small_array_is_the_calls_own(compute: sky.Compute) -> None:
