@@ -43,6 +43,10 @@ class _Provisioner:
         match effect:
             case scaling.Start(node, generation):
                 supervisor.ref(office, node, generation).tell(supervisor.Begin(boss=self.me))
+            case scaling.Pause(node, generation, seconds):
+                log.warning("node %s was lost again soon after it was ready; it is started anew in %g s", node, seconds)
+                paused = scaling.Paused(node, generation)
+                asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
             case scaling.Dismiss(node, generation):
                 supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())
             case scaling.ReportOpened():

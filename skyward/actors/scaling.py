@@ -2,21 +2,37 @@
 
 A pool has `wanted` nodes, numbered from 0, and is open once `needed` of them are ready. A node that ends while the pool
 is open is started again under its number, in a new generation; one that never became ready is tried a bounded number of
-times, and only once where another attempt would end the same way.
+times, and only once where another attempt would end the same way. One that becomes ready and is lost soon, again and
+again, is started after longer and longer waits, and in the end no more.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+SETTLED = 300.0
+"""Seconds that a node serves after which its loss has nothing to do with those before it."""
+
+LOSSES = 6
+"""Losses in a row, each before the node had settled, after which it is not replaced any more."""
+
+PAUSE = 1.0
+"""Seconds until a node is started again that was lost soon for the second time; twice as many each time after that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One number of the pool: which generation lives under it, whether it is ready, failures in a row before that."""
+    """One number of the pool: which generation lives under it, and whether it is ready.
+
+    It failed to become so `failures` times in a row, and was lost soon after it had `losses` times in a row. With
+    `pausing` nothing lives there until a while has passed.
+    """
 
     generation: int = 0
     ready: bool = False
     failures: int = 0
+    losses: int = 0
+    pausing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class NodeReady:
 class NodeEnded:
     """Nothing of the node is left, unless its machine, called `leaked`, could not be ended.
 
-    What is `final` would happen to another one as well.
+    What is `final` would happen to another one as well. It served for so many `seconds`.
     """
 
     node: int
@@ -78,6 +94,15 @@ class NodeEnded:
     reason: str
     leaked: str = ""
     final: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The time since `Pause` has passed."""
+
+    node: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +121,7 @@ class Swept:
     asked: bool = True
 
 
-type Event = Wanted | NodeReady | NodeEnded | Closing | Swept
+type Event = Wanted | NodeReady | NodeEnded | Paused | Closing | Swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,15 @@ class Start:
 
     node: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Say `Paused` in so many seconds."""
+
+    node: int
+    generation: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +182,7 @@ class ReportClosed:
     leaked: tuple[str, ...]
 
 
-type Effect = Start | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+type Effect = Start | Pause | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
 
 
 def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -166,11 +200,18 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
             return _ready(state, number, generation)
         case NodeEnded():
             return _ended(state, event)
+        case Paused(number, generation):
+            node = state.nodes.get(number)
+            if node is None or node.generation != generation or not node.pausing:
+                return state, ()
+            again = replace(node, pausing=False)
+            return replace(state, nodes=dict(state.nodes) | {number: again}), (Start(number, generation),)
         case Closing():
             if state.closing:
                 return state, ()
-            dismissals = tuple(Dismiss(number, node.generation) for number, node in state.nodes.items())
-            return replace(state, closing=True), dismissals or (Sweep(),)
+            alive = {number: node for number, node in state.nodes.items() if not node.pausing}
+            dismissals = tuple(Dismiss(number, node.generation) for number, node in alive.items())
+            return replace(state, closing=True, nodes=alive), dismissals or (Sweep(),)
         case Swept(leaked, asked):
             leaked = leaked if asked else tuple(dict.fromkeys(state.leaked + leaked))
             return replace(state, leaked=leaked), (ReportClosed(leaked),)
@@ -181,7 +222,7 @@ def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple
     node = state.nodes.get(number)
     if node is None or node.generation != generation:
         return state, ()
-    return _open(replace(state, nodes=dict(state.nodes) | {number: Node(generation, ready=True)}))
+    return _open(replace(state, nodes=dict(state.nodes) | {number: replace(node, ready=True, failures=0)}))
 
 
 def _open(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -201,9 +242,12 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
     if state.closing:
         return replace(state, nodes=others), () if others else (Sweep(),)
     failures = 0 if node.ready else node.failures + 1
-    if failures < state.attempts and not ended.final:
-        again = Node(node.generation + 1, failures=failures)
-        return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (Start(ended.node, again.generation),)
+    losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED else node.losses + 1
+    if failures < state.attempts and losses < LOSSES and not ended.final:
+        wait = PAUSE * 2.0 ** (losses - 2) if losses > 1 and node.ready else 0.0
+        again = Node(node.generation + 1, failures=failures, losses=losses, pausing=wait > 0)
+        start = Pause(ended.node, again.generation, wait) if wait else Start(ended.node, again.generation)
+        return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (start,)
     if len(others) >= (1 if state.opened else state.needed):
         return replace(state, nodes=others), (ReportGivenUp(ended.node, ended.reason),)
     return replace(state, nodes=others), (ReportFailed(ended.node, ended.reason),)

@@ -73,6 +73,7 @@ class _Supervisor:
         self.link: Link | None = None
         self.start: Boot | None = None
         self.port = 0
+        self.since: float | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -119,7 +120,8 @@ class _Supervisor:
                 for timer in self.timers:
                     timer.cancel()
                 left = self.called() if leaked else ""
-                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final))
+                served = 0.0 if self.since is None else asyncio.get_running_loop().time() - self.since
+                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final, served))
             case _:
                 assert_never(effect)
 
@@ -189,6 +191,7 @@ class _Supervisor:
         self.office.links[self.number] = self.link
         self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
         self.office.up.add(self.number)
+        self.since = asyncio.get_running_loop().time()
         self.router.tell(routing.NodeUp(self.number, self.said.slots, self.link.round_trip))
         self.boss.tell(scaling.NodeReady(self.number, self.generation))
 

@@ -72,9 +72,7 @@ def test_an_array_that_many_tasks_share_is_nearly_all_that_crosses_the_links() -
     array = np.random.default_rng(0).random(8 * MEGABYTE)
     with (
         Links() as links,
-        sky.Compute(
-            provider=links.provider, nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]
-        ),
+        sky.Compute(provider=links.provider, nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]),
     ):
         found = Parallel(n_jobs=-1, batch_size=1)(delayed(work.item)(array, number) for number in range(40))
         passed = sum(link.passed["there"] for link in links.latest.values())

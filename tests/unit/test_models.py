@@ -69,6 +69,7 @@ class Supervisors:
         self.generations: dict[int, int] = {}
         self.seen: list[scaling.Effect] = []
         self.leaks: list[str] = []
+        self.pauses: deque[scaling.Paused] = deque()
 
     def hear(self) -> None:
         if not self.inbox:
@@ -82,6 +83,8 @@ class Supervisors:
                     assert node not in self.alive
                     assert generation == self.generations.get(node, -1) + 1
                     self.alive[node] = self.generations[node] = generation
+                case scaling.Pause(node, generation):
+                    self.pauses.append(scaling.Paused(node, generation))
                 case scaling.Dismiss(node, generation):
                     assert self.generations[node] == generation
                 case scaling.Sweep():
@@ -100,11 +103,15 @@ class Supervisors:
             self.ready.discard(node)
             self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), "it ended", reason * leaked))
 
+    def wake(self) -> None:
+        if self.pauses:
+            self.inbox.append(self.pauses.popleft())
+
     def count(self, kind: type[scaling.Effect]) -> int:
         return sum(isinstance(effect, kind) for effect in self.seen)
 
 
-FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "leak", "want", "close"])
+FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "wake", "leak", "want", "close"])
 
 
 @QUICK
@@ -122,6 +129,8 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
                 pool.serve(node)
             case "end" | "leak":
                 pool.end(node, leaked=what == "leak")
+            case "wake":
+                pool.wake()
             case "want":
                 pool.inbox.append(scaling.Wanted(node + 1))
             case _ if node == 0:

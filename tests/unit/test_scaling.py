@@ -1,12 +1,17 @@
 """How many nodes there should be."""
 
 from skyward.actors.scaling import (
+    LOSSES,
+    PAUSE,
+    SETTLED,
     Closing,
     Dismiss,
     Effect,
     Event,
     NodeEnded,
     NodeReady,
+    Pause,
+    Paused,
     ReportClosed,
     ReportFailed,
     ReportGivenUp,
@@ -51,6 +56,31 @@ def test_news_of_another_generation_or_number_change_nothing() -> None:
 
 def test_a_lost_node_is_replaced_under_its_number() -> None:
     assert told(Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x")) == (Start(0, 1),)
+
+
+def test_a_node_that_is_lost_soon_again_and_again_is_replaced_later_each_time_and_in_the_end_no_more() -> None:
+    state, _ = step(Scaling(2), Wanted(1))
+    seen: list[Effect] = []
+    for generation in range(LOSSES):
+        state, _ = step(state, NodeReady(0, generation))
+        state, effects = step(state, NodeEnded(0, generation, "x", seconds=5.0))
+        seen += effects
+        state, _ = step(state, Paused(0, generation + 1))
+    assert seen == [Start(0, 1), *(Pause(0, n, PAUSE * 2.0 ** (n - 2)) for n in range(2, LOSSES)), ReportFailed(0, "x")]
+
+
+def test_a_node_that_had_settled_is_replaced_at_once() -> None:
+    lost: list[Event] = [Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x", seconds=1.0), NodeReady(0, 1)]
+    assert told(*lost, NodeEnded(0, 1, "x", seconds=SETTLED)) == (Start(0, 2),)
+
+
+def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
+    lost: list[Event] = [Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeReady(0, 1), NodeEnded(0, 1, "x")]
+    assert told(*lost) == (Pause(0, 2, PAUSE),)
+    assert told(*lost, Paused(0, 2)) == (Start(0, 2),)
+    assert told(*lost, Paused(0, 2), Paused(0, 2)) == ()
+    assert told(*lost, Closing()) == (Sweep(),)
+    assert told(*lost, Closing(), Paused(0, 2)) == ()
 
 
 def test_a_node_that_does_not_start_is_tried_again_and_then_fails_the_pool() -> None:
