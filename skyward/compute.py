@@ -41,7 +41,8 @@ class Compute(futures.Executor):
     provider
         Where machines come from; `sky.Local()` by default, which is node processes on this machine.
     nodes
-        How many machines; `sky.Nodes(count=10, min=8)` when not all of them must be there to begin.
+        How many machines; `(2, 10)` for as many as there is work for, within these bounds; `sky.Nodes(count=10, min=8)`
+        when not all of them must be there to begin.
     worker
         How a node runs calls: how many at once, in processes or threads.
     image
@@ -62,7 +63,7 @@ class Compute(futures.Executor):
         /,
         *unnamed: object,
         provider: "Provider | None" = None,
-        nodes: int | Nodes = 1,
+        nodes: int | tuple[int, int] | Nodes = 1,
         worker: Worker | None = None,
         image: Image | None = None,
         plugins: Sequence[Plugin] = (),
@@ -198,8 +199,9 @@ class Compute(futures.Executor):
     ) -> Future[Any]:
         """Run a call under terms; see `submit`."""
         driver = self._open()
-        if terms.node is not None and terms.node >= self._blueprint.nodes.count:
-            raise InvalidArgument(f"node={terms.node}: the pool has nodes 0 to {self._blueprint.nodes.count - 1}")
+        if terms.node is not None and terms.node not in (numbers := self._node_numbers()):
+            named = ", ".join(map(str, numbers)) if self._blueprint.nodes.elastic else f"0 to {numbers[-1]}"
+            raise InvalidArgument(f"node={terms.node}: the pool has nodes {named}")
         entry = make_entry(self._group, self._packer, terms, make_future(driver), fn, args, kwargs)
         driver.send([entry])
         return entry.future
@@ -245,7 +247,7 @@ class Compute(futures.Executor):
 
     def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
-        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in range(self._blueprint.nodes.count)]
+        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in self._node_numbers()]
         try:
             futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
             failed = [future for future in waiting if future.done() and future.exception() is not None]
@@ -299,6 +301,12 @@ class Compute(futures.Executor):
         if self._driver is None or not self._ready:
             raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
         return self._driver.report()
+
+    def _node_numbers(self) -> Sequence[int]:
+        """The numbers of the nodes that there are, or will be again; of an elastic pool those that take calls now."""
+        if self._blueprint.nodes.elastic:
+            return [node.number for node in self.nodes]
+        return range(self._blueprint.nodes.count)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"

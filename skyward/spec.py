@@ -50,6 +50,8 @@ def _nodes(value: object) -> object:
     """A number of machines as the record that it stands for."""
     if isinstance(value, Nodes):
         return value
+    if isinstance(value, tuple) and len(value) == 2:
+        return Nodes(min=value[0], max=value[1])
     number = _whole(value)
     if isinstance(number, bool) or not isinstance(number, int):
         raise refused("must be a whole number")
@@ -141,23 +143,40 @@ class Worker(Checked):
 
 
 class Nodes(Checked):
-    """How many machines, and how many of them must be ready before work begins.
+    """How many machines: a fixed number, or as many as there is work for (`max=`).
 
     Parameters
     ----------
     count
-        How many machines are asked for.
+        How many machines are asked for. Left out where `max` is given: then it is `min`, or 1.
     min
         How many must be ready before the block is entered; `None` is all. The others join when they are ready.
         A machine that cannot be had is named in the log, and the pool goes on without it as long as so many are left.
+    max
+        How many machines there may be. The pool grows when calls have waited for slots for some seconds, and a machine
+        that had nothing to do for a minute is ended, down to `min`. `nodes=(2, 10)` is `Nodes(min=2, max=10)`.
+    start
+        Another name of `count`, for a pool with `max`.
     """
 
     count: int = Field(ge=1, le=10_000, description="give the number of machines", examples=["10"])
     min: int | None = Field(
         default=None, ge=1, description="give how many must be ready before work begins (left out: all)", examples=["8"]
     )
+    max: int | None = Field(
+        default=None, ge=1, le=10_000, description="give how many machines there may be", examples=["10"]
+    )
+    start: int | None = Field(
+        default=None, ge=1, description="give how many machines there are in the beginning", examples=["4"]
+    )
 
-    _whole = field_validator("count", "min", mode="before")(_whole)
+    def __init__(self, /, *unnamed: Any, **given: Any) -> None:
+        if "count" not in given and given.get("max") is not None:
+            first = given.get("start") or given.get("min") or 1
+            given["count"] = first if isinstance(first, int) else 1  # what is wrong with it is said of its own name
+        super().__init__(*unnamed, **given)
+
+    _whole = field_validator("count", "min", "max", "start", mode="before")(_whole)
 
     @field_validator("min")
     @classmethod
@@ -166,10 +185,31 @@ class Nodes(Checked):
             raise refused(f"must be at most count, which is {info.data['count']}")
         return value
 
+    @field_validator("max")
+    @classmethod
+    def _above(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < info.data.get("count", value):
+            raise refused(f"must be at least count, which is {info.data['count']}")
+        return value
+
+    @field_validator("start")
+    @classmethod
+    def _count(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("max") is None:
+            raise refused("is for a pool that grows", "give max= as well, or count= alone")
+        if value is not None and value != info.data.get("count", value):
+            raise refused(f"is another name of count, which is {info.data['count']}", "give one of them")
+        return value
+
     @property
     def needed(self) -> int:
-        """How many must be ready before work begins."""
+        """How many must be ready before work begins, and how many stay when there is none."""
         return self.count if self.min is None else self.min
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of machines follows the work."""
+        return self.max is not None and self.max > self.needed
 
 
 class Options(Checked):

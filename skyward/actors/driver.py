@@ -122,8 +122,9 @@ class Driver:
         return tuple(office.nodes[number] for number in sorted(office.up))
 
     def slots(self) -> int:
-        """The slots of all nodes, those that are just being replaced included."""
-        return sum(node.slots for node in tuple(self._office.nodes.values()))
+        """The slots of all nodes, those that are just being replaced or may yet come included."""
+        known = [node.slots for node in tuple(self._office.nodes.values())]
+        return sum(known) + max(0, (self._blueprint.nodes.max or 0) - len(known)) * max(known, default=1)
 
     def depth(self) -> float:
         """How many calls there should be for each slot; see `Compute.depth`."""
@@ -163,7 +164,8 @@ class Driver:
             async with office:
                 router.ref(office)
                 head = provisioner.ref(office)
-                head.tell(scaling.Wanted(self._blueprint.nodes.count, self._blueprint.nodes.needed))
+                nodes = self._blueprint.nodes
+                head.tell(scaling.Wanted(nodes.count, nodes.needed, nodes.max))
                 self._started.set_result(office)
                 await self._closing.wait()
                 head.tell(scaling.Closing())

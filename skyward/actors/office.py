@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -85,6 +85,8 @@ class Office(ActorSystem):
         What the router decides by; it alone changes it.
     ledger
         What the slots' time went into.
+    left
+        Called with the number of a node that was told to leave and holds nothing any more.
     arrivals
         For each `Arrived` on its way to the router, when its first call began to be packed and how long all took.
     """
@@ -105,6 +107,7 @@ class Office(ActorSystem):
         self.routing = Routing(blueprint.options.prefetch)
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
+        self.left: Callable[[int], None] = lambda _: None
         self.hooks = b""
         self.sources = Sources()
         self._parcel: asyncio.Task[Parcel] | None = None

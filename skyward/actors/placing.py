@@ -104,14 +104,14 @@ def steal(state: Routing, *, looked: bool) -> tuple[dict[int, tuple[int, ...]], 
     """
     if not state.queued:
         return {}, False
-    idle = state.slots - state.filled
+    idle = sum(max(0, node.slots - len(node.held)) for node in state.nodes.values() if not node.leaving)
     slow = any(len(state.nodes[number].held) > state.nodes[number].slots for number in state.slow)
     if len(state.nodes) < 2 or not (idle or slow) or any(state.groups[name].open for name in state.turns):
         return {}, False
     deep = [(number, node) for number, node in state.nodes.items() if _lasts(state, node)]
     if not deep or not (idle or looked):
         return {}, True
-    there = _ends_there(state, queued=looked and slow)
+    there = _ends_there(state, idle, queued=looked and slow)
     there = there[sum(state.items[batch].asked for node in state.nodes.values() for batch in node.held) :]
     asked: dict[int, tuple[int, ...]] = {}
     left = slow
@@ -140,12 +140,14 @@ def _lasts(state: Routing, node: Node) -> bool:
     return queued > 0 and _ends_here(node, _pace(state, node), queued - 1) > HANDLING
 
 
-def _ends_there(state: Routing, *, queued: bool) -> list[float]:
+def _ends_there(state: Routing, idle: int, *, queued: bool) -> list[float]:
     """In how many seconds a batch would end that is moved, soonest first: to an idle slot, or into a queue."""
     if state.pace is None:
-        return [0.0] * (state.slots - state.filled)
+        return [0.0] * idle
     ends = []
     for number, node in state.nodes.items():
+        if node.leaving:
+            continue
         pace, way = _pace(state, node), 2 * node.round_trip + HANDLING
         ends += [pace + way] * (node.slots - len(node.held))
         if queued and number not in state.slow:

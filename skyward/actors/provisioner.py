@@ -14,6 +14,9 @@ log = logging.getLogger("skyward")
 
 type Message = scaling.Event
 
+LOOK = 1.0
+"""Seconds between two looks at what an elastic pool has to do."""
+
 
 @actor(initial=0, idle_after=FOREVER)
 async def provisioner(ctx: Context[int, Message]) -> None:
@@ -37,6 +40,10 @@ class _Provisioner:
         self.me = ctx.self
         self.state = scaling.Scaling(self.office.blueprint.options.launch_attempts)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.idle_since: dict[int, float] = {}
+        self.office.left = lambda node: self.me.tell(scaling.Left(node))
+        if self.office.blueprint.nodes.elastic:
+            self.look_later()
 
     def perform(self, effect: scaling.Effect) -> None:
         office = self.office
@@ -47,6 +54,9 @@ class _Provisioner:
                 log.warning("node %s was lost again soon after it was ready; it is started anew in %g s", node, seconds)
                 paused = scaling.Paused(node, generation)
                 asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
+            case scaling.Leave(node):
+                log.info("node %s has had nothing to do for a while, and leaves", node)
+                router.ref(office).tell(routing.Leave(node))
             case scaling.Dismiss(node, generation):
                 supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())
             case scaling.ReportOpened():
@@ -55,9 +65,10 @@ class _Provisioner:
             case scaling.ReportFailed(node, reason):
                 office.fail(office.problem(node, reason))
             case scaling.ReportGivenUp(node, reason):
-                log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
+                if reason:
+                    log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
                 office.nodes.pop(node, None)
-                router.ref(office).tell(routing.NodeGivenUp(node, reason))
+                router.ref(office).tell(routing.NodeGivenUp(node, reason or "it has left the pool"))
             case scaling.Sweep():
                 task = asyncio.create_task(self.sweep())
                 self.tasks.add(task)
@@ -66,6 +77,21 @@ class _Provisioner:
                     office.closed.set_result(leaked)
             case _:
                 assert_never(effect)
+
+    def look_later(self) -> None:
+        asyncio.get_running_loop().call_later(LOOK, self.look)
+
+    def look(self) -> None:
+        """Say what waits for slots, and who has nothing to do."""
+        if self.state.closing:
+            return
+        now, state = asyncio.get_running_loop().time(), self.office.routing
+        empty = [number for number, node in state.nodes.items() if not node.held]
+        self.idle_since = {number: self.idle_since.get(number, now) for number in empty}
+        idle = {number: now - since for number, since in self.idle_since.items()}
+        slots = max((node.slots for node in state.nodes.values()), default=1)
+        self.me.tell(scaling.Looked(state.waiting(), slots, idle))
+        self.look_later()
 
     async def sweep(self) -> None:
         """End whatever still carries the pool's tag, though every supervisor says that its machine is gone."""

@@ -48,7 +48,8 @@ def enter(office: Office, event: routing.Event) -> None:
 
 
 def perform(
-    office: Office, effect: routing.Assign | routing.Revoke | routing.Settle | routing.Drop | routing.Fail
+    office: Office,
+    effect: routing.Assign | routing.Revoke | routing.Settle | routing.Drop | routing.Fail | routing.Left,
 ) -> None:
     """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
     match effect:
@@ -64,6 +65,8 @@ def perform(
             office.drop(node, batches)
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
+        case routing.Left(node):
+            office.left(node)
         case _:
             assert_never(effect)
 

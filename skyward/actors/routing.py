@@ -101,6 +101,13 @@ class NodeGivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """The node is to go: it ends what it runs, and gets no more. `Left` follows once it holds nothing."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """Nobody waits for these batches any more."""
 
@@ -112,7 +119,7 @@ class Looked:
     """`placing.LOOK` seconds have passed since `LookLater`."""
 
 
-type Event = Looked | Arrived | Answered | GaveBack | NodeUp | Measured | NodeDown | NodeGivenUp | Cancelled
+type Event = Looked | Arrived | Answered | GaveBack | NodeUp | Measured | NodeDown | NodeGivenUp | Leave | Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +163,18 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The node that was to leave holds nothing any more."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class LookLater:
     """Say `Looked` in `placing.LOOK` seconds."""
 
 
-type Effect = LookLater | Assign | Revoke | Settle | Drop | Fail
+type Effect = LookLater | Assign | Revoke | Settle | Drop | Fail | Left
 
 
 def step(state: Routing, event: Event) -> tuple[Effect, ...]:
@@ -189,6 +203,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
         case NodeUp(node, slots, round_trip):
             state.nodes[node] = Node(slots, round_trip)
             state.slots += slots
+            state.given_up.pop(node, None)
         case Measured(node, round_trip):
             state.note_round_trip(node, round_trip)
         case NodeDown(node, reason):
@@ -197,6 +212,12 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             state.given_up[node] = reason
             left = [batch for batch in state.pinned.pop(node, ()) if _remove(state, batch)]
             effects.extend(Fail(batch, (reason,)) for batch in left)
+        case Leave(node):
+            if (leaver := state.nodes.get(node)) is not None and not leaver.leaving:
+                leaver.leaving = True
+                state.leavers.add(node)
+                if leaver.held:
+                    effects.append(Revoke(node, tuple(leaver.held), kill=False))
         case Cancelled(batches):
             effects.extend(_cancel(state, batches))
         case Looked():
@@ -206,6 +227,8 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
         case _:
             assert_never(event)
     effects.extend(Assign(node, tuple(batches)) for node, batches in place(state).items())
+    if state.leavers:
+        effects.extend(_leave(state))
     moves, worth_a_look = steal(state, looked=isinstance(event, Looked))
     effects.extend(Revoke(number, moved, kill=False) for number, moved in moves.items())
     if worth_a_look and not state.looking:
@@ -299,7 +322,15 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
         _lose(state, number, batch, reason, effects)
     del state.nodes[number]
     state.slow.discard(number)
+    state.leavers.discard(number)
     state.slots -= node.slots
+
+
+def _leave(state: Routing) -> list[Effect]:
+    """Say which of the nodes that are to leave hold nothing any more."""
+    gone = [number for number in sorted(state.leavers) if not state.nodes[number].held]
+    state.leavers.difference_update(gone)
+    return [Left(number) for number in gone]
 
 
 def _cancel(state: Routing, batches: tuple[int, ...]) -> list[Effect]:

@@ -4,10 +4,14 @@ A pool has `wanted` nodes, numbered from 0, and is open once `needed` of them ar
 is open is started again under its number, in a new generation; one that never became ready is tried a bounded number of
 times, and only once where another attempt would end the same way. One that becomes ready and is lost soon, again and
 again, is started after longer and longer waits, and in the end no more.
+
+A pool may have up to `most` nodes: it grows when batches wait for slots for a while, and those that are idle for long
+leave, down to `needed`. What leaves is asked by way of the router, so that it holds no batch when it is ended.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import assert_never
 
 SETTLED = 300.0
@@ -20,12 +24,19 @@ PAUSE = 1.0
 """Seconds until a node is started again that was lost soon for the second time; twice as many each time after that."""
 
 
+PATIENCE = 3
+"""Looks in a row at which batches must have waited for slots before more nodes are started."""
+
+IDLE = 60.0
+"""Seconds without a batch after which a node that is not needed leaves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One number of the pool: which generation lives under it, and whether it is ready.
 
     It failed to become so `failures` times in a row, and was lost soon after it had `losses` times in a row. With
-    `pausing` nothing lives there until a while has passed.
+    `pausing` nothing lives there until a while has passed. One that is `leaving` is not replaced.
     """
 
     generation: int = 0
@@ -33,6 +44,7 @@ class Node:
     failures: int = 0
     losses: int = 0
     pausing: bool = False
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +59,14 @@ class Scaling:
         How many nodes the pool is to have.
     needed
         How many of them must be ready before the pool is open.
+    most
+        How many it may have at a time. What could not be had is not asked for again.
     nodes
         By number, those that exist or are about to.
+    past
+        The last generation under each number that nothing lives under any more.
+    short
+        Looks in a row at which batches waited for slots.
     opened
         Whether as many nodes as are needed have been ready at some time.
     closing
@@ -60,7 +78,10 @@ class Scaling:
     attempts: int
     wanted: int = 0
     needed: int = 0
+    most: int = 0
     nodes: Mapping[int, Node] = field(default_factory=dict)
+    past: Mapping[int, int] = field(default_factory=dict)
+    short: int = 0
     opened: bool = False
     closing: bool = False
     leaked: tuple[str, ...] = ()
@@ -68,10 +89,14 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The pool is to have so many nodes, and be open once `needed` of them are ready; None is all."""
+    """The pool is to have so many nodes, and be open once `needed` of them are ready; None is all.
+
+    It may come to have up to `most`; None is no more than that.
+    """
 
     nodes: int
     needed: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +131,25 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """A second has passed. So many batches wait for slots, of which a node has `slots`.
+
+    `idle` says of nodes for how many seconds they have had no batch.
+    """
+
+    waiting: int
+    slots: int
+    idle: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The node that was told to leave holds no batch any more."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """The pool is not wanted any more."""
 
@@ -121,7 +165,7 @@ class Swept:
     asked: bool = True
 
 
-type Event = Wanted | NodeReady | NodeEnded | Paused | Closing | Swept
+type Event = Wanted | NodeReady | NodeEnded | Paused | Looked | Left | Closing | Swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +183,13 @@ class Pause:
     node: int
     generation: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Tell the router that the node is to leave; `Left` follows."""
+
+    node: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +215,7 @@ class ReportFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReportGivenUp:
-    """Tell the user that a node is not tried again, and why. The pool goes on with the others."""
+    """Tell the user that a node is not tried again, and why; no reason where it was to leave. The pool goes on."""
 
     node: int
     reason: str
@@ -182,19 +233,20 @@ class ReportClosed:
     leaked: tuple[str, ...]
 
 
-type Effect = Start | Pause | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+type Effect = Start | Pause | Leave | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
 
 
 def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
     """Return the next state and what to do. News of an earlier generation of a node changes nothing."""
     match event:
-        case Wanted(count, needed):
+        case Wanted(count, needed, most):
             if state.closing:
                 return state, ()
             added = range(state.wanted, count)  # not those that were given up: their generations would begin anew
             nodes = dict(state.nodes) | {number: Node() for number in added}
             wanted = max(count, state.wanted)
-            state = replace(state, wanted=wanted, needed=wanted if needed is None else needed, nodes=nodes)
+            needed = wanted if needed is None else needed
+            state = replace(state, wanted=wanted, needed=needed, most=max(wanted, most or 0), nodes=nodes)
             return state, tuple(Start(number, 0) for number in added)
         case NodeReady(number, generation):
             return _ready(state, number, generation)
@@ -206,6 +258,11 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
                 return state, ()
             again = replace(node, pausing=False)
             return replace(state, nodes=dict(state.nodes) | {number: again}), (Start(number, generation),)
+        case Looked():
+            return _look(state, event)
+        case Left(number):
+            node = state.nodes.get(number)
+            return state, () if node is None or not node.leaving else (Dismiss(number, node.generation),)
         case Closing():
             if state.closing:
                 return state, ()
@@ -241,6 +298,9 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
         state = replace(state, leaked=(*state.leaked, ended.leaked))
     if state.closing:
         return replace(state, nodes=others), () if others else (Sweep(),)
+    gone = replace(state, nodes=others, past=dict(state.past) | {ended.node: node.generation})
+    if node.leaving:
+        return gone, (ReportGivenUp(ended.node, ""),)
     failures = 0 if node.ready else node.failures + 1
     losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED else node.losses + 1
     if failures < state.attempts and losses < LOSSES and not ended.final:
@@ -249,5 +309,32 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
         start = Pause(ended.node, again.generation, wait) if wait else Start(ended.node, again.generation)
         return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (start,)
     if len(others) >= (1 if state.opened else state.needed):
-        return replace(state, nodes=others), (ReportGivenUp(ended.node, ended.reason),)
-    return replace(state, nodes=others), (ReportFailed(ended.node, ended.reason),)
+        return replace(gone, most=len(others)), (ReportGivenUp(ended.node, ended.reason),)
+    return gone, (ReportFailed(ended.node, ended.reason),)
+
+
+def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
+    """Let the pool grow or shrink."""
+    if state.closing or not state.opened:
+        return state, ()
+    state = replace(state, short=state.short + 1 if look.waiting else 0)
+    staying = {number: node for number, node in state.nodes.items() if not node.leaving}
+    if state.short >= PATIENCE:
+        coming = sum(not node.ready for node in staying.values())
+        lacking = -(-look.waiting // max(1, look.slots)) - coming
+        return _grow(state, min(lacking, state.most - len(state.nodes)))
+    spare = len(staying) - state.needed
+    if look.waiting or spare <= 0:
+        return state, ()
+    bored = [number for number, node in staying.items() if node.ready and look.idle.get(number, 0.0) >= IDLE]
+    chosen = sorted(bored, reverse=True)[:spare]
+    nodes = dict(state.nodes) | {number: replace(state.nodes[number], leaving=True) for number in chosen}
+    return replace(state, nodes=nodes), tuple(map(Leave, chosen))
+
+
+def _grow(state: Scaling, count: int) -> tuple[Scaling, tuple[Effect, ...]]:
+    """Start so many more nodes, under the lowest numbers that are free."""
+    free = (number for number in range(state.most) if number not in state.nodes)
+    new = {number: Node(state.past.get(number, -1) + 1) for number in islice(free, max(0, count))}
+    starts = tuple(Start(number, node.generation) for number, node in new.items())
+    return replace(state, nodes=dict(state.nodes) | new), starts

@@ -61,7 +61,7 @@ class Node:
 
     The way there and back takes `round_trip` seconds, its batches ran `pace` seconds lately, and it has not answered
     for at least `quiet` seconds. It may hold `most` batches, if that has been worked out. Those it holds brought `size`
-    bytes.
+    bytes. One that is `leaving` is given no more.
     """
 
     slots: int
@@ -70,6 +70,7 @@ class Node:
     quiet: float = 0.0
     most: int | None = None
     size: int = 0
+    leaving: bool = False
     held: dict[int, None] = field(default_factory=dict)
 
 
@@ -83,7 +84,8 @@ class Routing:
     a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
     `LookLater` is on its way.
 
-    `slow` are the nodes that are much slower than the average. `queued` counts what nodes hold beyond their slots.
+    `slow` are the nodes that are much slower than the average, `leavers` those that are leaving and hold something yet.
+    `queued` counts what nodes hold beyond their slots.
 
     For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were,
     and `retried` says how many of them were followed by another attempt, by their cause, or by `OTHERS` when there are
@@ -100,6 +102,7 @@ class Routing:
     pace: float | None = None
     looking: bool = False
     slow: set[int] = field(default_factory=set)
+    leavers: set[int] = field(default_factory=set)
     filled: int = 0
     queued: int = 0
     slots: int = 0
@@ -127,6 +130,13 @@ class Routing:
         else:
             self.queued -= 1
 
+    def waiting(self) -> int:
+        """How many batches would run now if there were slots for them."""
+        count = self.queued + sum(len(queue) for number, queue in self.pinned.items() if number in self.nodes)
+        for group in self.groups.values():
+            count += len(group.queue) if group.limit is None else min(len(group.queue), group.limit - group.out)
+        return count
+
     def note_retry(self, cause: str) -> None:
         """A batch that died is tried again."""
         known = cause in self.retried or len(self.retried) < CAUSES
@@ -147,13 +157,15 @@ class Routing:
 
     def room(self, node: Node) -> int:
         """How many more batches the node may be given."""
+        if node.leaving:
+            return 0
         if node.most is None:
             node.most = node.slots + self._ahead(node)
         return (node.most if node.size < AHEAD else node.slots) - len(node.held)
 
     def depth(self) -> float:
         """How many batches nodes would hold for each of their slots, if there were enough; 2 while there is no node."""
-        nodes = tuple(self.nodes.values())
+        nodes = [node for node in tuple(self.nodes.values()) if not node.leaving]
         slots = sum(node.slots for node in nodes)
         return sum(node.slots + self._ahead(node) for node in nodes) / slots if slots else 2.0
 

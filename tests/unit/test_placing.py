@@ -68,6 +68,14 @@ def test_a_node_that_holds_many_bytes_is_sent_no_more_ahead() -> None:
     assert place(state) == {0: [0, 1]}
 
 
+def test_nothing_is_given_or_moved_to_a_node_that_leaves() -> None:
+    assert place(pool(Node(2, leaving=True), Node(2), batches=5)) == {1: [0, 1, 2, 3]}
+    assert steal(filled(Node(2), Node(2, leaving=True), held=(4, 0)), looked=True) == ({}, False)
+    three = filled(Node(2, pace=1.0), Node(2, pace=1.0, leaving=True), Node(2, pace=1.0), held=(4, 0, 1))
+    assert steal(three, looked=True) == ({0: (3,)}, False)
+    assert pool(Node(2, leaving=True), Node(2)).depth() == 2
+
+
 def test_what_is_pinned_waits_for_its_node() -> None:
     state = pool(Node(1))
     state.items |= {number: Item(1, number, 2) for number in range(2)}

@@ -13,6 +13,8 @@ from skyward.actors.routing import (
     Event,
     Fail,
     GaveBack,
+    Leave,
+    Left,
     Looked,
     LookLater,
     Measured,
@@ -58,6 +60,35 @@ def test_a_node_holds_as_many_bytes_as_its_batches_bring() -> None:
     assert state.nodes[0].size == 30
     step(state, Answered(0, (1,)))
     assert state.nodes[0].size == 20
+
+
+def test_a_node_that_is_to_leave_ends_what_it_runs_and_gets_no_more() -> None:
+    busy = (NodeUp(0, 1), NodeUp(1, 1), Arrived((1, 2, 3, 4), 1))
+    assert told(*busy, Leave(0), prefetch=None) == (Revoke(0, (1, 3), kill=False),)
+    assert told(*busy, Leave(0), Leave(0), prefetch=None) == ()
+    assert told(*busy, Leave(0), GaveBack(0, (1, 3), (3,)), prefetch=None) == ()
+    given = (*busy, Leave(0), GaveBack(0, (1, 3), (3,)))
+    assert told(*given, Answered(1, (2,)), prefetch=None) == (Settle((2,)), Assign(1, (3,)))
+    assert told(*given, Answered(0, (1,)), prefetch=None) == (Settle((1,)), Left(0))
+    assert told(*given, Answered(0, (1,)), Arrived((9,), 1), prefetch=None) == ()
+
+
+def test_an_idle_node_that_is_to_leave_has_left_and_a_lost_one_says_no_more() -> None:
+    assert told(NodeUp(0, 1), Leave(0)) == (Left(0),)
+    assert told(Leave(7)) == ()
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Leave(0), NodeDown(0, "x")) == ()
+
+
+def test_a_number_that_was_given_up_may_be_used_again() -> None:
+    gone = (NodeUp(1, 1), NodeGivenUp(0, "left"), NodeUp(0, 1))
+    assert told(*gone, Arrived((1,), 1, node=0)) == (Assign(0, (1,)),)
+
+
+def test_what_waits_for_slots_is_known() -> None:
+    state, _ = running(NodeUp(0, 2), Arrived(tuple(range(10)), 1), Arrived((20, 21, 22), 2, limit=2), prefetch=1)
+    assert (state.waiting(), state.queued) == (1 + 7 + 2, 1)
+    state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1, node=0), Arrived((3,), 1, node=5))
+    assert state.waiting() == 1
 
 
 def test_an_answer_settles_a_batch_and_makes_room() -> None:

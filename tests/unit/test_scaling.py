@@ -1,13 +1,18 @@
 """How many nodes there should be."""
 
 from skyward.actors.scaling import (
+    IDLE,
     LOSSES,
+    PATIENCE,
     PAUSE,
     SETTLED,
     Closing,
     Dismiss,
     Effect,
     Event,
+    Leave,
+    Left,
+    Looked,
     NodeEnded,
     NodeReady,
     Pause,
@@ -81,6 +86,51 @@ def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
     assert told(*lost, Paused(0, 2), Paused(0, 2)) == ()
     assert told(*lost, Closing()) == (Sweep(),)
     assert told(*lost, Closing(), Paused(0, 2)) == ()
+
+
+def looks(count: int, waiting: int, idle: dict[int, float] | None = None) -> list[Event]:
+    return [Looked(waiting, 2, idle or {})] * count
+
+
+OPEN: list[Event] = [Wanted(1, 1, 4), NodeReady(0, 0)]
+
+
+def test_an_elastic_pool_grows_when_batches_have_waited_for_a_while_by_what_they_need() -> None:
+    assert told(*OPEN, *looks(PATIENCE - 1, 3)) == ()
+    assert told(*OPEN, *looks(PATIENCE, 3)) == (Start(1, 0), Start(2, 0))
+    assert told(*OPEN, *looks(PATIENCE, 100)) == (Start(1, 0), Start(2, 0), Start(3, 0))
+    assert told(*OPEN, *looks(PATIENCE + 1, 3)) == ()
+    assert told(*OPEN, *looks(PATIENCE, 3), *looks(1, 6)) == (Start(3, 0),)
+    assert told(*OPEN, *looks(PATIENCE - 1, 3), *looks(1, 0), *looks(1, 3)) == ()
+
+
+def test_a_pool_of_fixed_size_one_that_is_not_open_and_one_that_ends_do_not_grow() -> None:
+    assert told(Wanted(1), NodeReady(0, 0), *looks(PATIENCE, 3)) == ()
+    assert told(Wanted(1, 1, 4), *looks(PATIENCE, 3)) == ()
+    assert told(*OPEN, Closing(), *looks(PATIENCE, 3)) == ()
+
+
+def test_nodes_that_are_idle_for_long_leave_but_for_those_that_are_needed() -> None:
+    three: list[Event] = [Wanted(3, 1, 4), *(NodeReady(number, 0) for number in range(3))]
+    idle = {0: IDLE, 1: IDLE, 2: IDLE - 1}
+    assert told(*three, *looks(1, 0, idle)) == (Leave(1), Leave(0))
+    assert told(*three, *looks(2, 0, idle)) == ()
+    assert told(*three, *looks(1, 1, idle)) == ()
+    assert told(*three, *looks(1, 0, {0: IDLE, 1: IDLE, 2: IDLE})) == (Leave(2), Leave(1))
+    assert told(*three, *looks(1, 0, idle), Left(1)) == (Dismiss(1, 0),)
+    assert told(*three, Left(1)) == ()
+
+
+def test_a_node_that_has_left_is_not_replaced_and_its_number_is_used_again() -> None:
+    two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), *looks(1, 0, {1: IDLE}), Left(1)]
+    assert told(*two, NodeEnded(1, 0, "dismissed")) == (ReportGivenUp(1, ""),)
+    assert told(*two, NodeEnded(1, 0, "dismissed"), *looks(PATIENCE, 1)) == (Start(1, 1),)
+
+
+def test_what_could_not_be_had_is_not_asked_for_again() -> None:
+    grown = [*OPEN, *looks(PATIENCE, 3), NodeEnded(1, 0, "full"), NodeEnded(1, 1, "full")]
+    assert told(*grown) == (ReportGivenUp(1, "full"),)
+    assert told(*grown, *looks(1, 100)) == ()
 
 
 def test_a_node_that_does_not_start_is_tried_again_and_then_fails_the_pool() -> None:
