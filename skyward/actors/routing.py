@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import assert_never
 
 from skyward.actors.placing import LOOK, place, steal
-from skyward.actors.work import Group, Item, Node
+from skyward.actors.work import INTERRUPTIONS, Group, Item, Node
 from skyward.actors.work import Routing as Routing
 
 
@@ -319,6 +319,9 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     held = tuple(node.held)
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
+        if node.leaving and (item := state.items[batch]).interruptions < INTERRUPTIONS:
+            item.interruptions += 1
+            item.retries += 1
         _lose(state, number, batch, reason, effects)
     del state.nodes[number]
     state.slow.discard(number)

@@ -11,7 +11,7 @@ leave, down to `needed`. What leaves is asked by way of the router, so that it h
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from typing import assert_never
 
 SETTLED = 300.0
@@ -143,6 +143,14 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """The node's machine is about to be taken away."""
+
+    node: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The node that was told to leave holds no batch any more."""
 
@@ -165,7 +173,7 @@ class Swept:
     asked: bool = True
 
 
-type Event = Wanted | NodeReady | NodeEnded | Paused | Looked | Left | Closing | Swept
+type Event = Wanted | NodeReady | NodeEnded | Paused | Looked | Noticed | Left | Closing | Swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +247,16 @@ type Effect = Start | Pause | Leave | Dismiss | ReportOpened | ReportFailed | Re
 def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
     """Return the next state and what to do. News of an earlier generation of a node changes nothing."""
     match event:
-        case Wanted(count, needed, most):
+        case Wanted(number, needed, most):
             if state.closing:
                 return state, ()
-            added = range(state.wanted, count)  # not those that were given up: their generations would begin anew
-            nodes = dict(state.nodes) | {number: Node() for number in added}
-            wanted = max(count, state.wanted)
+            added = [each for each in range(state.wanted, number) if each not in state.nodes]
+            new = {each: Node(state.past.get(each, -1) + 1) for each in added}
+            wanted = max(number, state.wanted)
             needed = wanted if needed is None else needed
+            nodes = dict(state.nodes) | new
             state = replace(state, wanted=wanted, needed=needed, most=max(wanted, most or 0), nodes=nodes)
-            return state, tuple(Start(number, 0) for number in added)
+            return state, tuple(Start(each, node.generation) for each, node in new.items())
         case NodeReady(number, generation):
             return _ready(state, number, generation)
         case NodeEnded():
@@ -260,6 +269,8 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
             return replace(state, nodes=dict(state.nodes) | {number: again}), (Start(number, generation),)
         case Looked():
             return _look(state, event)
+        case Noticed(number, generation):
+            return _replace_early(state, number, generation)
         case Left(number):
             node = state.nodes.get(number)
             return state, () if node is None or not node.leaving else (Dismiss(number, node.generation),)
@@ -322,7 +333,7 @@ def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
     if state.short >= PATIENCE:
         coming = sum(not node.ready for node in staying.values())
         lacking = -(-look.waiting // max(1, look.slots)) - coming
-        return _grow(state, min(lacking, state.most - len(state.nodes)))
+        return _grow(state, min(lacking, state.most - len(staying)))
     spare = len(staying) - state.needed
     if look.waiting or spare <= 0:
         return state, ()
@@ -332,9 +343,19 @@ def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
     return replace(state, nodes=nodes), tuple(map(Leave, chosen))
 
 
-def _grow(state: Scaling, count: int) -> tuple[Scaling, tuple[Effect, ...]]:
+def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[Effect, ...]]:
+    """Start another node for one that is about to go, under a number of its own, as both are there for a while."""
+    node = state.nodes.get(number)
+    if node is None or node.generation != generation or node.leaving or state.closing:
+        return state, ()
+    nodes = dict(state.nodes) | {number: replace(node, leaving=True)}
+    state, starts = _grow(replace(state, nodes=nodes), 1)
+    return state, (Leave(number), *starts)
+
+
+def _grow(state: Scaling, size: int) -> tuple[Scaling, tuple[Effect, ...]]:
     """Start so many more nodes, under the lowest numbers that are free."""
-    free = (number for number in range(state.most) if number not in state.nodes)
-    new = {number: Node(state.past.get(number, -1) + 1) for number in islice(free, max(0, count))}
+    free = (number for number in count() if number not in state.nodes)
+    new = {number: Node(state.past.get(number, -1) + 1) for number in islice(free, max(0, size))}
     starts = tuple(Start(number, node.generation) for number, node in new.items())
     return replace(state, nodes=dict(state.nodes) | new), starts

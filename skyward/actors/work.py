@@ -18,6 +18,9 @@ SHORTEST = 1e-6
 AHEAD = 64 << 20
 """Bytes on a node beyond which nothing is sent there that its slots are not free for."""
 
+INTERRUPTIONS = 10
+"""How often a batch is tried again, beside its retries, that was lost with a node that was leaving anyway."""
+
 CAUSES = 32
 """Causes of death that are counted each by itself."""
 
@@ -27,6 +30,8 @@ OTHERS = "other causes"
 @dataclass(slots=True)
 class Item:
     """A batch that has not been answered. It brings `size` bytes that the batches before it did not.
+
+    It was lost `interruptions` times with a node that was leaving.
 
     `at` is the node that has it, or None. `asked` says that it was asked back, `unwanted` that it was cancelled.
     """
@@ -39,6 +44,7 @@ class Item:
     deaths: tuple[str, ...] = ()
     asked: bool = False
     unwanted: bool = False
+    interruptions: int = 0
 
 
 @dataclass(slots=True)

@@ -83,6 +83,8 @@ class Supervisors:
                     assert node not in self.alive
                     assert generation == self.generations.get(node, -1) + 1
                     self.alive[node] = self.generations[node] = generation
+                case scaling.Leave(node):
+                    self.inbox.append(scaling.Left(node))
                 case scaling.Pause(node, generation):
                     self.pauses.append(scaling.Paused(node, generation))
                 case scaling.Dismiss(node, generation):
@@ -111,7 +113,7 @@ class Supervisors:
         return sum(isinstance(effect, kind) for effect in self.seen)
 
 
-FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "wake", "leak", "want", "close"])
+FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "wake", "leak", "want", "look", "notice", "close"])
 
 
 @QUICK
@@ -120,7 +122,7 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
     history: list[tuple[str, int]], attempts: int
 ) -> None:
     pool = Supervisors(attempts)
-    pool.inbox.append(scaling.Wanted(3))
+    pool.inbox.append(scaling.Wanted(3, 1, 5))
     for what, node in history:
         match what:
             case "hear":
@@ -131,6 +133,11 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
                 pool.end(node, leaked=what == "leak")
             case "wake":
                 pool.wake()
+            case "look":
+                idle = dict.fromkeys(pool.ready, scaling.IDLE)
+                pool.inbox.append(scaling.Looked(node, 1, {} if node else idle))
+            case "notice":
+                pool.inbox.append(scaling.Noticed(node, pool.generations.get(node, 0)))
             case "want":
                 pool.inbox.append(scaling.Wanted(node + 1))
             case _ if node == 0:

@@ -25,7 +25,7 @@ from skyward.actors.routing import (
     Settle,
     step,
 )
-from skyward.actors.work import CAUSES, OTHERS, Routing
+from skyward.actors.work import CAUSES, INTERRUPTIONS, OTHERS, Routing
 
 
 def told(*events: Event, prefetch: int | None = 0) -> tuple[Effect, ...]:
@@ -77,6 +77,15 @@ def test_an_idle_node_that_is_to_leave_has_left_and_a_lost_one_says_no_more() ->
     assert told(NodeUp(0, 1), Leave(0)) == (Left(0),)
     assert told(Leave(7)) == ()
     assert told(NodeUp(0, 1), Arrived((1,), 1), Leave(0), NodeDown(0, "x")) == ()
+
+
+def test_what_is_lost_with_a_node_that_was_leaving_has_tries_of_its_own() -> None:
+    events: list[Event] = [Arrived((1,), 1, retries=0)]
+    for number in range(INTERRUPTIONS):
+        events += [NodeUp(number, 1), Leave(number), NodeDown(number, "taken away")]
+    assert told(*events) == ()
+    lost = (NodeUp(99, 1), Leave(99), NodeDown(99, "taken away"))
+    assert told(*events, *lost) == (Fail(1, ("taken away",) * (INTERRUPTIONS + 1)),)
 
 
 def test_a_number_that_was_given_up_may_be_used_again() -> None:

@@ -15,6 +15,7 @@ from skyward.actors.scaling import (
     Looked,
     NodeEnded,
     NodeReady,
+    Noticed,
     Pause,
     Paused,
     ReportClosed,
@@ -125,6 +126,15 @@ def test_a_node_that_has_left_is_not_replaced_and_its_number_is_used_again() -> 
     two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), *looks(1, 0, {1: IDLE}), Left(1)]
     assert told(*two, NodeEnded(1, 0, "dismissed")) == (ReportGivenUp(1, ""),)
     assert told(*two, NodeEnded(1, 0, "dismissed"), *looks(PATIENCE, 1)) == (Start(1, 1),)
+
+
+def test_a_node_that_is_about_to_be_taken_away_leaves_and_another_is_started_at_once() -> None:
+    two: list[Event] = [Wanted(2), NodeReady(0, 0), NodeReady(1, 0)]
+    assert told(*two, Noticed(0, 0)) == (Leave(0), Start(2, 0))
+    assert told(*two, Noticed(0, 0), Noticed(0, 0)) == ()
+    assert told(*two, Noticed(0, 0), NodeEnded(0, 0, "gone")) == (ReportGivenUp(0, ""),)
+    assert told(*two, Noticed(0, 0), NodeEnded(0, 0, "gone"), Noticed(1, 0)) == (Leave(1), Start(0, 1))
+    assert told(*two, Noticed(0, 7)) == told(*two, Noticed(9, 0)) == told(*two, Closing(), Noticed(0, 0)) == ()
 
 
 def test_what_could_not_be_had_is_not_asked_for_again() -> None:
