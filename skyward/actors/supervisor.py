@@ -13,11 +13,11 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
-from skyward.actors.boot import Boot, Said
+from skyward.actors.boot import Boot, Said, first_contact
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
-from skyward.errors import BootFailed
-from skyward.providers.provider import Host, Instance, Order
+from skyward.errors import NodeError
+from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -73,6 +73,7 @@ class _Supervisor:
         self.link: Link | None = None
         self.start: Boot | None = None
         self.port = 0
+        self.served = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -131,7 +132,7 @@ class _Supervisor:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 self.office.problems[self.number] = error
-                final = isinstance(error, BootFailed) and error.final
+                final = isinstance(error, NodeError) and error.final
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.me.tell(event)
 
@@ -186,6 +187,7 @@ class _Supervisor:
     def announce(self) -> None:
         assert self.link is not None
         assert self.instance is not None
+        self.served = True
         self.office.links[self.number] = self.link
         self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
         self.office.up.add(self.number)
@@ -197,11 +199,19 @@ class _Supervisor:
         await asyncio.sleep(0 if attempt == 1 else 2.0**attempt / 10)
         try:
             await self.end()
+        except LeftToLeash as error:
+            self.leave(error)
+            self.me.tell(lifecycle.Terminated())
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
             log.warning("node %s: cannot end its machine: %s", self.name, error)
             self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
         else:
             self.me.tell(lifecycle.Terminated())
+
+    def leave(self, why: LeftToLeash) -> None:
+        """Note a machine that does not answer, and when whatever runs there has ended itself at the latest."""
+        options = self.office.blueprint.options
+        self.office.leave(self.called(), why, options.lease if self.served else first_contact(options))
 
     async def end(self) -> None:
         """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say.
@@ -241,6 +251,8 @@ class _Supervisor:
         left = ""
         try:
             await self.end()
+        except LeftToLeash as error:
+            self.leave(error)
         except Exception:
             log.warning("node %s: cannot end its machine", self.name, exc_info=True)
             left = self.called()

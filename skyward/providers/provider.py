@@ -34,6 +34,10 @@ class Instance:
     slots: int | None = None
 
 
+class LeftToLeash(Exception):
+    """A machine that has to be ended does not answer. What runs there ends itself, when its lease is over."""
+
+
 class Process(Protocol):
     """A command that runs on a machine."""
 
@@ -126,5 +130,11 @@ class Provider(Protocol):
         ...
 
     async def terminate(self, instance: Instance) -> None:
-        """End the machine and everything on it; return when that is certain. One that is gone already is no error."""
+        """End the machine and everything on it; return when that is certain. One that is gone already is no error.
+
+        Raises
+        ------
+        LeftToLeash
+            It cannot be ended from here, and trying again would not help.
+        """
         ...

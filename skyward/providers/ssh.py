@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 from skyward.checked import Checked, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers import errands
-from skyward.providers.destination import Destination
-from skyward.providers.provider import Instance, Order
+from skyward.providers.destination import Destination, Refused
+from skyward.providers.provider import Instance, LeftToLeash, Order
 from skyward.providers.seats import Seats
 
 if TYPE_CHECKING:
@@ -167,8 +167,12 @@ class SSH(Checked):
             await tunnel.open()
             self._seats.untouched.discard(instance.node)
             return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
-        except BaseException:
+        except BaseException as error:
             self._seats.fail(instance.node)
+            if isinstance(error, Refused):
+                error.final = not self._seats.spare(len(self.hosts))
+                if not error.final:
+                    log.warning("%s; another machine is taken in its place", error)
             await shut(tunnel)
             raise
 
@@ -183,7 +187,13 @@ class SSH(Checked):
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
 
     async def terminate(self, instance: Instance) -> None:
-        """End all that the node has on the machine, and its folder. One that does not answer is left to its leash."""
+        """End all that the node has on the machine, and its folder.
+
+        Raises
+        ------
+        LeftToLeash
+            The machine does not answer.
+        """
         if instance.node in self._seats.untouched:
             self._seats.leave(instance.node)
             return
@@ -195,7 +205,7 @@ class SSH(Checked):
                 raise Unreachable(f"{tunnel.to}: the node cannot be ended: {ran.stderr.strip()}")
         except Unreachable as error:
             self._seats.fail(instance.node)
-            log.warning("%s; what runs there ends itself when its lease is over", error)
+            raise LeftToLeash(str(error)) from error
         finally:
             await tunnel.close()
             self._seats.leave(instance.node)
