@@ -1,6 +1,6 @@
 """A tunnel to one machine: one SSH connection for commands, files and forwards, which comes back when it was cut.
 
-With `login`, which makes the connection, the only file that imports asyncssh.
+With `login`, which makes the connection, and `sftp`, which writes files, the only one that imports asyncssh.
 """
 
 import asyncio
@@ -9,13 +9,12 @@ import logging
 import random
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, Self
 
 import asyncssh
 
 from skyward.errors import Unreachable
-from skyward.providers import destination
+from skyward.providers import destination, errands, sftp
 from skyward.providers.destination import Destination as Destination
 from skyward.providers.destination import Lost as Lost
 from skyward.providers.destination import Ran as Ran
@@ -31,9 +30,6 @@ more has to be held for whoever does not read; 80 ms away it is a limit of 26 MB
 
 SESSIONS = 8
 """Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
-
-FILES = 16
-"""Files under way at once in a transfer."""
 
 WITHIN = 10.0
 """Seconds that a command waits for a connection that is down."""
@@ -143,7 +139,8 @@ class Tunnel:
     async def put(self, folder: str, files: Mapping[str, bytes], *, within: float = WITHIN) -> None:
         """Write files into a folder of that absolute path, readable by nobody else; each appears whole or not at all.
 
-        Names may have folders in them. The folder is made with its parents if it is not there, as 0700.
+        Names may have folders in them. The folder is made with its parents if it is not there, as 0700. Where there is
+        no SFTP, commands do it.
 
         Raises
         ------
@@ -152,14 +149,21 @@ class Tunnel:
         OSError
             The machine cannot write them: its disk is full, or the folder is not this user's alone.
         """
-        async with self._sessions:
-            sftp = await self._opened(lambda connection: connection.start_sftp_client(), within)
-            with self._losing():
-                async with sftp:
-                    await sftp.makedirs(str(PurePosixPath(folder).parent), exist_ok=True)
-                    for each in _folders(folder, files):
-                        await _make(sftp, each)
-                    await _write(sftp, folder, files)
+        try:
+            async with self._sessions:
+                client = await self._opened(sftp.begin, within)
+                with self._losing():
+                    async with client:
+                        await sftp.put(client, folder, files)
+        except sftp.NoSFTP as missing:
+            log.debug("%s: files are written by commands: %s", self.to, missing)
+            await self._checked(errands.make(sftp.folders(folder, files)), b"", within)
+            try:
+                async with asyncio.TaskGroup() as writing:
+                    for name, data in files.items():
+                        writing.create_task(self._checked(errands.write(f"{folder}/{name}", len(data)), data, within))
+            except BaseExceptionGroup as failed:
+                raise failed.exceptions[0] from None
 
     async def forward(self, port: int) -> int:
         """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there, also after the connection was lost.
@@ -196,6 +200,11 @@ class Tunnel:
                 async with asyncio.timeout(1.0):
                     await connection.wait_closed()
             connection.abort()
+
+    async def _checked(self, command: str, stdin: bytes, within: float) -> None:
+        ran = await self.run(command, stdin=stdin, within=within)
+        if ran.code:
+            raise OSError(f"{self.to}: {ran.stderr.strip() or f'exit code {ran.code}'}")
 
     async def _begin(
         self, command: str | Sequence[str], stdin: bytes, within: float
@@ -234,6 +243,18 @@ class Tunnel:
 
     async def _keep(self, connection: asyncssh.SSHClientConnection) -> None:
         """Connect anew whenever the connection is lost."""
+        try:
+            await self._kept(connection)
+        except Exception as error:
+            log.exception("%s: the tunnel failed", self.to)
+            self._over = Unreachable(f"{self.to}: the tunnel failed: {type(error).__name__}: {error}")
+            self._settled.set()
+            if self._connection is not None:
+                self._connection.abort()
+                self._connection = None
+            self._changed(str(self._over))
+
+    async def _kept(self, connection: asyncssh.SSHClientConnection) -> None:
         while self._over is None:
             await connection.wait_closed()
             self._connection = None
@@ -321,49 +342,6 @@ def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
     with contextlib.suppress(OSError):
         process.terminate()
     process.close()
-
-
-async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
-    """Make a folder that is this user's alone, or see that it is."""
-    try:
-        await sftp.mkdir(folder, asyncssh.SFTPAttrs(permissions=0o700))
-    except asyncssh.SFTPFailure:  # it is there
-        found, home = await sftp.lstat(folder), await sftp.stat(".")
-        alone = found.uid == home.uid and not (found.permissions or 0) & 0o077
-        if found.type != asyncssh.FILEXFER_TYPE_DIRECTORY or not alone:
-            raise PermissionError(f"{folder} is there, and is not a folder of this user alone") from None
-
-
-async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]) -> None:
-    at_once = asyncio.Semaphore(FILES)
-
-    async def write(path: str, data: bytes) -> None:
-        async with at_once:
-            async with sftp.open(f"{path}.part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
-                await file.write(data)
-            await sftp.posix_rename(f"{path}.part", path)
-
-    paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}
-    try:
-        async with asyncio.TaskGroup() as writing:
-            for path, data in paths.items():
-                writing.create_task(write(path, data))
-    except BaseExceptionGroup as failed:
-        error = failed.exceptions[0]
-        if isinstance(error, asyncssh.SFTPFailure):  # all that OpenSSH says of a full disk
-            if not (await sftp.statvfs(folder)).bavail:
-                error = OSError(f"{folder}: no space left")
-            for path in paths:
-                with contextlib.suppress(asyncssh.SFTPError):
-                    await sftp.remove(f"{path}.part")
-        raise error from None
-
-
-def _folders(folder: str, files: Mapping[str, bytes]) -> list[str]:
-    """The folders that the files need, outer ones first."""
-    top = PurePosixPath(folder)
-    inner = {each for name in files for each in PurePosixPath(name).parents}
-    return sorted({str(top / each) for each in inner} | {str(top)})
 
 
 def _text(data: Any) -> str:

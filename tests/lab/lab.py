@@ -124,7 +124,7 @@ class Lab:
         userdata
             A script that runs as root at every boot.
         sshd
-            More lines for the configuration of sshd.
+            Lines for the configuration of sshd, before the lab's own; one about `Subsystem` replaces that of SFTP.
         """
         if slow and not netem() and not os.access("/dev/net/tun", os.W_OK):
             raise Unavailable("this kernel has no netem, and /dev/net/tun cannot be written")

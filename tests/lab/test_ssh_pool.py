@@ -17,7 +17,7 @@ from skyward.trust import Authority, Identity
 from tests import kit, work
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
-from tests.lab.lab import Lab
+from tests.lab.lab import Key, Lab
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
@@ -224,6 +224,39 @@ def test_one_dead_machine_does_not_stop_the_others(hosts: Hosts, lab: Lab, caplo
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
         kit.until(lambda: machines[1].name in caplog.text)
     assert nothing_is_left(machines[0])
+
+
+def test_a_machine_that_refuses_us_is_asked_once_and_fails_the_pool(hosts: Hosts, lab: Lab) -> None:
+    (host,) = hosts(accounts=("ubuntu", "mallory"))
+    provider = sky.SSH(hosts=[host.name], user="mallory", key=lab.key("ubuntu"), config=lab.config)
+
+    with pytest.raises(sky.Unreachable, match="mallory may not log in"):
+        sky.Compute(provider=provider).__enter__()
+    assert host.run("grep -c 'Connection .* by authenticating user mallory' /var/log/sshd.log") == "1\n"
+
+
+def test_another_machine_is_taken_for_one_that_refuses_us(
+    hosts: Hosts, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    machines = hosts(2, python=True)
+    other = Key()
+    machines[0].change_key(other.private, other.public)
+    with sky.Compute(provider=ssh(lab, *machines)) as compute:
+        assert [node.host for node in compute.nodes] == [machines[1].name]
+    assert f"{machines[0].name}: its host key has changed" in caplog.text
+
+
+def test_a_machine_that_is_frozen_at_the_end_is_named_and_costs_nobody_an_exception(hosts: Hosts, lab: Lab) -> None:
+    machines = hosts(2, python=True)
+    with sky.Compute(provider=ssh(lab, *machines), nodes=2, options=sky.Options(lease=12)) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+        machines[1].freeze()
+    [(left, seconds)] = compute.report().left.items()
+    assert left.startswith(f"{machines[1].name}/")
+    assert 0 <= seconds <= 12
+    assert nothing_is_left(machines[0])
+    machines[1].thaw()
+    until(lambda: nothing_is_left(machines[1]), "the leash ends what runs there")
 
 
 def test_slots_may_be_given_for_each_machine(hosts: Hosts, lab: Lab) -> None:
