@@ -223,13 +223,15 @@ class _Supervisor:
         await self.let_go(host if tethered else None, self.link)
         self.link = None
         known = [] if self.instance is None else [self.instance]
-        for instance in known or await self.provider.find(self.office.pool):
-            if instance.node == self.name:
-                await self.provider.terminate(instance)
-        if self.start is not None and (watching := self.start.watching) is not None:
-            await asyncio.wait({watching}, timeout=LAST_WORDS)
-            watching.cancel()
-        await self.let_go(None if tethered else host)
+        try:
+            for instance in known or await self.provider.find(self.office.pool):
+                if instance.node == self.name:
+                    await self.provider.terminate(instance)
+        finally:
+            if self.start is not None and (watching := self.start.watching) is not None:
+                await asyncio.wait({watching}, timeout=LAST_WORDS)
+                watching.cancel()
+            await self.let_go(None if tethered else host)
 
     async def let_go(self, *held: Host | Link | None) -> None:
         for each in held:

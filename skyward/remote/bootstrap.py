@@ -6,7 +6,8 @@ for, in lines that begin with `SAYS`, and waits until the driver has put that in
 the folder and ends: until the node's leash is there, the script holds it.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
-nothing half done, and several drivers do not disturb each other.
+nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for
+`KEPT` days goes, but for what the folder of a node says that it uses.
 """
 
 import hashlib
@@ -25,6 +26,9 @@ WAITS = f"{SAYS}waits"
 
 LEASE = "lease"
 """The name of the file that says how many seconds the script waits for what it asked for."""
+
+KEPT = 30
+"""Days for which the cache keeps what no start uses."""
 
 FAILS = 70
 """The exit code of a script one of whose steps has failed; another attempt would fail the same way."""
@@ -159,7 +163,7 @@ def script(recipe: Recipe) -> bytes:
     shell = [
         f'step {shlex.quote(line)}\n(eval {shlex.quote(line)}) 2>&1 || fail "exit code $?"' for line in recipe.shell
     ]
-    text = _SCRIPT.replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell))
+    text = _SCRIPT.replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell)).replace("@KEPT@", str(KEPT))
     text = text.replace("@HAVE@", _lines(f"have files/{digest}" for _, digest in recipe.files))
     return text.replace(
         "@PLACE@", _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files)
@@ -185,6 +189,7 @@ env="$cache/env/$key-$(uname -m)" # machines of several kinds may share a home
 made="$env.${folder##*/}"
 now=
 lacks=
+grew=
 
 say() { echo "skyward-boot $*"; }
 step() { now=$1; say step "$1"; }
@@ -192,8 +197,10 @@ fail() { say failed "$now: $1"; rm -rf "$made"; exit 70; }
 
 # Have a file of this name in the cache: it is there, or was sent, or is asked for.
 have() {
+    touch -c "$cache/$1" 2>/dev/null
     [ -f "$cache/$1" ] && return 0
     if [ -f "$folder/sent/${1##*/}" ]; then
+        grew=1
         mkdir -p "$cache/${1%/*}" && mv -f "$folder/sent/${1##*/}" "$cache/$1" && return 0
         fail "cannot write to $cache"
     fi
@@ -325,9 +332,36 @@ for wheel in sys.argv[2:]:
     PATH="$made/bin:$PATH"
     @SHELL@
     mkdir "$made/complete"
+    grew=1
     # another driver may have been quicker: then its own is as good
     [ -d "$env/complete" ] || mv "$made" "$env" 2>/dev/null
     rm -rf "$made" "$env/${made##*/}"
+}
+
+# Whether the folder of a node, on whatever machine that shares this home, says that it uses this environment.
+in_use() { cat "$cache/run/"*/*/uses 2>/dev/null | grep -qxF "$1"; }
+
+# Make room in the cache. Whoever starts says what it uses before it looks for it; so what is taken away, and is in use
+# after all, is put back.
+trim() {
+    for old in "$cache/env/"*; do
+        name=${old##*/}
+        case $name in
+            *.*) # was never completed, or taken away: its node is gone, then so is who made it
+                set -- "$cache/run/"*/"${name#*.}"
+                [ -d "$1" ] || rm -rf "$old"
+                continue
+                ;;
+        esac
+        [ -n "$(find "$old/complete" -prune -mtime +@KEPT@ 2>/dev/null)" ] || continue
+        in_use "$name" && continue
+        mv "$old" "$made" 2>/dev/null || continue
+        if in_use "$name" && [ ! -e "$old" ]; then mv "$made" "$old" 2>/dev/null; fi
+        rm -rf "$made" "$old/${made##*/}"
+    done
+    for each in wheels files bin; do
+        [ ! -d "$cache/$each" ] || find "$cache/$each" -type f -mtime +@KEPT@ -exec rm -f {} +
+    done
 }
 
 # Put a file that tasks find in their working folder there.
@@ -336,6 +370,8 @@ place() {
     cp "$cache/files/$2" "$folder/work/$1" || fail "cannot write $1: is the disk full?"
 }
 
+echo "${env##*/}" >"$folder/uses"
+touch -c "$env/complete" 2>/dev/null
 if ! [ -d "$env/complete" ] || ! "$env/bin/python" -c '' 2>/dev/null; then
     [ -d "$env/complete" ] && rm -rf "$env"
     build
@@ -346,6 +382,7 @@ mkdir -p "$folder/work" || fail "cannot write to $folder: is the disk full?"
 asked
 @PLACE@
 rm -rf "$folder/sent"
+[ -z "$grew" ] || trim
 cd "$folder/work" || fail "there is no $folder/work"
 step proof
 "$env/bin/python" -m skyward.remote.proof "$folder" || exit

@@ -116,6 +116,20 @@ def test_a_connection_that_is_cut_while_a_node_is_made_costs_nothing(host: Host,
     host.run("rm /tmp/over")
 
 
+def test_an_environment_that_nobody_used_for_a_month_makes_room_for_the_next(host: Host, lab: Lab) -> None:
+    def start(**image: list[str]) -> set[str]:
+        with sky.Compute(provider=ssh(lab, host), image=sky.Image(**image)):  # type: ignore[arg-type]
+            return set(host.run(f"ls {CACHE}/env").split())
+
+    (first,) = start()
+    host.run(f"touch -d '40 days ago' {CACHE}/env/*/complete {CACHE}/wheels/*")
+    assert start() == {first}
+    host.run(f"touch -d '40 days ago' {CACHE}/env/*/complete {CACHE}/wheels/*")
+    (second,) = start(shell=["true"])
+    assert second != first
+    assert "casty" in host.run(f"ls {CACHE}/wheels")  # which the second needed
+
+
 def test_a_full_disk_is_said(hosts: Hosts, lab: Lab) -> None:
     (full,) = hosts(python=True, disk="8m")
 
