@@ -17,6 +17,8 @@ from pydantic import BeforeValidator, Field
 
 from skyward.checked import Checked
 from skyward.errors import ProvisioningError
+from skyward.providers import checkup
+from skyward.providers.checkup import Finding, Needs
 from skyward.providers.provider import Instance, Order
 
 PATIENCE = 2.0
@@ -75,6 +77,13 @@ class Local(Checked):
         host = socket.gethostname()
         paths = sorted(self._root.glob(f"skyward-{pool}-*"))
         return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths if _lives(path)]
+
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Say whether this machine can have nodes."""
+        text = checkup.script(needs, str(self._root))
+        ran = await asyncio.create_subprocess_exec("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
+        told, _ = await ran.communicate()
+        return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
         """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder."""

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from skyward.providers.checkup import Finding, Needs
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -89,6 +91,20 @@ class Host(Protocol):
 
     async def close(self) -> None:
         """Let go of the machine. What runs on it goes on running."""
+        ...
+
+
+class Examinable(Protocol):
+    """A provider that can say what is right and what is wrong before anything is launched; not every one can."""
+
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Return what was found, by machine; what concerns no machine is under `here`.
+
+        Raises
+        ------
+        MissingExtra
+            A library is not installed.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 from skyward.checked import Checked, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers import errands
+from skyward.providers.checkup import Finding, Needs
 from skyward.providers.destination import Destination, Refused
 from skyward.providers.provider import Instance, LeftToLeash, Order
 from skyward.providers.seats import Seats
@@ -210,6 +211,15 @@ class SSH(Checked):
             await tunnel.close()
             self._seats.leave(instance.node)
 
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Say of each machine whether it can be a node, and whether this program can reach it; all at once."""
+        try:
+            from skyward.providers.examining import examine, extra  # not above: it needs the extra
+        except ModuleNotFoundError:
+            raise MissingExtra.of("asyncssh", "ssh") from None
+        found = await asyncio.gather(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
+        return {"here": [extra()]} | {str(to): each for to, each in zip(self.hosts, found, strict=True)}
+
     async def _ask(self, pool: str, place: int) -> list[str]:
         tunnel = self._tunnel(place)
         try:
@@ -226,19 +236,20 @@ class SSH(Checked):
             from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
         except ModuleNotFoundError:
             raise MissingExtra.of("asyncssh", "ssh") from None
+        return Tunnel(self._destination(place))
+
+    def _destination(self, place: int) -> Destination:
         to = self.hosts[place]
-        return Tunnel(
-            Destination(
-                to.host,
-                to.port,
-                to.user or self.user,
-                jump=self.jump if to.jump is None else to.jump,
-                keys=to.keys or ((self.key,) if self.key else ()),
-                agent=to.agent,
-                config=to.config or ((self.config,) if self.config else None),
-                trust=to.trust,
-                alias=to.alias,
-            )
+        return Destination(
+            to.host,
+            to.port,
+            to.user or self.user,
+            jump=self.jump if to.jump is None else to.jump,
+            keys=to.keys or ((self.key,) if self.key else ()),
+            agent=to.agent,
+            config=to.config or ((self.config,) if self.config else None),
+            trust=to.trust,
+            alias=to.alias,
         )
 
     def _instance(self, pool: str, node: str, place: int) -> Instance:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any, Self
 
 import asyncssh
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from skyward.errors import Unreachable
 from skyward.providers import destination, errands, sftp
@@ -184,6 +185,38 @@ class Tunnel:
             if port not in self._forwards:
                 self._forwards[port] = await Forward(through).open()
         return self._forwards[port].port
+
+    async def probe(self) -> float:
+        """Return the seconds that a question to the machine takes there and back.
+
+        Raises
+        ------
+        PermissionError
+            It lets nobody through to its ports, so that `forward` leads nowhere.
+        """
+        connection = await self._current(WITHIN)
+        began = asyncio.get_running_loop().time()
+        try:
+            with self._losing():
+                _, writer = await connection.open_connection("127.0.0.1", 1)  # where nothing is wont to listen
+            writer.close()
+        except Lost as lost:
+            refused = lost.__cause__
+            if not isinstance(refused, asyncssh.ChannelOpenError) or connection.is_closed():
+                raise
+            if refused.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
+                raise PermissionError(f"{self.to}: sshd forwards no connection") from refused
+        return asyncio.get_running_loop().time() - began
+
+    async def has_sftp(self) -> bool:
+        """Whether files go by SFTP, and not by commands."""
+        async with self._sessions:
+            try:
+                client = await self._opened(sftp.begin, WITHIN)
+            except sftp.NoSFTP:
+                return False
+            client.exit()
+            return True
 
     async def close(self) -> None:
         """Let go of the machine: connection and forwards are gone, what runs there goes on running."""

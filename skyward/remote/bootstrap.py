@@ -163,7 +163,8 @@ def script(recipe: Recipe) -> bytes:
     shell = [
         f'step {shlex.quote(line)}\n(eval {shlex.quote(line)}) 2>&1 || fail "exit code $?"' for line in recipe.shell
     ]
-    text = _SCRIPT.replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell)).replace("@KEPT@", str(KEPT))
+    text = _SCRIPT.replace("@LOOKS@", LOOKS).replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell))
+    text = text.replace("@KEPT@", str(KEPT))
     text = text.replace("@HAVE@", _lines(f"have files/{digest}" for _, digest in recipe.files))
     return text.replace(
         "@PLACE@", _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files)
@@ -178,6 +179,45 @@ def _host(address: str) -> str:
 def _lines(texts: Iterable[str]) -> str:
     return "\n".join(texts)
 
+
+LOOKS = r"""
+# Whether this is a Python of the right version; then `py` is its real path, as a shim may depend on where we are.
+fits() {
+    told=$("$1" -c 'import os, sys, sysconfig
+assert sys.implementation.name == "cpython" and "%d.%d" % sys.version_info[:2] == sys.argv[1]
+print(sysconfig.get_config_var("EXT_SUFFIX"), os.path.realpath(sys.executable))' "$python" 2>/dev/null) || return 1
+    py=${told#* }
+    there=${told%% *}
+}
+
+find_python() {
+    if [ -n "$given" ]; then
+        command -v "$given" >/dev/null || fail "there is no $given"
+        fits "$given" || fail "$given is not CPython $python, which is what your program runs on"
+        return 0
+    fi
+    for each in "python$python" python3 python "/usr/local/bin/python$python" "/opt/python$python/bin/python$python" \
+        "/opt/python/$python"*"/bin/python$python" "$HOME/.local/bin/python$python" \
+        "$HOME/.local/share/uv/python/cpython-$python"*"/bin/python$python" \
+        "$HOME/.pyenv/versions/$python"*"/bin/python$python" "$cache/python/cpython-$python"*"/bin/python$python"; do
+        command -v "$each" >/dev/null && fits "$each" && return 0
+    done
+    return 1
+}
+
+find_uv() {
+    for uv in uv "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" /usr/local/bin/uv; do
+        uv=$(command -v "$uv" 2>/dev/null) && return 0
+    done
+    uv=
+    [ -n "$sent_uv" ] && [ "$(uname -sm)" = "$machine" ] || return 0
+    have "bin/$sent_uv"
+    asked
+    uv="$cache/bin/$sent_uv"
+    chmod 700 "$uv"
+}
+"""
+"""Functions of the script that look for a Python, and for `uv`. They want `python`, `given`, `cache` and `sent_uv`."""
 
 _SCRIPT = r"""#!/bin/sh
 set -u
@@ -225,42 +265,7 @@ asked() {
     done
 }
 
-# Whether this is a Python of the right version; then `py` is its real path, as a shim may depend on where we are.
-fits() {
-    told=$("$1" -c 'import os, sys, sysconfig
-assert sys.implementation.name == "cpython" and "%d.%d" % sys.version_info[:2] == sys.argv[1]
-print(sysconfig.get_config_var("EXT_SUFFIX"), os.path.realpath(sys.executable))' "$python" 2>/dev/null) || return 1
-    py=${told#* }
-    there=${told%% *}
-}
-
-find_python() {
-    if [ -n "$given" ]; then
-        command -v "$given" >/dev/null || fail "there is no $given"
-        fits "$given" || fail "$given is not CPython $python, which is what your program runs on"
-        return 0
-    fi
-    for each in "python$python" python3 python "/usr/local/bin/python$python" "/opt/python$python/bin/python$python" \
-        "/opt/python/$python"*"/bin/python$python" "$HOME/.local/bin/python$python" \
-        "$HOME/.local/share/uv/python/cpython-$python"*"/bin/python$python" \
-        "$HOME/.pyenv/versions/$python"*"/bin/python$python" "$cache/python/cpython-$python"*"/bin/python$python"; do
-        command -v "$each" >/dev/null && fits "$each" && return 0
-    done
-    return 1
-}
-
-find_uv() {
-    for uv in uv "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" /usr/local/bin/uv; do
-        uv=$(command -v "$uv" 2>/dev/null) && return 0
-    done
-    uv=
-    [ -n "$sent_uv" ] && [ "$(uname -sm)" = "$machine" ] || return 0
-    have "bin/$sent_uv"
-    asked
-    uv="$cache/bin/$sent_uv"
-    chmod 700 "$uv"
-}
-
+@LOOKS@
 build() {
     mkdir -p "$cache/wheels" "$cache/env" 2>/dev/null || { step cache; fail "cannot make $cache: is the disk full?"; }
     rm -rf "$made"

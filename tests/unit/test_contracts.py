@@ -26,6 +26,7 @@ PROOFS = {
         ("actors/link.py", "import skyward.compute"),
     ],
     "casty-in-the-shells": [("compute.py", "import casty"), ("providers/local.py", "import casty")],
+    "cli-is-outermost": [("compute.py", "import cyclopts"), ("providers/ssh.py", "from skyward.cli import main")],
     # everything imports errors: only what a node may load anyway breaks this contract alone
     "errors-stand-alone": [("errors.py", "import uvloop")],
     "front-door-is-for-guests": [("compute.py", "import skyward"), ("compute.py", "from skyward import Worker")],
