@@ -19,7 +19,7 @@ from skyward.checked import Checked
 from skyward.errors import ProvisioningError
 from skyward.providers import checkup
 from skyward.providers.checkup import Finding, Needs
-from skyward.providers.provider import Instance, Order
+from skyward.providers.provider import Content, Instance, Order
 
 PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
@@ -113,7 +113,7 @@ class LocalHost:
         self._path = path
         self._processes: list[asyncio.subprocess.Process] = []
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into the scratch folder."""
         for name, data in files.items():
             fd = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

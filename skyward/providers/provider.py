@@ -6,6 +6,7 @@ batches or plugins: what runs on a machine is handed to `Host` as files and a co
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Protocol
 
 from skyward.providers.checkup import Finding, Needs
@@ -34,6 +35,10 @@ class Instance:
     node: str
     host: str
     slots: int | None = None
+
+
+type Content = bytes | mmap
+"""What a file is to contain; what is large is mapped, and not held in memory."""
 
 
 class LeftToLeash(Exception):
@@ -77,7 +82,7 @@ class Host(Protocol):
     @property
     def shares_memory(self) -> bool: ...
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into `folder`, readable by nobody else."""
         ...
 

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import cast
 
 import asyncssh
 from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
+
+from skyward.providers.provider import Content
 
 FILES = 16
 """Files under way at once in a transfer."""
@@ -36,7 +39,7 @@ async def begin(connection: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient
         raise NoSFTP(str(error)) from error
 
 
-async def put(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]) -> None:
+async def put(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, Content]) -> None:
     """Write files into a folder; see `Tunnel.put`.
 
     Raises
@@ -53,7 +56,7 @@ async def put(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]
         raise NoSFTP(str(error)) from error
 
 
-def folders(folder: str, files: Mapping[str, bytes]) -> list[str]:
+def folders(folder: str, files: Mapping[str, Content]) -> list[str]:
     """Return the folders that the files need, outer ones first."""
     top = PurePosixPath(folder)
     inner = {each for name in files for each in PurePosixPath(name).parents}
@@ -71,13 +74,13 @@ async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
             raise PermissionError(f"{folder} is there, and is not a folder of this user alone") from None
 
 
-async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, bytes]) -> None:
+async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, Content]) -> None:
     at_once = asyncio.Semaphore(FILES)
 
-    async def write(path: str, data: bytes) -> None:
+    async def write(path: str, data: Content) -> None:
         async with at_once:
             async with sftp.open(f"{path}.part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
-                await file.write(data)
+                await file.write(cast(bytes, data))  # of which it takes slices
             await sftp.posix_rename(f"{path}.part", path)
 
     paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}

@@ -22,6 +22,7 @@ from skyward.providers.destination import Ran as Ran
 from skyward.providers.destination import Refused as Refused
 from skyward.providers.forward import End, Forward
 from skyward.providers.login import login
+from skyward.providers.provider import Content
 
 log = logging.getLogger("skyward")
 
@@ -137,7 +138,7 @@ class Tunnel:
             raise
         return RemoteProcess(process, self.to, self._sessions.release)
 
-    async def put(self, folder: str, files: Mapping[str, bytes], *, within: float = WITHIN) -> None:
+    async def put(self, folder: str, files: Mapping[str, Content], *, within: float = WITHIN) -> None:
         """Write files into a folder of that absolute path, readable by nobody else; each appears whole or not at all.
 
         Names may have folders in them. The folder is made with its parents if it is not there, as 0700. Where there is
@@ -162,7 +163,8 @@ class Tunnel:
             try:
                 async with asyncio.TaskGroup() as writing:
                     for name, data in files.items():
-                        writing.create_task(self._checked(errands.write(f"{folder}/{name}", len(data)), data, within))
+                        command = errands.write(f"{folder}/{name}", len(data))
+                        writing.create_task(self._checked(command, data[:], within))
             except BaseExceptionGroup as failed:
                 raise failed.exceptions[0] from None
 

@@ -138,7 +138,7 @@ def script(recipe: Recipe) -> bytes:
     """Return the script for a recipe."""
     sent = [wheel for wheel in recipe.wheels if wheel.own or not recipe.index]
     pinned = [wheel.pin for wheel in recipe.wheels if wheel not in sent]
-    anywhere = [wheel for wheel in sent if wheel.own or wheel.anywhere]
+    anywhere = [wheel for wheel in sent if wheel.anywhere]
     bound = [wheel.pin for wheel in sent if wheel not in anywhere]
     values = {
         "python": recipe.python,

@@ -47,7 +47,8 @@ def index(folder: Path, *packages: str) -> Iterator[tuple[str, list[str]]]:
         package = parcel.installed(name)
         place = folder / "simple" / name
         place.mkdir(parents=True)
-        (place / package.wheel.file).write_bytes(package.content())
+        with (place / package.wheel.file).open("wb") as file:
+            package.write(file)
         (place / "index.html").write_text(f'<a href="{package.wheel.file}">{package.wheel.file}</a>')
     with served(folder) as (address, asked):
         yield f"{address}/simple", asked

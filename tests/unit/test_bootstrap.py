@@ -53,6 +53,15 @@ def test_with_an_index_all_but_our_own_is_fetched_at_the_versions_that_are_here(
     assert (told["index"], told["trusted"]) == ("https://user:secret@index.example", "")
 
 
+def test_what_no_index_has_is_sent_but_to_machines_that_it_is_not_for() -> None:
+    mine = Wheel("mine", "1.0", "ee", "cp312-cp312-linux_x86_64", own=True)
+    told = values(replace(RECIPE, wheels=(OURS, PURE, mine), index="https://index.example"))
+
+    assert told["sends"].split() == [OURS.file, mine.file]
+    assert told["sends_elsewhere"].split() == [OURS.file]
+    assert told["fetch_elsewhere"].split("\n") == ["cloudpickle==3.1", "mine==1.0"]
+
+
 def test_an_index_that_the_user_names_with_http_is_trusted() -> None:
     assert values(replace(RECIPE, index="http://me:secret@mirror:8080/simple"))["trusted"] == "mirror:8080"
 
