@@ -80,8 +80,9 @@ def test_a_bare_machine_becomes_a_node_and_the_second_time_within_three_seconds(
     assert took[1] < 3
 
 
-def test_a_machine_without_the_python_says_so_at_once(hosts: Hosts, lab: Lab) -> None:
+def test_a_machine_without_the_python_says_so_at_once(hosts: Hosts, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare,) = hosts()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no uv that could be sent
 
     with pytest.raises(sky.BootFailed, match=r"step 'python' failed[\s\S]*no Python 3.12 here, and no uv"):
         sky.Compute(provider=ssh(lab, bare)).__enter__()
