@@ -28,12 +28,12 @@ log = logging.getLogger("skyward")
 
 WINDOW = 2 << 20
 """Bytes under way to us on one channel: as many as OpenSSH grants us. By `python -m bench tunnel`, alone on two cores,
-1 and 8 MiB came to 0.88 times `ssh -L` of the same cipher, and this to 0.96, of which some is noise. More has to be held
-for whoever does not read; 80 ms away it is a limit of 26 MB/s for each connection."""
+1 and 8 MiB came to 0.88 times `ssh -L` of the same cipher, and this to 0.88 and 0.96 in two runs: no difference. More
+has to be held for whoever does not read; 80 ms away it is a limit of 26 MB/s for each connection."""
 
 PACKET = 128 << 10
 """Bytes that sshd may put into one packet to us. The usual 32 KiB came to 0.74 times `ssh -L` of the same cipher, 64 to
-0.93, 128 to 0.96 and 224 to 0.90. What we may send is sshd's to say: 32 KiB."""
+0.93, 128 to 0.88 and 0.96, and 224 to 0.90. What we may send is sshd's to say: 32 KiB."""
 
 SESSIONS = 8
 """Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
