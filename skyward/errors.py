@@ -112,11 +112,16 @@ class Denied(ProvisioningError):
 
 
 class NodeError(SkywardError):
-    """There is a machine, but no node on it. `log` is what the machine said while booting, as far as it was heard."""
+    """There is a machine, but no node on it.
 
-    def __init__(self, text: str, log: str = "") -> None:
+    `log` is what the machine said while booting, as far as it was heard. What is `final` would happen the next time as
+    well.
+    """
+
+    def __init__(self, text: str, log: str = "", *, final: bool = False) -> None:
         super().__init__(text)
         self.log = log
+        self.final = final
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -130,11 +135,7 @@ class Unreachable(NodeError):
 
 
 class BootFailed(NodeError):
-    """The machine answers, but the node on it did not start. What is `final` would happen on another one as well."""
-
-    def __init__(self, text: str, log: str = "", *, final: bool = False) -> None:
-        super().__init__(text, log)
-        self.final = final
+    """The machine answers, but the node on it did not start."""
 
 
 class BatchLost(SkywardError):

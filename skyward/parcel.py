@@ -7,11 +7,13 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import mmap
 import os
 import platform
 import shutil
 import sys
 import sysconfig
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +21,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
+from typing import IO
 
 from skyward.errors import InvalidArgument, MissingExtra
 from skyward.image import Image
+from skyward.providers.provider import Content
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
+from skyward.sources import INSTALLED
 
 NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
 """What a node needs beside Skyward itself; the last one only if it is here."""
@@ -39,14 +44,12 @@ class Package:
     wheel: Wheel
     files: Mapping[str, Path | bytes]
 
-    def content(self) -> bytes:
-        """Return it as the bytes of a wheel."""
-        file = io.BytesIO()
+    def write(self, file: IO[bytes]) -> None:
+        """Write it as a wheel."""
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, found in self.files.items():
                 data = found if isinstance(found, bytes) else found.read_bytes()
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
-        return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Parcel:
     recipe: Recipe
     packages: tuple[Package, ...]
     files: Mapping[str, Path] = field(default_factory=dict)
-    _made: dict[str, bytes] = field(default_factory=dict)
+    _made: dict[str, Content] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
@@ -64,17 +67,26 @@ class Parcel:
         """The script that makes a node of a bare machine."""
         return bootstrap.script(self.recipe)
 
-    def content(self, name: str) -> bytes:
-        """Return the content of a file that the script asked for; it is made once, however many nodes ask."""
+    def content(self, name: str) -> Content:
+        """Return the content of a file that the script asked for; it is made once, however many nodes ask.
+
+        It lies on the disk, in a file without a name, as a few packages may be larger than the memory.
+        """
         with self._lock:
             if name not in self._made:
-                self._made[name] = self._make(name)
+                with tempfile.TemporaryFile() as file:
+                    self._make(name, file)
+                    self._made[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if file.tell() else b""
             return self._made[name]
 
-    def _make(self, name: str) -> bytes:
+    def _make(self, name: str, file: IO[bytes]) -> None:
         if name in self.files:
-            return self.files[name].read_bytes()
-        return next(package for package in self.packages if package.wheel.file == name).content()
+            with self.files[name].open("rb") as found:
+                shutil.copyfileobj(found, file)
+        else:
+            next(package for package in self.packages if package.wheel.file == name).write(file)
+        file.flush()
+        file.seek(0, io.SEEK_END)
 
     def expects(self) -> dict[str, object]:
         """What a node must prove to have: the version of Python, and those of packages by name."""
@@ -99,7 +111,8 @@ def pack(image: Image) -> Parcel:
     for name, text in image.files.items():
         path = Path(text).expanduser()
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InvalidArgument.of(
                 "files", {name: text}, f"cannot be read: {error.strerror}", "give a file"
@@ -159,7 +172,10 @@ def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
             continue
         seen.add((name, frozenset(wanted.extras)))
         if not is_editable(found):
-            names[name] = None
+            if is_recorded(found):
+                names[name] = None
+            else:
+                fetch.append(f"{found.metadata['Name']}=={found.version}")
         asked += [(each, chosen) for each in found.requires or () for chosen in (*wanted.extras, "")]
     return list(names), tuple(dict.fromkeys(fetch))
 
@@ -167,7 +183,14 @@ def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def is_editable(found: Distribution) -> bool:
     """Whether a package is installed from a folder that is being worked on: its modules travel with the calls."""
     told = found.read_text("direct_url.json")
-    return told is not None and bool(json.loads(told).get("dir_info", {}).get("editable"))
+    if told is not None:
+        return bool(json.loads(told).get("dir_info", {}).get("editable"))
+    return not is_recorded(found) and Path(str(found.locate_file(""))).name not in INSTALLED  # as of old
+
+
+def is_recorded(found: Distribution) -> bool:
+    """Whether a package says of what files it consists; those of a Linux distribution and very old ones do not."""
+    return found.read_text("RECORD") is not None and found.read_text("METADATA") is not None
 
 
 def installed(name: str) -> Package:
@@ -194,7 +217,8 @@ def installed(name: str) -> Package:
     folder = next((name.partition("/")[0] for name in files if name.endswith(".dist-info/METADATA")), folder)
     files[f"{folder}/RECORD"] = f"{listing}\n{folder}/RECORD,,\n".encode()
     digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    return Package(Wheel(found.metadata["Name"], found.version, digest, tags), files)
+    own = found.read_text("direct_url.json") is not None  # from a folder, a repository or a file
+    return Package(Wheel(found.metadata["Name"], found.version, digest, tags, own=own), files)
 
 
 def itself() -> Package:

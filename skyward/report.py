@@ -1,7 +1,7 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,9 @@ class Report:
         Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
     lost
         Where the rest went, as shares of the capacity.
+    left
+        Machines that did not answer when they were to be ended, and the seconds after which their leash has ended what
+        runs there at the latest.
     """
 
     tasks: int
@@ -93,6 +96,7 @@ class Report:
     capacity: float
     work: float
     lost: Lost
+    left: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def slots(self) -> int:
@@ -149,6 +153,10 @@ class Report:
         """Where the time went that was not work, and what else happened, as text."""
         shares = ", ".join(f"{each.name} {getattr(self.lost, each.name):.2%}" for each in fields(self.lost))
         retries = [f"  {count} x {reason}" for reason, count in self.retries.items()]
+        left = [
+            f"Did not answer at the end: {name}; its lease is over{f' in {seconds:.0f} s' if seconds else ''}"
+            for name, seconds in self.left.items()
+        ]
         return "\n".join(
             (
                 f"Lost: {shares}",
@@ -156,6 +164,7 @@ class Report:
                 f"Attempts: {self.attempts}, of which again: {sum(self.retries.values())}; late answers: {self.late}",
                 *retries,
                 f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+                *left,
             )
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import uvloop
 
 from skyward.providers.local import Local, LocalHost, LocalProcess
-from skyward.providers.provider import Instance, Order
+from skyward.providers.provider import Content, Instance, Order
 
 CHUNK = 64 << 10
 
@@ -251,7 +251,7 @@ class _DistantHost:
         self._host, self._links, self._node = host, links, node
         self.folder, self.python = host.folder, host.python
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         await self._host.write(files)
 
     async def start(self, command: Sequence[str]) -> LocalProcess:

@@ -18,6 +18,7 @@ from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.remote import bootstrap, proof
 from skyward.remote.node import CONFIG, ENDS, READY
+from skyward.spec import Options
 
 log = logging.getLogger("skyward")
 
@@ -36,6 +37,11 @@ class Said:
     port: int
     slots: int
     memory: int
+
+
+def first_contact(options: Options) -> float:
+    """Seconds after its start in which a node that has never heard of the driver ends itself."""
+    return options.start_timeout + options.lease
 
 
 class Boot:
@@ -105,10 +111,6 @@ class Boot:
                 except Unreachable:
                     await asyncio.sleep(PAUSE)
 
-    def _first_contact(self) -> float:
-        options = self._office.blueprint.options
-        return options.start_timeout + options.lease
-
     def _config(self) -> dict[str, object]:
         blueprint = self._office.blueprint
         expects: dict[str, object] = {}
@@ -129,7 +131,7 @@ class Boot:
             "preload": list(blueprint.image.preload),
             "hooks": self._office.hooks.hex(),
             "lease": blueprint.options.lease,
-            "first_contact": self._first_contact(),
+            "first_contact": first_contact(blueprint.options),
             "lifetime": None,
             "stdin": self._host.tethered,
             "expects": expects,

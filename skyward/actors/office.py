@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
@@ -23,7 +23,7 @@ from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost, PoolFailed, SkywardError
 from skyward.parcel import Parcel, pack
-from skyward.providers.provider import Provider
+from skyward.providers.provider import LeftToLeash, Provider
 from skyward.report import Report
 from skyward.sources import Sources
 from skyward.spec import Blueprint
@@ -77,6 +77,9 @@ class Office(ActorSystem):
         Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
     problems
         The last thing that went wrong with each node.
+    left
+        The machines that did not answer when they were to be ended, and until when (as `time.monotonic` has it) their
+        leash has ended at the latest what runs there.
     lock
         Held while a call is let in, so that none comes in after the pool has failed or begun to end.
     sources
@@ -85,7 +88,7 @@ class Office(ActorSystem):
         What the router decides by; it alone changes it.
     ledger
         What the slots' time went into.
-    left
+    has_left
         Called with the number of a node that was told to leave and holds nothing any more.
     arrivals
         For each `Arrived` on its way to the router, when its first call began to be packed and how long all took.
@@ -104,10 +107,11 @@ class Office(ActorSystem):
         self.opened: futures.Future[None] = futures.Future()
         self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.problems: dict[int, BaseException] = {}
+        self.left: dict[str, float] = {}
         self.routing = Routing(blueprint.options.prefetch)
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
-        self.left: Callable[[int], None] = lambda _: None
+        self.has_left: Callable[[int], None] = lambda _: None
         self.hooks = b""
         self.sources = Sources()
         self._parcel: asyncio.Task[Parcel] | None = None
@@ -162,7 +166,14 @@ class Office(ActorSystem):
         """Say what the pool has done so far."""
         state = self.routing
         held = {number: len(node.held) for number, node in state.nodes.items()}
-        return self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
+        report = self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
+        now = time.monotonic()
+        return replace(report, left={name: max(until - now, 0.0) for name, until in tuple(self.left.items())})
+
+    def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
+        """Note a machine that cannot be ended from here, and that its leash does so in so many seconds."""
+        log.warning("%s: %s; what runs there ends itself, in %.0f s at the latest", machine, why, lease)
+        self.left.setdefault(machine, time.monotonic() + lease)
 
     def close_ledger(self) -> None:
         """No time counts any more: what is not answered now will not be."""

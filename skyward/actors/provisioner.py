@@ -7,7 +7,9 @@ from typing import assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling, supervisor
+from skyward.actors.boot import first_contact
 from skyward.actors.office import Office
+from skyward.providers.provider import LeftToLeash
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -41,7 +43,7 @@ class _Provisioner:
         self.state = scaling.Scaling(self.office.blueprint.options.launch_attempts)
         self.tasks: set[asyncio.Task[None]] = set()
         self.idle_since: dict[int, float] = {}
-        self.office.left = lambda node: self.me.tell(scaling.Left(node))
+        self.office.has_left = lambda node: self.me.tell(scaling.Left(node))
         if self.office.blueprint.nodes.elastic:
             self.look_later()
 
@@ -102,6 +104,9 @@ class _Provisioner:
                 log.warning("%s outlived its supervisor; ending it", instance.id)
                 try:
                     await self.office.provider.terminate(instance)
+                    self.office.left.pop(instance.id, None)
+                except LeftToLeash as error:
+                    self.office.leave(instance.id, error, first_contact(self.office.blueprint.options))
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("%s could not be ended: %s", instance.id, error)
                     leaked.append(instance.id)

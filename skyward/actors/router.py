@@ -66,7 +66,7 @@ def perform(
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
         case routing.Left(node):
-            office.left(node)
+            office.has_left(node)
         case _:
             assert_never(effect)
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
-from skyward.actors.boot import Boot, Said
+from skyward.actors.boot import Boot, Said, first_contact
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
-from skyward.errors import BootFailed
-from skyward.providers.provider import Host, Instance, Order
+from skyward.errors import NodeError
+from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -133,7 +133,7 @@ class _Supervisor:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 self.office.problems[self.number] = error
-                final = isinstance(error, BootFailed) and error.final
+                final = isinstance(error, NodeError) and error.final
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.me.tell(event)
 
@@ -200,11 +200,19 @@ class _Supervisor:
         await asyncio.sleep(0 if attempt == 1 else 2.0**attempt / 10)
         try:
             await self.end()
+        except LeftToLeash as error:
+            self.leave(error)
+            self.me.tell(lifecycle.Terminated())
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
             log.warning("node %s: cannot end its machine: %s", self.name, error)
             self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
         else:
             self.me.tell(lifecycle.Terminated())
+
+    def leave(self, why: LeftToLeash) -> None:
+        """Note a machine that does not answer, and when whatever runs there has ended itself at the latest."""
+        options = self.office.blueprint.options
+        self.office.leave(self.called(), why, options.lease if self.since is not None else first_contact(options))
 
     async def end(self) -> None:
         """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say.
@@ -216,13 +224,15 @@ class _Supervisor:
         await self.let_go(host if tethered else None, self.link)
         self.link = None
         known = [] if self.instance is None else [self.instance]
-        for instance in known or await self.provider.find(self.office.pool):
-            if instance.node == self.name:
-                await self.provider.terminate(instance)
-        if self.start is not None and (watching := self.start.watching) is not None:
-            await asyncio.wait({watching}, timeout=LAST_WORDS)
-            watching.cancel()
-        await self.let_go(None if tethered else host)
+        try:
+            for instance in known or await self.provider.find(self.office.pool):
+                if instance.node == self.name:
+                    await self.provider.terminate(instance)
+        finally:
+            if self.start is not None and (watching := self.start.watching) is not None:
+                await asyncio.wait({watching}, timeout=LAST_WORDS)
+                watching.cancel()
+            await self.let_go(None if tethered else host)
 
     async def let_go(self, *held: Host | Link | None) -> None:
         for each in held:
@@ -244,6 +254,8 @@ class _Supervisor:
         left = ""
         try:
             await self.end()
+        except LeftToLeash as error:
+            self.leave(error)
         except Exception:
             log.warning("node %s: cannot end its machine", self.name, exc_info=True)
             left = self.called()

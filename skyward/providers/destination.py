@@ -25,6 +25,14 @@ class Refused(Unreachable):
     """Trying again cannot help: the host key is unknown or has changed, or the login is not allowed."""
 
 
+class Distrusted(Refused):
+    """The host key is unknown, or has changed; the text ends with the line that accepts it."""
+
+
+class NotAllowed(Refused):
+    """The host key is right, and the login is not allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came of a command: its exit code (of one killed by a signal, minus its number), and what it printed."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from skyward.errors import Unreachable
 from skyward.providers import errands
+from skyward.providers.provider import Content
 from skyward.providers.tunnel import Lost, Tunnel
 
 LOST = -1
@@ -26,7 +27,7 @@ class DetachedHost:
         self._tunnel = tunnel
         self._commands = 0
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into the folder, readable by nobody else."""
         await self._tunnel.put(self.folder, files)
 

@@ -103,6 +103,33 @@ exit 0
     )
 
 
+def make(folders: Sequence[str]) -> str:
+    """Make these folders, the first with its parents, as this user's alone, or see that they are."""
+    parent = shlex.quote(folders[0].rpartition("/")[0] or "/")
+    return (
+        f"umask 077; LC_ALL=C; export LC_ALL; mkdir -p {parent} || exit 1\n"
+        f"for each in {shlex.join(folders)}; do\n"
+        r"""
+    problem=$(mkdir "$each" 2>&1) && continue
+    [ -d "$each" ] || [ -L "$each" ] || { echo "$problem" >&2; exit 1; }
+    set -- $(ls -ldn "$each")
+    case $1 in d???------*) [ "$3" = "$(id -u)" ] && continue ;; esac
+    echo "$each is there, and is not a folder of this user alone" >&2
+    exit 1
+done
+"""
+    )
+
+
+def write(path: str, size: int) -> str:
+    """Make a file of the standard input, if so many bytes of it come: less is what a connection that is lost gives."""
+    return (
+        f"umask 077; LC_ALL=C; export LC_ALL; path={shlex.quote(path)}; part=$path.$$.part\n"
+        f'if cat >"$part" && [ "$(($(wc -c <"$part")))" = {size} ]; then mv -f "$part" "$path" && exit 0; fi\n'
+        'rm -f "$part"; exit 1\n'
+    )
+
+
 def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
     """Start a command that goes on when the connection is lost; what it prints goes to files in the folder."""
     wrapper = (

@@ -17,7 +17,9 @@ from pydantic import BeforeValidator, Field
 
 from skyward.checked import Checked
 from skyward.errors import ProvisioningError
-from skyward.providers.provider import Instance, Order
+from skyward.providers import checkup
+from skyward.providers.checkup import Finding, Needs
+from skyward.providers.provider import Content, Instance, Order
 
 PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
@@ -76,6 +78,13 @@ class Local(Checked):
         paths = sorted(self._root.glob(f"skyward-{pool}-*"))
         return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths if _lives(path)]
 
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Say whether this machine can have nodes."""
+        text = checkup.script(needs, str(self._root))
+        ran = await asyncio.create_subprocess_exec("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
+        told, _ = await ran.communicate()
+        return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
+
     async def terminate(self, instance: Instance) -> None:
         """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder."""
         path = Path(instance.id)
@@ -104,7 +113,7 @@ class LocalHost:
         self._path = path
         self._processes: list[asyncio.subprocess.Process] = []
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into the scratch folder."""
         for name, data in files.items():
             fd = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

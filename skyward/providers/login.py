@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from skyward.errors import MissingExtra, Unreachable
 from skyward.providers import destination
-from skyward.providers.destination import Destination, Refused
+from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
 
 try:
     import asyncssh
@@ -26,13 +26,17 @@ CONFIG = (os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config")
 """What `ssh` reads unless it is told otherwise."""
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-"""Put before asyncssh's own choice, which begins with chacha20: 128 bits cost the least, 256 give about 0.8 times the
-speed and chacha20 half of it up. By `python -m bench tunnel`, medians of 7 on a busy machine of two cores, ours is 1.06
-(up) and 1.36 (down) times as fast as `ssh -L` by its own choice, chacha20, and 0.73 and 0.83 times as `ssh -L` by ours:
-the rest is asyncssh's work for each packet, among it an empty one that it puts before every one up."""
+"""Put before asyncssh's own choice, which begins with chacha20. By `python -m bench tunnel`, alone on two cores, medians
+of 7 in two runs: with 128 bits ours is 0.98-1.01 (up) and 0.90-0.94 (down) times as fast as `ssh -L` by its own choice,
+chacha20, and 0.73-0.76 and 0.88-0.96 times as `ssh -L` by ours. 256 bits are as fast within the noise (0.96 and 0.94,
+0.81 and 0.88), chacha20 is not (0.64 and 0.81, 0.52 and 0.82). What is missing up is asyncssh's work for each packet of
+32 KiB, among it an empty one before it."""
 
 CONNECT, LOGIN = 5.0, 15.0
 """Seconds for a connection, and for the login on it."""
+
+USUAL = ("id_ed25519_sk", "id_ecdsa_sk", "id_ed448", "id_ed25519", "id_ecdsa", "id_rsa", "id_dsa")
+"""The files of keys that are tried without being named."""
 
 ALIVE, MISSED = 2, 3
 """Seconds between signs of life, and how many may be missing: what is dead is noticed after 8 s."""
@@ -113,6 +117,11 @@ class Plan:
         return cls(options, more, files, _known("\n".join(lines)))
 
     @property
+    def direct(self) -> bool:
+        """Whether the configuration leads to it by no other machine and no command."""
+        return not self.options.tunnel and not self.options.proxy_command
+
+    @property
     def name(self) -> str:
         """What a known_hosts file calls the machine."""
         if self.options.host_key_alias:
@@ -150,10 +159,10 @@ async def login(
         if via is not None:
             via.abort()
         if isinstance(error, asyncssh.HostKeyNotVerifiable) and plan is not None and client.key is not None:
-            raise Refused(_distrusted(to, plan, client.key, client.mark)) from error
+            raise Distrusted(_distrusted(to, plan, client.key, client.mark)) from error
         if isinstance(error, asyncssh.PermissionDenied):
             user = plan.options.username if plan is not None else to.user
-            raise Refused(f"{to}: {user} may not log in with the keys there are: {error}") from error
+            raise NotAllowed(f"{to}: {user} may not log in with the keys there are: {error}") from error
         if isinstance(error, FINAL):
             raise Refused(f"{to}: {error}") from error
         if isinstance(error, TimeoutError):
@@ -163,6 +172,46 @@ async def login(
         raise
     connection.set_tunnel(via)  # which then ends with it
     return connection
+
+
+async def surveyed(to: Destination) -> "Plan":
+    """Read what the configuration makes of a destination.
+
+    Raises
+    ------
+    Refused
+        It cannot be read.
+    """
+    try:
+        return await asyncio.to_thread(Plan.of, to)
+    except ValueError as error:
+        raise Refused(f"{to}: {error}") from error
+
+
+async def keys(plan: Plan, agent: bool) -> tuple[list[str], list[str]]:
+    """Return the keys that there are to log in with, by file or as the agent's; and what is wrong with others."""
+    there = [Path.home() / ".ssh" / name for name in USUAL]
+    found, wrong = [], []
+    for each in plan.more.get("client_keys", [str(path) for path in there if path.exists()]):
+        name = "a key" if isinstance(each, bytes) else each
+        try:
+            await asyncio.to_thread(_readable, each)
+            found.append(name)
+        except asyncssh.KeyEncryptionError:
+            wrong.append(f"{name} needs a passphrase")
+        except OSError as error:
+            wrong.append(f"{name}: {error.strerror}")
+        except ValueError as error:
+            wrong.append(f"{name}: {error}")
+    if agent and plan.more.get("agent_path", "") is not None:
+        with contextlib.suppress(OSError, asyncssh.Error):
+            async with asyncssh.connect_agent() as asked:
+                found += [f"{len(held)} of the agent"] if (held := await asked.get_keys()) else []
+    return found, wrong
+
+
+def _readable(key: str | bytes) -> None:
+    asyncssh.import_private_key(key) if isinstance(key, bytes) else asyncssh.read_private_key(key)
 
 
 async def _through(jump: str, to: Destination, depth: int) -> asyncssh.SSHClientConnection | None:

@@ -6,7 +6,10 @@ batches or plugins: what runs on a machine is handed to `Host` as files and a co
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Protocol
+
+from skyward.providers.checkup import Finding, Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,14 @@ class Instance:
     node: str
     host: str
     slots: int | None = None
+
+
+type Content = bytes | mmap
+"""What a file is to contain; what is large is mapped, and not held in memory."""
+
+
+class LeftToLeash(Exception):
+    """A machine that has to be ended does not answer. What runs there ends itself, when its lease is over."""
 
 
 class Process(Protocol):
@@ -71,7 +82,7 @@ class Host(Protocol):
     @property
     def shares_memory(self) -> bool: ...
 
-    async def write(self, files: Mapping[str, bytes]) -> None:
+    async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into `folder`, readable by nobody else."""
         ...
 
@@ -85,6 +96,20 @@ class Host(Protocol):
 
     async def close(self) -> None:
         """Let go of the machine. What runs on it goes on running."""
+        ...
+
+
+class Examinable(Protocol):
+    """A provider that can say what is right and what is wrong before anything is launched; not every one can."""
+
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Return what was found, by machine; what concerns no machine is under `here`.
+
+        Raises
+        ------
+        MissingExtra
+            A library is not installed.
+        """
         ...
 
 
@@ -126,5 +151,11 @@ class Provider(Protocol):
         ...
 
     async def terminate(self, instance: Instance) -> None:
-        """End the machine and everything on it; return when that is certain. One that is gone already is no error."""
+        """End the machine and everything on it; return when that is certain. One that is gone already is no error.
+
+        Raises
+        ------
+        LeftToLeash
+            It cannot be ended from here, and trying again would not help.
+        """
         ...

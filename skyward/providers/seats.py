@@ -39,6 +39,10 @@ class Seats:
             self.untouched.add(node)
         return self.taken[node]
 
+    def spare(self, places: int) -> bool:
+        """Whether there is a place that no node has and that did not fail."""
+        return any(place not in self.failures for place in set(range(places)) - set(self.taken.values()))
+
     def fail(self, node: str) -> None:
         """Note that the node's place has failed."""
         if (place := self.taken.get(node)) is not None:

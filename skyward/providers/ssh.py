@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 from skyward.checked import Checked, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers import errands
-from skyward.providers.destination import Destination
-from skyward.providers.provider import Instance, Order
+from skyward.providers.checkup import Finding, Needs
+from skyward.providers.destination import Destination, Refused
+from skyward.providers.provider import Instance, LeftToLeash, Order
 from skyward.providers.seats import Seats
 
 if TYPE_CHECKING:
@@ -167,8 +168,12 @@ class SSH(Checked):
             await tunnel.open()
             self._seats.untouched.discard(instance.node)
             return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
-        except BaseException:
+        except BaseException as error:
             self._seats.fail(instance.node)
+            if isinstance(error, Refused):
+                error.final = not self._seats.spare(len(self.hosts))
+                if not error.final:
+                    log.warning("%s; another machine is taken in its place", error)
             await shut(tunnel)
             raise
 
@@ -183,7 +188,13 @@ class SSH(Checked):
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
 
     async def terminate(self, instance: Instance) -> None:
-        """End all that the node has on the machine, and its folder. One that does not answer is left to its leash."""
+        """End all that the node has on the machine, and its folder.
+
+        Raises
+        ------
+        LeftToLeash
+            The machine does not answer.
+        """
         if instance.node in self._seats.untouched:
             self._seats.leave(instance.node)
             return
@@ -195,10 +206,19 @@ class SSH(Checked):
                 raise Unreachable(f"{tunnel.to}: the node cannot be ended: {ran.stderr.strip()}")
         except Unreachable as error:
             self._seats.fail(instance.node)
-            log.warning("%s; what runs there ends itself when its lease is over", error)
+            raise LeftToLeash(str(error)) from error
         finally:
             await tunnel.close()
             self._seats.leave(instance.node)
+
+    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+        """Say of each machine whether it can be a node, and whether this program can reach it; all at once."""
+        try:
+            from skyward.providers.examining import examine, extra  # not above: it needs the extra
+        except ModuleNotFoundError:
+            raise MissingExtra.of("asyncssh", "ssh") from None
+        found = await asyncio.gather(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
+        return {"here": [extra()]} | {str(to): each for to, each in zip(self.hosts, found, strict=True)}
 
     async def _ask(self, pool: str, place: int) -> list[str]:
         tunnel = self._tunnel(place)
@@ -216,19 +236,20 @@ class SSH(Checked):
             from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
         except ModuleNotFoundError:
             raise MissingExtra.of("asyncssh", "ssh") from None
+        return Tunnel(self._destination(place))
+
+    def _destination(self, place: int) -> Destination:
         to = self.hosts[place]
-        return Tunnel(
-            Destination(
-                to.host,
-                to.port,
-                to.user or self.user,
-                jump=self.jump if to.jump is None else to.jump,
-                keys=to.keys or ((self.key,) if self.key else ()),
-                agent=to.agent,
-                config=to.config or ((self.config,) if self.config else None),
-                trust=to.trust,
-                alias=to.alias,
-            )
+        return Destination(
+            to.host,
+            to.port,
+            to.user or self.user,
+            jump=self.jump if to.jump is None else to.jump,
+            keys=to.keys or ((self.key,) if self.key else ()),
+            agent=to.agent,
+            config=to.config or ((self.config,) if self.config else None),
+            trust=to.trust,
+            alias=to.alias,
         )
 
     def _instance(self, pool: str, node: str, place: int) -> Instance:

@@ -6,7 +6,8 @@ for, in lines that begin with `SAYS`, and waits until the driver has put that in
 the folder and ends: until the node's leash is there, the script holds it.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
-nothing half done, and several drivers do not disturb each other.
+nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for
+`KEPT` days goes, but for what the folder of a node says that it uses.
 """
 
 import hashlib
@@ -25,6 +26,9 @@ WAITS = f"{SAYS}waits"
 
 LEASE = "lease"
 """The name of the file that says how many seconds the script waits for what it asked for."""
+
+KEPT = 30
+"""Days for which the cache keeps what no start uses."""
 
 FAILS = 70
 """The exit code of a script one of whose steps has failed; another attempt would fail the same way."""
@@ -134,7 +138,7 @@ def script(recipe: Recipe) -> bytes:
     """Return the script for a recipe."""
     sent = [wheel for wheel in recipe.wheels if wheel.own or not recipe.index]
     pinned = [wheel.pin for wheel in recipe.wheels if wheel not in sent]
-    anywhere = [wheel for wheel in sent if wheel.own or wheel.anywhere]
+    anywhere = [wheel for wheel in sent if wheel.anywhere]
     bound = [wheel.pin for wheel in sent if wheel not in anywhere]
     values = {
         "python": recipe.python,
@@ -159,7 +163,8 @@ def script(recipe: Recipe) -> bytes:
     shell = [
         f'step {shlex.quote(line)}\n(eval {shlex.quote(line)}) 2>&1 || fail "exit code $?"' for line in recipe.shell
     ]
-    text = _SCRIPT.replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell))
+    text = _SCRIPT.replace("@LOOKS@", LOOKS).replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell))
+    text = text.replace("@KEPT@", str(KEPT))
     text = text.replace("@HAVE@", _lines(f"have files/{digest}" for _, digest in recipe.files))
     return text.replace(
         "@PLACE@", _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files)
@@ -175,49 +180,7 @@ def _lines(texts: Iterable[str]) -> str:
     return "\n".join(texts)
 
 
-_SCRIPT = r"""#!/bin/sh
-set -u
-umask 077
-folder=${0%/*}
-cache="$HOME/.cache/skyward"
-@VALUES@
-env="$cache/env/$key-$(uname -m)" # machines of several kinds may share a home
-made="$env.${folder##*/}"
-now=
-lacks=
-
-say() { echo "skyward-boot $*"; }
-step() { now=$1; say step "$1"; }
-fail() { say failed "$now: $1"; rm -rf "$made"; exit 70; }
-
-# Have a file of this name in the cache: it is there, or was sent, or is asked for.
-have() {
-    [ -f "$cache/$1" ] && return 0
-    if [ -f "$folder/sent/${1##*/}" ]; then
-        mkdir -p "$cache/${1%/*}" && mv -f "$folder/sent/${1##*/}" "$cache/$1" && return 0
-        fail "cannot write to $cache"
-    fi
-    say lacks "${1##*/}"
-    lacks="$lacks $1"
-}
-
-# Wait for what was asked for; a file that is sent appears whole.
-asked() {
-    [ -n "$lacks" ] || return 0
-    say waits
-    read -r patience <"$folder/lease"
-    until=$(($(date +%s) + patience))
-    while [ -n "$lacks" ]; do
-        sleep 0.05 2>/dev/null || sleep 1
-        left=
-        for each in $lacks; do
-            if [ -f "$folder/sent/${each##*/}" ]; then have "$each"; else left="$left $each"; fi
-        done
-        lacks=$left
-        [ "$(date +%s)" -le "$until" ] || { rm -rf "$folder" "$made"; exit 70; }
-    done
-}
-
+LOOKS = r"""
 # Whether this is a Python of the right version; then `py` is its real path, as a shim may depend on where we are.
 fits() {
     told=$("$1" -c 'import os, sys, sysconfig
@@ -253,7 +216,56 @@ find_uv() {
     uv="$cache/bin/$sent_uv"
     chmod 700 "$uv"
 }
+"""
+"""Functions of the script that look for a Python, and for `uv`. They want `python`, `given`, `cache` and `sent_uv`."""
 
+_SCRIPT = r"""#!/bin/sh
+set -u
+umask 077
+folder=${0%/*}
+cache="$HOME/.cache/skyward"
+@VALUES@
+env="$cache/env/$key-$(uname -m)" # machines of several kinds may share a home
+made="$env.${folder##*/}"
+now=
+lacks=
+grew=
+
+say() { echo "skyward-boot $*"; }
+step() { now=$1; say step "$1"; }
+fail() { say failed "$now: $1"; rm -rf "$made"; exit 70; }
+
+# Have a file of this name in the cache: it is there, or was sent, or is asked for.
+have() {
+    touch -c "$cache/$1" 2>/dev/null
+    [ -f "$cache/$1" ] && return 0
+    if [ -f "$folder/sent/${1##*/}" ]; then
+        grew=1
+        mkdir -p "$cache/${1%/*}" && mv -f "$folder/sent/${1##*/}" "$cache/$1" && return 0
+        fail "cannot write to $cache"
+    fi
+    say lacks "${1##*/}"
+    lacks="$lacks $1"
+}
+
+# Wait for what was asked for; a file that is sent appears whole.
+asked() {
+    [ -n "$lacks" ] || return 0
+    say waits
+    read -r patience <"$folder/lease"
+    until=$(($(date +%s) + patience))
+    while [ -n "$lacks" ]; do
+        sleep 0.05 2>/dev/null || sleep 1
+        left=
+        for each in $lacks; do
+            if [ -f "$folder/sent/${each##*/}" ]; then have "$each"; else left="$left $each"; fi
+        done
+        lacks=$left
+        [ "$(date +%s)" -le "$until" ] || { rm -rf "$folder" "$made"; exit 70; }
+    done
+}
+
+@LOOKS@
 build() {
     mkdir -p "$cache/wheels" "$cache/env" 2>/dev/null || { step cache; fail "cannot make $cache: is the disk full?"; }
     rm -rf "$made"
@@ -325,9 +337,36 @@ for wheel in sys.argv[2:]:
     PATH="$made/bin:$PATH"
     @SHELL@
     mkdir "$made/complete"
+    grew=1
     # another driver may have been quicker: then its own is as good
     [ -d "$env/complete" ] || mv "$made" "$env" 2>/dev/null
     rm -rf "$made" "$env/${made##*/}"
+}
+
+# Whether the folder of a node, on whatever machine that shares this home, says that it uses this environment.
+in_use() { cat "$cache/run/"*/*/uses 2>/dev/null | grep -qxF "$1"; }
+
+# Make room in the cache. Whoever starts says what it uses before it looks for it; so what is taken away, and is in use
+# after all, is put back.
+trim() {
+    for old in "$cache/env/"*; do
+        name=${old##*/}
+        case $name in
+            *.*) # was never completed, or taken away: its node is gone, then so is who made it
+                set -- "$cache/run/"*/"${name#*.}"
+                [ -d "$1" ] || rm -rf "$old"
+                continue
+                ;;
+        esac
+        [ -n "$(find "$old/complete" -prune -mtime +@KEPT@ 2>/dev/null)" ] || continue
+        in_use "$name" && continue
+        mv "$old" "$made" 2>/dev/null || continue
+        if in_use "$name" && [ ! -e "$old" ]; then mv "$made" "$old" 2>/dev/null; fi
+        rm -rf "$made" "$old/${made##*/}"
+    done
+    for each in wheels files bin; do
+        [ ! -d "$cache/$each" ] || find "$cache/$each" -type f -mtime +@KEPT@ -exec rm -f {} +
+    done
 }
 
 # Put a file that tasks find in their working folder there.
@@ -336,6 +375,8 @@ place() {
     cp "$cache/files/$2" "$folder/work/$1" || fail "cannot write $1: is the disk full?"
 }
 
+echo "${env##*/}" >"$folder/uses"
+touch -c "$env/complete" 2>/dev/null
 if ! [ -d "$env/complete" ] || ! "$env/bin/python" -c '' 2>/dev/null; then
     [ -d "$env/complete" ] && rm -rf "$env"
     build
@@ -346,6 +387,7 @@ mkdir -p "$folder/work" || fail "cannot write to $folder: is the disk full?"
 asked
 @PLACE@
 rm -rf "$folder/sent"
+[ -z "$grew" ] || trim
 cd "$folder/work" || fail "there is no $folder/work"
 step proof
 "$env/bin/python" -m skyward.remote.proof "$folder" || exit

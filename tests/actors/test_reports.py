@@ -9,6 +9,7 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
+from skyward.providers.provider import Instance, LeftToLeash
 from skyward.remote.terms import Terms
 from tests import work
 from tests.kit import Bell
@@ -79,6 +80,28 @@ def test_what_failed_and_what_was_cancelled_is_counted(compute: sky.Compute, bel
     future.cancel()
     assert line.hears_the_end()
     assert (compute.report().failed, compute.report().cancelled) == (1, 1)
+
+
+class Silent(sky.Local):
+    """Machines that end, but of which one does not hear so."""
+
+    async def terminate(self, instance: Instance) -> None:
+        await super().terminate(instance)
+        raise LeftToLeash("it does not answer")
+
+
+def test_a_machine_that_does_not_answer_at_the_end_is_told_and_raises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sky.Compute(provider=Silent(folder=tmp_path), options=sky.Options(lease=50)) as compute:
+        name = compute.nodes[0].instance
+        assert compute.submit(work.square, 2).result(10) == 4
+        assert compute.report().left == {}
+    [(left, seconds)] = compute.report().left.items()
+
+    assert left == name
+    assert 0 < seconds <= 50
+    assert f"{name}: it does not answer; what runs there ends itself, in 50 s at the latest" in caplog.text
 
 
 def test_a_pool_that_was_never_entered_has_nothing_to_report() -> None:

@@ -14,7 +14,9 @@ for keys in /run/lab/accounts/*; do
     install -m 600 -o "$name" "$keys" "$home/.ssh/authorized_keys"
 done
 while read -r name; do echo "$name ALL=(ALL) NOPASSWD:ALL" > "/etc/sudoers.d/lab-$name"; done < /run/lab/sudoers
-cat > /run/sshd/lab.conf <<CFG
+cp /run/lab/sshd_extra /run/sshd/lab.conf # of two lines the first counts
+grep -q Subsystem /run/lab/sshd_extra || echo 'Subsystem sftp internal-sftp' >> /run/sshd/lab.conf
+cat >> /run/sshd/lab.conf <<CFG
 Port $(cat /run/lab/port)
 HostKey /etc/ssh/ssh_host_ed25519_key
 PidFile /run/sshd.pid
@@ -25,9 +27,7 @@ PermitRootLogin no
 PrintMotd no
 UseDNS no
 AllowTcpForwarding yes
-Subsystem sftp internal-sftp
 CFG
-cat /run/lab/sshd_extra >> /run/sshd/lab.conf
 if [ -s /run/lab/userdata ]; then (setsid sh /run/lab/userdata > /var/log/userdata.log 2>&1 &); fi
 trap 'exit 0' TERM
 set +e

@@ -124,7 +124,7 @@ class Lab:
         userdata
             A script that runs as root at every boot.
         sshd
-            More lines for the configuration of sshd.
+            Lines for the configuration of sshd, before the lab's own; one about `Subsystem` replaces that of SFTP.
         """
         if slow and not netem() and not os.access("/dev/net/tun", os.W_OK):
             raise Unavailable("this kernel has no netem, and /dev/net/tun cannot be written")
@@ -132,7 +132,7 @@ class Lab:
         with self._lock:
             number = next(each for each in range(11, 250) if each not in self._taken)
             self._taken.add(number)
-            lower = f"{self._python()}:/" if python else "/"
+            lower = f"{self.python()}:/" if python else "/"
             seed = {
                 "ssh_host_ed25519_key": key.private,
                 "ssh_host_ed25519_key.pub": key.public.encode(),
@@ -197,8 +197,8 @@ class Lab:
     def _public(self, account: str) -> str:
         return self.key(account).with_suffix(".pub").read_text()
 
-    def _python(self) -> Path:
-        """Make the layer with Python, in a file system of its own: a layer cannot lie in another."""
+    def python(self) -> Path:
+        """Return the layer with Python, in a file system of its own: a layer cannot lie in another."""
         if not self._layers.is_mount():
             self._layers.mkdir()
             sh("mount", "-t", "tmpfs", "-o", "size=300m", "layers", str(self._layers))

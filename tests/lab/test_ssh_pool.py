@@ -17,7 +17,7 @@ from skyward.trust import Authority, Identity
 from tests import kit, work
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
-from tests.lab.lab import Lab
+from tests.lab.lab import Key, Lab
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
@@ -80,8 +80,9 @@ def test_a_bare_machine_becomes_a_node_and_the_second_time_within_three_seconds(
     assert took[1] < 3
 
 
-def test_a_machine_without_the_python_says_so_at_once(hosts: Hosts, lab: Lab) -> None:
+def test_a_machine_without_the_python_says_so_at_once(hosts: Hosts, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare,) = hosts()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no uv that could be sent
 
     with pytest.raises(sky.BootFailed, match=r"step 'python' failed[\s\S]*no Python 3.12 here, and no uv"):
         sky.Compute(provider=ssh(lab, bare)).__enter__()
@@ -224,6 +225,40 @@ def test_one_dead_machine_does_not_stop_the_others(hosts: Hosts, lab: Lab, caplo
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
         kit.until(lambda: machines[1].name in caplog.text)
     assert nothing_is_left(machines[0])
+
+
+def test_a_machine_that_refuses_us_is_asked_once_and_fails_the_pool(hosts: Hosts, lab: Lab) -> None:
+    (host,) = hosts(accounts=("ubuntu", "mallory"))
+    provider = sky.SSH(hosts=[host.name], user="mallory", key=lab.key("ubuntu"), config=lab.config)
+
+    with pytest.raises(sky.Unreachable, match="mallory may not log in"):
+        sky.Compute(provider=provider).__enter__()
+    tried = host.run("grep -c 'Connection .* by authenticating user mallory' /var/log/sshd.log")
+    assert tried == "2\n"  # by the node, and by the sweep at the end
+
+
+def test_another_machine_is_taken_for_one_that_refuses_us(
+    hosts: Hosts, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    machines = hosts(2, python=True)
+    other = Key()
+    machines[0].change_key(other.private, other.public)
+    with sky.Compute(provider=ssh(lab, *machines)) as compute:
+        assert [node.host for node in compute.nodes] == [machines[1].name]
+    assert f"{machines[0].name}: its host key has changed" in caplog.text
+
+
+def test_a_machine_that_is_frozen_at_the_end_is_named_and_costs_nobody_an_exception(hosts: Hosts, lab: Lab) -> None:
+    machines = hosts(2, python=True)
+    with sky.Compute(provider=ssh(lab, *machines), nodes=2, options=sky.Options(lease=12)) as compute:
+        assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
+        machines[1].freeze()
+    [(left, seconds)] = compute.report().left.items()
+    assert left.startswith(f"{machines[1].name}/")
+    assert 0 <= seconds <= 12
+    assert nothing_is_left(machines[0])
+    machines[1].thaw()
+    until(lambda: nothing_is_left(machines[1]), "the leash ends what runs there")
 
 
 def test_slots_may_be_given_for_each_machine(hosts: Hosts, lab: Lab) -> None:

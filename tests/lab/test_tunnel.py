@@ -42,10 +42,11 @@ type Scene = Callable[[Callable[[Tunnel], Coroutine[Any, Any, None]]], None]
 def on(host: Host, lab: Lab) -> Scene:
     """Run something with a tunnel to the host, within a deadline."""
 
-    def play(scene: Callable[[Tunnel], Coroutine[Any, Any, None]]) -> None:
-        within(lambda: opened(lab.destination(host), scene))
+    return lambda scene: on_host(host, lab, scene)
 
-    return play
+
+def on_host(host: Host, lab: Lab, scene: Callable[[Tunnel], Coroutine[Any, Any, None]]) -> None:
+    within(lambda: opened(lab.destination(host), scene))
 
 
 async def echo(port: int, text: bytes = b"hello") -> bytes:
@@ -143,12 +144,39 @@ def test_a_full_disk_is_named(on: Scene, host: Host) -> None:
     async def scene(tunnel: Tunnel) -> None:
         await tunnel.put("/home/ubuntu/run", {})
         host.fill()
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OSError, match=r"(?i)no space left"):
             await tunnel.put("/home/ubuntu/run", {"file": bytes(1 << 20)})
         host.unfill()
         await tunnel.put("/home/ubuntu/run", {"file": bytes(1 << 20)})
 
     on(scene)
+
+
+@pytest.mark.parametrize("sshd", ["# no Subsystem", "Subsystem sftp /nowhere"])
+def test_without_sftp_files_are_written_by_commands(hosts: Hosts, lab: Lab, sshd: str) -> None:
+    (host,) = hosts(sshd=f"{sshd}\n")
+    test_files_arrive_whole_and_are_readable_by_nobody_else(lambda scene: on_host(host, lab, scene), host)
+    test_files_are_not_written_into_a_folder_that_others_may_enter(lambda scene: on_host(host, lab, scene), host)
+    test_a_full_disk_is_named(lambda scene: on_host(host, lab, scene), host)
+    assert host.run("find /home/ubuntu -name '*.part'") == ""
+
+
+def test_a_file_of_which_the_connection_brings_a_part_does_not_appear(hosts: Hosts, lab: Lab) -> None:
+    (host,) = hosts(sshd="# no Subsystem\n", slow=True)
+    run = "/home/ubuntu/run"
+
+    async def scene(tunnel: Tunnel) -> None:
+        await tunnel.put(run, {})
+        host.slow(rate=1e6)
+        putting = asyncio.create_task(tunnel.put(run, {"file": bytes(20 << 20)}))
+        await asyncio.to_thread(until, lambda: host.run(f"find {run} -name '*.part' -size +100k"), "a part is there")
+        await asyncio.to_thread(host.restart_sshd)
+        with pytest.raises(Lost):
+            await putting
+        host.slow()
+        await asyncio.to_thread(until, lambda: host.run(f"ls -A {run}") == "", "the part is gone")
+
+    on_host(host, lab, scene)
 
 
 def test_a_forward_carries_many_connections_at_once(on: Scene, host: Host) -> None:
@@ -266,6 +294,28 @@ def test_a_machine_that_comes_back_with_another_key_is_not_trusted_again(host: H
         await tunnel.close()
 
     within(scene)
+
+
+def test_a_tunnel_whose_keeper_fails_says_so_and_is_over(
+    host: Host, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        told = asyncio.Event()
+
+        def changed(why: str | None) -> None:
+            if why == "the connection was lost":
+                raise LookupError("a bug")
+            told.set()
+
+        tunnel = await Tunnel(lab.destination(host), changed=changed).open()
+        host.restart_sshd()
+        await asyncio.wait_for(told.wait(), 10)
+        with pytest.raises(Unreachable, match="the tunnel failed: LookupError: a bug"):
+            await tunnel.run("true")
+        await tunnel.close()
+
+    within(scene)
+    assert "the tunnel failed" in caplog.text
 
 
 def test_a_machine_that_boots_is_waited_for_as_long_as_one_is_told(host: Host, lab: Lab) -> None:

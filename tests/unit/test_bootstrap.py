@@ -1,8 +1,12 @@
 """The script that makes a node of a bare machine."""
 
+import os
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +51,15 @@ def test_with_an_index_all_but_our_own_is_fetched_at_the_versions_that_are_here(
     assert told["fetch"].split("\n") == ["numpy>=2", "cloudpickle==3.1", "typing-things==0.30"]
     assert told["constraints"].split("\n") == ["skyward==1.0", "cloudpickle==3.1", "typing-things==0.30"]
     assert (told["index"], told["trusted"]) == ("https://user:secret@index.example", "")
+
+
+def test_what_no_index_has_is_sent_but_to_machines_that_it_is_not_for() -> None:
+    mine = Wheel("mine", "1.0", "ee", "cp312-cp312-linux_x86_64", own=True)
+    told = values(replace(RECIPE, wheels=(OURS, PURE, mine), index="https://index.example"))
+
+    assert told["sends"].split() == [OURS.file, mine.file]
+    assert told["sends_elsewhere"].split() == [OURS.file]
+    assert told["fetch_elsewhere"].split("\n") == ["cloudpickle==3.1", "mine==1.0"]
 
 
 def test_an_index_that_the_user_names_with_http_is_trusted() -> None:
@@ -104,3 +117,91 @@ def test_what_the_script_says_is_understood() -> None:
     assert bootstrap.lacking("lacks a") is None
     assert bootstrap.beginning("skyward-boot step packages from an index") == "packages from an index"
     assert bootstrap.beginning("skyward-boot lacks a") is None
+
+
+# ---------------------------------------------------------------- what the cache keeps
+
+
+@pytest.fixture(params=["sh", "dash", "bash"])
+def trimmed(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., set[str]]:
+    """Trims the cache of a user's home, as the start of `mine-0-0` does, and returns what is left there."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"no {request.param} here")
+    cache = tmp_path / ".cache" / "skyward"
+    mine = cache / "run" / "here" / "mine-0-0"
+    mine.mkdir(parents=True)
+    text = bootstrap.script(RECIPE).decode()
+    functions = text[: text.index('echo "${env##*/}"')]
+
+    def trim(more: str = "") -> set[str]:
+        words = [request.param, "-c", f"{functions}\n{more}\ntrim", str(mine / bootstrap.SCRIPT)]
+        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        assert ran.stderr == ran.stdout == ""
+        return {str(path.relative_to(cache)) for name in ("env", "wheels", "files") for path in cache.glob(f"{name}/*")}
+
+    return trim
+
+
+def kept(home: Path, name: str, days: float) -> None:
+    """Put something into the cache that was last used so many days ago."""
+    path = home / ".cache" / "skyward" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name == "complete":
+        path.mkdir()
+    else:
+        path.touch()
+    os.utime(path, (time.time() - days * 86400,) * 2)
+
+
+def use(home: Path, node: str, name: str) -> None:
+    """Have a node that runs on another machine with this home use an environment."""
+    folder = home / ".cache" / "skyward" / "run" / "elsewhere" / node
+    folder.mkdir(parents=True)
+    (folder / "uses").write_text(f"{name}\n")
+
+
+def test_what_was_not_used_for_a_month_goes_and_what_is_used_stays(
+    trimmed: Callable[..., set[str]], tmp_path: Path
+) -> None:
+    for name, days in {"env/old": 40, "env/new": 20, "env/held": 400}.items():
+        kept(tmp_path, f"{name}/complete", days)
+    for name, days in {"wheels/old.whl": 40, "wheels/new.whl": 20, "files/old": 40, "files/new": 1}.items():
+        kept(tmp_path, name, days)
+    use(tmp_path, "other-0-0", "held")
+
+    assert trimmed() == {"env/new", "env/held", "wheels/new.whl", "files/new"}
+
+
+def test_what_a_dead_start_left_half_made_goes_and_what_is_being_made_stays(
+    trimmed: Callable[..., set[str]], tmp_path: Path
+) -> None:
+    for node in ("dead-0-0", "other-0-0"):
+        kept(tmp_path, f"env/key-x86_64.{node}/bin", 0)
+    use(tmp_path, "other-0-0", "key-x86_64")
+
+    assert trimmed() == {"env/key-x86_64.other-0-0"}
+
+
+def test_what_somebody_begins_to_use_in_the_same_moment_is_put_back(
+    trimmed: Callable[..., set[str]], tmp_path: Path
+) -> None:
+    kept(tmp_path, "env/old/complete", 40)
+    kept(tmp_path, "env/older/complete", 50)
+    use(tmp_path, "other-0-0", "neither")
+    begins = 'mv() { command mv "$@"; echo old >"$cache/run/elsewhere/other-0-0/uses"; }'
+
+    assert trimmed(begins) == {"env/old"}
+
+
+def test_what_is_made_anew_in_the_same_moment_stays_as_it_is(trimmed: Callable[..., set[str]], tmp_path: Path) -> None:
+    kept(tmp_path, "env/old/complete", 40)
+    use(tmp_path, "other-0-0", "neither")
+    anew = """mv() {
+        command mv "$@"
+        echo old >"$cache/run/elsewhere/other-0-0/uses"
+        mkdir -p "$cache/env/old/complete/anew"
+    }"""
+
+    assert trimmed(anew) == {"env/old"}
+    assert [path.name for path in (tmp_path / ".cache/skyward/env/old").rglob("*")] == ["complete", "anew"]

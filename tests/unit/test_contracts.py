@@ -26,10 +26,11 @@ PROOFS = {
         ("actors/link.py", "import skyward.compute"),
     ],
     "casty-in-the-shells": [("compute.py", "import casty"), ("providers/local.py", "import casty")],
+    "cli-is-outermost": [("compute.py", "import cyclopts"), ("providers/ssh.py", "from skyward.cli import main")],
     # everything imports errors: only what a node may load anyway breaks this contract alone
     "errors-stand-alone": [("errors.py", "import uvloop")],
     "front-door-is-for-guests": [("compute.py", "import skyward"), ("compute.py", "from skyward import Worker")],
-    "two-files-know-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
+    "few-files-know-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
     "one-file-knows-aws": [("compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
     "two-files-know-joblib": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
     "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],

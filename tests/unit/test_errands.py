@@ -103,6 +103,32 @@ def test_what_an_earlier_run_left_is_cleared_when_its_lease_has_lapsed(
     assert {path.name for path in root.iterdir()} == left.keys() - {"lapsed-0-0"} | {"pool-0-0"}
 
 
+def test_folders_are_made_for_nobody_else_or_refused(shell: Callable[[str], str], tmp_path: Path) -> None:
+    top = tmp_path / "a" / "it's"
+    for _ in range(2):
+        shell(errands.make([str(top), str(top / "deep")]))
+    assert {path.stat().st_mode & 0o777 for path in (top, top / "deep")} == {0o700}
+
+    (tmp_path / "open").mkdir(0o755)
+    (tmp_path / "link").symlink_to(top)
+    (tmp_path / "file").touch(0o600)
+    for name, said in (("open", "not a folder of"), ("link", "not a folder of"), ("file", "File exists")):
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            shell(errands.make([str(tmp_path / name)]))
+        assert said in failed.value.stderr
+
+
+def test_a_file_appears_whole_or_not_at_all(shell: Callable[[str], str], tmp_path: Path) -> None:
+    path = tmp_path / "it's"
+    shell(f"printf 12345 | ({errands.write(str(path), 5)})")
+    with pytest.raises(subprocess.CalledProcessError):
+        shell(f"printf 1234 | ({errands.write(str(path), 9)})")
+
+    assert path.read_text() == "12345"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_command_is_followed_from_any_line_on_and_says_how_it_ended(shell: Callable[[str], str]) -> None:
     folder = shell(errands.settle("pool-0-0")).strip()
     shell(errands.start(folder, 1, "token", ["sh", "-c", "echo one; echo two; echo bad >&2; exit 7"]))

@@ -13,8 +13,21 @@ import skyward as sky
 from skyward import parcel
 
 
-def names(content: bytes) -> set[str]:
-    return set(zipfile.ZipFile(BytesIO(content)).namelist())
+def wheel(package: parcel.Package) -> bytes:
+    file = BytesIO()
+    package.write(file)
+    return file.getvalue()
+
+
+def install(site: Path, name: str, kind: str = "dist-info", **told: str) -> None:
+    """Have a package in a folder for packages, of which it is told that much."""
+    folder = site / f"{name}-1.0.{kind}"
+    folder.mkdir(parents=True)
+    (folder / ("METADATA" if kind == "dist-info" else "PKG-INFO")).write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: cloudpickle\n"
+    )
+    for file, text in told.items():
+        (folder / file.replace("__", ".")).write_text(text)
 
 
 def test_a_node_is_sent_itself_and_what_it_needs_at_the_versions_that_are_here() -> None:
@@ -49,19 +62,19 @@ def test_extras_count_when_they_are_asked_for() -> None:
 
 def test_our_own_wheel_is_what_runs_here() -> None:
     package = parcel.itself()
-    content = package.content()
+    content = wheel(package)
     archive = zipfile.ZipFile(BytesIO(content))
 
     assert archive.read("skyward/remote/node.py") == (Path(sky.__file__).parent / "remote" / "node.py").read_bytes()
     assert not [name for name in archive.namelist() if "__pycache__" in name]
     assert package.wheel.own
-    assert parcel.itself().content() == content
+    assert wheel(parcel.itself()) == content
 
 
 def test_a_wheel_made_of_an_installed_package_can_be_installed_again(tmp_path: Path) -> None:
     package = parcel.installed("cloudpickle")
     path = tmp_path / package.wheel.file
-    path.write_bytes(package.content())
+    path.write_bytes(wheel(package))
     words = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "to")]
     subprocess.run([*words, str(path)], timeout=50, check=True)
 
@@ -75,9 +88,62 @@ def test_a_file_is_made_once_however_often_it_is_asked_for(tmp_path: Path) -> No
 
     assert name == "a/data"
     assert packed.content(digest) is packed.content(digest)
-    assert packed.content(digest) == b"first"
-    wheel = packed.recipe.wheels[0]
-    assert f"skyward-{wheel.version}.dist-info/METADATA" in names(packed.content(wheel.file))
+    (tmp_path / "data").write_bytes(b"")
+    assert packed.content(digest)[:] == b"first"
+    first = packed.recipe.wheels[0]
+    names = zipfile.ZipFile(BytesIO(packed.content(first.file)[:])).namelist()
+    assert f"skyward-{first.version}.dist-info/METADATA" in names
+
+
+def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    packed = parcel.pack(sky.Image(files={"data": tmp_path / "data"}))
+
+    assert packed.content(packed.recipe.files[0][1]) == b""
+
+
+def test_a_package_that_does_not_say_of_what_it_consists_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages"
+    install(site, "of_a_distribution")
+    install(site, "of_old", "egg-info", installed_files__txt="x\n")
+    monkeypatch.syspath_prepend(site)
+
+    assert parcel.needed(["of_a_distribution", "of_old"]) == (
+        ["cloudpickle"],
+        ("of_a_distribution==1.0", "of_old==1.0"),
+    )
+
+
+@pytest.mark.parametrize("way", ["new", "old"])
+def test_of_an_editable_package_what_it_needs_is_sent_and_itself_travels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "new":
+        told = '{"url": "file:///work", "dir_info": {"editable": true}}'
+        install(
+            site := tmp_path / "site-packages", "mine", direct_url__json=told, RECORD="mine-1.0.dist-info/METADATA,,\n"
+        )
+    else:
+        install(site := tmp_path / "work", "mine", "egg-info")
+    monkeypatch.syspath_prepend(site)
+
+    assert parcel.needed(["mine"]) == (["cloudpickle"], ())
+
+
+def test_a_package_from_a_folder_is_sent_also_where_others_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages"
+    (site / "mine").mkdir(parents=True)
+    (site / "mine" / "__init__.py").write_text("")
+    record = "mine/__init__.py,,\nmine-1.0.dist-info/METADATA,,\nmine-1.0.dist-info/RECORD,,\n"
+    install(site, "mine", direct_url__json='{"url": "file:///work", "dir_info": {}}', RECORD=record)
+    monkeypatch.syspath_prepend(site)
+    packed = parcel.pack(sky.Image(packages=["mine"], index="https://index.example"))
+
+    assert [each.name for each in packed.recipe.wheels if each.own] == ["skyward", "mine"]
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:

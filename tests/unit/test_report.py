@@ -58,6 +58,15 @@ def test_it_explains_where_the_rest_went() -> None:
     ]
 
 
+def test_machines_that_were_left_to_their_leash_are_named() -> None:
+    told = replace(REPORT, left={"gpu-box/p-0-0": 299.6, "node-7/p-1-0": 0.0}).explain().splitlines()
+
+    assert told[-2:] == [
+        "Did not answer at the end: gpu-box/p-0-0; its lease is over in 300 s",
+        "Did not answer at the end: node-7/p-1-0; its lease is over",
+    ]
+
+
 def test_nodes_of_several_sizes_give_a_range_and_those_given_up_do_not_count() -> None:
     several = {number: NodeUse(slots, 0, (), 0, 0) for number, slots in enumerate((4, 8, 2, 0))}
     lines = str(replace(REPORT, nodes=several)).splitlines()

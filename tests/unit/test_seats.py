@@ -41,3 +41,14 @@ def test_a_node_without_a_machine_cannot_fail() -> None:
     seats.fail("p-0")
 
     assert not seats.failures
+
+
+def test_a_machine_is_spare_that_no_node_has_and_that_did_not_fail() -> None:
+    seats = Seats()
+    seats.take("p", "p-0", 2)
+    assert seats.spare(2)
+    seats.fail("p-0")
+    seats.leave("p-0")
+    seats.take("p", "p-1", 2)
+
+    assert not seats.spare(2)

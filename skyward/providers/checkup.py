@@ -1,0 +1,223 @@
+"""What must be right with a machine so that it can be a node, and how to mend what is not. Pure: no I/O, no clock.
+
+`script` is a text for the machine's shell, `judged` makes findings of what it printed.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+TELLS = "skyward-doctor "
+"""What a line of the script begins with."""
+
+DISK_LEAST, DISK_USUAL = 128, 1024
+MEMORY_LEAST, MEMORY_USUAL = 128, 512
+"""Megabytes without which nothing works, and with which most works. A node's own packages take 60 on a disk."""
+
+EARLY = 86_400 - 3600
+"""Seconds that a clock may be slow: certificates are made out to have begun a day ago."""
+
+AGREES = 30.0
+"""Seconds by which clocks may differ without a word."""
+
+FAR = 0.3
+"""Seconds of a round trip from which on short tasks are a poor idea."""
+
+TOOLS = "cat chmod cp date df find grep id kill ln ls mkdir mv nohup rm rmdir sleep tail touch tr uname wc"
+"""The commands that scripts of ours use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one check. `fix` says how to mend it."""
+
+    check: str
+    verdict: Literal["ok", "warn", "FAIL"]
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a program needs of a machine.
+
+    Attributes
+    ----------
+    python
+        `major.minor` of its own Python.
+    suffix
+        What its extension modules end with.
+    looks
+        Functions of shell that look for a Python, `find_python`, and for `uv`, `find_uv`.
+    system
+        Its own system and kind of machine, as `uname -sm` says.
+    uv
+        Whether it has a `uv` to send to machines of its own kind.
+    """
+
+    python: str
+    suffix: str
+    looks: str
+    system: str
+    uv: bool
+
+
+def script(needs: Needs, folder: str = "") -> str:
+    """Return what a machine's shell is to run; `folder` is where files will be, if that is not the usual cache."""
+    cache = shlex.quote(folder) if folder else '"$HOME/.cache/skyward"'
+    head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(TOOLS)}"
+    return f"{head}\n{_SCRIPT}".replace("@LOOKS@", needs.looks)
+
+
+_SCRIPT = r"""
+LC_ALL=C; export LC_ALL
+given=; sent_uv=
+say() { echo "skyward-doctor $*"; }
+@LOOKS@
+say user "$(id -un)"
+say system "$(uname -sm)"
+say processors "$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
+for each in $tools; do command -v "$each" >/dev/null || say missing "$each"; done
+command -v setsid >/dev/null && say setsid yes
+[ -r /proc/self/stat ] && say proc yes
+[ -r /proc/meminfo ] && while read -r name size _; do
+    [ "$name" = MemAvailable: ] && say memory "$size"
+done </proc/meminfo
+place=$cache
+while [ ! -e "$place" ] && [ ! -L "$place" ]; do place=${place%/*}; place=${place:-/}; done
+say place "$place"
+[ -d "$place" ] && [ -w "$place" ] && say writable yes
+say disk "$(df -Pk "$place" 2>/dev/null | tail -n 1)"
+if find_python; then
+    say python "$there $py"
+else
+    find_uv
+    [ -n "$uv" ] && say uv "$uv"
+fi
+say over
+exit 0
+"""
+
+
+def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
+    """Return what to think of what the script printed; a machine that is not `bare` has the program's own Python."""
+    lines = [line.removeprefix(TELLS).partition(" ") for line in told.splitlines() if line.startswith(TELLS)]
+    said = {name: text.strip() for name, _, text in lines}
+    if "over" not in said:
+        return [Finding("shell", "FAIL", "the script of this check did not come to its end", "see what `sh` is there")]
+    missing = [text for name, _, text in lines if name == "missing"]
+    found = [_system(said), _tools(missing, "setsid" in said, "proc" in said)]
+    if bare:
+        found.append(_python(said, needs))
+    return [*found, _disk(said), _memory(said)]
+
+
+def _system(said: dict[str, str]) -> Finding:
+    text = said.get("system", "")
+    if not text.startswith("Linux "):
+        return Finding("system", "FAIL", f"{text or 'an unknown system'}: nodes run on Linux", "take another machine")
+    processors = said.get("processors", "")
+    return Finding("system", "ok", f"{text}, {processors} processors" if processors else text)
+
+
+def _tools(missing: Sequence[str], setsid: bool, proc: bool) -> Finding:
+    if missing:
+        fix = "install coreutils, grep and procps there, or what has them"
+        return Finding("tools", "FAIL", f"there is no {', no '.join(missing)}", fix)
+    if not proc:
+        return Finding("tools", "FAIL", "/proc is not there", "mount it: mount -t proc proc /proc")
+    if not setsid:
+        text = "there is no setsid: what a node starts may outlive it when it is killed"
+        return Finding("tools", "warn", text, "install util-linux there")
+    return Finding("tools", "ok", "a shell's usual commands, setsid, /proc")
+
+
+def _python(said: dict[str, str], needs: Needs) -> Finding:
+    if "python" in said:
+        suffix, _, path = said["python"].partition(" ")
+        if suffix == needs.suffix:
+            return Finding("python", "ok", f"CPython {needs.python}: {path}")
+        text = f"CPython {needs.python}: {path}, of another kind ({suffix}): packages are not sent but fetched with pip"
+        return Finding("python", "warn", text, "see that it reaches an index, or name one it reaches: Image(index=)")
+    if "uv" in said:
+        whose = f"{said['uv']} installs it"
+    elif needs.uv and said.get("system") == needs.system:
+        whose = "your uv is sent, and installs it"
+    else:
+        text = f"there is no CPython {needs.python}, which is what your program runs on, and no uv to install it"
+        return Finding("python", "FAIL", text, f"install python{needs.python} or uv there, or `pip install uv` here")
+    text = f"there is no CPython {needs.python}: {whose} at the first start"
+    return Finding("python", "warn", text, f"see that it may download it, or install python{needs.python} there")
+
+
+def _disk(said: dict[str, str]) -> Finding:
+    place, user = said.get("place", ""), said.get("user", "")
+    if "writable" not in said:
+        return Finding(
+            "disk", "FAIL", f"{user} cannot write to {place}", f"have it belong to {user}: chown {user} {place}"
+        )
+    sizes = re.search(r"\d+ +\d+ +(-?\d+) +\d+%", said.get("disk", ""))
+    if sizes is None:
+        return Finding("disk", "warn", f"nobody knows how much space {place} has", f"look with df: {DISK_USUAL} MB do")
+    free = int(sizes[1]) // 1024
+    text = f"{free} MB are free in {place}"
+    if free >= DISK_USUAL:
+        return Finding("disk", "ok", text)
+    fix = f"make room: {DISK_USUAL} MB do, and ~/.cache/skyward may be removed when nothing of it runs"
+    return Finding("disk", "FAIL" if free < DISK_LEAST else "warn", text, fix)
+
+
+def _memory(said: dict[str, str]) -> Finding:
+    if not said.get("memory", "").isdecimal():
+        return Finding("memory", "warn", "nobody knows how much is free", f"look with free: {MEMORY_USUAL} MB do")
+    free = int(said["memory"]) // 1024
+    text = f"{free} MB are free"
+    if free >= MEMORY_USUAL:
+        return Finding("memory", "ok", text)
+    return Finding(
+        "memory", "FAIL" if free < MEMORY_LEAST else "warn", text, f"end what takes it: {MEMORY_USUAL} MB do"
+    )
+
+
+def clock(ahead: float, within: float) -> Finding:
+    """Judge a clock that is so many seconds ahead of ours, give or take `within`."""
+    off = max(abs(ahead) - within, 0.0)
+    if off <= AGREES:
+        return Finding("clock", "ok", f"within {max(within, abs(ahead)):.0f} s of the one here")
+    text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the one here"
+    fix = "set it by the network: timedatectl set-ntp true"
+    if ahead < 0 and off > EARLY:
+        return Finding("clock", "FAIL", f"{text}: it takes the certificates of a pool for not yet valid", fix)
+    return Finding("clock", "warn", text, fix)
+
+
+def round_trip(seconds: float) -> Finding:
+    """Judge the time that a message takes there and back."""
+    text = f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+    if seconds < FAR:
+        return Finding("round trip", "ok", text)
+    return Finding("round trip", "warn", text, "tasks of less than a second are better run nearer")
+
+
+def shell(code: int, told: str) -> Finding:
+    """Judge a login shell by what came of `PROBE`."""
+    if code == 0 and told == f"{_SAYS}\n":
+        return Finding("shell", "ok", "a POSIX shell, which prints nothing of its own")
+    if code == 0 and told.endswith(f"{_SAYS}\n"):
+        text = f"its start-up files print {told.splitlines()[0]!r}, also where nobody reads it"
+        return Finding("shell", "FAIL", text, "have them print in interactive shells only: case $- in *i*) ... esac")
+    text = f"the login shell is no POSIX shell: it says {' '.join(told.split())[:80]!r}"
+    return Finding("shell", "FAIL", text, "give the account another: chsh -s /bin/sh")
+
+
+_SAYS = "a shell"
+PROBE = f'x="a"; f() {{ printf "%s shell\\n" "$1"; }}; [ -n "${{x#b}}" ] && f "$x" # {_SAYS}'
+"""A line that any POSIX shell understands, and others do not."""
+
+
+def advised(error: str, name: str) -> tuple[str, str]:
+    """Part an error about a machine into what is wrong and, if it ends with a command, the command that mends it."""
+    text, _, command = error.removeprefix(f"{name}: ").partition("\n  ")
+    return text, command

@@ -1,0 +1,150 @@
+"""What is right and what is wrong with machines reached by SSH, step by step of the way to them."""
+
+import asyncio
+import importlib.metadata
+import os
+import socket
+import time
+
+from skyward.errors import Unreachable
+from skyward.providers import checkup
+from skyward.providers.checkup import Finding, Needs
+from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
+from skyward.providers.login import CONNECT, Plan, keys, surveyed
+from skyward.providers.tunnel import Tunnel
+
+LONGEST = 60.0
+"""Seconds that a machine has for all checks."""
+
+PROBES = 3
+"""Round trips of which the shortest counts."""
+
+
+async def examine(to: Destination, needs: Needs) -> list[Finding]:
+    """Return what was found on the way to a machine and on it; what is behind a failure is not looked at."""
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(LONGEST):
+            await _examine(to, needs, found)
+    except TimeoutError:
+        fix = "see whether it hangs, or is overloaded"
+        found.append(Finding("answers", "FAIL", f"it did not answer everything within {LONGEST:g} s", fix))
+    except Unreachable as error:
+        text, _ = checkup.advised(str(error), str(to))
+        found.append(Finding("answers", "FAIL", text, "see whether it is being restarted, and try again"))
+    return found
+
+
+def extra() -> Finding:
+    """Say which asyncssh there is; without one nobody gets here."""
+    return Finding("extra", "ok", f"asyncssh {importlib.metadata.version('asyncssh')}")
+
+
+async def _examine(to: Destination, needs: Needs, found: list[Finding]) -> None:
+    try:
+        plan = await surveyed(to)
+    except Refused as refused:
+        text, _ = checkup.advised(str(refused), str(to))
+        found.append(Finding("config", "FAIL", text, "mend the configuration of ssh, or give another: --config"))
+        return
+    found.append(await _credentials(plan, to))
+    if found[-1].verdict == "FAIL" or not await _is_there(plan, to, found):
+        return
+    tunnel = Tunnel(to)
+    try:
+        try:
+            await tunnel.open()
+        except Unreachable as error:
+            found += _refusal(to, plan, error)
+            return
+        found += [Finding("host key", "ok", "known"), Finding("login", "ok", f"as {plan.options.username}")]
+        await _look(tunnel, needs, found)
+    finally:
+        await asyncio.shield(tunnel.close())
+
+
+async def _credentials(plan: Plan, to: Destination) -> Finding:
+    there, wrong = await keys(plan, to.agent)
+    if to.keys and wrong:
+        fix = "give another --key, or add it to the agent with ssh-add and leave --key out"
+        return Finding("key", "FAIL", "; ".join(wrong), fix)
+    if not there:
+        text = "; ".join(["there is no key to log in with, in no file and no agent", *wrong])
+        return Finding("key", "warn", text, "give one: --key, or make one: ssh-keygen -t ed25519")
+    return Finding("key", "ok", ", ".join(there))
+
+
+async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
+    """Whether the machine's name is known and its port answers; of one behind another only the login will tell."""
+    if to.jump or (to.jump is None and not plan.direct):
+        found.append(Finding("way", "ok", f"through {to.jump or plan.options.tunnel or 'the ProxyCommand'}"))
+        return True
+    host, port = plan.options.host, plan.options.port
+    loop = asyncio.get_running_loop()
+    try:
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=plan.options.family)
+    except OSError as error:
+        fix = "see how it is written, or give its HostName in ~/.ssh/config"
+        found.append(Finding("name", "FAIL", f"{host}: {_reason(error)}", fix))
+        return False
+    address = str(addresses[0][4][0])
+    found.append(Finding("name", "ok", address if host == address else f"{host} is {address}"))
+    try:
+        async with asyncio.timeout(CONNECT):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except ConnectionRefusedError as error:
+        fix = "see whether sshd runs there, and on which port"
+        found.append(Finding("port", "FAIL", f"port {port}: {_reason(error)}", fix))
+        return False
+    except OSError as error:
+        text = f"no answer within {CONNECT:g} s" if isinstance(error, TimeoutError) else _reason(error)
+        fix = "see whether it is on, and what a firewall lets through"
+        found.append(Finding("port", "FAIL", f"port {port}: {text}", fix))
+        return False
+    found.append(Finding("port", "ok", f"{port} answers"))
+    return True
+
+
+def _reason(error: OSError) -> str:
+    """What the system calls it; of names it has a table of its own."""
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return str(error.strerror or error)
+
+
+def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
+    text, command = checkup.advised(str(error), str(to))
+    match error:
+        case Distrusted():
+            return [Finding("host key", "FAIL", text, command)]
+        case NotAllowed():
+            user, host = plan.options.username, plan.options.host
+            fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
+            return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text, fix)]
+        case _:
+            return [Finding("login", "FAIL", text, f"see what `ssh -v {to.host}` says")]
+
+
+async def _look(tunnel: Tunnel, needs: Needs, found: list[Finding]) -> None:
+    try:
+        found.append(checkup.round_trip(min([await tunnel.probe() for _ in range(PROBES)])))
+        found.append(Finding("forwarding", "ok", "sshd lets connections through"))
+    except PermissionError:
+        fix = "have sshd allow it for this user: AllowTcpForwarding local"
+        found.append(Finding("forwarding", "FAIL", "sshd lets no connection through to a node", fix))
+    ran = await tunnel.run(checkup.PROBE)
+    found.append(checkup.shell(ran.code, ran.stdout or ran.stderr))
+    if found[-1].verdict == "FAIL":
+        return
+    if await tunnel.has_sftp():
+        found.append(Finding("files", "ok", "by SFTP"))
+    else:
+        fix = "have sshd know it: Subsystem sftp internal-sftp"
+        found.append(Finding("files", "warn", "there is no SFTP: commands write them, which is slower", fix))
+    began = time.time()
+    told = (await tunnel.run("date +%s")).stdout.strip()
+    took = time.time() - began
+    if told.isdecimal():  # it tells whole seconds, at any moment of the time that it took
+        found.append(checkup.clock(int(told) + 0.5 - (began + took / 2), 0.5 + took / 2))
+    found += checkup.judged((await tunnel.run(["sh", "-c", checkup.script(needs)])).stdout, needs)

@@ -1,0 +1,102 @@
+"""The command line, as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(60)
+
+ENDS = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+
+
+def skyward(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "skyward", *words]
+    env = os.environ | ENDS | environment
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_this_machine_is_examined_line_by_line() -> None:
+    ran = skyward("doctor", "local")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = [line.split(maxsplit=3)[:3] for line in ran.stdout.splitlines()]
+    assert {tuple(row[:2]) for row in rows} <= {("here", "ok"), ("here", "warn")}
+    assert [row[2] for row in rows] == ["system", "tools", "disk", "memory"]
+
+
+def test_what_was_found_is_a_list_for_programs() -> None:
+    found = json.loads(skyward("doctor", "local", "--json").stdout)
+
+    assert [each["check"] for each in found] == ["system", "tools", "disk", "memory"]
+    assert {frozenset(each) for each in found} == {frozenset(("machine", "check", "verdict", "text", "fix"))}
+
+
+def test_a_machine_that_cannot_be_a_node_makes_the_code_one(tmp_path: Path) -> None:
+    ran = skyward("doctor", "local", PATH=str(tmp_path))
+
+    assert ran.returncode == 1
+    assert "here  FAIL  tools   there is no cat, no chmod" in ran.stdout
+    assert "-> install coreutils" in ran.stdout
+
+
+def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: Path) -> None:
+    key, config = tmp_path / "key", tmp_path / "config"
+    config.touch()
+    ran = skyward("doctor", "ssh", "nowhere.invalid", "--config", str(config))
+    assert ran.returncode == 1
+    assert [line.split()[1:3] for line in ran.stdout.splitlines()][-1] == ["FAIL", "name"]
+    assert "HostName" in ran.stdout
+
+    ran = skyward("doctor", "ssh", "nowhere.invalid", "--config", str(config), "--key", str(key))
+    assert ran.returncode == 1
+    assert f"FAIL  key    {key}: No such file or directory -> give another --key" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("doctor", "ssh"), "skyward: hosts=(): is empty; give at least one machine\n"),
+        (("doctor", "ssh", "a b"), "skyward: hosts=('a b',): 'a b' is not a machine"),
+        (("doctor", "local", "--jsn"), "skyward: Unknown option: --jsn"),
+        (("docter",), "skyward: Unknown command"),
+    ],
+)
+def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: str) -> None:
+    ran = skyward(*words)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(said)
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("doctor",), ("doctor", "local"), ("doctor", "ssh")])
+def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
+    ran = skyward(*words, "--help")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(ran.stdout.splitlines()) <= 24
+    assert max(map(len, ran.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("library", "extra", "code"), [("cyclopts", "cli", 2), ("asyncssh", "ssh", 1)])
+def test_without_an_extra_the_line_that_installs_it_is_given(library: str, extra: str, code: int) -> None:
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\nfrom skyward.cli.main import main\nmain(['doctor', 'ssh', 'a'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ran.returncode == code
+    assert f"{library} is not installed" in ran.stdout + ran.stderr
+    assert f"pip install 'skyward[{extra}]'" in ran.stdout + ran.stderr
+
+
+def test_the_command_is_installed_with_the_package() -> None:
+    command = Path(sysconfig.get_path("scripts"), "skyward")
+    ran = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30, check=True)
+
+    assert ran.stdout.strip()
