@@ -59,6 +59,7 @@ def ref(system: System, node: int, generation: int) -> Ref[Message]:
 class _Supervisor:
     stage: lifecycle.Stage = lifecycle.Launching()
     said: Said
+    renewing: asyncio.Task[None]
 
     def __init__(self, ctx: Context[int, Message]) -> None:
         self.office = Office.of(ctx.system)
@@ -137,10 +138,11 @@ class _Supervisor:
 
         self.keep(done())
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def later(self, seconds: float, event: lifecycle.Event) -> None:
         self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
@@ -160,6 +162,7 @@ class _Supervisor:
         assert self.instance is not None
         slots = self.instance.slots
         self.start = Boot(self.office, self.number, self.name, self.host, slots, self.note_exit)
+        self.renewing = self.keep(self.start.renew())
         self.said = await self.start.run()
         self.port = await self.host.tunnel(self.said.port)
         return lifecycle.Booted()
@@ -181,6 +184,7 @@ class _Supervisor:
             broken=self.note_exit,
         )
         await self.link.open(JOIN)
+        self.renewing.cancel()
         return lifecycle.Joined()
 
     def announce(self) -> None:
