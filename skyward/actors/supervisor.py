@@ -138,11 +138,10 @@ class _Supervisor:
 
         self.keep(done())
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        return task
 
     def later(self, seconds: float, event: lifecycle.Event) -> None:
         self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
@@ -162,7 +161,8 @@ class _Supervisor:
         assert self.instance is not None
         slots = self.instance.slots
         self.start = Boot(self.office, self.number, self.name, self.host, slots, self.note_exit)
-        self.renewing = self.keep(self.start.renew())
+        self.renewing = asyncio.create_task(self.start.renew())
+        self.tasks.add(self.renewing)
         self.said = await self.start.run()
         self.port = await self.host.tunnel(self.said.port)
         return lifecycle.Booted()

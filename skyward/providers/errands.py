@@ -34,13 +34,16 @@ runs() {
     return 1
 }
 
+# What runs with this folder in its command line: more than its files tell, if they are lost.
+named() { grep -lF "$1" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'; }
+
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 
 # End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
 finish() {
     leash= group=
     [ -f "$1/pids" ] && read -r leash group <"$1/pids"
-    starts=$(cat "$1/hold" "$1"/.*.pid 2>/dev/null)
+    starts="$(cat "$1/hold" "$1"/.*.pid 2>/dev/null) $(named "$1")"
     if [ -n "$leash" ] && lives "$leash" "$1"; then
         kill -TERM "$leash"
         turns=0
@@ -112,7 +115,7 @@ exit 0
 def finish(node: str) -> str:
     """End everything of the node, and leave the machine as it was found, but for the cache."""
     name = shlex.quote(node)
-    gone = f'[ ! -d "$root/"{name} ] || finish "$root/"{name}\n'
+    gone = f'finish "$root/"{name}\n'
     return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 

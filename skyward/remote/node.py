@@ -9,7 +9,6 @@ removes FOLDER and leaves.
 import contextlib
 import ctypes
 import json
-import math
 import os
 import resource
 import select
@@ -37,8 +36,11 @@ the node takes it away: a shell, until there is a leash, and that until the driv
 SILENT = "silent"
 """The file in the folder that says for how many seconds the driver had been silent when the leash took over."""
 
-LOOK = 0.5
-"""Seconds between two looks for `ALIVE`."""
+LOOK, LOOK_LATER = 0.5, 2.0
+"""Seconds between two looks into the folder: for `ALIVE`, and later only for whether the folder is still there."""
+
+PIDS = "pids"
+"""The file in the folder with the pid of the leash, and that of the zygote, which leads the group of the others."""
 
 READY = "skyward-node-ready "
 """What the line begins with in which a node says where it listens; JSON follows."""
@@ -98,7 +100,7 @@ def main(folder: Path) -> None:
     ours.close()
     theirs.close()
     os.close(hear)
-    (folder / "pids").write_text(f"{os.getpid()} {group}")
+    (folder / PIDS).write_text(f"{os.getpid()} {group}")
     try:
         reason = _hold(config, heard, folder)
         with contextlib.suppress(BrokenPipeError):
@@ -154,7 +156,9 @@ def _hold(config: Mapping[str, Any], heard: int, folder: Path) -> str:
             event = leash.DriverGone()
         elif heard in ready:
             event = leash.Heard(time.monotonic()) if os.read(heard, 65536) else leash.HostGone()
-            look = math.inf
+            look = LOOK_LATER
+        elif not _is_there(folder):
+            event = leash.FolderGone()
         elif look == LOOK and _is_called(folder):
             event = leash.Heard(time.monotonic())
 
@@ -165,6 +169,16 @@ def _silence(folder: Path) -> float:
         return float((folder / SILENT).read_text())
     except (OSError, ValueError):
         return 0.0
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the folder is what it was. The file is touched, as what is old may be cleared away."""
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(folder / PIDS)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def _is_called(folder: Path) -> bool:

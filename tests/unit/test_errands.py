@@ -71,6 +71,17 @@ def test_a_node_gets_a_folder_for_nobody_else(shell: Callable[[str], str], root:
     assert holds(root, "pool-0-0") == held
 
 
+def test_what_runs_is_finished_when_its_files_are_lost(
+    shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    shell(errands.settle("pool-0-0"))
+    process = sleeper("pool-0-0")
+    shutil.rmtree(root / "pool-0-0")
+    shell(errands.finish("pool-0-0"))
+
+    assert process.wait(kit.SOON) == -9
+
+
 def test_a_folder_is_held_as_long_as_the_driver_calls(shell: Callable[[str], str], root: Path) -> None:
     folder = Path(shell(errands.settle("pool-0-0")).strip())
     (folder / "lease").write_text("2\n")
