@@ -68,7 +68,7 @@ def test_a_link_that_drops_at_random_moments_loses_and_doubles_nothing(down: flo
         compute,
         links,
         made,
-    ):  # a cut may follow before it was heard again
+    ):  # a cut may follow on a cut
         made.ask(compute, range(200))
         for _ in range(2 if down > 1 else 6):
             for forward in links.latest.values():
