@@ -49,6 +49,8 @@ def _plan(asked: argparse.Namespace) -> Plan:
         repeat=asked.repeat,
         settle=asked.settle,
         warm_limit=asked.warm_limit,
+        round_trip=asked.round_trip,
+        loss=asked.loss,
     )
 
 
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--nodes", type=_count, default=10, help="default: 10")
     add("--concurrency", type=_count, default=10, help="slots of each node (default: 10)")
     add("--tasks", type=_count, help="tasks or calls (default: the scenario's)")
-    add("--seconds", type=_seconds, default=5.0, help="length of a task in `seed` (default: 5)")
+    add("--seconds", type=_seconds, default=5.0, help="length of a task in `seed` and `far` (default: 5)")
     add("--batch-size", type=_batch_size, default="auto", help="joblib's batch_size (default: auto)")
     add(
         "--main",
@@ -79,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeat", type=_count, default=1, help="measure so often; figures are medians, min and max beside them")
     add("--settle", type=_seconds, default=2.0, help="seconds of rest before `memory` looks (default: 2)")
     add("--warm-limit", type=_seconds, default=60.0, help="longest wait for all workers to have worked (default: 60 s)")
+    add("--round-trip", type=_seconds, default=0.08, help="to a host of the lab and back in `far` (default: 0.08 s)")
+    add("--loss", type=_share, default=0.0, help="share of packets that are lost each way in `far` (default: 0)")
     add("--limit", type=_seconds, default=1800.0, help="with --vs: give a backend up after so long (default: 1800 s)")
     return parser
 
@@ -93,6 +97,12 @@ def _seconds(text: str) -> float:
     if not (seconds := float(text)) >= 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return seconds
+
+
+def _share(text: str) -> float:
+    if not 0 <= (share := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to less than 1")
+    return share
 
 
 def _batch_size(text: str) -> BatchSize:

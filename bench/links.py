@@ -1,9 +1,11 @@
 """Nodes far away, and nodes of different speed: what that costs Skyward. Each opens its own pool."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bench import tasks
@@ -30,6 +32,28 @@ def latency(plan: Plan) -> Figures:
             figures[f"efficiency_pct_{seconds:g}s"] = 100 * plan.tasks * seconds / plan.shape.slots / elapsed
         report = compute.report()
     return figures | {f"lost_{name}_pct": 100 * getattr(report.lost, name) for name in report.lost.__slots__}
+
+
+def far(plan: Plan) -> Figures:
+    """The seed shape over SSH, on hosts of the lab at the end of links as `--round-trip` and `--loss` say."""
+    began = time.perf_counter()
+    with _far_pool(plan) as compute:
+        entered = time.perf_counter()
+        _parallel(plan, tasks.sleep, 0.05)
+        before = compute.report()
+        elapsed = _parallel(plan, tasks.sleep, plan.seconds)
+        report = compute.report()
+    figures = {
+        "efficiency_pct": 100 * plan.tasks * plan.seconds / plan.shape.slots / elapsed,
+        "elapsed_s": elapsed,
+        "enter_s": entered - began,
+        "retries": sum(report.retries.values()),
+    }
+    capacity = report.capacity - before.capacity
+    for name in report.lost.__slots__:
+        lost = getattr(report.lost, name) * report.capacity - getattr(before.lost, name) * before.capacity
+        figures[f"lost_{name}_pct"] = 100 * lost / capacity
+    return figures
 
 
 def uneven(plan: Plan) -> Figures:
@@ -63,6 +87,27 @@ def _pool(plan: Plan, round_trip: float) -> Iterator[Any]:
         ) as compute,
     ):
         yield compute
+
+
+@contextmanager
+def _far_pool(plan: Plan) -> Iterator[Any]:
+    if plan.backend != "skyward":
+        raise NotInstalledError(f"{plan.backend} cannot be put on hosts of the lab")
+    sky, lab = import_module("skyward"), import_module("tests.lab.lab")
+    if reason := lab.why_not():
+        raise NotInstalledError(f"no lab here: {reason}")
+    lab.enter()
+    with tempfile.TemporaryDirectory() as folder, lab.Lab(Path(folder)) as opened:
+        hosts = opened.start_many(plan.shape.nodes, python=True, slow=True)
+        for host in hosts:
+            host.slow(delay=plan.round_trip / 2, loss=plan.loss)
+        with sky.Compute(
+            provider=sky.SSH(hosts=[host.name for host in hosts], config=opened.config),
+            nodes=plan.shape.nodes,
+            worker=sky.Worker(concurrency=plan.shape.concurrency, executor=plan.executor),
+            plugins=[sky.plugins.joblib()],
+        ) as compute:
+            yield compute
 
 
 def _parallel(plan: Plan, fn: Any, *more: float) -> float:

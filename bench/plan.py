@@ -34,6 +34,8 @@ class Plan:
     repeat: int
     settle: float
     warm_limit: float
+    round_trip: float
+    loss: float
 
     def words(self) -> list[str]:
         """The command line that asks for this plan and no other backend."""
@@ -50,4 +52,6 @@ class Plan:
             f"--repeat={self.repeat}",
             f"--settle={self.settle}",
             f"--warm-limit={self.warm_limit}",
+            f"--round-trip={self.round_trip}",
+            f"--loss={self.loss}",
         ]

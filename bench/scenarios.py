@@ -172,6 +172,7 @@ SCENARIOS: dict[str, Scenario] = {
     "search": Steady("RandomizedSearchCV with so many candidates, on digits", 20, ("tasks",), "parallel", data.search),
     "memory": Steady("memory of an idle pool by kind of process", 1, ("settle",), "parallel", idle_memory),
     "latency": Whole("the seed shape with 80 ms to nodes and back (T = 5, 0.5, 0.05 s)", 2000, links.latency),
+    "far": Whole("the seed shape over SSH, on hosts of the lab at the end of slow links", 2000, links.far),
     "uneven": Whole("tasks of T seconds, and one node four times as slow", 2000, links.uneven),
     "tunnel": Whole("MB/s through a tunnel and through ssh -L, on a host of the lab", 1, tunnel.throughput),
     "startstop": Whole("time to start and to stop a pool", 1, startstop),

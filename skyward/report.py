@@ -66,7 +66,8 @@ class Report:
     attempts
         How often a call was started, as far as it is known.
     retries
-        How often a call was tried again, by the reason its attempt died.
+        How often a call was tried again, by the reason its attempt died; also one that was queued on a lost node, which
+        may have begun it.
     late
         Answers that nobody waited for any more, and were dropped: from a lost node, or of a cancelled call.
     nodes

@@ -218,7 +218,8 @@ class Options(Checked):
     Parameters
     ----------
     lease
-        A node that has not heard from here for so long ends itself.
+        A node that has not heard from here for so long ends itself, whether it has started or not. At least 5: it
+        hears from here every 2 seconds.
     grace
         How long a silent node is waited for before its work goes elsewhere.
     retries
@@ -239,7 +240,7 @@ class Options(Checked):
     """
 
     lease: float = Field(
-        default=300.0, gt=0, description="give the seconds after which an abandoned node ends itself", examples=["300"]
+        default=300.0, ge=5, description="give the seconds after which an abandoned node ends itself", examples=["300"]
     )
     grace: float = Field(
         default=30.0, ge=0, description="give the seconds that a silent node is waited for", examples=["30"]

@@ -90,10 +90,10 @@ def files(name: str, **given: Any) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def node(folder: Path, **given: Any) -> Iterator[Node]:
+def node(folder: Path, *, also: Mapping[str, bytes] | None = None, **given: Any) -> Iterator[Node]:
     """Start a node in this folder, which is made; end it as a driver does, and see that it leaves nothing."""
     folder.mkdir(mode=0o700)
-    for name, content in files(folder.name, **given).items():
+    for name, content in {**files(folder.name, **given), **(also or {})}.items():
         (folder / name).write_bytes(content)
         (folder / name).chmod(0o600)
     with subprocess.Popen(

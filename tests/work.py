@@ -198,11 +198,27 @@ def ring_but_on_node_1(port: int) -> bytes:
     return ring(port)
 
 
-def note_and_echo[T](file: Path, number: int, value: T) -> T:
-    """Note that call `number` runs, take a moment, and return `value`."""
-    note(file, str(number))
-    time.sleep(0.01)
+def noted[T](file: str, task: int, value: T, seconds: float = 0.01) -> T:
+    """Take a while and return `value`; `tests.history` reads what this notes."""
+    notes = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for what in ("began", "ended"):
+        os.write(notes, f"{what} {task} {os.uname().nodename} {os.getpid()} {time.time()}\n".encode())
+        if what == "began":
+            time.sleep(seconds)
+    os.close(notes)
     return value
+
+
+def noted_and_told(file: str, task: int, value: int) -> int:
+    """The same, and print a line."""
+    say(f"this is task {task}")
+    return noted(file, task, value)
+
+
+def noted_and_greedy(file: str, task: int, size: int) -> int:
+    """The same, and then take so much memory."""
+    noted(file, task, size)
+    return len(b"." * size)
 
 
 def wait_for_a_child(port: int) -> None:
@@ -244,11 +260,3 @@ def raise_boxed() -> None:
 
 class OldWarning(DeprecationWarning):
     """A category that can be imported."""
-
-
-def note_there(number: int) -> int:
-    """Leave a note on the machine where it runs."""
-    with open("/var/tmp/runs", "a") as file:
-        file.write(f"{number}\n")
-    time.sleep(0.1)
-    return number

@@ -17,14 +17,16 @@ from skyward.errors import BootFailed, Unreachable
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.remote import bootstrap, proof
-from skyward.remote.node import CONFIG, ENDS, READY
-from skyward.spec import Options
+from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
 
 log = logging.getLogger("skyward")
 
 LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
 
+
+RENEWALS = 5
+"""How often the lease of a node that is being started is renewed before it would be over."""
 
 PAUSE = 0.2
 """Seconds before a file is sent again whose connection was cut."""
@@ -37,11 +39,6 @@ class Said:
     port: int
     slots: int
     memory: int
-
-
-def first_contact(options: Options) -> float:
-    """Seconds after its start in which a node that has never heard of the driver ends itself."""
-    return options.start_timeout + options.lease
 
 
 class Boot:
@@ -91,12 +88,26 @@ class Boot:
         if self._office.provider.bare:
             self._parcel = await self._office.parcel()
             files[bootstrap.SCRIPT] = self._parcel.script
-            files[bootstrap.LEASE] = f"{self._office.blueprint.options.lease:.0f}\n".encode()
             command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
         await host.write({CONFIG: json.dumps(self._config()).encode(), **files})
         answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
         self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
         return await answer
+
+    async def renew(self) -> None:
+        """Say again and again that we are there, in a file: until the connection to the node stands, nothing else can.
+
+        A node that would notice the end of this process in another way needs none of it.
+        """
+        lease = self._office.blueprint.options.lease
+        files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
+        while not self._host.tethered:
+            try:
+                await self._host.write(files)
+                files.pop(LEASE, None)
+            except (OSError, Unreachable) as error:
+                log.debug("node %s: its lease is not renewed: %s", self._name, error)
+            await asyncio.sleep(lease / RENEWALS)
 
     async def _send(self, names: list[str]) -> None:
         """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""
@@ -110,6 +121,10 @@ class Boot:
                     break
                 except Unreachable:
                     await asyncio.sleep(PAUSE)
+
+    def _first_contact(self) -> float:
+        options = self._office.blueprint.options
+        return options.lease + (options.start_timeout if self._host.tethered else 0.0)
 
     def _config(self) -> dict[str, object]:
         blueprint = self._office.blueprint
@@ -131,7 +146,7 @@ class Boot:
             "preload": list(blueprint.image.preload),
             "hooks": self._office.hooks.hex(),
             "lease": blueprint.options.lease,
-            "first_contact": first_contact(blueprint.options),
+            "first_contact": self._first_contact(),
             "lifetime": None,
             "stdin": self._host.tethered,
             "expects": expects,

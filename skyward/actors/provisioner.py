@@ -7,7 +7,6 @@ from typing import assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling, supervisor
-from skyward.actors.boot import first_contact
 from skyward.actors.office import Office
 from skyward.providers.provider import LeftToLeash
 from skyward.remote.protocol import FOREVER
@@ -106,7 +105,7 @@ class _Provisioner:
                     await self.office.provider.terminate(instance)
                     self.office.left.pop(instance.id, None)
                 except LeftToLeash as error:
-                    self.office.leave(instance.id, error, first_contact(self.office.blueprint.options))
+                    self.office.leave(instance.id, error, self.office.blueprint.options.lease)
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("%s could not be ended: %s", instance.id, error)
                     leaked.append(instance.id)

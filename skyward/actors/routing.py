@@ -18,6 +18,9 @@ from skyward.actors.placing import LOOK, place, steal
 from skyward.actors.work import INTERRUPTIONS, Group, Item, Node
 from skyward.actors.work import Routing as Routing
 
+QUEUED = ", and may have begun what was queued on it"
+"""What is added to the reason why a node was lost, for batches that it probably had not begun."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
@@ -312,11 +315,17 @@ def _requeue(state: Routing, batches: Iterable[int]) -> None:
 
 
 def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) -> None:
-    """Only what the node may have started is counted as an attempt: it starts batches in the order it got them."""
+    """Only what the node is likely to have started is counted as a death: it starts batches in the order it got them.
+
+    It may have got further than was heard of. The ledger tells of the others as well, lest one has run twice unseen.
+    """
     node = state.nodes.get(number)
     if node is None:
         return
     held = tuple(node.held)
+    for batch in held[node.slots :]:
+        if not state.items[batch].unwanted:
+            state.note_retry(f"{reason}{QUEUED}")
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
         if node.leaving and (item := state.items[batch]).interruptions < INTERRUPTIONS:

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
-from skyward.actors.boot import Boot, Said, first_contact
+from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
 from skyward.errors import NodeError
@@ -59,6 +59,7 @@ def ref(system: System, node: int, generation: int) -> Ref[Message]:
 class _Supervisor:
     stage: lifecycle.Stage = lifecycle.Launching()
     said: Said
+    renewing: asyncio.Task[None]
 
     def __init__(self, ctx: Context[int, Message]) -> None:
         self.office = Office.of(ctx.system)
@@ -162,6 +163,8 @@ class _Supervisor:
         assert self.instance is not None
         slots = self.instance.slots
         self.start = Boot(self.office, self.number, self.name, self.host, slots, self.note_exit)
+        self.renewing = asyncio.create_task(self.start.renew())
+        self.tasks.add(self.renewing)
         self.said = await self.start.run()
         self.port = await self.host.tunnel(self.said.port)
         return lifecycle.Booted()
@@ -183,6 +186,7 @@ class _Supervisor:
             broken=self.note_exit,
         )
         await self.link.open(JOIN)
+        self.renewing.cancel()
         return lifecycle.Joined()
 
     def announce(self) -> None:
@@ -211,8 +215,7 @@ class _Supervisor:
 
     def leave(self, why: LeftToLeash) -> None:
         """Note a machine that does not answer, and when whatever runs there has ended itself at the latest."""
-        options = self.office.blueprint.options
-        self.office.leave(self.called(), why, options.lease if self.since is not None else first_contact(options))
+        self.office.leave(self.called(), why, self.office.blueprint.options.lease)
 
     async def end(self) -> None:
         """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say.

@@ -24,9 +24,9 @@ lives() {
     fi
 }
 
-# Whether anything of the node in this folder runs: its leash, or what is to become it.
+# Whether anything of the node in this folder runs: its leash, what is to become it, or what holds it until then.
 runs() {
-    leash=
+    leash=$(cat "$1/hold" 2>/dev/null)
     [ -f "$1/pids" ] && read -r leash _ <"$1/pids"
     for each in $leash $(cat "$1"/.*.pid 2>/dev/null); do
         lives "$each" "$1" && return 0
@@ -34,13 +34,16 @@ runs() {
     return 1
 }
 
+# What runs with this folder in its command line: more than its files tell, if they are lost.
+named() { grep -lF "$1" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'; }
+
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 
 # End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
 finish() {
     leash= group=
     [ -f "$1/pids" ] && read -r leash group <"$1/pids"
-    starts=$(cat "$1"/.*.pid 2>/dev/null)
+    starts="$(cat "$1/hold" "$1"/.*.pid 2>/dev/null) $(named "$1")"
     if [ -n "$leash" ] && lives "$leash" "$1"; then
         kill -TERM "$leash"
         turns=0
@@ -51,23 +54,51 @@ finish() {
         lives "$leash" "$1" && kill -KILL "$leash"
     fi
     for each in $group $starts; do
-        lives "$each" "$1" && kill -KILL "-$each" 2>/dev/null
+        [ "$each" = $$ ] && continue
+        lives "$each" "$1" && { kill -KILL "-$each" || kill -KILL "$each"; } 2>/dev/null
     done
-    rm -rf "$1"
+    rm -rf "$1" "$HOME/.cache/skyward/env/"*".${1##*/}" # an environment that was not finished ends with the node's name
 }
 """
 
+_HOLD = (
+    _ROOT
+    + r"""
+folder=$1
+echo $$ >"$folder/hold"
+silent=0
+lease=15
+while sleep 1; do
+    [ -d "$folder" ] && ! [ -f "$folder/pids" ] || exit 0
+    [ -f "$folder/lease" ] && read -r lease <"$folder/lease"
+    if rm "$folder/alive" 2>/dev/null; then silent=0; else silent=$((silent + 1)); fi
+    echo "$silent" >"$folder/silent"
+    [ "$silent" -lt "$lease" ] && continue
+    finish "$folder"
+    rmdir "$root" "${root%/*}" 2>/dev/null
+    exit 0
+done
+"""
+)
+"""Hold a node that is being started, until its own leash does: end it when the driver has put no file `alive` into its
+folder for as many seconds as `lease` says there. Turns are counted, as the time of day may be set."""
+
 
 def settle(node: str) -> str:
-    """Make the node's folder, print its path, and clear what earlier runs have left whose lease has lapsed."""
+    """Make the node's folder, hold it, print its path, and clear what earlier runs left whose lease has lapsed."""
     return (
         _ROOT
-        + f'folder="$root/"{shlex.quote(node)}\n'
+        + f'folder="$root/"{shlex.quote(node)}\nhold={shlex.quote(_HOLD)}\n'
         + r"""
 mkdir -p "$folder" && chmod 700 "${root%/*}" "$root" "$folder" || exit 1
 now=$(date +%s)
 echo "$now" >"$folder/began" || exit 1
-cd "$folder" && pwd || exit 1
+cd "$folder" || exit 1
+if ! held=$(cat hold 2>/dev/null) || ! lives "$held" "$folder"; then
+    command -v setsid >/dev/null && alone=setsid || alone=nohup
+    $alone sh -c "$hold" skyward-hold "$folder" >/dev/null 2>&1 </dev/null &
+fi
+pwd
 for old in "$root"/*/; do
     old=${old%/}
     runs "$old" && continue
@@ -84,7 +115,7 @@ exit 0
 def finish(node: str) -> str:
     """End everything of the node, and leave the machine as it was found, but for the cache."""
     name = shlex.quote(node)
-    gone = f'[ ! -d "$root/"{name} ] || finish "$root/"{name}\n'
+    gone = f'finish "$root/"{name}\n'
     return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 
@@ -131,7 +162,10 @@ def write(path: str, size: int) -> str:
 
 
 def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
-    """Start a command that goes on when the connection is lost; what it prints goes to files in the folder."""
+    """Start a command that goes on when the connection is lost; what it prints goes to files in the folder.
+
+    There must be one that was made by `settle`: nobody holds what is started in another.
+    """
     wrapper = (
         'echo $$ >"$1.pid"; shift; "$@"; code=$?; '
         f'printf "\\n%s %s\\n" "{ENDED} {token}" "$code"; printf "\\n%s %s\\n" "{ENDED} {token}" "$code" >&2'
@@ -139,6 +173,7 @@ def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
     words = shlex.join([wrapper, f"{folder}/", f"{folder}/.{number}", *command])
     return (
         f"umask 077; cd {shlex.quote(folder)} || exit 1\n"
+        "[ -f began ] || { echo 'its folder was given up' >&2; exit 1; }\n"
         "command -v setsid >/dev/null && alone=setsid || alone=nohup\n"
         f"$alone sh -c {words} >.{number}.out 2>.{number}.err </dev/null &\n"
     )

@@ -68,6 +68,8 @@ class Host(Protocol):
         The command that starts Python there.
     tethered
         Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
+        Where it does not, the machine holds what is started there until it has a leash of its own: it is ended when the
+        file `alive` in the folder was not written again for as many seconds as the file `lease` says, 15 without one.
     shares_memory
         Whether what runs there can open what this process holds in anonymous memory, by its path under `/proc`, and the
         other way round: it is this machine, this user, and Linux.

@@ -2,8 +2,8 @@
 
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks
-for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`. If nobody does, it removes
-the folder and ends: until the node's leash is there, the script holds it.
+for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`. It waits for ever: whoever
+made the folder holds what runs in it, until the node's leash does.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
 nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for
@@ -23,9 +23,6 @@ SAYS = "skyward-boot "
 
 WAITS = f"{SAYS}waits"
 """The line by which the script says that it has asked for all it lacks."""
-
-LEASE = "lease"
-"""The name of the file that says how many seconds the script waits for what it asked for."""
 
 KEPT = 30
 """Days for which the cache keeps what no start uses."""
@@ -252,8 +249,6 @@ have() {
 asked() {
     [ -n "$lacks" ] || return 0
     say waits
-    read -r patience <"$folder/lease"
-    until=$(($(date +%s) + patience))
     while [ -n "$lacks" ]; do
         sleep 0.05 2>/dev/null || sleep 1
         left=
@@ -261,7 +256,6 @@ asked() {
             if [ -f "$folder/sent/${each##*/}" ]; then have "$each"; else left="$left $each"; fi
         done
         lacks=$left
-        [ "$(date +%s)" -le "$until" ] || { rm -rf "$folder" "$made"; exit 70; }
     done
 }
 

@@ -58,11 +58,16 @@ class HostGone:
 
 
 @dataclass(frozen=True, slots=True)
+class FolderGone:
+    """Somebody has removed the node's folder, or the machine has lost its files."""
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Somebody asked the node to end."""
 
 
-type Event = Heard | Elapsed | DriverGone | HostGone | Told
+type Event = Heard | Elapsed | DriverGone | HostGone | FolderGone | Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ def step(leash: Leash, event: Event) -> tuple[Leash, Wait | End]:
             return leash, End("the driver is gone")
         case HostGone():
             return leash, End("the host process is gone")
+        case FolderGone():
+            return leash, End("its folder is gone")
         case Told():
             return leash, End("told to end")
     assert_never(event)

@@ -26,6 +26,22 @@ from skyward.remote import leash, zygote
 CONFIG = "node.json"
 """The file in the node's folder that says what it is."""
 
+LEASE = "lease"
+"""The file in the folder that says for how many seconds a node that is being started is held."""
+
+ALIVE = "alive"
+"""The file that the driver puts into the folder of a node that is being started, again and again. Whoever holds
+the node takes it away: a shell, until there is a leash, and that until the driver reaches it in person."""
+
+SILENT = "silent"
+"""The file in the folder that says for how many seconds the driver had been silent when the leash took over."""
+
+LOOK, LOOK_LATER = 0.5, 2.0
+"""Seconds between two looks into the folder: for `ALIVE`, and later only for whether the folder is still there."""
+
+PIDS = "pids"
+"""The file in the folder with the pid of the leash, and that of the zygote, which leads the group of the others."""
+
 READY = "skyward-node-ready "
 """What the line begins with in which a node says where it listens; JSON follows."""
 
@@ -84,9 +100,9 @@ def main(folder: Path) -> None:
     ours.close()
     theirs.close()
     os.close(hear)
-    (folder / "pids").write_text(f"{os.getpid()} {group}")
+    (folder / PIDS).write_text(f"{os.getpid()} {group}")
     try:
-        reason = _hold(config, heard)
+        reason = _hold(config, heard, folder)
         with contextlib.suppress(BrokenPipeError):
             print(f"{ENDS}{reason}", file=sys.stderr, flush=True)
     finally:
@@ -115,22 +131,24 @@ def _forget(*ends: int | socket.socket, stdin: bool) -> None:
         os.close(null)
 
 
-def _hold(config: Mapping[str, Any], heard: int) -> str:
+def _hold(config: Mapping[str, Any], heard: int, folder: Path) -> str:
     """Watch until the node must end; return why."""
     told, tell = socket.socketpair()
     tell.setblocking(False)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
-    state = leash.Leash(config["lease"], config["first_contact"], config["lifetime"], began=time.monotonic())
+    began = time.monotonic() - _silence(folder)
+    state = leash.Leash(config["lease"], config["first_contact"], config["lifetime"], began)
     watched = [heard, told.fileno()] + ([0] if config["stdin"] else [])
     event: leash.Event = leash.Elapsed(time.monotonic())
+    look = LOOK
     while True:
         state, decision = leash.step(state, event)
         if isinstance(decision, leash.End):
             signal.set_wakeup_fd(-1)
             return decision.reason
-        ready, _, _ = select.select(watched, [], [], max(0.0, decision.until - time.monotonic()))
+        ready, _, _ = select.select(watched, [], [], max(0.0, min(look, decision.until - time.monotonic())))
         event = leash.Elapsed(time.monotonic())
         if told.fileno() in ready:
             event = leash.Told()
@@ -138,6 +156,38 @@ def _hold(config: Mapping[str, Any], heard: int) -> str:
             event = leash.DriverGone()
         elif heard in ready:
             event = leash.Heard(time.monotonic()) if os.read(heard, 65536) else leash.HostGone()
+            look = LOOK_LATER
+        elif not _is_there(folder):
+            event = leash.FolderGone()
+        elif look == LOOK and _is_called(folder):
+            event = leash.Heard(time.monotonic())
+
+
+def _silence(folder: Path) -> float:
+    """Return for how long the driver has been silent, as far as is known."""
+    try:
+        return float((folder / SILENT).read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the folder is what it was. The file is touched, as what is old may be cleared away."""
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(folder / PIDS)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _is_called(folder: Path) -> bool:
+    """Whether the driver has said since the last look that it is there."""
+    try:
+        (folder / ALIVE).unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _end(group: int, host: int, folder: Path) -> NoReturn:

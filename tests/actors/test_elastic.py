@@ -51,9 +51,6 @@ def test_parallel_has_every_slot_that_may_come(tmp_path: Path) -> None:
         plugins=[sky.plugins.joblib()],
     ):
         notes = tmp_path / "notes"
-        answers = Parallel(n_jobs=-1, batch_size=1)(
-            delayed(work.note_and_echo)(notes, number, number) for number in range(60)
-        )
+        Parallel(n_jobs=-1, batch_size=1)(delayed(work.note)(notes, str(number)) for number in range(60))
 
-    assert answers == list(range(60))
     assert sorted(map(int, notes.read_text().split())) == list(range(60))

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from skyward.remote.node import ALIVE, SILENT
 from skyward.remote.protocol import Assign, Assigned, Beat, Collect, Collected, Facts, Revoke, Revoked
 from skyward.trust import Authority, Identity
-from tests import byhand, work
+from tests import byhand, kit, work
 from tests.byhand import Caller, Node, value_of
 from tests.kit import Bell
 
@@ -273,6 +275,23 @@ def test_a_driver_that_is_heard_keeps_the_node_alive(folder: Path, tmp_path: Pat
 
 def test_a_node_that_never_hears_its_driver_ends(folder: Path) -> None:
     with byhand.node(folder, first_contact=2.0) as node:
+        assert byhand.ended(node.processes())
+        assert not folder.exists()
+
+
+def test_a_node_that_is_called_from_its_folder_goes_on_until_that_stops(folder: Path) -> None:
+    with byhand.node(folder, lease=2.0, first_contact=2.0) as node:
+        for _ in range(3):
+            (folder / ALIVE).touch()
+            kit.until(lambda: not (folder / ALIVE).exists(), 2.0)  # it looks twice a second
+        until = time.monotonic() + 1.0
+        assert byhand.ended(node.processes())
+        assert time.monotonic() > until
+        assert not folder.exists()
+
+
+def test_a_leash_counts_on_from_where_the_one_before_it_was(folder: Path) -> None:
+    with byhand.node(folder, also={SILENT: b"598\n"}, first_contact=600.0) as node:
         assert byhand.ended(node.processes())
         assert not folder.exists()
 

@@ -1,5 +1,6 @@
 """What is killed costs time and nothing else: every answer comes once, and nothing is left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import skyward as sky
 from tests import kit
+from tests.history import History
 from tests.work import die, die_once, task
 
 pytestmark = pytest.mark.kill
@@ -37,8 +39,9 @@ def everything(node: sky.Node) -> None:
     kit.kill(first)
 
 
-@pytest.fixture
-def compute(tmp_path: Path) -> Iterator[sky.Compute]:
+@contextlib.contextmanager
+def pool(tmp_path: Path) -> Iterator[sky.Compute]:
+    """Three nodes of two slots, of which nothing is left when the block is over."""
     folder = tmp_path / "nodes"
     folder.mkdir()
     with sky.Compute(provider=sky.Local(folder=folder), nodes=3, worker=sky.Worker(concurrency=2)) as compute:
@@ -48,17 +51,26 @@ def compute(tmp_path: Path) -> Iterator[sky.Compute]:
     kit.assert_nothing_left(folder, processes)
 
 
+@pytest.fixture
+def compute(tmp_path: Path) -> Iterator[sky.Compute]:
+    with pool(tmp_path) as compute:
+        yield compute
+
+
 @pytest.mark.parametrize("part", [leash, host, zygote, everything])
-def test_a_node_killed_in_mid_run_loses_and_doubles_nothing(
-    compute: sky.Compute, part: Callable[[sky.Node], None]
-) -> None:
-    first = compute.nodes[1]
-    results = compute.map(task, range(150))
-    assert [next(results) for _ in range(20)] == list(range(20))
-    part(first)
-    assert list(results) == list(range(20, 150))
-    assert compute.broadcast(task, 7) == [7, 7, 7]
-    assert compute.nodes[1].instance != first.instance
+def test_a_node_killed_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, part: Callable[[sky.Node], None]) -> None:
+    notes = tmp_path / "notes"
+    made = History(notes, notes.read_text)
+    with pool(tmp_path) as compute:
+        first = compute.nodes[1]
+        made.ask(compute, range(150))
+        made.more(20)
+        part(first)
+        made.all()
+        assert compute.broadcast(task, 7) == [7, 7, 7]
+        assert compute.nodes[1].instance != first.instance
+        report = compute.report()
+    made.check(report, again=True)
 
 
 def test_a_child_that_dies_costs_its_slot_only_and_the_call_is_tried_again(

@@ -1,91 +1,14 @@
 """What may happen to machines, connections and drivers while a pool is there."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections import Counter
-
 import pytest
 
 import skyward as sky
-from tests import kit, work
+from tests import kit
 from tests.lab.conftest import Hosts
-from tests.lab.host import Host, until
 from tests.lab.lab import Lab
-from tests.lab.test_ssh_pool import OURS, ROOT, nothing_is_left, program, ssh
+from tests.lab.test_ssh_pool import ssh
 
 pytestmark = pytest.mark.timeout(120)
-CUT = "pkill -f 'sshd: [u]buntu@'"
-
-
-def runs(hosts: list[Host]) -> Counter[int]:
-    """How often each call has run, on all hosts."""
-    return Counter(int(line) for host in hosts for line in host.run("cat /var/tmp/runs 2>/dev/null || true").split())
-
-
-def test_a_connection_that_is_cut_while_calls_run_costs_none(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
-    with sky.Compute(provider=ssh(lab, *machines), nodes=2, worker=sky.Worker(concurrency=2)) as compute:
-        results = compute.map(work.note_there, range(100))
-        for cut in range(3):
-            until(lambda past=20 * cut: sum(runs(machines).values()) > past, "calls run")  # type: ignore[misc]
-            for host in machines:
-                host.run(CUT)
-        assert list(results) == list(range(100))
-    assert runs(machines) == dict.fromkeys(range(100), 1)
-
-
-def test_a_machine_that_dies_costs_its_calls_another_attempt(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(3, python=True)
-    options = sky.Options(grace=1)
-    with sky.Compute(
-        provider=ssh(lab, *machines), nodes=2, options=options, worker=sky.Worker(concurrency=2)
-    ) as compute:
-        results = compute.map(work.note_there, range(60))
-        until(lambda: runs([machines[0]]), "calls run there")
-        machines[0].kill()
-        assert list(results) == list(range(60))
-        kit.until(lambda: {node.host for node in compute.nodes} == {machines[1].name, machines[2].name}, 40)
-    assert all(nothing_is_left(host) for host in machines[1:])
-
-
-def test_a_driver_that_is_killed_while_a_machine_is_made_ready_leaves_nothing(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
-    text = (
-        "import skyward as sky\nfrom skyward.parcel import Parcel\nimport time\n"
-        "Parcel.content = lambda self, name: time.sleep(1000)\n"
-        f"provider = sky.SSH(hosts=[{host.name!r}], config={str(lab.config)!r})\n"
-        "with sky.Compute(provider=provider, options=sky.Options(lease=3)): pass\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", text], env=environment) as process:
-        until(lambda: "waits" in host.run("cat /home/ubuntu/.cache/skyward/run/*/*/.1.out || true"), "the script waits")
-        process.send_signal(signal.SIGKILL)
-
-    until(lambda: nothing_is_left(host), "the script ends", 10)
-
-
-def test_killed_drivers_leave_nothing_however_often(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
-    for _ in range(3):
-        with program(lab, [host], "compute.map(time.sleep, [1000] * 9); time.sleep(1000)", lease=2) as process:
-            until(lambda: int(host.run(OURS)) >= 5, "the node runs")
-            process.send_signal(signal.SIGKILL)
-        until(lambda: nothing_is_left(host), "the node ends itself", 10)
-
-
-def test_what_a_dead_leash_left_is_cleared_by_the_next_start(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
-    with program(lab, [host], "time.sleep(1000)", lease=1) as process:
-        host.run("kill -STOP $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
-        process.send_signal(signal.SIGKILL)
-    host.run("kill -KILL $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
-    (left,) = host.run("ls /home/ubuntu/.cache/skyward/run/*").split()
-    host.run(f"echo 1 | tee /home/ubuntu/.cache/skyward/run/*/{left}/began")
-    with sky.Compute(provider=ssh(lab, host)):
-        assert left not in host.run("ls /home/ubuntu/.cache/skyward/run/*")
-    assert nothing_is_left(host)
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(hosts: Hosts, lab: Lab) -> None:

@@ -1,12 +1,14 @@
 """The lines of shell that the SSH provider has run, run here."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from skyward.providers import errands
@@ -29,8 +31,17 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / ".cache" / "skyward" / "run" / os.uname().nodename
+def root(tmp_path: Path) -> Iterator[Path]:
+    root = tmp_path / ".cache" / "skyward" / "run" / os.uname().nodename
+    yield root
+    shutil.rmtree(root, ignore_errors=True)  # what holds a folder ends when that is gone
+
+
+def holds(root: Path, node: str) -> psutil.Process:
+    """What holds the folder of a node."""
+    file = root / node / "hold"
+    kit.until(lambda: file.exists() and file.read_text())
+    return psutil.Process(int(file.read_text()))
 
 
 @pytest.fixture
@@ -55,7 +66,51 @@ def test_a_node_gets_a_folder_for_nobody_else(shell: Callable[[str], str], root:
 
     assert folder == root / "pool-0-0"
     assert {path.stat().st_mode & 0o777 for path in (folder, root)} == {0o700}
+    held = holds(root, "pool-0-0")
     assert Path(shell(errands.settle("pool-0-0")).strip()) == folder
+    assert holds(root, "pool-0-0") == held
+
+
+def test_what_runs_is_finished_when_its_files_are_lost(
+    shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    shell(errands.settle("pool-0-0"))
+    process = sleeper("pool-0-0")
+    shutil.rmtree(root / "pool-0-0")
+    shell(errands.finish("pool-0-0"))
+
+    assert process.wait(kit.SOON) == -9
+
+
+def test_a_folder_is_held_as_long_as_the_driver_calls(shell: Callable[[str], str], root: Path) -> None:
+    folder = Path(shell(errands.settle("pool-0-0")).strip())
+    (folder / "lease").write_text("2\n")
+    unfinished = root.parents[1] / "env" / "key.pool-0-0"
+    unfinished.mkdir(parents=True)
+    shell(errands.start(str(folder), 1, "token", ["sleep", "1000"]))
+    kit.until(lambda: (folder / ".1.pid").exists() and (folder / ".1.pid").read_text())
+    wrapper = psutil.Process(int((folder / ".1.pid").read_text()))
+    kit.until(wrapper.children)
+    started = [wrapper, *wrapper.children()]
+    for _ in range(3):
+        (folder / "alive").touch()
+        kit.until(lambda: not (folder / "alive").exists(), 2.0)  # it looks every second
+    assert all(process.is_running() for process in started)
+
+    assert not psutil.wait_procs(started, timeout=5)[1]
+    kit.until(lambda: not root.parent.exists() and not unfinished.exists())
+    folder.mkdir(parents=True)  # as a file does that was under way
+    assert "given up" in shell(f"({errands.start(str(folder), 2, 'token', ['true'])}) 2>&1 || true")
+
+
+def test_a_leash_takes_over_from_what_holds_the_folder(shell: Callable[[str], str], root: Path) -> None:
+    shell(errands.settle("pool-0-0"))
+    held = holds(root, "pool-0-0")
+    kit.until((root / "pool-0-0" / "silent").exists)
+    (root / "pool-0-0" / "pids").write_text("1 1\n")
+
+    assert not psutil.wait_procs([held], timeout=5)[1]
+    assert int((root / "pool-0-0" / "silent").read_text()) >= 1
 
 
 def test_a_pool_finds_what_lives_or_is_being_started(
@@ -77,11 +132,13 @@ def test_what_is_finished_has_no_processes_and_no_folder(
     shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
 ) -> None:
     shell(errands.settle("pool-0-0"))
+    held = holds(root, "pool-0-0")
     process = sleeper("pool-0-0")
     shell(errands.finish("pool-0-0"))
     shell(errands.finish("pool-0-0"))
 
     assert process.wait(kit.SOON) == -15
+    assert not psutil.wait_procs([held], timeout=5)[1]
     assert not root.parent.exists()
 
 
@@ -95,6 +152,7 @@ def test_what_an_earlier_run_left_is_cleared_when_its_lease_has_lapsed(
     for node, began in left.items():
         (root / node / "began").write_text(f"{began}\n")
         (root / node / "lease").write_text("50\n")
+        holds(root, node).kill()
     sleeper("alive-0-0")
     sleeper("starting-0-0")
     (root / "starting-0-0" / "pids").rename(root / "starting-0-0" / ".1.pid")

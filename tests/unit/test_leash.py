@@ -2,7 +2,7 @@
 
 import pytest
 
-from skyward.remote.leash import DriverGone, Elapsed, End, Event, Heard, HostGone, Leash, Told, Wait, step
+from skyward.remote.leash import DriverGone, Elapsed, End, Event, FolderGone, Heard, HostGone, Leash, Told, Wait, step
 
 HELD = Leash(lease=10, first_contact=60, lifetime=None, began=100)
 
@@ -32,7 +32,7 @@ def test_a_lifetime_ends_a_node_that_is_still_heard() -> None:
     assert step(short, Heard(150))[1] == End("the node reached its longest lifetime")
 
 
-@pytest.mark.parametrize("event", [DriverGone(), HostGone(), Told()])
+@pytest.mark.parametrize("event", [DriverGone(), HostGone(), FolderGone(), Told()])
 def test_some_news_end_a_node_at_once(event: Event) -> None:
     leash, decision = step(HELD, event)
     assert leash is HELD

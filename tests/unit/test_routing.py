@@ -3,6 +3,7 @@
 import pytest
 
 from skyward.actors.routing import (
+    QUEUED,
     Answered,
     Arrived,
     Assign,
@@ -181,6 +182,8 @@ def test_what_a_lost_node_had_goes_elsewhere_first() -> None:
 
 
 def test_only_what_a_lost_node_may_have_started_counts_as_tried() -> None:
+    state, _ = running(NodeUp(0, 1), Arrived((1, 2, 3), 1), Cancelled((3,)), NodeDown(0, "x"), prefetch=2)
+    assert state.retried == {"x": 1, f"x{QUEUED}": 1}
     state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1), NodeDown(0, "x"), prefetch=None)
     assert state.items[1].deaths == ("x",)
     assert state.items[2].deaths == ()

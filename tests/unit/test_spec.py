@@ -274,7 +274,7 @@ LEASE = "give the seconds after which an abandoned node ends itself, for example
         (Image, {"env": {"A": None}}, f"env={{'A': <NoneType>}}: the value of A is not text; {TEXTS}"),
         (Image, {"env": {"A": "\0"}}, "env={'A': ...}: the value of A contains a NUL character; leave it out"),
         (Image, {"env": ["A=b"]}, f"env=['A=b']: must be a dictionary of texts; {TEXTS}"),
-        (Options, {"lease": 0}, f"lease=0: must be more than 0; {LEASE}"),
+        (Options, {"lease": 0}, f"lease=0: must be at least 5; {LEASE}"),
         (Options, {"lease": "5m"}, f"lease='5m': must be a number; {LEASE}"),
         (Options, {"lease": True}, f"lease=True: must be a number; {LEASE}"),
         (Options, {"lease": float("inf")}, f"lease=inf: must be a finite number; {LEASE}"),
