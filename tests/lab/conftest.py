@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.lab.cloud import Cloud
 from tests.lab.host import Host, Unavailable
 from tests.lab.lab import Lab, enter, why_not
 
@@ -64,3 +65,12 @@ def hosts(lab: Lab) -> Iterator[Hosts]:
 def host(hosts: Hosts) -> Host:
     """A host for one test."""
     return hosts()[0]
+
+
+@pytest.fixture
+def cloud(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """An EC2 for one test, whose endpoint and keys are in the environment."""
+    with Cloud(lab) as opened:
+        for name, value in opened.environment().items():
+            monkeypatch.setenv(name, value)
+        yield opened
