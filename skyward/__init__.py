@@ -8,6 +8,7 @@
 | `Compute` | `compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
 | `SSH` | `providers/ssh.py` | nodes on machines that you have |
+| `AWS` | `providers/aws.py` | nodes on Amazon EC2 |
 | `Image` | `image.py` | what a node needs before its first task |
 | `Worker`, `Nodes`, `Options` | `spec.py` | what a pool is made of |
 | `remote` | `remote/function.py` | makes a function run on the pool |
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from skyward.image import Image
+    from skyward.providers.aws import AWS
     from skyward.providers.local import Local
     from skyward.providers.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from skyward.tasks import TaskGroup
 
 __all__ = [
+    "AWS",
     "SSH",
     "BatchLost",
     "BootFailed",
@@ -96,6 +99,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AWS": "skyward.providers.aws",
     "Compute": "skyward.compute",
     "Future": "skyward.remote.future",
     "Image": "skyward.image",

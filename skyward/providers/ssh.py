@@ -200,6 +200,10 @@ class SSH(Checked):
             await tunnel.close()
             self._seats.leave(instance.node)
 
+    async def clear(self, pool: str) -> Sequence[str]:
+        """Do nothing: nodes share nothing that has to be removed."""
+        return ()
+
     async def _ask(self, pool: str, place: int) -> list[str]:
         tunnel = self._tunnel(place)
         try:

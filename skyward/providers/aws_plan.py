@@ -1,0 +1,197 @@
+"""What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
+
+import asyncio
+import datetime as dt
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skyward.errors import InvalidArgument, NoCapacity
+from skyward.providers import shopping
+from skyward.providers.aws_api import Api, Refusal
+from skyward.providers.shopping import Kind, Needs, Offer, Prices
+
+if TYPE_CHECKING:
+    from skyward.providers.aws import AWS
+
+UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
+"""Where Canonical tells the image of its latest build, in every region."""
+
+NAMES = {"arm64": "arm64", "x86_64": "amd64"}
+USUAL = "t4g.micro"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of a region: the device of its disk, and its size in GB."""
+
+    id: str
+    architecture: str
+    device: str
+    disk: int
+
+
+class Plan:
+    """Looks up what is wished for; what was found once is not asked for again."""
+
+    def __init__(self, wish: "AWS", api: Api) -> None:
+        self._wish, self._api = wish, api
+        self._images: dict[str, Image] = {}
+        self._offers: list[Offer] | None = None
+        self._subnets: dict[str, tuple[str, str]] | None = None
+
+    async def launchable(self) -> list[Offer]:
+        """Return what to try in order. Prices are asked for only where they matter for that."""
+        if self._offers is None:
+            self._offers = await self._find(priced=self._wish.has_needs)
+        return self._offers
+
+    async def priced(self) -> list[Offer]:
+        """Return the same with prices."""
+        return await self._find(priced=True)
+
+    async def image(self, architecture: str) -> Image:
+        """Return the image for an architecture."""
+        if architecture not in self._images:
+            named = self._wish.image or UBUNTU.format(NAMES[architecture])
+            if named.startswith("/"):
+                named = await self._parameter(named)
+            found = await self._api.call("ec2", "describe_images", ImageIds=[named])
+            if not found["Images"]:
+                raise InvalidArgument.of("image", named, "there is no such image", "give one of this region")
+            self._images[architecture] = _image(found["Images"][0])
+        return self._images[architecture]
+
+    async def subnets(self) -> dict[str, tuple[str, str]]:
+        """Return the subnet of each zone and its network, where the user has named subnets."""
+        if self._subnets is None:
+            self._subnets = {}
+            if self._wish.subnet:
+                told = await self._api.call("ec2", "describe_subnets", SubnetIds=list(self._wish.subnet))
+                self._subnets = {
+                    each["AvailabilityZone"]: (each["SubnetId"], each["VpcId"]) for each in told["Subnets"]
+                }
+                if len({network for _, network in self._subnets.values()}) > 1:
+                    fix = "give subnets of one network"
+                    raise InvalidArgument.of("subnet", self._wish.subnet, "they are of several networks", fix)
+        return self._subnets
+
+    async def _parameter(self, name: str) -> str:
+        try:
+            told = await self._api.call("ssm", "get_parameter", Name=name)
+        except Refusal as refusal:
+            if refusal.code != "ParameterNotFound":
+                raise
+            fix = "give an image, for example image='ami-...'"
+            raise InvalidArgument.of("image", name, "there is no such parameter in this region", fix) from None
+        return str(told["Parameter"]["Value"])
+
+    async def _find(self, *, priced: bool) -> list[Offer]:
+        wish = self._wish
+        wanted: str | None = wish.architecture
+        if wish.image is not None:  # it is for one architecture only
+            given = (await self.image(wanted or "")).architecture
+            if wanted not in (None, given):
+                raise InvalidArgument.of("architecture", wanted, f"the image is for {given}", "leave one of them out")
+            wanted = given
+        candidates = await self._candidates(wanted)
+        subnets = await self.subnets()
+        zones = await self._zones(candidates, set(subnets))
+        candidates = [kind for kind in candidates if zones.get(kind.name)]
+        prices = await self._prices(candidates) if priced else Prices({}, {})
+        if wish.spot and not priced:
+            prices = Prices({}, await self._spot(candidates))
+        disk = 0.0
+        if priced and candidates:
+            image = await self.image(shopping.architecture(candidates[0], wanted) or "")
+            disk = float(wish.volume_gb or image.disk)
+        offers = shopping.offers(candidates, zones, prices, spot=wish.spot, architecture_wanted=wanted, disk=disk)
+        if not offers:
+            market = "spot " if wish.spot is True else ""
+            raise NoCapacity(f"no zone here has a {market}machine of what is wished for: {wish.summary}")
+        return offers
+
+    async def _candidates(self, architecture: str | None) -> list[Kind]:
+        wish = self._wish
+        if not wish.has_needs:
+            name = wish.instance_type or USUAL
+            one = await self._api.call("ec2", "describe_instance_types", InstanceTypes=[name])
+            (kind,) = shopping.kinds(one["InstanceTypes"])
+            if shopping.architecture(kind, architecture) is None:
+                problem = f"it cannot run an image for {architecture}"
+                raise InvalidArgument.of("instance_type", name, problem, "give another type, or another image")
+            return [kind]
+        filters = [{"Name": "current-generation", "Values": ["true"]}, {"Name": "bare-metal", "Values": ["false"]}]
+        told = await self._api.pages("ec2", "describe_instance_types", "InstanceTypes", Filters=filters)
+        needs = Needs(wish.cpus, wish.memory_gb, architecture, wish.accelerator)
+        return [kind for kind in shopping.kinds(told) if shopping.fits(kind, needs)]
+
+    async def _zones(self, candidates: Iterable[Kind], within: set[str]) -> dict[str, list[str]]:
+        names = [kind.name for kind in candidates]
+        filters = [{"Name": "instance-type", "Values": names}] if len(names) <= 100 else []
+        told = await self._api.pages(
+            "ec2",
+            "describe_instance_type_offerings",
+            "InstanceTypeOfferings",
+            LocationType="availability-zone",
+            Filters=filters,
+        )
+        allowed = within or set(self._wish.zones)
+        found: dict[str, list[str]] = {}
+        for each in told:
+            if not allowed or each["Location"] in allowed:
+                found.setdefault(each["InstanceType"], []).append(each["Location"])
+        return found
+
+    async def _prices(self, candidates: Sequence[Kind]) -> Prices:
+        region = await self._api.region()
+        disk = [{"productFamily": "Storage", "volumeApiName": "gp3"}]
+        machines, addresses, disks, spot = await asyncio.gather(
+            self._products("AmazonEC2", region, [_MACHINE | {"instanceType": each.name} for each in candidates])
+            if len(candidates) <= 5
+            else self._products("AmazonEC2", region, [_MACHINE]),
+            self._products("AmazonVPC", region, [{}]),
+            self._products("AmazonEC2", region, disk),
+            self._spot(candidates) if self._wish.spot else asyncio.sleep(0, {}),
+        )
+        return Prices(shopping.on_demand(machines), spot, shopping.address(addresses), shopping.disk(disks))
+
+    async def _products(self, service: str, region: str, asked: Sequence[dict[str, str]]) -> list[str]:
+        found = []
+        for each in asked:
+            fields = {"regionCode": region, **each}
+            filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in fields.items()]
+            found += await self._api.pages("pricing", "get_products", "PriceList", ServiceCode=service, Filters=filters)
+        return found
+
+    async def _spot(self, candidates: Sequence[Kind]) -> dict[tuple[str, str], float]:
+        """Return the latest spot prices; of many candidates, the smaller ones only, as the cheapest is among them."""
+        some = sorted(candidates, key=lambda kind: (kind.cpus, kind.memory))[:100]
+        told = await self._api.pages(
+            "ec2",
+            "describe_spot_price_history",
+            "SpotPriceHistory",
+            InstanceTypes=[kind.name for kind in some],
+            ProductDescriptions=["Linux/UNIX"],
+            StartTime=dt.datetime.now(dt.UTC),  # what is valid since then is the latest
+        )
+        return shopping.spot_prices(told)
+
+
+_MACHINE = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+}
+
+
+def _image(told: dict[str, Any]) -> Image:
+    device = told.get("RootDeviceName", "/dev/sda1")
+    sizes = [
+        each["Ebs"].get("VolumeSize", 0)
+        for each in told.get("BlockDeviceMappings", [])
+        if each.get("DeviceName") == device and "Ebs" in each
+    ]
+    return Image(told["ImageId"], told["Architecture"], device, math.ceil(max(sizes, default=8)))
