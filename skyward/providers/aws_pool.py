@@ -284,7 +284,7 @@ class PoolInCloud:
                 await self._journal.note("gone", pool=self.pool)
                 await asyncio.to_thread(self._guard.dismiss)
                 self._guard = self._group = None
-        return left
+        return tuple(left)
 
     async def _remove_groups(self) -> list[str]:
         """Remove the group of this pool, and those of pools whose driver was killed with its guard."""

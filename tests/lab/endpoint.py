@@ -79,6 +79,10 @@ class _Quiet(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:
         """Say nothing."""
 
+    def connection_dropped(self, error: BaseException, environ: object = None) -> None:
+        """Hang up at once."""
+        self.close_connection = True
+
 
 class Endpoint:
     """An HTTP server at `address`, with moto behind it.
