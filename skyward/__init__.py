@@ -17,6 +17,7 @@
 | `TaskGroup` | `tasks.py` | calls that belong together |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
 | `Report` | `report.py` | what a pool did with its slots' time, as `Compute.report()` tells it |
+| `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | what of ours is there in the cloud, and its end |
 | `plugins` | `plugins/` | joblib, and the contract for others |
 | the errors | `errors.py` | one tree |
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from skyward.image import Image
+    from skyward.inventory import CloudMachine, CloudPool, down, ls
     from skyward.providers.aws import AWS
     from skyward.providers.local import Local
     from skyward.providers.ssh import SSH
@@ -66,6 +68,8 @@ __all__ = [
     "SSH",
     "BatchLost",
     "BootFailed",
+    "CloudMachine",
+    "CloudPool",
     "Compute",
     "Denied",
     "Future",
@@ -92,7 +96,9 @@ __all__ = [
     "TaskGroup",
     "Unreachable",
     "Worker",
+    "down",
     "instance_info",
+    "ls",
     "plugins",
     "remote",
     "shard",
@@ -100,6 +106,8 @@ __all__ = [
 
 _HOMES = {
     "AWS": "skyward.providers.aws",
+    "CloudMachine": "skyward.inventory",
+    "CloudPool": "skyward.inventory",
     "Compute": "skyward.compute",
     "Future": "skyward.remote.future",
     "Image": "skyward.image",
@@ -112,7 +120,9 @@ _HOMES = {
     "SSH": "skyward.providers.ssh",
     "TaskGroup": "skyward.tasks",
     "Worker": "skyward.spec",
+    "down": "skyward.inventory",
     "instance_info": "skyward.remote.context",
+    "ls": "skyward.inventory",
     "shard": "skyward.remote.context",
 }
 """Where the names live that are not errors."""

@@ -13,8 +13,14 @@ from typing import Any
 from skyward.errors import ProvisioningError
 from skyward.providers.aws_api import Api, Refusal
 
-POOL, NODES, LEASE, UNTIL, BY = "skyward:pool", "skyward:nodes", "skyward:lease", "skyward:until", "skyward:by"
-"""The tags of what is ours: its pool, its launch's nodes, its lease in seconds, its longest life, and whose it is."""
+POOL, NODES, LEASE, BY = "skyward:pool", "skyward:nodes", "skyward:lease", "skyward:by"
+"""The tags of what is ours: its pool, its launch's nodes, its lease in seconds, and whose it is."""
+
+MADE, UNTIL = "skyward:made", "skyward:until"
+"""When its pool began to make something, and when all of that is to have ended in any case."""
+
+STARTING = dt.timedelta(minutes=15)
+"""How long, after its pool has begun, a security group may be without a machine."""
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 GOING = ("shutting-down", "terminated")
@@ -149,6 +155,14 @@ def is_orphan(tags: dict[str, str]) -> bool:
     except PermissionError:
         pass
     return False
+
+
+def is_stale(tags: dict[str, str], now: dt.datetime, *, alone: bool) -> bool:
+    """Whether nobody needs what has these tags any more; `alone`: its pool has no machine."""
+    if is_orphan(tags) or is_overdue(tags, now):
+        return True
+    made = tags.get(MADE, "")
+    return alone and bool(made) and now > dt.datetime.fromisoformat(made) + STARTING
 
 
 def is_overdue(tags: dict[str, str], now: dt.datetime) -> bool:

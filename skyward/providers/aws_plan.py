@@ -1,14 +1,12 @@
 """What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
 
-import asyncio
-import datetime as dt
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skyward.errors import InvalidArgument, NoCapacity
-from skyward.providers import shopping
+from skyward.providers import aws_prices, shopping
 from skyward.providers.aws_api import Api, Refusal
 from skyward.providers.shopping import Kind, Needs, Offer, Prices
 
@@ -99,9 +97,12 @@ class Plan:
         subnets = await self.subnets()
         zones = await self._zones(candidates, set(subnets))
         candidates = [kind for kind in candidates if zones.get(kind.name)]
-        prices = await self._prices(candidates) if priced else Prices({}, {})
-        if wish.spot and not priced:
-            prices = Prices({}, await self._spot(candidates))
+        # the cheapest spot machine is a small one
+        names = [kind.name for kind in sorted(candidates, key=lambda kind: (kind.cpus, kind.memory))]
+        if priced:
+            prices = await aws_prices.prices(self._api, names, spot=bool(wish.spot))
+        else:
+            prices = Prices({}, await aws_prices.spot_prices(self._api, names) if wish.spot else {})
         disk = 0.0
         if priced and candidates:
             image = await self.image(shopping.architecture(candidates[0], wanted) or "")
@@ -143,48 +144,6 @@ class Plan:
             if not allowed or each["Location"] in allowed:
                 found.setdefault(each["InstanceType"], []).append(each["Location"])
         return found
-
-    async def _prices(self, candidates: Sequence[Kind]) -> Prices:
-        region = await self._api.region()
-        disk = [{"productFamily": "Storage", "volumeApiName": "gp3"}]
-        machines, addresses, disks, spot = await asyncio.gather(
-            self._products("AmazonEC2", region, [_MACHINE | {"instanceType": each.name} for each in candidates])
-            if len(candidates) <= 5
-            else self._products("AmazonEC2", region, [_MACHINE]),
-            self._products("AmazonVPC", region, [{}]),
-            self._products("AmazonEC2", region, disk),
-            self._spot(candidates) if self._wish.spot else asyncio.sleep(0, {}),
-        )
-        return Prices(shopping.on_demand(machines), spot, shopping.address(addresses), shopping.disk(disks))
-
-    async def _products(self, service: str, region: str, asked: Sequence[dict[str, str]]) -> list[str]:
-        found = []
-        for each in asked:
-            fields = {"regionCode": region, **each}
-            filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in fields.items()]
-            found += await self._api.pages("pricing", "get_products", "PriceList", ServiceCode=service, Filters=filters)
-        return found
-
-    async def _spot(self, candidates: Sequence[Kind]) -> dict[tuple[str, str], float]:
-        """Return the latest spot prices; of many candidates, the smaller ones only, as the cheapest is among them."""
-        some = sorted(candidates, key=lambda kind: (kind.cpus, kind.memory))[:100]
-        told = await self._api.pages(
-            "ec2",
-            "describe_spot_price_history",
-            "SpotPriceHistory",
-            InstanceTypes=[kind.name for kind in some],
-            ProductDescriptions=["Linux/UNIX"],
-            StartTime=dt.datetime.now(dt.UTC),  # what is valid since then is the latest
-        )
-        return shopping.spot_prices(told)
-
-
-_MACHINE = {
-    "operatingSystem": "Linux",
-    "tenancy": "Shared",
-    "preInstalledSw": "NA",
-    "capacitystatus": "Used",
-}
 
 
 def _image(told: dict[str, Any]) -> Image:

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from skyward.errors import InvalidArgument, NoCapacity, ProvisioningError
 from skyward.providers import aws_found, userdata
 from skyward.providers.aws_api import Api, Refusal
-from skyward.providers.aws_found import BY, GOING, LEASE, NODES, POOL, UNTIL, Found, whose
+from skyward.providers.aws_found import BY, GOING, LEASE, MADE, NODES, POOL, UNTIL, Found, whose
 from skyward.providers.aws_guard import Charge, Guard
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
@@ -90,7 +90,7 @@ class PoolInCloud:
         self._ended: Counter[str] = Counter()
         self._group: str | None = None
         self._guard: Guard | None = None
-        self._until = ""
+        self._made = self._until = ""
         self._launches = Together(self._launch)
         self._looks = Together(self._look)
         self._ends = Together(self._end)
@@ -184,14 +184,16 @@ class PoolInCloud:
         return asked
 
     def _tags(self) -> dict[str, str]:
-        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, UNTIL: self._until, BY: whose()}
+        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, BY: whose(), MADE: self._made, UNTIL: self._until}
         return {**self.wish.tags, **ours}
 
     async def _stand_by(self) -> None:
         """Have somebody who survives us end what is about to be created."""
         if self._guard is None:
             region, lifetime = await self.api.region(), self.wish.max_lifetime
-            self._until = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lifetime)).isoformat(timespec="seconds")
+            now = dt.datetime.now(dt.UTC)
+            self._made = now.isoformat(timespec="seconds")
+            self._until = (now + dt.timedelta(seconds=lifetime)).isoformat(timespec="seconds")
             charge = Charge(
                 self.pool,
                 region,
@@ -300,7 +302,7 @@ class PoolInCloud:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, 5.0)
         for each in groups:
-            if each.pool != self.pool and (aws_found.is_orphan(each.tags) or aws_found.is_overdue(each.tags, now)):
+            if each.pool != self.pool and aws_found.is_stale(each.tags, now, alone=False):
                 log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
                 await aws_found.remove(self.api, each.id)
         return left
