@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ class Drivers:
 
     def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self._lock = threading.Lock()
         self._parent = subprocess.Popen(
             [sys.executable, "-m", "tests.lab.driver"],
             stdin=subprocess.PIPE,
@@ -39,9 +41,10 @@ class Drivers:
         assert stdin is not None
         assert stdout is not None
         said.touch()
-        stdin.write(json.dumps({"said": str(said), "environment": dict(environment), **job}) + "\n")
-        stdin.flush()
-        return Driver(int(stdout.readline()), said)
+        with self._lock:
+            stdin.write(json.dumps({"said": str(said), "environment": dict(environment), **job}) + "\n")
+            stdin.flush()
+            return Driver(int(stdout.readline()), said)
 
     def __enter__(self) -> Self:
         return self
