@@ -8,11 +8,12 @@ A driver that is cut off can remove nothing, and nobody else is told: its machin
 security group, goes when the network is back, by its guard.
 """
 
+import logging
 import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.lab.driver import Driver, Drivers
 from tests.lab.endpoint import Call
 from tests.lab.lab import NEAR
 from tests.lab.test_aws_pool import guards
+
+log = logging.getLogger("lab")
 
 LEASE, FIRST_CONTACT = 6.0, 10.0
 SLACK = 12.0
@@ -51,9 +54,6 @@ CALLS = (
 
 STATES = ("Reaching(", "Booting(", "Joining(", "Ready(", "in the block", "Ending(")
 """What a driver says when it comes into a state."""
-
-
-type Record = Callable[[str, object], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +199,8 @@ def drivers() -> Iterator[Drivers]:
         yield opened
 
 
-def grid(cells: list[Cell], cloud: Cloud, drivers: Drivers, folder: Path, record: Record) -> None:
-    """Run these cells, several at once, and record how long it took at most until nothing was left."""
+def grid(cells: list[Cell], cloud: Cloud, drivers: Drivers, folder: Path) -> None:
+    """Run these cells, several at once, and log how long it took at most until nothing was left."""
     happened: list[Run] = []
 
     def one(cell: Cell) -> str:
@@ -215,21 +215,20 @@ def grid(cells: list[Cell], cloud: Cloud, drivers: Drivers, folder: Path, record
     assert wait(lambda: not any(guards(key) for key in keys), 40)
     for what in ("kill", "interrupt", "cut"):
         took = sorted(run.took for run in happened if run.cell.what == what)
-        record(what, f"{len(took)} cells, median {took[len(took) // 2]:.1f} s, longest {took[-1]:.1f} s")
+        text = "%s: %d cells; until nothing was left: median %.1f s, longest %.1f s"
+        log.info(text, what, len(took), took[len(took) // 2], took[-1])
     assert not wrong, "\n\n".join(wrong)
     assert cloud.left() == []
     assert len(happened) >= 0.9 * len(cells)  # a call that never came is no cell
 
 
 @pytest.mark.timeout(200)
-def test_a_few_cells_leave_nothing(cloud: Cloud, drivers: Drivers, tmp_path: Path, record_property: Record) -> None:
-    grid(draw(1, 18), cloud, drivers, tmp_path, record_property)
+def test_a_few_cells_leave_nothing(cloud: Cloud, drivers: Drivers, tmp_path: Path) -> None:
+    grid(draw(1, 18), cloud, drivers, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(590)
 @pytest.mark.parametrize("seed", range(10, 16))
-def test_every_cell_leaves_nothing(
-    cloud: Cloud, drivers: Drivers, tmp_path: Path, record_property: Record, seed: int
-) -> None:
-    grid(draw(seed, 51), cloud, drivers, tmp_path, record_property)
+def test_every_cell_leaves_nothing(cloud: Cloud, drivers: Drivers, tmp_path: Path, seed: int) -> None:
+    grid(draw(seed, 51), cloud, drivers, tmp_path)

@@ -110,6 +110,17 @@ def test_a_machine_that_dies_without_a_word_is_replaced_and_ended(cloud: Cloud, 
     assert cloud.left() == []
 
 
+def test_the_published_guide_runs_on_ten_machines(cloud: Cloud, tmp_path: Path) -> None:
+    guide = str(ROOT / "guides" / "10_joblib_concurrency.py")
+    words = [sys.executable, guide, "--provider=aws", f"--allow={NEAR}", "--tasks=200", "--seconds=0.2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert "Tasks: 200\nNodes: 10\nConcurrency: 10\n" in ran.stdout, ran.stderr
+    assert sum(cloud.spread().values()) == 0
+    assert cloud.endpoint.count("RunInstances") == 1
+    assert cloud.left() == []
+
+
 # ---------------------------------------------------------------- when it does not
 
 
