@@ -316,14 +316,15 @@ class AWS(Checked):
     async def _address(self, pool: "PoolInCloud", instance: Instance) -> str:
         """Return where the machine is, once it runs."""
         pause, most = LOOK
-        while True:
-            told = await pool.look(instance.id)
-            if told is not None and not told.is_alive:
-                raise Unreachable(f"{instance.id} is {told.state}: {told.reason or 'no reason is given'}")
-            if told is not None and told.state == "running" and told.address:
-                return told.address
-            await asyncio.sleep(pause)
-            pause = min(1.3 * pause, most)
+        async with pool.api.open():
+            while True:
+                told = await pool.look(instance.id)
+                if told is not None and not told.is_alive:
+                    raise Unreachable(f"{instance.id} is {told.state}: {told.reason or 'no reason is given'}")
+                if told is not None and told.state == "running" and told.address:
+                    return told.address
+                await asyncio.sleep(pause)
+                pause = min(1.3 * pause, most)
 
     def _tunnel(self, pool: "PoolInCloud", instance: Instance, address: str) -> "Tunnel":
         from skyward.providers.destination import Destination

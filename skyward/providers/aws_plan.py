@@ -1,7 +1,8 @@
 """What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Plan:
 
     def __init__(self, wish: "AWS", api: Api) -> None:
         self._wish, self._api = wish, api
+        self._ids: dict[str, str] = {}
         self._images: dict[str, Image] = {}
         self._offers: list[Offer] | None = None
         self._subnets: dict[str, tuple[str, str]] | None = None
@@ -49,12 +51,17 @@ class Plan:
         """Return the same with prices."""
         return await self._find(priced=True)
 
-    async def image(self, architecture: str) -> Image:
-        """Return the image for an architecture."""
-        if architecture not in self._images:
+    async def image_id(self, architecture: str) -> str:
+        """Return the id of the image for an architecture."""
+        if architecture not in self._ids:
             named = self._wish.image or UBUNTU.format(NAMES[architecture])
-            if named.startswith("/"):
-                named = await self._parameter(named)
+            self._ids[architecture] = await self._parameter(named) if named.startswith("/") else named
+        return self._ids[architecture]
+
+    async def image(self, architecture: str) -> Image:
+        """Return the image for an architecture, with what the API tells of it."""
+        if architecture not in self._images:
+            named = await self.image_id(architecture)
             found = await self._api.call("ec2", "describe_images", ImageIds=[named])
             if not found["Images"]:
                 raise InvalidArgument.of("image", named, "there is no such image", "give one of this region")
@@ -93,10 +100,7 @@ class Plan:
             if wanted not in (None, given):
                 raise InvalidArgument.of("architecture", wanted, f"the image is for {given}", "leave one of them out")
             wanted = given
-        candidates = await self._candidates(wanted)
-        subnets = await self.subnets()
-        zones = await self._zones(candidates, set(subnets))
-        candidates = [kind for kind in candidates if zones.get(kind.name)]
+        candidates, zones = await self._candidates(wanted)
         # the cheapest spot machine is a small one
         names = [kind.name for kind in sorted(candidates, key=lambda kind: (kind.cpus, kind.memory))]
         if priced:
@@ -113,23 +117,27 @@ class Plan:
             raise NoCapacity(f"no zone here has a {market}machine of what is wished for: {wish.summary}")
         return offers
 
-    async def _candidates(self, architecture: str | None) -> list[Kind]:
+    async def _candidates(self, architecture: str | None) -> tuple[list[Kind], dict[str, list[str]]]:
+        """Return the types that would do, and the zones that have them."""
         wish = self._wish
         if not wish.has_needs:
             name = wish.instance_type or USUAL
-            one = await self._api.call("ec2", "describe_instance_types", InstanceTypes=[name])
+            one, zones = await asyncio.gather(
+                self._api.call("ec2", "describe_instance_types", InstanceTypes=[name]), self._zones([name])
+            )
             (kind,) = shopping.kinds(one["InstanceTypes"])
             if shopping.architecture(kind, architecture) is None:
                 problem = f"it cannot run an image for {architecture}"
                 raise InvalidArgument.of("instance_type", name, problem, "give another type, or another image")
-            return [kind]
+            return [kind] if zones else [], zones
         filters = [{"Name": "current-generation", "Values": ["true"]}, {"Name": "bare-metal", "Values": ["false"]}]
         told = await self._api.pages("ec2", "describe_instance_types", "InstanceTypes", Filters=filters)
         needs = Needs(wish.cpus, wish.memory_gb, architecture, wish.accelerator)
-        return [kind for kind in shopping.kinds(told) if shopping.fits(kind, needs)]
+        fitting = [kind for kind in shopping.kinds(told) if shopping.fits(kind, needs)]
+        zones = await self._zones([kind.name for kind in fitting])
+        return [kind for kind in fitting if zones.get(kind.name)], zones
 
-    async def _zones(self, candidates: Iterable[Kind], within: set[str]) -> dict[str, list[str]]:
-        names = [kind.name for kind in candidates]
+    async def _zones(self, names: Sequence[str]) -> dict[str, list[str]]:
         filters = [{"Name": "instance-type", "Values": names}] if len(names) <= 100 else []
         told = await self._api.pages(
             "ec2",
@@ -138,7 +146,7 @@ class Plan:
             LocationType="availability-zone",
             Filters=filters,
         )
-        allowed = within or set(self._wish.zones)
+        allowed = set(await self.subnets()) or set(self._wish.zones)
         found: dict[str, list[str]] = {}
         for each in told:
             if not allowed or each["Location"] in allowed:

@@ -106,11 +106,17 @@ class PoolInCloud:
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
         async with self.api.open():
             await self._stand_by()
-            offers, groups = await asyncio.gather(self.plan.launchable(), self._groups())
+            offers, groups = await asyncio.gather(self._offers(), self._groups())
             done: dict[str, Instance | Exception] = {}
             for some in _chunks(self.pool, nodes):
                 done |= await self._shop(some, offers, groups)
             return done
+
+    async def _offers(self) -> Sequence[Offer]:
+        """Return what to try; the image for the first of it is looked up meanwhile, too."""
+        offers = await self.plan.launchable()
+        await self.plan.image_id(offers[0].architecture)
+        return offers
 
     async def _shop(
         self, nodes: Sequence[str], offers: Sequence[Offer], groups: Sequence[str]
@@ -155,14 +161,14 @@ class PoolInCloud:
 
     async def _asked(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> dict[str, Any]:
         """What is asked of `RunInstances`."""
-        wish, image = self.wish, await self.plan.image(offer.architecture)
+        wish = self.wish
         short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
         tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
         limits = Limits(wish.first_contact, self.lease, wish.max_lifetime)
         host_key = self.first_host_key.private.decode(), self.first_host_key.public
         subnet = (await self.plan.subnets()).get(offer.zone)
         asked: dict[str, Any] = {
-            "ImageId": image.id,
+            "ImageId": await self.plan.image_id(offer.architecture),
             "InstanceType": offer.kind,
             "MinCount": 1,
             "MaxCount": len(nodes),
@@ -178,7 +184,8 @@ class PoolInCloud:
             asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
         if wish.volume_gb is not None:
             disk = {"VolumeSize": wish.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
-            asked["BlockDeviceMappings"] = [{"DeviceName": image.device, "Ebs": disk}]
+            device = (await self.plan.image(offer.architecture)).device
+            asked["BlockDeviceMappings"] = [{"DeviceName": device, "Ebs": disk}]
         if wish.role is not None:
             asked["IamInstanceProfile"] = {"Name": wish.role}
         return asked

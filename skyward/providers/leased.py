@@ -10,6 +10,9 @@ from skyward.providers.detached import DetachedHost
 from skyward.providers.tunnel import Tunnel
 from skyward.providers.userdata import renewal
 
+OFTEN = 0.1
+"""After which share of the lease the driver says again that it is there: a cut may last for the rest of it."""
+
 
 class LeasedHost(DetachedHost):
     """A machine at the end of a tunnel whose leash is held from here, from the first contact until `close`.
@@ -32,7 +35,7 @@ async def _hold(tunnel: Tunnel, lease: float) -> None:
     for turn in itertools.count():
         with contextlib.suppress(Unreachable):  # the connection is down: again as soon as it is up
             await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}"), within=lease)
-        await asyncio.sleep(lease / 4)
+        await asyncio.sleep(lease * OFTEN)
 
 
 async def touch(tunnel: Tunnel) -> None:

@@ -150,6 +150,7 @@ class Host:
             "PATH": PATH,
             "LAB_NAME": self.name,
             "LAB_ADDRESS": self.address,
+            "LAB_MAC": f"02:00:0a:4d:{2 if self.spec.behind else 0:02x}:{self.spec.number:02x}",
             "LAB_PUBLIC": f"10.77.1.{self.spec.number}" if self.spec.public else "",
             "LAB_BASE": str(self.folder),
             "LAB_LOWER": self.spec.lower,

@@ -40,7 +40,7 @@ def test_a_machine_is_held_as_long_as_the_driver_is_there_and_ends_itself_after(
 
         def heard(host: Host) -> bool:
             words.add(host.run(f"cat {HELD}"))
-            return len(words) > 10  # the driver says so four times in the length of a lease
+            return len(words) > 20  # the driver says so ten times in the length of a lease
 
         await asyncio.to_thread(until, lambda: heard(cloud.hosts[instance.id]), "it is held for two leases")
         assert cloud.model.get_instance(instance.id)._state.name == "running"

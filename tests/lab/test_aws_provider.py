@@ -102,9 +102,9 @@ def test_what_is_asked_for_has_everything_in_the_very_same_call(aws: Make, cloud
         await provider.launch(Order("pool", "pool-0-0", lease=77))
         asked = params(cloud)
 
-        tags = {
-            asked[f"TagSpecification.1.Tag.{n}.Key"]: asked[f"TagSpecification.1.Tag.{n}.Value"] for n in range(1, 8)
-        }
+        prefix = "TagSpecification.1.Tag."
+        keys = [name for name in asked if name.startswith(prefix) and name.endswith(".Key")]
+        tags = {asked[name]: asked[f"{name.removesuffix('Key')}Value"] for name in keys}
         assert asked["InstanceType"] == "t4g.micro"
         assert asked["InstanceInitiatedShutdownBehavior"] == "terminate"
         assert asked["MetadataOptions.HttpTokens"] == "required"
