@@ -239,19 +239,7 @@ async def _down(pool: str | None, region: str | None, profile: str | None) -> tu
 
 async def _end(pool: CloudPool, profile: str | None) -> list[str]:
     """End all of a pool; return what is left."""
-    api, clock = Api(pool.region, profile), asyncio.get_running_loop().time
-    until, pause = clock() + PATIENCE, 0.2
-    async with api.open():
-        while True:
-            alive = [each.id for each in await aws_found.machines(api, pool.name) if each.is_alive]
-            if alive:
-                await aws_found.end(api, alive)
-            groups = [each.id for each in await aws_found.groups(api, pool.name)]
-            left = [group for group in groups if not await aws_found.remove(api, group)]
-            if not (alive or left):
-                await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
-                return []
-            if clock() > until:
-                return [*alive, *left]
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, 5.0)
+    left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE)
+    if not left:
+        await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
+    return left

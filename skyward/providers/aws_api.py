@@ -109,7 +109,7 @@ class Api:
         """
         await self.session()
         import stamina
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+        from botocore import exceptions as known
 
         named = _permission(service, action)
         try:
@@ -121,16 +121,23 @@ class Api:
                     try:
                         answer: dict[str, Any] = await getattr(client, action)(**asked)
                         return answer
-                    except ClientError as error:
+                    except known.ClientError as error:
                         told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
                         code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
                         raise Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400))) from error
-        except NoCredentialsError:
+        except known.NoCredentialsError:
             text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
             raise Denied(text) from None
-        except HTTPClientError as error:
+        except (
+            known.CredentialRetrievalError,
+            known.PartialCredentialsError,
+            known.SSOError,
+            known.TokenRetrievalError,
+        ) as error:
+            raise Denied(f"the AWS credentials cannot be had: {error}") from error
+        except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}") from error
-        except BotoCoreError as error:
+        except known.BotoCoreError as error:
             raise ProvisioningError(f"{named}: {error}") from error
         raise AssertionError  # the last attempt has returned or raised
 
@@ -165,11 +172,11 @@ class Api:
 
 
 def _passes(error: Exception) -> bool:
-    from botocore.exceptions import HTTPClientError
+    from botocore.exceptions import ConnectionError, HTTPClientError
 
     if isinstance(error, Refusal):
         return aws_errors.is_busy(error.code, error.status)
-    return isinstance(error, HTTPClientError)
+    return isinstance(error, HTTPClientError | ConnectionError)
 
 
 def _permission(service: str, action: str) -> str:

@@ -3,6 +3,7 @@
 Machines and security groups are all that we create: a machine gets its keys in its user data, so there is no key pair.
 """
 
+import asyncio
 import datetime as dt
 import os
 import socket
@@ -136,6 +137,31 @@ async def remove(api: Api, group: str) -> bool:
                 raise
             return refusal.code == "InvalidGroup.NotFound"
     return True
+
+
+async def sweep(api: Api, pool: str) -> list[str]:
+    """End what a pool has; return the ids of what was still there, machines that run and groups that they hold.
+
+    Nothing is left when nothing is returned; else it is to be called again.
+    """
+    async with api.open():
+        alive = [each.id for each in await machines(api, pool) if each.is_alive]
+        if alive:
+            await end(api, alive)
+        return [*alive, *[each.id for each in await groups(api, pool) if not await remove(api, each.id)]]
+
+
+async def cleared(api: Api, pool: str, patience: float) -> list[str]:
+    """End what a pool has, again and again until nothing is left; return the ids of what is left all the same."""
+    clock = asyncio.get_running_loop().time
+    until, pause = clock() + patience, 0.2
+    async with api.open():
+        while left := await sweep(api, pool):
+            if clock() > until:
+                break
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
+    return left
 
 
 def whose() -> str:

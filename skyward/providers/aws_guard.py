@@ -96,14 +96,8 @@ async def _sweep(charge: Charge) -> None:
     until, clean, pause = time.monotonic() + charge.lifetime, 0, 0.2
     while clean < 2 and time.monotonic() < until:
         try:
-            async with api.open():
-                alive = [each.id for each in await aws_found.machines(api, charge.pool) if each.is_alive]
-                if alive:
-                    await aws_found.end(api, alive)
-                groups = await aws_found.groups(api, charge.pool)
-                gone = [await aws_found.remove(api, group.id) for group in groups]
-                clean = 0 if alive or not all(gone) else clean + 1
-                pause = charge.settle if clean else min(2 * pause, 5.0)
+            clean = 0 if await aws_found.sweep(api, charge.pool) else clean + 1
+            pause = charge.settle if clean else min(2 * pause, 5.0)
         except Exception:  # noqa: BLE001 - whatever it is, there is nobody to tell, and it may pass
             clean, pause = 0, min(2 * pause, 15.0)
         if clean < 2:

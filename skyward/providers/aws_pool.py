@@ -99,9 +99,7 @@ class PoolInCloud:
 
     async def launch(self, node: str) -> Instance:
         """Return the machine of a node, launching it with those of others if it is not there."""
-        if node not in self.known:
-            self.known[node] = await self._launches.do(node)
-        return self.known[node]
+        return self.known.get(node) or await self._launches.do(node)
 
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
         async with self.api.open():
@@ -155,6 +153,7 @@ class PoolInCloud:
             Instance(each["InstanceId"], self.pool, nodes[int(each["AmiLaunchIndex"])], each["InstanceId"])
             for each in answer["Instances"]
         ]
+        self.known |= {each.node: each for each in made}
         await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
         log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)
         return made
@@ -284,35 +283,26 @@ class PoolInCloud:
         return dict.fromkeys(machines)
 
     async def clear(self) -> Sequence[str]:
-        """Remove what the machines shared, once they have let go of it; return the names of what is left."""
+        """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
         if self._guard is None:
             return ()
         async with self.api.open():
-            left = await self._remove_groups()
+            left = await aws_found.cleared(self.api, self.pool, CLEAR)
             if not left:
+                await self._remove_groups_of_others()
                 await self._journal.note("gone", pool=self.pool)
                 await asyncio.to_thread(self._guard.dismiss)
                 self._guard = self._group = None
         return tuple(left)
 
-    async def _remove_groups(self) -> list[str]:
-        """Remove the group of this pool, and those of pools whose driver was killed with its guard."""
-        clock = asyncio.get_running_loop().time
-        until, pause = clock() + CLEAR, 0.2
+    async def _remove_groups_of_others(self) -> None:
+        """Remove the groups of pools whose driver and guard were killed, or lost power."""
         now = dt.datetime.now(dt.UTC)
-        while True:
-            groups = await aws_found.groups(self.api)
-            ours = [each for each in groups if each.pool == self.pool]
-            left = [each.id for each in ours if not await aws_found.remove(self.api, each.id)]
-            if not left or clock() > until:
-                break
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, 5.0)
-        for each in groups:
-            if each.pool != self.pool and aws_found.is_stale(each.tags, now, alone=False):
+        for each in await aws_found.groups(self.api):
+            if aws_found.is_stale(each.tags, now, alone=False):
                 log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
-                await aws_found.remove(self.api, each.id)
-        return left
+                with contextlib.suppress(Refusal):  # it is not this pool's trouble
+                    await aws_found.remove(self.api, each.id)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
+from skyward.providers.aws_api import Api, Unanswered
 from skyward.providers.provider import Instance, Order, Provider
 from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
@@ -245,6 +246,23 @@ def test_an_image_or_type_that_is_not_there_is_named(aws: Make) -> None:
         run(aws(instance_type="t9.huge").launch(ORDER))
     with pytest.raises(sky.InvalidArgument, match=r"instance_type='t4g.micro': it cannot run an image for x86_64"):
         run(aws(image="ami-0lab0ubuntu2404x8").launch(ORDER))
+
+
+def test_an_api_that_does_not_answer_is_asked_for_a_while(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        api = Api("us-east-1", None)
+        async with api.open():
+            cloud.fail("DescribeInstances", "drop", times=2)
+            await api.call("ec2", "describe_instances")
+            cloud.fail("DescribeInstances", "drop", times=math.inf)
+            with pytest.raises(Unanswered, match="ec2:DescribeInstances: Amazon does not answer"):
+                await api.call("ec2", "describe_instances", patience=0.5)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        async with api.open():
+            with pytest.raises(Unanswered, match="does not answer: Could not connect"):
+                await api.call("ec2", "describe_instances", patience=0.5)
+
+    run(scenario())
 
 
 # ---------------------------------------------------------------- who gets in, and to whom
