@@ -1,5 +1,6 @@
 """What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
 
+import asyncio
 import datetime as dt
 import os
 import socket
@@ -13,6 +14,7 @@ import skyward as sky
 from skyward.errors import InvalidArgument
 from skyward.providers import aws_found
 from skyward.providers.aws_pool import Pair, _chunks, _source
+from skyward.providers.provider import Order
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,12 @@ def test_a_key_that_is_none_is_refused_with_its_name(tmp_path: Any) -> None:
 def test_a_key_pair_is_read_as_it_is_written() -> None:
     made = Pair()
     assert Pair(made.private).public == made.public
+
+
+def test_without_the_extra_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aioboto3", None)
+    with pytest.raises(sky.MissingExtra, match=r"aioboto3 is not installed: pip install 'skyward\[aws\]'"):
+        asyncio.run(sky.AWS(region="eu-central-1").launch(Order("pool", "pool-0-0")))
 
 
 @pytest.mark.parametrize(
