@@ -149,6 +149,8 @@ class _Supervisor:
         self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
 
     async def launch(self) -> lifecycle.Event:
+        if self.provider.bare:
+            self.office.prepare()
         self.instance = await self.provider.launch(
             Order(self.office.pool, self.name, self.office.blueprint.options.lease)
         )
