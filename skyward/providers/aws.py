@@ -339,10 +339,8 @@ class AWS(Checked):
 
     def _trust(self, pool: "PoolInCloud", machine: str, alias: str) -> str:
         """The host keys that the machine may show: the first one, and the one that it is or was to be given."""
-        own = self._host_keys.get(machine)
-        keys = [] if machine in self._rekeyed else [pool.first_host_key.public]
-        keys += [own.public] if own else []
-        return "".join(f"{alias} {key}\n" for key in keys)
+        first = None if machine in self._rekeyed else pool.first_host_keys.get(machine)
+        return "".join(f"{alias} {key.public}\n" for key in (first, self._host_keys.get(machine)) if key)
 
     async def _rekey(self, pool: "PoolInCloud", instance: Instance, tunnel: "Tunnel") -> None:
         """Give the machine a host key that is in nobody's user data, and trust no other from then on."""

@@ -75,14 +75,14 @@ class PoolInCloud:
     ----------
     login
         The key that opens its machines.
-    first_host_key
-        The host key of all its machines, until each is given one of its own.
+    first_host_keys
+        The host key that a machine has until it is given one of its own: that of its launch.
     """
 
     def __init__(self, wish: "AWS", pool: str, login: Pair) -> None:
         self.wish, self.pool, self.login = wish, pool, login
         self.lease = 300.0
-        self.first_host_key = Pair()
+        self.first_host_keys: dict[str, Pair] = {}
         self.api = Api(wish.region, wish.profile)
         self.plan = Plan(wish, self.api)
         self.known: dict[str, Instance] = {}
@@ -143,7 +143,8 @@ class PoolInCloud:
         return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
 
     async def _run(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> list[Instance]:
-        asked = await self._asked(nodes, offer, groups)
+        host_key = Pair()
+        asked = await self._asked(nodes, offer, groups, host_key)
         turns = [self._ended[node] for node in nodes]
         token = hashlib.sha256(json.dumps([asked, turns], sort_keys=True).encode()).hexdigest()
         facts = {"pool": self.pool, "region": await self.api.region(), "nodes": list(nodes), "token": token}
@@ -154,24 +155,25 @@ class PoolInCloud:
             for each in answer["Instances"]
         ]
         self.known |= {each.node: each for each in made}
+        self.first_host_keys |= dict.fromkeys((each.id for each in made), host_key)
         await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
         log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)
         return made
 
-    async def _asked(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> dict[str, Any]:
+    async def _asked(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str], host_key: Pair) -> dict[str, Any]:
         """What is asked of `RunInstances`."""
         wish = self.wish
         short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
         tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
         limits = Limits(wish.first_contact, self.lease, wish.max_lifetime)
-        host_key = self.first_host_key.private.decode(), self.first_host_key.public
+        halves = host_key.private.decode(), host_key.public
         subnet = (await self.plan.subnets()).get(offer.zone)
         asked: dict[str, Any] = {
             "ImageId": await self.plan.image_id(offer.architecture),
             "InstanceType": offer.kind,
             "MinCount": 1,
             "MaxCount": len(nodes),
-            "UserData": userdata.cloud_config(limits, host_key, self.login.public),
+            "UserData": userdata.cloud_config(limits, halves, self.login.public),
             "InstanceInitiatedShutdownBehavior": "terminate",
             "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             "SecurityGroupIds": list(groups),
@@ -277,6 +279,7 @@ class PoolInCloud:
         await self._ends.do(instance.id)
         self._ended[instance.node] += 1
         self.known.pop(instance.node, None)
+        self.first_host_keys.pop(instance.id, None)
 
     async def _end(self, machines: Sequence[str]) -> Mapping[str, Exception | None]:
         await aws_found.end(self.api, machines)

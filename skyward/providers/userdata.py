@@ -10,9 +10,10 @@ The user data is a `#cloud-config` of three parts, in the order in which cloud-i
 3. `ssh_authorized_keys` is the driver's key. EC2 needs no key pair for that.
 
 How the exposure of the host key is bounded: user data can be read on the machine by every process, and by whoever in
-the account may describe the instance. So this key is good for the first contact only. Then the driver gives the machine
-another one over the connection that this key has proved (`rekey`), and trusts nothing else from then on; nothing of a
-user has run before. After that, the key in the user data opens and proves nothing.
+the account may describe the instance. So each launch has a key of its own, good for first contacts only: then the
+driver gives the machine another one over the connection that this key has proved (`rekey`), and trusts nothing else
+from then on. What is left is the time until the last machine of a launch was contacted: whoever reads the key before
+that, and stands between the driver and that machine, could pass for it.
 """
 
 import json
