@@ -139,29 +139,29 @@ async def remove(api: Api, group: str) -> bool:
     return True
 
 
-async def sweep(api: Api, pool: str) -> list[str]:
-    """End what a pool has; return the ids of what was still there, machines that run and groups that they hold.
+async def sweep(api: Api, pool: str) -> tuple[list[str], list[str]]:
+    """End what a pool has; return the machines that ran, and go down now, and the groups that are still held by some.
 
-    Nothing is left when nothing is returned; else it is to be called again.
+    When both are empty, nothing is there any more; else it is to be called again.
     """
     async with api.open():
         alive = [each.id for each in await machines(api, pool) if each.is_alive]
         if alive:
             await end(api, alive)
-        return [*alive, *[each.id for each in await groups(api, pool) if not await remove(api, each.id)]]
+        return alive, [each.id for each in await groups(api, pool) if not await remove(api, each.id)]
 
 
 async def cleared(api: Api, pool: str, patience: float) -> list[str]:
-    """End what a pool has, again and again until nothing is left; return the ids of what is left all the same."""
+    """End what a pool has, again and again until nothing is left; return the groups that are left all the same."""
     clock = asyncio.get_running_loop().time
     until, pause = clock() + patience, 0.2
     async with api.open():
-        while left := await sweep(api, pool):
-            if clock() > until:
-                break
+        while True:
+            ended, held = await sweep(api, pool)
+            if not (ended or held) or clock() > until:
+                return held
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, 5.0)
-    return left
 
 
 def whose() -> str:
