@@ -5,7 +5,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test slow lab coverage conformance format install clean
+.PHONY: check formatted lint types contracts test slow lab kills coverage conformance format install clean
 
 check: formatted lint types contracts test conformance coverage
 
@@ -30,7 +30,11 @@ slow:
 
 # on hosts with a real sshd: Linux, root and a few packages; what cannot run says why
 lab:
-	$(PYTHON) -m pytest -m lab tests/lab
+	$(PYTHON) -m pytest -m "lab and not slow" tests/lab
+
+# drivers of a pool on the lab's EC2, killed at every call and in every state: half an hour
+kills:
+	$(PYTHON) -m pytest -m "lab and slow" tests/lab
 
 # Every branch of a pure module, by its own tests alone.
 coverage: $(PURE:.py=.covered)

@@ -8,6 +8,7 @@
 | `Compute` | `compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
 | `SSH` | `providers/ssh.py` | nodes on machines that you have |
+| `AWS` | `providers/aws.py` | nodes on Amazon EC2 |
 | `Image` | `image.py` | what a node needs before its first task |
 | `Worker`, `Nodes`, `Options` | `spec.py` | what a pool is made of |
 | `remote` | `remote/function.py` | makes a function run on the pool |
@@ -16,6 +17,7 @@
 | `TaskGroup` | `tasks.py` | calls that belong together |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
 | `Report` | `report.py` | what a pool did with its slots' time, as `Compute.report()` tells it |
+| `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | what of ours is there in the cloud, and its end |
 | `plugins` | `plugins/` | joblib, and the contract for others |
 | the errors | `errors.py` | one tree |
 
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from skyward.image import Image
+    from skyward.inventory import CloudMachine, CloudPool, down, ls
+    from skyward.providers.aws import AWS
     from skyward.providers.local import Local
     from skyward.providers.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
@@ -60,9 +64,12 @@ if TYPE_CHECKING:
     from skyward.tasks import TaskGroup
 
 __all__ = [
+    "AWS",
     "SSH",
     "BatchLost",
     "BootFailed",
+    "CloudMachine",
+    "CloudPool",
     "Compute",
     "Denied",
     "Future",
@@ -89,13 +96,18 @@ __all__ = [
     "TaskGroup",
     "Unreachable",
     "Worker",
+    "down",
     "instance_info",
+    "ls",
     "plugins",
     "remote",
     "shard",
 ]
 
 _HOMES = {
+    "AWS": "skyward.providers.aws",
+    "CloudMachine": "skyward.inventory",
+    "CloudPool": "skyward.inventory",
     "Compute": "skyward.compute",
     "Future": "skyward.remote.future",
     "Image": "skyward.image",
@@ -108,7 +120,9 @@ _HOMES = {
     "SSH": "skyward.providers.ssh",
     "TaskGroup": "skyward.tasks",
     "Worker": "skyward.spec",
+    "down": "skyward.inventory",
     "instance_info": "skyward.remote.context",
+    "ls": "skyward.inventory",
     "shard": "skyward.remote.context",
 }
 """Where the names live that are not errors."""

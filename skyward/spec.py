@@ -60,7 +60,7 @@ def _nodes(value: object) -> object:
     return Nodes(count=number)
 
 
-_CALLS = ("launch", "reach", "find", "terminate")
+_CALLS = ("launch", "reach", "find", "terminate", "clear")
 
 
 def _provider(value: object) -> object:

@@ -242,6 +242,9 @@ class _Distant:
     async def terminate(self, instance: Instance) -> None:
         await self._local.terminate(instance)
 
+    async def clear(self, pool: str) -> Sequence[str]:
+        return await self._local.clear(pool)
+
 
 class _DistantHost:
     tethered = True

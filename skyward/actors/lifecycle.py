@@ -250,8 +250,8 @@ def _launching(unwanted: str | None, event: Event) -> tuple[Stage, tuple[Effect,
     match event:
         case Launched():
             return (Reaching(), (Reach(),)) if unwanted is None else _end(unwanted)
-        case Failed("launch", reason):  # perhaps only the reply was lost: end whatever carries the node's tag
-            return _end(unwanted or reason)
+        case Failed("launch", reason, final):  # perhaps only the reply was lost: end whatever carries the node's tag
+            return _end(unwanted or reason, final=final)
         case Dismissed():
             return Launching("dismissed"), ()
         case StartOverdue():

@@ -128,10 +128,16 @@ class Office(ActorSystem):
         assert isinstance(system, cls), "this actor runs on the driver only"
         return system
 
-    async def parcel(self) -> Parcel:
-        """Return what bare machines are sent; it is put together once, when the first is reached."""
+    def prepare(self) -> None:
+        """Begin to put together what bare machines are sent, once: beside the launch of the first."""
         if self._parcel is None:
             self._parcel = asyncio.create_task(asyncio.to_thread(pack, self.blueprint.image))
+            self._parcel.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks
+
+    async def parcel(self) -> Parcel:
+        """Return what bare machines are sent."""
+        self.prepare()
+        assert self._parcel is not None
         return await asyncio.shield(self._parcel)
 
     def settle(self, batches: Iterable[int]) -> None:

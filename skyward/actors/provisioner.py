@@ -95,7 +95,10 @@ class _Provisioner:
         self.look_later()
 
     async def sweep(self) -> None:
-        """End whatever still carries the pool's tag, though every supervisor says that its machine is gone."""
+        """End whatever still carries the pool's tag, though every supervisor says that its machine is gone.
+
+        Then remove what the machines shared.
+        """
         leaked: list[str] = []
         asked = True
         try:
@@ -109,6 +112,7 @@ class _Provisioner:
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("%s could not be ended: %s", instance.id, error)
                     leaked.append(instance.id)
+            leaked += await self.office.provider.clear(self.office.pool)
         except Exception as error:  # noqa: BLE001 - it is reported
             log.warning("%s could not be asked what is left: %s", self.office.provider.name, error)
             leaked.append(f"whatever is left of {self.office.pool}")

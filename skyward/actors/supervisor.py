@@ -16,7 +16,7 @@ from skyward.actors import lifecycle, router, routing, scaling
 from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
-from skyward.errors import NodeError
+from skyward.errors import Denied, InvalidArgument, MissingExtra, NodeError, QuotaExceeded
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.remote.protocol import FOREVER
 
@@ -24,6 +24,9 @@ log = logging.getLogger("skyward")
 
 LAST_WORDS = 1.0
 """Seconds in which the output of a node that has ended is read to its end."""
+
+FINAL = (Denied, InvalidArgument, MissingExtra, QuotaExceeded)
+"""What would happen to another node as well."""
 
 JOIN = 15.0
 """Seconds that a node which says it is up has to accept the connection."""
@@ -134,7 +137,7 @@ class _Supervisor:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 self.office.problems[self.number] = error
-                final = isinstance(error, NodeError) and error.final
+                final = isinstance(error, FINAL) or (isinstance(error, NodeError) and error.final)
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.me.tell(event)
 
@@ -149,7 +152,11 @@ class _Supervisor:
         self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
 
     async def launch(self) -> lifecycle.Event:
-        self.instance = await self.provider.launch(Order(self.office.pool, self.name))
+        if self.provider.bare:
+            self.office.prepare()
+        self.instance = await self.provider.launch(
+            Order(self.office.pool, self.name, self.office.blueprint.options.lease)
+        )
         return lifecycle.Launched()
 
     async def reach(self) -> lifecycle.Event:

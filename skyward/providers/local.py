@@ -100,6 +100,10 @@ class Local(Checked):
                     kill(pid, signal.SIGKILL)
         shutil.rmtree(path, ignore_errors=True)
 
+    async def clear(self, pool: str) -> Sequence[str]:
+        """Do nothing: nodes share nothing that has to be removed."""
+        return ()
+
 
 class LocalHost:
     """This machine as the host of one node."""

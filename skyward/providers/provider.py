@@ -16,11 +16,13 @@ from skyward.providers.checkup import Finding, Needs
 class Order:
     """What to launch: one machine for the pool `pool`, tagged with it and with `node`, which is unique.
 
-    `node` is also the client token: launching the same order twice gives one machine.
+    `node` is also the client token: launching the same order twice gives one machine. `lease` is how many seconds a
+    machine that costs money waits for a sign of the driver before it ends itself.
     """
 
     pool: str
     node: str
+    lease: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +162,8 @@ class Provider(Protocol):
         LeftToLeash
             It cannot be ended from here, and trying again would not help.
         """
+        ...
+
+    async def clear(self, pool: str) -> Sequence[str]:
+        """Remove what the pool's machines shared, after their end; return the names of what could not be removed."""
         ...

@@ -211,6 +211,10 @@ class SSH(Checked):
             await tunnel.close()
             self._seats.leave(instance.node)
 
+    async def clear(self, pool: str) -> Sequence[str]:
+        """Do nothing: nodes share nothing that has to be removed."""
+        return ()
+
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Say of each machine whether it can be a node, and whether this program can reach it; all at once."""
         try:

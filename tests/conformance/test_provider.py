@@ -143,6 +143,16 @@ def test_a_machine_may_be_launched_again_after_its_end(provider: Provider) -> No
     run(scenario())
 
 
+def test_nothing_is_left_of_a_pool_that_was_cleared(provider: Provider) -> None:
+    async def scenario() -> None:
+        for _ in range(2):
+            await provider.terminate(await provider.launch(ORDER))
+            assert not await provider.clear("pool")
+            assert not await provider.clear("pool")
+
+    run(scenario())
+
+
 # ---------------------------------------------------------------- a machine that was reached
 
 

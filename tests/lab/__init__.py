@@ -8,6 +8,11 @@
     init.sh        its PID 1: file system, address
     boot.sh        its first boot: accounts, sshd
 
+    cloud.py       an EC2 whose machines are hosts: `Cloud`
+    endpoint.py    its HTTP: faults, client tokens, counts, capacity
+    firstboot.py   what its machines make of user data
+    metadata.py    its metadata service
+    market.py      its prices
+
 Everything is in a network namespace of the test process that has no way out. Hosts die with the process that made them.
-A place is left for clouds: what answers their API calls `Lab.start` and `Host.kill`, and gives `userdata`.
 """

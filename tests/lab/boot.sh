@@ -1,6 +1,14 @@
 #!/bin/sh
 # The first boot: accounts, host key, sshd, and a script as a cloud's user data. Stays as PID 1, reaps, and restarts sshd.
 set -e
+# "shutdown -h now" ends it, whatever words it is given
+mkdir -p /usr/local/sbin
+for command in shutdown poweroff; do
+    printf '#!/bin/sh\nkill -TERM 1\n' > /usr/local/sbin/$command
+    chmod 755 /usr/local/sbin/$command
+done
+export PATH=/usr/local/sbin:/usr/local/bin:$PATH
+[ ! -s /run/lab/bootcmd ] || sh /run/lab/bootcmd > /var/log/bootcmd.log 2>&1
 cp /run/lab/ssh_host_ed25519_key* /etc/ssh/
 chmod 600 /etc/ssh/ssh_host_ed25519_key
 mkdir -p /etc/sudoers.d

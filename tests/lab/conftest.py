@@ -1,13 +1,18 @@
 """The lab runs when it is asked for: `make lab`, or `pytest -m lab`. What cannot run here is skipped, and says why."""
 
 import os
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
 
+import psutil
 import pytest
 
+import skyward as sky
+from tests import kit
+from tests.lab.cloud import Cloud
 from tests.lab.host import Host, Unavailable
-from tests.lab.lab import Lab, enter, why_not
+from tests.lab.lab import NEAR, Lab, enter, why_not
 
 REQUIRED = os.environ.get("SKYWARD_LAB") == "required"
 """Whether a lab that cannot run is a failure, as in CI."""
@@ -64,3 +69,23 @@ def hosts(lab: Lab) -> Iterator[Hosts]:
 def host(hosts: Hosts) -> Host:
     """A host for one test."""
     return hosts()[0]
+
+
+@pytest.fixture
+def cloud(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """An EC2 for one test, whose endpoint and keys are in the environment."""
+    with Cloud(lab) as opened:
+        for name, value in opened.environment().items():
+            monkeypatch.setenv(name, value)
+        yield opened
+
+
+@pytest.fixture
+def aws(cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., sky.AWS]]:
+    """Make providers on the cloud; their guards are gone when the test ends."""
+    usual: dict[str, Any] = {"allow": NEAR, "journal": tmp_path / "aws.jsonl", "max_lifetime": 300.0}
+    yield lambda **more: sky.AWS(**usual | more)
+    for child in psutil.Process().children():
+        if "skyward.providers.aws_guard" in child.cmdline():
+            child.kill()
+            child.wait(kit.SOON)

@@ -68,6 +68,7 @@ class Spec:
     behind: "Host | None"
     memory: int | None
     cpus: float | None
+    public: bool
     seed: dict[str, bytes] = field(repr=False)
 
 
@@ -149,6 +150,8 @@ class Host:
             "PATH": PATH,
             "LAB_NAME": self.name,
             "LAB_ADDRESS": self.address,
+            "LAB_MAC": f"02:00:0a:4d:{2 if self.spec.behind else 0:02x}:{self.spec.number:02x}",
+            "LAB_PUBLIC": f"10.77.1.{self.spec.number}" if self.spec.public else "",
             "LAB_BASE": str(self.folder),
             "LAB_LOWER": self.spec.lower,
             "LAB_MASK": " ".join(dict.fromkeys([*MASK, *(name for name in own if name not in SYSTEM)])),
@@ -202,6 +205,10 @@ class Host:
                     _pipe(pipe).close()
         subprocess.run(["ip", "link", "del", self.line], capture_output=True, check=False)
         limits.remove(self._groups)
+
+    def wait(self) -> None:
+        """Wait until it has ended, by itself or not."""
+        self._outer.wait()
 
     def reboot(self) -> None:
         """End it, and start it anew at the same address with the same host key. Memory and disk are lost."""

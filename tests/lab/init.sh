@@ -1,7 +1,7 @@
 #!/bin/sh
 # PID 1 of a host, in new mount, pid, uts, ipc and network namespaces. fd 0: one line once eth0 is there.
 # fd 1: "ready", then "up" when this process has left the machine's own files.
-# LAB_NAME LAB_ADDRESS LAB_BASE LAB_LOWER LAB_MASK LAB_DISK LAB_SEED LAB_LOG
+# LAB_NAME LAB_ADDRESS LAB_MAC LAB_PUBLIC LAB_BASE LAB_LOWER LAB_MASK LAB_DISK LAB_SEED LAB_LOG
 set -e
 exec 2> "$LAB_LOG"
 R=$LAB_BASE/root
@@ -34,7 +34,10 @@ chmod 700 "$R/run/lab"
 hostname "$LAB_NAME"
 ip link set lo up
 ip addr add "$LAB_ADDRESS/24" dev eth0
+[ -z "$LAB_PUBLIC" ] || ip addr add "$LAB_PUBLIC/24" dev eth0
+ip link set eth0 address "$LAB_MAC" # of the address that it has: neighbours remember the two together
 ip link set eth0 up
+ip route add 169.254.169.254 dev eth0 # a cloud's metadata
 
 cd "$R"
 mkdir -p run/old

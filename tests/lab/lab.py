@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -16,8 +16,12 @@ from skyward.providers.destination import Destination
 from tests.lab import layer
 from tests.lab.host import PATH, Host, Spec, Unavailable, netem, sh
 
+NEAR = "10.77.1.1"
+"""This process in the network where a cloud's machines have their public addresses."""
+
 PACKAGES = {
     "ip": "iproute2",
+    "nft": "nftables",
     "tc": "iproute2",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
@@ -51,7 +55,13 @@ def enter() -> None:
     for bridge in ("labbr", "labin"):
         sh("ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0")
         sh("ip", "link", "set", bridge, "up")
-    sh("ip", "addr", "add", "10.77.0.1/24", "dev", "labbr")
+    for address in ("10.77.0.1/24", f"{NEAR}/24", "169.254.169.254/32"):
+        sh("ip", "addr", "add", address, "dev", "labbr")
+
+
+def far(host: Host) -> str:
+    """The public address of a host that has one."""
+    return f"10.77.1.{host.spec.number}"
 
 
 class Key:
@@ -104,6 +114,8 @@ class Lab:
         disk: str = "512m",
         userdata: bytes = b"",
         sshd: str = "",
+        public: bool = False,
+        seed: Mapping[str, bytes] | None = None,
     ) -> Host:
         """Start a host, and return when its sshd listens.
 
@@ -125,6 +137,10 @@ class Lab:
             A script that runs as root at every boot.
         sshd
             Lines for the configuration of sshd, before the lab's own; one about `Subsystem` replaces that of SFTP.
+        public
+            Whether it has a public address, too: `far(host)`.
+        seed
+            More files of its first boot, or others; see `boot.sh`.
         """
         if slow and not netem() and not os.access("/dev/net/tun", os.W_OK):
             raise Unavailable("this kernel has no netem, and /dev/net/tun cannot be written")
@@ -133,7 +149,7 @@ class Lab:
             number = next(each for each in range(11, 250) if each not in self._taken)
             self._taken.add(number)
             lower = f"{self.python()}:/" if python else "/"
-            seed = {
+            seeded = {
                 "ssh_host_ed25519_key": key.private,
                 "ssh_host_ed25519_key.pub": key.public.encode(),
                 "port": str(port).encode(),
@@ -141,9 +157,10 @@ class Lab:
                 "userdata": userdata,
                 "sshd_extra": sshd.encode(),
                 **{f"accounts/{account}": self._public(account).encode() for account in accounts},
+                **(seed or {}),
             }
             name = name or f"node-{number}"
-            spec = Spec(name, number, tuple(accounts), port, lower, disk, slow, behind, memory, cpus, seed)
+            spec = Spec(name, number, tuple(accounts), port, lower, disk, slow, behind, memory, cpus, public, seeded)
             if behind is not None:
                 self._admit(behind)
         host = Host(spec, self.folder, key.public, self._fork)

@@ -63,6 +63,7 @@ def test_a_node_silent_again_is_given_its_whole_grace_again() -> None:
 
 def test_a_launch_that_failed_is_ended_all_the_same() -> None:
     assert step(life.Launching(), life.Failed("launch", "x")) == (life.Ending("x"), (life.Terminate(1),))
+    assert step(life.Launching(), life.Failed("launch", "x", final=True))[0] == life.Ending("x", final=True)
 
 
 @pytest.mark.parametrize("event", [life.Dismissed(), life.StartOverdue()], ids=repr)

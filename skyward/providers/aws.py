@@ -1,0 +1,381 @@
+"""Nodes on Amazon EC2: machines that are launched for a pool, reached by SSH, and ended with it, whatever happens.
+
+| file | what |
+| --- | --- |
+| `aws.py` | what the user writes, and the contract of a provider |
+| `aws_pool.py` | what one pool has there: keys, group, machines |
+| `aws_plan.py`, `shopping.py` | which image, type, zone, at what price |
+| `aws_found.py` | what of ours is there, and its end |
+| `aws_guard.py` | who ends it when the driver was killed |
+| `aws_api.py`, `aws_errors.py` | calls, retries, and what an error means |
+| `userdata.py`, `leased.py` | how a machine ends itself, and what keeps it from that |
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+
+from skyward.checked import Checked, refused
+from skyward.errors import InvalidArgument, MissingExtra, Unreachable
+from skyward.providers import journal, userdata
+from skyward.providers.aws_api import Refusal
+from skyward.providers.provider import Instance, Order
+from skyward.providers.shopping import Offer
+
+if TYPE_CHECKING:
+    from skyward.providers.aws_pool import Pair, PoolInCloud
+    from skyward.providers.leased import LeasedHost
+    from skyward.providers.tunnel import Tunnel
+
+CHECKIP = "https://checkip.amazonaws.com"
+"""Amazon's own service that answers with the address of who asks."""
+
+LOOK = 0.3, 3.0
+"""Seconds between looks whether a machine runs, at first and at most."""
+
+BOOTING = 60.0
+"""Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
+
+_NEEDS = ("cpus", "memory_gb", "accelerator")
+
+
+def _pattern(pattern: str, problem: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise refused(problem)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _several(value: object) -> object:
+    """One name, or a list of them, as a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _list(value: object) -> object:
+    if isinstance(value, str):
+        raise refused("must be a list", f"put it in a list: [{value!r}]")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _file(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class AWS(Checked):
+    """Machines of Amazon EC2, launched for a pool and ended with it.
+
+    Credentials are found as every tool of Amazon finds them. Without a type or needs, a machine is a `t4g.micro`.
+
+    Parameters
+    ----------
+    region
+        Where; left out, what the credentials' configuration says.
+    instance_type
+        The type of machine. Instead of it say what a machine must have, and the cheapest type that has it is taken.
+    cpus, memory_gb, architecture, accelerator
+        What it must have: processors, GB of memory, `"arm64"` or `"x86_64"`, and an accelerator by its name (`"T4"`),
+        its maker (`"nvidia"`), or just `"gpu"`.
+    image
+        An image, `ami-...`, or a public parameter that names one; left out, Ubuntu LTS for the architecture. Another
+        image needs cloud-init.
+    user
+        Whom to log in as; `ubuntu` fits the usual image.
+    spot
+        Whether to take spare machines, which cost less and can be taken back: only them, or where there are some.
+    subnet
+        A subnet, or one for each zone; left out, those of the default network.
+    security_groups
+        Groups to use. Left out, one is made for the pool that lets `allow` in, to sshd; it is removed with the pool.
+    allow
+        From which address the machines are reached: an address, a network, or the URL of a service that says it. Left
+        out, `https://checkip.amazonaws.com` is asked.
+    key
+        The file of a private key to log in with; left out, one is made for the pool, and never written down.
+    profile
+        A profile of `~/.aws/config`.
+    role
+        The name of an instance profile for the machines. Left out, they can do nothing in the account.
+    volume_gb
+        The size of the disk in GB; left out, the image's own.
+    tags
+        More tags for what is created.
+    zones
+        The zones to use; left out, all that have the type.
+    first_contact
+        Seconds after which a machine ends itself when nobody has logged in to it.
+    max_lifetime
+        Seconds after which a machine ends itself in any case.
+    journal
+        The file in which what is created is written down before; left out, `~/.local/state/skyward/aws.jsonl`.
+    """
+
+    region: Annotated[str | None, _pattern(r"[a-z]{2}(-[a-z]+)+-\d+", "is not a region")] = Field(
+        default=None, description="give a region", examples=["'eu-central-1'"]
+    )
+    cpus: int | None = Field(default=None, ge=1, description="give a number of processors", examples=["4"])
+    memory_gb: float | None = Field(default=None, gt=0, description="give GB of memory", examples=["16.0"])
+    architecture: Literal["arm64", "x86_64"] | None = Field(
+        default=None, description="say which architecture", examples=["'arm64'"]
+    )
+    accelerator: str | None = Field(default=None, description="name an accelerator", examples=["'T4'"])
+    instance_type: Annotated[str | None, _pattern(r"[a-z0-9-]+\.[a-z0-9-]+", "is not a type of machine")] = Field(
+        default=None, description="give a type of machine", examples=["'t4g.micro'"]
+    )
+    image: Annotated[str | None, _pattern(r"ami-\w+|/.+", "is not an image")] = Field(
+        default=None, description="give an image, or the name of a public parameter", examples=["'ami-...'"]
+    )
+    user: str = Field(default="ubuntu", min_length=1, description="give the name of a user", examples=["'ubuntu'"])
+    spot: bool | Literal["if-available"] = Field(
+        default=False, description="say whether to take spare machines", examples=["'if-available'"]
+    )
+    subnet: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
+        default=(), description="give a subnet, or a list of them", examples=["'subnet-...'"]
+    )
+    security_groups: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        default=(), description="give a list of security groups", examples=["['sg-...']"]
+    )
+    allow: str = Field(
+        default=CHECKIP, description="give the address from which machines are reached", examples=["'203.0.113.7'"]
+    )
+    key: Annotated[Path | None, BeforeValidator(_file)] = Field(
+        default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
+    )
+    profile: str | None = Field(default=None, description="give a profile of ~/.aws/config", examples=["'work'"])
+    role: str | None = Field(default=None, description="give the name of an instance profile", examples=["'reader'"])
+    volume_gb: int | None = Field(default=None, ge=1, description="give the size of the disk in GB", examples=["30"])
+    tags: Mapping[str, str] = Field(default={}, description="give tags as a mapping", examples=["{'team': 'vision'}"])
+    zones: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        default=(), description="give a list of zones", examples=["['eu-central-1a']"]
+    )
+    first_contact: float = Field(
+        default=600.0, gt=0, description="give the seconds that a new machine waits for us", examples=["600.0"]
+    )
+    max_lifetime: float = Field(
+        default=43200.0, gt=0, description="give the seconds that a machine may live", examples=["43200.0"]
+    )
+    journal: Annotated[Path | None, BeforeValidator(_file)] = Field(
+        default=None, description="give a file", examples=["'/var/lib/skyward/aws.jsonl'"]
+    )
+    _pools: "dict[str, PoolInCloud]" = PrivateAttr(default_factory=dict)
+    _host_keys: "dict[str, Pair]" = PrivateAttr(default_factory=dict)
+    _rekeyed: set[str] = PrivateAttr(default_factory=set)
+
+    if TYPE_CHECKING:  # lists and names of files are welcome, and a type checker should know
+
+        def __init__(
+            self,
+            *,
+            region: str | None = None,
+            instance_type: str | None = None,
+            cpus: int | None = None,
+            memory_gb: float | None = None,
+            architecture: Literal["arm64", "x86_64"] | None = None,
+            accelerator: str | None = None,
+            image: str | None = None,
+            user: str = "ubuntu",
+            spot: bool | Literal["if-available"] = False,
+            subnet: str | Iterable[str] = (),
+            security_groups: Iterable[str] = (),
+            allow: str = CHECKIP,
+            key: str | Path | None = None,
+            profile: str | None = None,
+            role: str | None = None,
+            volume_gb: int | None = None,
+            tags: Mapping[str, str] = {},
+            zones: Iterable[str] = (),
+            first_contact: float = 600.0,
+            max_lifetime: float = 43200.0,
+            journal: str | Path | None = None,
+        ) -> None: ...
+
+    @field_validator("instance_type")
+    @classmethod
+    def _either(cls, value: str | None, info: ValidationInfo) -> str | None:
+        given = [name for name in _NEEDS if info.data.get(name) is not None]
+        if value is not None and given:
+            raise refused(f"the type has what it has, and {given[0]}= is given, too", "give one of the two")
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _free(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if taken := [name for name in value if name.startswith(("skyward:", "aws:")) or name == "Name"]:
+            raise refused(f"{taken[0]!r} is taken", "give other names")
+        return value
+
+    # ---------------------------------------------------------------- what a provider is
+
+    @property
+    def name(self) -> str:
+        """`aws`."""
+        return "aws"
+
+    @property
+    def bare(self) -> bool:
+        """Yes: an sshd and a shell are all that can be relied on."""
+        return True
+
+    async def launch(self, order: Order) -> Instance:
+        """Launch a machine, in one call with those that are ordered at about the same time."""
+        pool = self._pool(order.pool)
+        pool.lease = order.lease
+        with _told(self.instance_type or ""):
+            return await pool.launch(order.node)
+
+    async def reach(self, instance: Instance) -> "LeasedHost":
+        """Wait until the machine runs and lets us in; take hold of its leash; give it a host key of its own."""
+        pool = self._pool(instance.pool)
+        with _told():
+            address = await self._address(pool, instance)
+        from skyward.providers.detached import settled, shut
+        from skyward.providers.leased import LeasedHost, touch
+
+        tunnel = self._tunnel(pool, instance, address)
+        try:
+            await _enter(tunnel)
+            await touch(tunnel)
+            await self._rekey(pool, instance, tunnel)
+            return LeasedHost(tunnel, await settled(tunnel, instance.node), "python3", pool.lease)
+        except BaseException:
+            await shut(tunnel)
+            raise
+
+    async def find(self, pool: str) -> Sequence[Instance]:
+        """Return the machines that carry the pool's tag and are not going down."""
+        with _told():
+            return await self._pool(pool).find()
+
+    async def terminate(self, instance: Instance) -> None:
+        """End the machine, and return when the API says that it goes down."""
+        with _told():
+            await self._pool(instance.pool).terminate(instance)
+        self._host_keys.pop(instance.id, None)
+        self._rekeyed.discard(instance.id)
+
+    async def clear(self, pool: str) -> Sequence[str]:
+        """Remove the pool's security group, which takes until its machines are gone for good."""
+        with _told():
+            left = await self._pool(pool).clear()
+        if not left:
+            self._pools.pop(pool, None)
+        return left
+
+    async def offers(self) -> Sequence[Offer]:
+        """Return what would be tried, in order: type, zone, and price per hour with address and disk."""
+        with _told(self.instance_type or ""):
+            pool = self._new_pool("")
+            async with pool.api.open():
+                return await pool.plan.priced()
+
+    # ---------------------------------------------------------------- what its parts ask
+
+    @property
+    def has_needs(self) -> bool:
+        """Whether the type is to be chosen."""
+        needed = any(getattr(self, name) is not None for name in _NEEDS)
+        return needed or (self.instance_type is None and self.architecture == "x86_64")
+
+    @property
+    def summary(self) -> str:
+        """What is wished for, in a few words."""
+        names = ("instance_type", *_NEEDS, "architecture", "zones", "subnet")
+        given = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name)]
+        return ", ".join(given) or "a t4g.micro"
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the journal is."""
+        return self.journal or journal.usual()
+
+    def _pool(self, pool: str) -> "PoolInCloud":
+        if pool not in self._pools:
+            self._pools[pool] = self._new_pool(pool)
+        return self._pools[pool]
+
+    def _new_pool(self, pool: str) -> "PoolInCloud":
+        from skyward.providers.aws_pool import Pair, PoolInCloud
+
+        try:
+            login = Pair(self.key.read_bytes() if self.key else None)
+        except (OSError, ValueError, TypeError) as error:
+            raise InvalidArgument.of("key", str(self.key), str(error), "give the file of an OpenSSH key") from None
+        return PoolInCloud(self, pool, login)
+
+    # ---------------------------------------------------------------- the way to a machine
+
+    async def _address(self, pool: "PoolInCloud", instance: Instance) -> str:
+        """Return where the machine is, once it runs."""
+        pause, most = LOOK
+        async with pool.api.open():
+            while True:
+                told = await pool.look(instance.id)
+                if told is not None and not told.is_alive:
+                    raise Unreachable(f"{instance.id} is {told.state}: {told.reason or 'no reason is given'}")
+                if told is not None and told.state == "running" and told.address:
+                    return told.address
+                await asyncio.sleep(pause)
+                pause = min(1.3 * pause, most)
+
+    def _tunnel(self, pool: "PoolInCloud", instance: Instance, address: str) -> "Tunnel":
+        from skyward.providers.destination import Destination
+
+        try:
+            from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
+        except ModuleNotFoundError:
+            raise MissingExtra.of("asyncssh", "aws") from None
+        alias = f"skyward-{pool.pool}"
+        to = Destination(address, 22, self.user, "", (pool.login.private,), agent=False, config=(), alias=alias)
+        return Tunnel(replace(to, trust=self._trust(pool, instance.id, alias)))
+
+    def _trust(self, pool: "PoolInCloud", machine: str, alias: str) -> str:
+        """The host keys that the machine may show: the first one, and the one that it is or was to be given."""
+        first = None if machine in self._rekeyed else pool.first_host_keys.get(machine)
+        return "".join(f"{alias} {key.public}\n" for key in (first, self._host_keys.get(machine)) if key)
+
+    async def _rekey(self, pool: "PoolInCloud", instance: Instance, tunnel: "Tunnel") -> None:
+        """Give the machine a host key that is in nobody's user data, and trust no other from then on."""
+        from skyward.providers.aws_pool import Pair
+
+        if instance.id in self._rekeyed:
+            return
+        own = self._host_keys.setdefault(instance.id, Pair())
+        ran = await tunnel.run(userdata.rekey(own.public), stdin=own.private)
+        if ran.code:
+            raise Unreachable(f"{tunnel.to}: its host key cannot be changed: {ran.stderr.strip()}")
+        self._rekeyed.add(instance.id)
+        tunnel.to = replace(tunnel.to, trust=self._trust(pool, instance.id, f"skyward-{pool.pool}"))
+
+
+async def _enter(tunnel: "Tunnel") -> None:
+    """Log in; while the machine may still be starting, a refusal is no last word."""
+    from skyward.providers.destination import Refused
+
+    clock = asyncio.get_running_loop().time
+    until = clock() + BOOTING
+    while True:
+        try:
+            await tunnel.open(3600.0)  # others decide how long is too long
+            return
+        except Refused:
+            if clock() > until:
+                raise
+            await asyncio.sleep(0.5)
+
+
+@contextlib.contextmanager
+def _told(kind: str = "") -> Iterator[None]:
+    """Tell the user what a refusal of the API means."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise refusal.explained(kind=kind) from refusal

@@ -1,0 +1,184 @@
+"""Amazon's API: one account and region, with retries of our own. The only file that imports aioboto3.
+
+The SDK's own retries are off: it would try again for seconds what another zone may give at once, and would not spread
+the callers that were throttled together. Here a call is repeated for as long as it may pass, with growing, random
+pauses. That is safe for every call we make: a launch carries a client token, and the others do the same when repeated.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
+from skyward.providers import aws_errors
+
+PATIENCE = 60.0
+"""Seconds for which a call is repeated that may pass."""
+
+CONNECT, ANSWER = 5.0, 20.0
+"""Seconds for a connection, and for an answer on it."""
+
+PRICES = "us-east-1"
+"""Where the price list of all regions is."""
+
+
+class Refusal(Exception):
+    """The API has answered with an error."""
+
+    def __init__(self, action: str, code: str, text: str, status: int = 400) -> None:
+        super().__init__(f"{action}: {code}: {text}")
+        self.action, self.code, self.text, self.status = action, code, text, status
+
+    def explained(self, *, kind: str = "", spot: bool = False) -> Exception:
+        """Return what to tell the user."""
+        return aws_errors.explained(self.action, self.code, self.text, kind=kind, spot=spot)
+
+
+class Unanswered(ProvisioningError):
+    """The API did not answer, so it is not known what became of the call."""
+
+
+def _sdk() -> Any:
+    try:
+        import aioboto3
+        import stamina as stamina
+    except ModuleNotFoundError as missing:
+        raise MissingExtra.of(missing.name or "aioboto3", "aws") from None
+    return aioboto3
+
+
+class Api:
+    """The API, for the loop that it is used on. Connections are there while somebody is in `open`.
+
+    Parameters
+    ----------
+    region, profile
+        As the SDK knows them; None is what its own chain of settings says.
+    """
+
+    def __init__(self, region: str | None, profile: str | None) -> None:
+        self._region, self._profile = region, profile
+        self._session: Any = None
+        self._clients: dict[str, Any] = {}
+        self._stack = AsyncExitStack()
+        self._users = 0
+        self._opening: asyncio.Lock | None = None
+
+    async def session(self) -> Any:
+        """Return the SDK's session; importing it takes a second, so that is done beside the loop."""
+        if self._session is None:
+            sdk = await asyncio.to_thread(_sdk)
+            from botocore.exceptions import ProfileNotFound
+
+            try:
+                self._session = sdk.Session(region_name=self._region, profile_name=self._profile)
+            except ProfileNotFound as error:
+                raise InvalidArgument.of("profile", self._profile, str(error), "give one of ~/.aws/config") from None
+        return self._session
+
+    async def region(self) -> str:
+        """Return the name of the region."""
+        region = (await self.session()).region_name
+        if not region:
+            raise InvalidArgument("region=None: no region is set; give one, for example region='eu-central-1'")
+        return str(region)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Api"]:
+        """Keep connections for the length of the block."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                stack, self._stack, self._clients, self._opening = self._stack, AsyncExitStack(), {}, None
+                await stack.aclose()
+
+    async def call(self, service: str, action: str, *, patience: float = PATIENCE, **asked: Any) -> dict[str, Any]:
+        """Call an action, `run_instances` say, again and again while that may help.
+
+        Raises
+        ------
+        Refusal
+            It was answered with an error.
+        Unanswered
+            It was not answered at all.
+        """
+        await self.session()
+        import stamina
+        from botocore import exceptions as known
+
+        named = _permission(service, action)
+        try:
+            async for attempt in stamina.retry_context(
+                on=_passes, attempts=None, timeout=patience, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0
+            ):
+                with attempt:
+                    client = await self._client(service)
+                    try:
+                        answer: dict[str, Any] = await getattr(client, action)(**asked)
+                        return answer
+                    except known.ClientError as error:
+                        told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+                        code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
+                        raise Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400))) from error
+        except known.NoCredentialsError:
+            text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
+            raise Denied(text) from None
+        except (
+            known.CredentialRetrievalError,
+            known.PartialCredentialsError,
+            known.SSOError,
+            known.TokenRetrievalError,
+        ) as error:
+            raise Denied(f"the AWS credentials cannot be had: {error}") from error
+        except (known.HTTPClientError, known.ConnectionError) as error:
+            raise Unanswered(f"{named}: Amazon does not answer: {error}") from error
+        except known.BotoCoreError as error:
+            raise ProvisioningError(f"{named}: {error}") from error
+        raise AssertionError  # the last attempt has returned or raised
+
+    async def pages(self, service: str, action: str, key: str, **asked: Any) -> list[Any]:
+        """Return what all pages of an answer have under a key."""
+        found: list[Any] = []
+        more: dict[str, Any] = {}
+        while True:
+            answer = await self.call(service, action, **asked, **more)
+            found += answer.get(key, [])
+            if not (token := answer.get("NextToken")):
+                return found
+            more = {"NextToken": token}
+
+    async def _client(self, service: str) -> Any:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if service not in self._clients:
+                from botocore.config import Config
+
+                once = Config(
+                    retries={"total_max_attempts": 1},
+                    connect_timeout=CONNECT,
+                    read_timeout=ANSWER,
+                    max_pool_connections=50,
+                )
+                region = PRICES if service == "pricing" else await self.region()
+                client = (await self.session()).client(service, region_name=region, config=once)
+                self._clients[service] = await self._stack.enter_async_context(client)
+        return self._clients[service]
+
+
+def _passes(error: Exception) -> bool:
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    if isinstance(error, Refusal):
+        return aws_errors.is_busy(error.code, error.status)
+    return isinstance(error, HTTPClientError | ConnectionError)
+
+
+def _permission(service: str, action: str) -> str:
+    """What a policy calls the action."""
+    return f"{service}:{''.join(word.capitalize() for word in action.split('_'))}"

@@ -1,0 +1,199 @@
+"""What of ours is there in a region, and its end. All of ours carries the tag of its pool; nothing else is touched.
+
+Machines and security groups are all that we create: a machine gets its keys in its user data, so there is no key pair.
+"""
+
+import asyncio
+import datetime as dt
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skyward.errors import ProvisioningError
+from skyward.providers.aws_api import Api, Refusal
+
+POOL, NODES, LEASE, BY = "skyward:pool", "skyward:nodes", "skyward:lease", "skyward:by"
+"""The tags of what is ours: its pool, its launch's nodes, its lease in seconds, and whose it is."""
+
+MADE, UNTIL = "skyward:made", "skyward:until"
+"""When its pool began to make something, and when all of that is to have ended in any case."""
+
+STARTING = dt.timedelta(minutes=15)
+"""How long, after its pool has begun, a security group may be without a machine."""
+
+ALIVE = ("pending", "running", "stopping", "stopped")
+GOING = ("shutting-down", "terminated")
+AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A machine as the API tells of it."""
+
+    id: str
+    pool: str
+    node: str
+    state: str
+    kind: str
+    zone: str
+    spot: bool
+    launched: dt.datetime
+    address: str
+    reason: str
+    tags: dict[str, str]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, or may still come to."""
+        return self.state in ALIVE
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGroup:
+    """A security group as the API tells of it."""
+
+    id: str
+    name: str
+    pool: str
+    tags: dict[str, str]
+
+
+def node_of(pool: str, nodes: str, index: int) -> str:
+    """Return the node of the machine with that index in a launch for these nodes, as the tag has them."""
+    short = nodes.split()
+    return f"{pool}-{short[index]}" if index < len(short) else ""
+
+
+def _machine(told: dict[str, Any]) -> Found:
+    tags = {tag["Key"]: tag["Value"] for tag in told.get("Tags", [])}
+    pool = tags.get(POOL, "")
+    return Found(
+        told["InstanceId"],
+        pool,
+        node_of(pool, tags.get(NODES, ""), int(told.get("AmiLaunchIndex", 0))),
+        told["State"]["Name"],
+        told.get("InstanceType", ""),
+        told.get("Placement", {}).get("AvailabilityZone", ""),
+        told.get("InstanceLifecycle") == "spot",
+        told["LaunchTime"],
+        told.get("PublicIpAddress") or told.get("PrivateIpAddress") or "",
+        told.get("StateReason", {}).get("Message", ""),
+        tags,
+    )
+
+
+def _ours(pool: str | None) -> list[dict[str, Any]]:
+    return [{"Name": "tag-key", "Values": [POOL]} if pool is None else {"Name": f"tag:{POOL}", "Values": [pool]}]
+
+
+async def machines(api: Api, pool: str | None = None) -> list[Found]:
+    """Return our machines, of a pool or all, those that have just ended included."""
+    async with api.open():
+        pages = await api.pages("ec2", "describe_instances", "Reservations", Filters=_ours(pool))
+    return [_machine(each) for reservation in pages for each in reservation["Instances"]]
+
+
+async def groups(api: Api, pool: str | None = None) -> list[FoundGroup]:
+    """Return our security groups, of a pool or all."""
+    async with api.open():
+        told = await api.pages("ec2", "describe_security_groups", "SecurityGroups", Filters=_ours(pool))
+    found = []
+    for each in told:
+        tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
+        found.append(FoundGroup(each["GroupId"], each["GroupName"], tags.get(POOL, ""), tags))
+    return found
+
+
+async def end(api: Api, ids: Sequence[str]) -> None:
+    """End these machines, and return when the API says that they go down. One that is gone already is no error."""
+    async with api.open():
+        for first in range(0, len(ids), AT_ONCE):
+            some = list(ids[first : first + AT_ONCE])
+            try:
+                await _end(api, some)
+            except Refusal as refusal:
+                if refusal.code != "InvalidInstanceID.NotFound":
+                    raise
+                for each in some if len(some) > 1 else []:
+                    await end(api, [each])
+
+
+async def _end(api: Api, ids: list[str]) -> None:
+    answer = await api.call("ec2", "terminate_instances", InstanceIds=ids)
+    states = {each["InstanceId"]: each["CurrentState"]["Name"] for each in answer["TerminatingInstances"]}
+    if alive := [f"{each} is {state}" for each, state in states.items() if state not in GOING]:
+        raise ProvisioningError(f"ec2:TerminateInstances: {', '.join(alive)}, and not shutting down")
+
+
+async def remove(api: Api, group: str) -> bool:
+    """Remove a security group; False when a machine that goes down still has it. One that is gone is no error."""
+    async with api.open():
+        try:
+            await api.call("ec2", "delete_security_group", GroupId=group)
+        except Refusal as refusal:
+            if refusal.code not in ("DependencyViolation", "InvalidGroup.InUse", "InvalidGroup.NotFound"):
+                raise
+            return refusal.code == "InvalidGroup.NotFound"
+    return True
+
+
+async def sweep(api: Api, pool: str) -> tuple[list[str], list[str]]:
+    """End what a pool has; return the machines that ran, and go down now, and the groups that are still held by some.
+
+    When both are empty, nothing is there any more; else it is to be called again.
+    """
+    async with api.open():
+        alive = [each.id for each in await machines(api, pool) if each.is_alive]
+        if alive:
+            await end(api, alive)
+        return alive, [each.id for each in await groups(api, pool) if not await remove(api, each.id)]
+
+
+async def cleared(api: Api, pool: str, patience: float) -> list[str]:
+    """End what a pool has, again and again until nothing is left; return the groups that are left all the same."""
+    clock = asyncio.get_running_loop().time
+    until, pause = clock() + patience, 0.2
+    async with api.open():
+        while True:
+            ended, held = await sweep(api, pool)
+            if not (ended or held) or clock() > until:
+                return held
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
+
+
+def whose() -> str:
+    """Return who makes something here and now: this machine, and this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_orphan(tags: dict[str, str]) -> bool:
+    """Whether what has these tags was made by a process of this machine that has ended."""
+    host, _, pid = tags.get(BY, "").rpartition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def is_stale(tags: dict[str, str], now: dt.datetime, *, alone: bool) -> bool:
+    """Whether nobody needs what has these tags any more; `alone`: its pool has no machine."""
+    if is_orphan(tags) or is_overdue(tags, now):
+        return True
+    made = tags.get(MADE, "")
+    return alone and bool(made) and now > dt.datetime.fromisoformat(made) + STARTING
+
+
+def is_overdue(tags: dict[str, str], now: dt.datetime) -> bool:
+    """Whether what has these tags should long have ended."""
+    try:
+        return now > dt.datetime.fromisoformat(tags[UNTIL])
+    except (KeyError, ValueError):
+        return False

@@ -1,0 +1,354 @@
+"""What one pool has in EC2: its keys, its security group, its machines, and their end.
+
+**One call for many machines.** Supervisors order one machine each. What they order at about the same time becomes one
+`RunInstances` for as many machines, so that ten nodes cost one call, and throttling hits one call and not ten.
+
+**Which machine is whose** needs no second call, in which it could be lost: the launch carries the tag `skyward:nodes`,
+the names of the nodes in order, and EC2 numbers the machines of a launch from 0 (`AmiLaunchIndex`). The machine with
+index i is that of the i-th node. If a zone has room for fewer machines, these are those of the first nodes; the rest is
+asked for in the next zone, by another call with a tag of its own.
+
+**No second machine.** The client token of a launch is a hash of everything in it: pool, nodes, type, zone, keys. A call
+that is repeated because its answer was lost is the same call, so it gives the same machines; what differs in anything
+is another launch with another token. A node that ended and is launched once more counts as another one.
+
+**Before anything is created** the intent is in the journal, and the guard stands by (`aws_guard`).
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import logging
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from skyward.errors import InvalidArgument, NoCapacity, ProvisioningError
+from skyward.providers import aws_found, userdata
+from skyward.providers.aws_api import Api, Refusal
+from skyward.providers.aws_found import BY, GOING, LEASE, MADE, NODES, POOL, UNTIL, Found, whose
+from skyward.providers.aws_guard import Charge, Guard
+from skyward.providers.aws_plan import Plan
+from skyward.providers.journal import Journal
+from skyward.providers.provider import Instance
+from skyward.providers.shopping import Offer
+from skyward.providers.together import Together
+from skyward.providers.userdata import Limits
+
+if TYPE_CHECKING:
+    from skyward.providers.aws import AWS
+
+log = logging.getLogger("skyward")
+
+TAG = 256
+"""Characters that the value of a tag may have, and so a limit to the nodes of one launch."""
+
+SETTLE = 10.0
+"""Seconds, at most, after which a guard looks once more whether a launch under way has come to something."""
+
+CLEAR = 300.0
+"""Seconds in which a security group can be removed, once the machines that had it go down."""
+
+
+class Pair:
+    """A key pair: the private half as OpenSSH writes it, the public half as a line."""
+
+    def __init__(self, private: bytes | None = None) -> None:
+        key: Any = serialization.load_ssh_private_key(private, None) if private else Ed25519PrivateKey.generate()
+        form, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        self.private: bytes = key.private_bytes(serialization.Encoding.PEM, form, plain)
+        encoding, public = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        self.public: str = key.public_key().public_bytes(encoding, public).decode()
+
+
+class PoolInCloud:
+    """A pool's machines, and what they share.
+
+    Attributes
+    ----------
+    login
+        The key that opens its machines.
+    first_host_keys
+        The host key that a machine has until it is given one of its own: that of its launch.
+    """
+
+    def __init__(self, wish: "AWS", pool: str, login: Pair) -> None:
+        self.wish, self.pool, self.login = wish, pool, login
+        self.lease = 300.0
+        self.first_host_keys: dict[str, Pair] = {}
+        self.api = Api(wish.region, wish.profile)
+        self.plan = Plan(wish, self.api)
+        self.known: dict[str, Instance] = {}
+        self._journal = Journal(wish.journal_path)
+        self._ended: Counter[str] = Counter()
+        self._group: str | None = None
+        self._guard: Guard | None = None
+        self._made = self._until = ""
+        self._launches = Together(self._launch)
+        self._looks = Together(self._look)
+        self._ends = Together(self._end)
+
+    # ---------------------------------------------------------------- launch
+
+    async def launch(self, node: str) -> Instance:
+        """Return the machine of a node, launching it with those of others if it is not there."""
+        return self.known.get(node) or await self._launches.do(node)
+
+    async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
+        async with self.api.open():
+            await self._stand_by()
+            offers, groups = await asyncio.gather(self._offers(), self._groups())
+            done: dict[str, Instance | Exception] = {}
+            for some in _chunks(self.pool, nodes):
+                done |= await self._shop(some, offers, groups)
+            return done
+
+    async def _offers(self) -> Sequence[Offer]:
+        """Return what to try; the image for the first of it is looked up meanwhile, too."""
+        offers = await self.plan.launchable()
+        await self.plan.image_id(offers[0].architecture)
+        return offers
+
+    async def _shop(
+        self, nodes: Sequence[str], offers: Sequence[Offer], groups: Sequence[str]
+    ) -> dict[str, Instance | Exception]:
+        """Launch these nodes wherever there is room for them."""
+        left, done = list(nodes), dict[str, Instance | Exception]()
+        full: list[str] = []
+        for offer in offers:
+            try:
+                made = await self._run(left, offer, groups)
+            except Refusal as refusal:
+                error = refusal.explained(kind=offer.kind, spot=offer.spot)
+                if not isinstance(error, NoCapacity):
+                    return done | dict.fromkeys(left, error)
+                full.append(f"{offer.kind}{' spot' if offer.spot else ''} in {offer.zone}")
+                log.info("%s; the next one is asked", error)
+                continue
+            except ProvisioningError as error:
+                return done | dict.fromkeys(left, error)
+            done |= {each.node: each for each in made}
+            left = [node for node in left if node not in done]
+            if not left:
+                return done
+            full.append(f"{offer.kind} in {offer.zone} after {len(made)}")
+        text = f"no room for {len(left)} of {len(nodes)} machines: tried {', '.join(full)}"
+        return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
+
+    async def _run(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> list[Instance]:
+        host_key = Pair()
+        asked = await self._asked(nodes, offer, groups, host_key)
+        turns = [self._ended[node] for node in nodes]
+        token = hashlib.sha256(json.dumps([asked, turns], sort_keys=True).encode()).hexdigest()
+        facts = {"pool": self.pool, "region": await self.api.region(), "nodes": list(nodes), "token": token}
+        await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
+        answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
+        made = [
+            Instance(each["InstanceId"], self.pool, nodes[int(each["AmiLaunchIndex"])], each["InstanceId"])
+            for each in answer["Instances"]
+        ]
+        self.known |= {each.node: each for each in made}
+        self.first_host_keys |= dict.fromkeys((each.id for each in made), host_key)
+        await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
+        log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)
+        return made
+
+    async def _asked(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str], host_key: Pair) -> dict[str, Any]:
+        """What is asked of `RunInstances`."""
+        wish = self.wish
+        short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
+        tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
+        limits = Limits(wish.first_contact, self.lease, wish.max_lifetime)
+        halves = host_key.private.decode(), host_key.public
+        subnet = (await self.plan.subnets()).get(offer.zone)
+        asked: dict[str, Any] = {
+            "ImageId": await self.plan.image_id(offer.architecture),
+            "InstanceType": offer.kind,
+            "MinCount": 1,
+            "MaxCount": len(nodes),
+            "UserData": userdata.cloud_config(limits, halves, self.login.public),
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "SecurityGroupIds": list(groups),
+            "TagSpecifications": [{"ResourceType": kind, "Tags": _listed(tags)} for kind in ("instance", "volume")],
+        }
+        asked |= {"SubnetId": subnet[0]} if subnet else {"Placement": {"AvailabilityZone": offer.zone}}
+        if offer.spot:
+            how = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+            asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
+        if wish.volume_gb is not None:
+            disk = {"VolumeSize": wish.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
+            device = (await self.plan.image(offer.architecture)).device
+            asked["BlockDeviceMappings"] = [{"DeviceName": device, "Ebs": disk}]
+        if wish.role is not None:
+            asked["IamInstanceProfile"] = {"Name": wish.role}
+        return asked
+
+    def _tags(self) -> dict[str, str]:
+        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, BY: whose(), MADE: self._made, UNTIL: self._until}
+        return {**self.wish.tags, **ours}
+
+    async def _stand_by(self) -> None:
+        """Have somebody who survives us end what is about to be created."""
+        if self._guard is None:
+            region, lifetime = await self.api.region(), self.wish.max_lifetime
+            now = dt.datetime.now(dt.UTC)
+            self._made = now.isoformat(timespec="seconds")
+            self._until = (now + dt.timedelta(seconds=lifetime)).isoformat(timespec="seconds")
+            charge = Charge(
+                self.pool,
+                region,
+                self.wish.profile,
+                str(self._journal.path),
+                min(SETTLE, self.lease),
+                lifetime,
+            )
+            self._guard = Guard(charge)
+
+    # ---------------------------------------------------------------- the security group
+
+    async def _groups(self) -> Sequence[str]:
+        if self.wish.security_groups:
+            return self.wish.security_groups
+        if self._group is None:
+            self._group = await self._make_group()
+        return [self._group]
+
+    async def _make_group(self) -> str:
+        """Make a group that lets in the one who makes it, to sshd, and nobody else to nothing."""
+        source, subnets = await asyncio.gather(asyncio.to_thread(_source, self.wish.allow), self.plan.subnets())
+        name = f"skyward-{self.pool}"
+        more: dict[str, Any] = {"VpcId": next(iter(subnets.values()))[1]} if subnets else {}
+        await self._journal.note("create_security_group", pool=self.pool, region=await self.api.region(), name=name)
+        try:
+            made = await self.api.call(
+                "ec2",
+                "create_security_group",
+                GroupName=name,
+                Description=f"sshd of the machines of skyward pool {self.pool}, for who made them",
+                TagSpecifications=[{"ResourceType": "security-group", "Tags": _listed(self._tags())}],
+                **more,
+            )
+            group = str(made["GroupId"])
+        except Refusal as refusal:
+            if refusal.code != "InvalidGroup.Duplicate":  # which is our own, if only the answer was lost
+                raise
+            group = (await aws_found.groups(self.api, self.pool))[0].id
+        rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+        with _passing("InvalidPermission.Duplicate"):
+            await self.api.call(
+                "ec2",
+                "authorize_security_group_ingress",
+                GroupId=group,
+                IpPermissions=[{**rule, "IpRanges": [{"CidrIp": source, "Description": "who made the pool"}]}],
+            )
+        return group
+
+    # ---------------------------------------------------------------- what there is, and its end
+
+    async def look(self, machine: str) -> Found | None:
+        """Return what is told of a machine of this pool; None if it is not told of, yet or any more."""
+        return await self._looks.do(machine)
+
+    async def _look(self, machines: Sequence[str]) -> Mapping[str, Found | Exception | None]:
+        found = {each.id: each for each in await aws_found.machines(self.api, self.pool)}
+        return {machine: found.get(machine) for machine in machines}
+
+    async def find(self) -> list[Instance]:
+        """Return every machine of the pool; one that was just launched also when the API does not tell of it yet."""
+        told = await aws_found.machines(self.api, self.pool)
+        found = {each.id: Instance(each.id, self.pool, each.node, each.id) for each in told if each.is_alive}
+        mentioned = {each.id for each in told}
+        new = {each.id: each for each in self.known.values() if each.id not in mentioned}
+        return sorted((found | new).values(), key=lambda each: each.node)
+
+    async def terminate(self, instance: Instance) -> None:
+        """End a machine, if it is one of this pool's and this node's."""
+        known = self.known.get(instance.node)
+        if known is None or known.id != instance.id:
+            told = await self.look(instance.id)
+            if told is None or told.node != instance.node or told.state in GOING:
+                return
+        await self._ends.do(instance.id)
+        self._ended[instance.node] += 1
+        self.known.pop(instance.node, None)
+        self.first_host_keys.pop(instance.id, None)
+
+    async def _end(self, machines: Sequence[str]) -> Mapping[str, Exception | None]:
+        await aws_found.end(self.api, machines)
+        return dict.fromkeys(machines)
+
+    async def clear(self) -> Sequence[str]:
+        """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
+        if self._guard is None:
+            return ()
+        async with self.api.open():
+            left = await aws_found.cleared(self.api, self.pool, CLEAR)
+            if not left:
+                await self._remove_groups_of_others()
+                await self._journal.note("gone", pool=self.pool)
+                await asyncio.to_thread(self._guard.dismiss)
+                self._guard = self._group = None
+        return tuple(left)
+
+    async def _remove_groups_of_others(self) -> None:
+        """Remove the groups of pools whose driver and guard were killed, or lost power."""
+        now = dt.datetime.now(dt.UTC)
+        for each in await aws_found.groups(self.api):
+            if aws_found.is_stale(each.tags, now, alone=False):
+                log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
+                with contextlib.suppress(Refusal):  # it is not this pool's trouble
+                    await aws_found.remove(self.api, each.id)
+
+
+@contextlib.contextmanager
+def _passing(code: str) -> Any:
+    """Pass over a refusal with this code."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.code != code:
+            raise
+
+
+def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": name, "Value": value} for name, value in tags.items()]
+
+
+def _chunks(pool: str, nodes: Sequence[str]) -> list[list[str]]:
+    """Cut nodes into launches whose tag can name them all."""
+    chunks: list[list[str]] = []
+    length = TAG
+    for node in nodes:
+        size = len(node.removeprefix(f"{pool}-")) + 1
+        if length + size > TAG:
+            chunks.append([])
+            length = 0
+        chunks[-1].append(node)
+        length += size
+    return chunks
+
+
+def _source(allow: str) -> str:
+    """Return the network that may reach sshd: as it was given, or this machine's address as a server sees it."""
+    text = allow
+    if "://" in allow:
+        try:
+            with urllib.request.urlopen(allow, timeout=10) as answer:
+                text = answer.read(100).decode().strip()
+        except OSError as error:
+            fix = "give the address from which you reach the machines, for example allow='203.0.113.7'"
+            raise ProvisioningError(f"allow={allow!r}: it does not say what your address is: {error}; {fix}") from error
+    try:
+        return str(ipaddress.IPv4Network(text, strict=False))
+    except ValueError as error:
+        raise InvalidArgument.of(
+            "allow", text, f"not an address: {error}", "give one, for example '203.0.113.7'"
+        ) from None

@@ -1,0 +1,61 @@
+"""What was about to be created in a cloud, written down before: it is on the disk when the call is made."""
+
+import asyncio
+import datetime as dt
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LONGEST = 1 << 20
+"""Bytes from which on a journal is begun anew; the one before is kept."""
+
+
+def usual() -> Path:
+    """Where the journal is unless somebody says otherwise."""
+    return Path.home() / ".local" / "state" / "skyward" / "aws.jsonl"
+
+
+class Journal:
+    """Lines of JSON in a file that is this user's alone. Several programs may write to one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def note(self, event: str, **facts: object) -> None:
+        """Write a line, and return once it is on the disk."""
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        await asyncio.to_thread(self._write, json.dumps({"at": now, "event": event, **facts}))
+
+    def _write(self, line: str) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size > LONGEST:
+            self.path.replace(self.path.with_suffix(".old"))
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(fd, f"{line}\n".encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield what is written, the oldest first; a line that was cut off by a power cut is passed over."""
+        for path in (self.path.with_suffix(".old"), self.path):
+            if not path.exists():
+                continue
+            for line in path.read_text(errors="replace").splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
+
+    def unfinished(self) -> dict[str, str]:
+        """Return the pools of which nothing says that all of them is gone, and their regions."""
+        found: dict[str, str] = {}
+        for line in self.lines():
+            if line["event"] == "gone":
+                found.pop(line["pool"], None)
+            elif "pool" in line and "region" in line:
+                found[line["pool"]] = line["region"]
+        return found

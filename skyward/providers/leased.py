@@ -1,0 +1,51 @@
+"""A cloud machine as the host of one node: the driver says over SSH that it is there, or the machine ends itself."""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+
+from skyward.errors import Unreachable
+from skyward.providers.detached import DetachedHost
+from skyward.providers.tunnel import Tunnel
+from skyward.providers.userdata import renewal
+
+OFTEN = 0.1
+"""After which share of the lease the driver says again that it is there: a cut may last for the rest of it."""
+
+
+class LeasedHost(DetachedHost):
+    """A machine at the end of a tunnel whose leash is held from here, from the first contact until `close`.
+
+    It is held by this connection and not by the node, so that it is held while the node is being made, too. Both go the
+    same way: when the driver is gone or cut off, the node ends after its lease, and with it or right after the machine.
+    """
+
+    def __init__(self, tunnel: Tunnel, folder: str, python: str, lease: float) -> None:
+        super().__init__(tunnel, folder, python)
+        self._holding = asyncio.create_task(_hold(tunnel, lease))
+
+    async def close(self) -> None:
+        """Let go of the machine: it ends itself when the lease is over, if nobody ends it before."""
+        self._holding.cancel()
+        await super().close()
+
+
+async def _hold(tunnel: Tunnel, lease: float) -> None:
+    for turn in itertools.count():
+        with contextlib.suppress(Unreachable):  # the connection is down: again as soon as it is up
+            await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}"), within=lease)
+        await asyncio.sleep(lease * OFTEN)
+
+
+async def touch(tunnel: Tunnel) -> None:
+    """Say for the first time that the driver is there.
+
+    Raises
+    ------
+    Unreachable
+        The machine has no leash: what would end it does not run.
+    """
+    ran = await tunnel.run(renewal(secrets.token_hex(4)))
+    if ran.code:
+        raise Unreachable(f"{tunnel.to}: its leash was not armed at boot: {ran.stderr.strip()}")

@@ -1,0 +1,45 @@
+"""What is asked for by several at about the same time is done in one go."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+GATHER = 0.02
+"""Seconds for which the first waits for others."""
+
+
+class Together[K, V]:
+    """Does `work` for all keys that came meanwhile; one after another, so that it never runs beside itself.
+
+    `work` says for each key what came of it; an exception is raised where that key was asked for, and one that `work`
+    raises is raised for all. Whoever stops waiting changes nothing for the others.
+    """
+
+    def __init__(self, work: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]]) -> None:
+        self._work = work
+        self._waiting: dict[K, asyncio.Future[V]] = {}
+        self._running: asyncio.Task[None] | None = None
+
+    async def do(self, key: K) -> V:
+        """Have it done for a key."""
+        if key not in self._waiting:
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+        future = self._waiting[key]
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER)
+            waiting, self._waiting = self._waiting, {}
+            try:
+                done = await self._work(list(waiting))
+            except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
+                done = dict.fromkeys(waiting, error)
+            for key, future in waiting.items():
+                outcome = done[key]
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                    future.exception()  # perhaps nobody waits any more
+                else:
+                    future.set_result(outcome)

@@ -1,0 +1,128 @@
+"""What a cloud machine is told at its first boot: first of all, when to end itself. Pure: no I/O, no clock, no luck.
+
+The user data is a `#cloud-config` of three parts, in the order in which cloud-init comes to them.
+
+1. `bootcmd` arms the machine's leash, before there is a network, a login or anything else of ours. It is a shell script
+   that needs `/proc/uptime`, `sleep` and `shutdown`, and ends the machine when it was never contacted, when what holds
+   it was not renewed for as long as the lease, and when it has reached its longest lifetime. It holds if nothing else
+   ever runs. As it looks at the uptime, a clock that is set does not mislead it.
+2. `ssh_keys` is the host key for the first contact, made by the driver: no key is trusted because it came first.
+3. `ssh_authorized_keys` is the driver's key. EC2 needs no key pair for that.
+
+How the exposure of the host key is bounded: user data can be read on the machine by every process, and by whoever in
+the account may describe the instance. So each launch has a key of its own, good for first contacts only: then the
+driver gives the machine another one over the connection that this key has proved (`rekey`), and trusts nothing else
+from then on. What is left is the time until the last machine of a launch was contacted: whoever reads the key before
+that, and stands between the driver and that machine, could pass for it.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+FOLDER = "/run/skyward"
+HELD = f"{FOLDER}/held"
+"""The file whose content the driver changes to say that it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds after which a machine ends itself: never contacted, not heard from any more, in any case."""
+
+    first_contact: float
+    lease: float
+    lifetime: float
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks."""
+        return min(5.0, self.first_contact / 4, self.lease / 4)
+
+
+_LEASH = r"""#!/bin/sh
+# Ends this machine when nobody holds it any more.
+uptime() { read -r up rest </proc/uptime; up=${up%%.*}; }
+end() {
+    echo "skyward: this machine ends itself: $1" | tee /dev/console 2>/dev/null
+    while :; do
+        shutdown -h now || poweroff || systemctl poweroff --force
+        sleep 5
+        poweroff -f
+        echo o >/proc/sysrq-trigger
+        sleep 5
+    done
+}
+uptime
+began=$up
+heard=
+last=
+while :; do
+    uptime
+    said=
+    [ ! -r %(held)s ] || read -r said <%(held)s
+    if [ -n "$said" ] && [ "$said" != "$last" ]; then
+        last=$said
+        heard=$up
+    fi
+    if [ -z "$heard" ]; then
+        [ $((up - began)) -lt %(first_contact)d ] || end "it was never contacted"
+    else
+        [ $((up - heard)) -lt %(lease)d ] || end "its driver was not heard from any more"
+    fi
+    [ $((up - began)) -lt %(lifetime)d ] || end "it reached its longest lifetime"
+    sleep %(pause).2f
+done
+"""
+
+_ARM = r"""umask 022
+mkdir -p %(folder)s
+cat >%(folder)s/leash <<'END-OF-LEASH'
+%(leash)sEND-OF-LEASH
+: >%(held)s
+chmod 666 %(held)s
+systemd-run --no-block --unit=skyward-leash -p DefaultDependencies=no -p Restart=always -p OOMScoreAdjust=-1000 \
+    /bin/sh %(folder)s/leash >/dev/null 2>&1 ||
+    setsid sh %(folder)s/leash >/dev/null 2>&1 </dev/null &
+"""
+
+_REKEY = r"""set -e
+umask 077
+cd /etc/ssh
+cat >ssh_host_ed25519_key.new
+cp ssh_host_ed25519_key.new ssh_host_ed25519_key
+rm ssh_host_ed25519_key.new
+printf '%%s\n' %(public)s >ssh_host_ed25519_key.pub
+chmod 644 ssh_host_ed25519_key.pub
+systemctl reload ssh >/dev/null 2>&1 || systemctl reload sshd >/dev/null 2>&1 || pkill -HUP -o -x sshd
+"""
+
+
+def arming(limits: Limits) -> str:
+    """Return the script that arms the leash, and leaves it running."""
+    values = {"folder": FOLDER, "held": HELD, "pause": limits.pause}
+    seconds = {name: max(1, round(getattr(limits, name))) for name in ("first_contact", "lease", "lifetime")}
+    return _ARM % {**values, "leash": _LEASH % (values | seconds)}
+
+
+def cloud_config(limits: Limits, host_key: tuple[str, str], authorized: str) -> str:
+    """Return the user data: limits, the private and public half of the host key, and who may log in."""
+    private, public = host_key
+    told = {
+        "bootcmd": [["sh", "-c", arming(limits)]],
+        "ssh_deletekeys": True,
+        "ssh_keys": {"ed25519_private": private, "ed25519_public": public},
+        "ssh_authorized_keys": [authorized],
+        "ssh_pwauth": False,
+        "disable_root": True,
+    }
+    return f"#cloud-config\n{json.dumps(told)}\n"
+
+
+def rekey(public: str) -> str:
+    """Return the command by which a machine takes another host key, whose private half comes on standard input."""
+    return f"sudo -n sh -c {shlex.quote(_REKEY % {'public': shlex.quote(public)})}"
+
+
+def renewal(word: str) -> str:
+    """Return the command by which the driver says that it is there; the word is another one each time."""
+    return f"echo {shlex.quote(word)} >{HELD}"

@@ -1,0 +1,145 @@
+"""What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
+
+import asyncio
+import datetime as dt
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import skyward as sky
+from skyward.errors import InvalidArgument
+from skyward.providers import aws_found
+from skyward.providers.aws_pool import Pair, _chunks, _source
+from skyward.providers.provider import Order
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"region": "europe"}, "region='europe': is not a region; give a region, for example region='eu-central-1'"),
+        ({"instance_type": "huge"}, "instance_type='huge': is not a type of machine"),
+        ({"instance_type": "t4g.micro", "cpus": 4}, "instance_type='t4g.micro': the type has what it has, and cpus="),
+        ({"cpus": 0}, "cpus=0: must be at least 1"),
+        ({"image": "ubuntu"}, "image='ubuntu': is not an image"),
+        ({"spot": "maybe"}, "spot='maybe'"),
+        ({"security_groups": "sg-1"}, "security_groups='sg-1': must be a list; put it in a list: ['sg-1']"),
+        ({"zones": "eu-central-1a"}, "zones='eu-central-1a': must be a list"),
+        ({"architecture": "arm"}, "architecture='arm': must be 'arm64' or 'x86_64'"),
+        ({"tags": {"skyward:pool": "x"}}, "'skyward:pool' is taken; give other names"),
+        ({"volume_gb": 0}, "volume_gb=0: must be at least 1"),
+        ({"max_lifetime": 0.0}, "max_lifetime=0.0: must be more than 0"),
+        ({"regoin": "eu-central-1"}, "AWS has no argument 'regoin'; did you mean 'region'?"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_one_line(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        sky.AWS(**given)
+
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "needs"),
+    [
+        ({}, False),
+        ({"instance_type": "c7g.large"}, False),
+        ({"architecture": "arm64"}, False),
+        ({"architecture": "x86_64"}, True),
+        ({"cpus": 2}, True),
+        ({"memory_gb": 4}, True),
+        ({"accelerator": "T4"}, True),
+    ],
+)
+def test_a_type_is_chosen_where_none_is_named_and_something_is_needed(given: dict[str, Any], needs: bool) -> None:
+    assert sky.AWS(**given).has_needs is needs
+
+
+def test_lists_and_single_names_are_welcome() -> None:
+    provider = sky.AWS(subnet="subnet-1", zones=["eu-central-1a"], security_groups=["sg-1"], key="~/.ssh/id")
+
+    assert (provider.subnet, provider.zones, provider.security_groups) == (("subnet-1",), ("eu-central-1a",), ("sg-1",))
+    assert provider.key is not None
+    assert str(provider.key).startswith(os.path.expanduser("~"))
+    assert "subnet=('subnet-1',)" in provider.summary
+    assert sky.AWS().summary == "a t4g.micro"
+
+
+def test_a_key_that_is_none_is_refused_with_its_name(tmp_path: Any) -> None:
+    (tmp_path / "key").write_text("no key")
+    with pytest.raises(InvalidArgument, match="give the file of an OpenSSH key"):
+        sky.AWS(key=tmp_path / "key")._pool("pool")
+
+
+def test_a_key_pair_is_read_as_it_is_written() -> None:
+    made = Pair()
+    assert Pair(made.private).public == made.public
+
+
+def test_without_the_extra_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aioboto3", None)
+    with pytest.raises(sky.MissingExtra, match=r"aioboto3 is not installed: pip install 'skyward\[aws\]'"):
+        asyncio.run(sky.AWS(region="eu-central-1").launch(Order("pool", "pool-0-0")))
+
+
+@pytest.mark.parametrize(
+    ("allow", "network"),
+    [("203.0.113.7", "203.0.113.7/32"), ("203.0.113.0/24", "203.0.113.0/24"), ("203.0.113.7/24", "203.0.113.0/24")],
+)
+def test_an_address_is_a_network_of_one(allow: str, network: str) -> None:
+    assert _source(allow) == network
+
+
+def test_what_is_no_address_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="allow='here': not an address"):
+        _source("here")
+    with pytest.raises(sky.ProvisioningError, match=r"allow='http://127.0.0.1:1/': .*give the address"):
+        _source("http://127.0.0.1:1/")
+
+
+def test_nodes_are_cut_into_launches_whose_tag_names_them_all() -> None:
+    nodes = [f"pool-{number}-0" for number in range(200)]
+    chunks = _chunks("pool", nodes)
+
+    assert [node for chunk in chunks for node in chunk] == nodes
+    tags = [" ".join(node.removeprefix("pool-") for node in chunk) for chunk in chunks]
+    assert max(map(len, tags)) <= 256
+    assert len(chunks) == 5
+    assert aws_found.node_of("pool", tags[1], 0) == chunks[1][0]
+    assert aws_found.node_of("pool", tags[1], 1000) == ""
+
+
+# ---------------------------------------------------------------- what nobody needs any more
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def test_what_a_process_made_that_has_ended_is_an_orphan() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    mine, here = aws_found.whose(), socket.gethostname()
+
+    assert not aws_found.is_orphan({aws_found.BY: mine})
+    assert aws_found.is_orphan({aws_found.BY: f"{here}:{ended.pid}"})
+    assert not aws_found.is_orphan({aws_found.BY: f"another-{here}:{ended.pid}"})
+    assert not aws_found.is_orphan({aws_found.BY: f"{here}:1"})
+    assert not aws_found.is_orphan({})
+
+
+@pytest.mark.parametrize(
+    ("tags", "alone", "stale"),
+    [
+        ({aws_found.UNTIL: "2025-12-31T23:59:59+00:00"}, False, True),
+        ({aws_found.UNTIL: "2026-01-01T00:00:01+00:00"}, False, False),
+        ({aws_found.UNTIL: "nonsense"}, False, False),
+        ({aws_found.MADE: "2025-12-31T23:00:00+00:00"}, True, True),
+        ({aws_found.MADE: "2025-12-31T23:00:00+00:00"}, False, False),
+        ({aws_found.MADE: "2025-12-31T23:50:00+00:00"}, True, False),
+    ],
+)
+def test_what_is_overdue_or_long_alone_is_stale(tags: dict[str, str], alone: bool, stale: bool) -> None:
+    assert aws_found.is_stale(tags, NOW, alone=alone) is stale

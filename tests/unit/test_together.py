@@ -1,0 +1,82 @@
+"""What is asked for at about the same time is done in one go."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from skyward.providers.together import Together
+
+
+class Works:
+    """Squares numbers, and keeps what it was asked in one go; refuses 13, and everything when it has 0."""
+
+    def __init__(self) -> None:
+        self.turns: list[list[int]] = []
+        self.gate: asyncio.Event | None = None
+        self.begun = asyncio.Event()
+
+    async def __call__(self, numbers: Sequence[int]) -> Mapping[int, int | Exception]:
+        self.turns.append(list(numbers))
+        self.begun.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if 0 in numbers:
+            raise LookupError("all of them")
+        return {number: ValueError("thirteen") if number == 13 else number * number for number in numbers}
+
+
+def test_those_who_ask_at_once_are_served_at_once() -> None:
+    async def scenario() -> None:
+        works = Works()
+        together = Together(works)
+
+        assert await asyncio.gather(*(together.do(number) for number in (1, 2, 3, 2))) == [1, 4, 9, 4]
+        assert works.turns == [[1, 2, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_those_who_ask_meanwhile_are_next() -> None:
+    async def scenario() -> None:
+        works = Works()
+        works.gate = asyncio.Event()
+        together = Together(works)
+        first = asyncio.create_task(together.do(1))
+        await works.begun.wait()
+        others = [asyncio.create_task(together.do(number)) for number in (1, 2)]
+        await asyncio.sleep(0)
+        works.gate.set()
+
+        assert [await each for each in (first, *others)] == [1, 1, 4]
+        assert works.turns == [[1], [1, 2]]
+
+    asyncio.run(scenario())
+
+
+def test_what_fails_fails_for_whoever_asked_for_it() -> None:
+    async def scenario() -> None:
+        together = Together(Works())
+        outcomes = await asyncio.gather(together.do(13), together.do(2), return_exceptions=True)
+        assert isinstance(outcomes[0], ValueError)
+        assert outcomes[1] == 4
+        for each in (together.do(0), together.do(5)):
+            with pytest.raises(LookupError):
+                await asyncio.gather(each, together.do(0))
+
+    asyncio.run(scenario())
+
+
+def test_who_stops_waiting_takes_nothing_from_the_others() -> None:
+    async def scenario() -> None:
+        works = Works()
+        works.gate = asyncio.Event()
+        together = Together(works)
+        gone, stays = (asyncio.create_task(together.do(7)) for _ in range(2))
+        await works.begun.wait()
+        gone.cancel()
+        works.gate.set()
+
+        assert await stays == 49
+
+    asyncio.run(scenario())

@@ -1,0 +1,50 @@
+"""What a machine is told at its first boot. That it holds is proved on machines, in `tests/lab/test_aws_leash.py`."""
+
+import json
+import shlex
+import subprocess
+
+import pytest
+
+from skyward.providers import userdata
+from skyward.providers.userdata import Limits
+
+LIMITS = Limits(600, 300, 43200)
+
+
+def test_the_leash_is_armed_before_anything_else() -> None:
+    text = userdata.cloud_config(LIMITS, ("PRIVATE", "ssh-ed25519 HOST"), "ssh-ed25519 LOGIN")
+    head, _, body = text.partition("\n")
+    told = json.loads(body)
+
+    assert head == "#cloud-config"
+    assert next(iter(told)) == "bootcmd"
+    assert told["ssh_keys"] == {"ed25519_private": "PRIVATE", "ed25519_public": "ssh-ed25519 HOST"}
+    assert told["ssh_authorized_keys"] == ["ssh-ed25519 LOGIN"]
+    assert len(text) < 16_000  # as much as user data may be
+
+
+def test_the_limits_are_in_the_script_as_whole_seconds() -> None:
+    script = userdata.arming(Limits(600, 299.6, 43200))
+
+    assert "-lt 600 ]" in script
+    assert "-lt 300 ]" in script
+    assert "-lt 43200 ]" in script
+
+
+@pytest.mark.parametrize(("limits", "pause"), [(LIMITS, 5.0), (Limits(600, 2, 43200), 0.5), (Limits(4, 9, 9), 1.0)])
+def test_it_looks_often_enough_for_its_limits(limits: Limits, pause: float) -> None:
+    assert limits.pause == pause
+    assert f"sleep {pause:.2f}" in userdata.arming(limits)
+
+
+@pytest.mark.parametrize("script", [userdata.arming(LIMITS), userdata.rekey("ssh-ed25519 A b"), userdata.renewal("x")])
+def test_it_is_shell(script: str) -> None:
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+
+
+def test_what_is_run_as_root_is_one_word() -> None:
+    *_, script = shlex.split(userdata.rekey("ssh-ed25519 it's"))
+
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    assert "it'\"'\"'s" in script
