@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from skyward.checked import Checked, refused
-from skyward.errors import InvalidArgument, MissingExtra, Unreachable
+from skyward.errors import InvalidArgument, Unreachable
 from skyward.providers import journal, userdata
 from skyward.providers.aws_api import Refusal
 from skyward.providers.provider import Instance, Order
@@ -328,11 +328,8 @@ class AWS(Checked):
 
     def _tunnel(self, pool: "PoolInCloud", instance: Instance, address: str) -> "Tunnel":
         from skyward.providers.destination import Destination
+        from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
 
-        try:
-            from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
-        except ModuleNotFoundError:
-            raise MissingExtra.of("asyncssh", "aws") from None
         alias = f"skyward-{pool.pool}"
         to = Destination(address, 22, self.user, "", (pool.login.private,), agent=False, config=(), alias=alias)
         return Tunnel(replace(to, trust=self._trust(pool, instance.id, alias)))
