@@ -60,7 +60,7 @@ def _nodes(value: object) -> object:
     return Nodes(count=number)
 
 
-_CALLS = ("launch", "reach", "find", "terminate", "clear")
+_CALLS = ("launch", "reach", "find", "terminate")
 
 
 def _provider(value: object) -> object:

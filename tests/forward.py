@@ -226,6 +226,7 @@ class _Distant:
 
     name = "distant"
     bare = False
+    notices = ""
 
     def __init__(self, local: Local, links: Links) -> None:
         self._local, self._links = local, links

@@ -149,6 +149,7 @@ class Boot:
             "first_contact": self._first_contact(),
             "lifetime": None,
             "stdin": self._host.tethered,
+            "notices": getattr(self._office.provider, "notices", ""),
             "expects": expects,
             "modules": modules,
         }

@@ -51,6 +51,8 @@ class Line:
         Called with whether the node was heard, whenever that changes.
     measured
         Called with the seconds of a round trip after each beat.
+    noticed
+        Called when the node says that its machine is about to be taken away, once or more often.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class Line:
         port: int,
         heard: Callable[[bool], None] = lambda _: None,
         measured: Callable[[float], None] = lambda _: None,
+        noticed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._office, self._to, self._cluster, self._address, self._port = office, to, cluster, address, port
-        self._heard, self._measured = heard, measured
+        self._heard, self._measured, self._noticed = heard, measured, noticed
         self._client = self._make()
         self._waiting: set[asyncio.Timeout] = set()
         self._hurry = asyncio.Event()
@@ -155,9 +158,11 @@ class Line:
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
-        await self._door.ask(Beat())
+        facts = await self._door.ask(Beat())
         self._trips.append(clock() - began)
         self._measured(self.round_trip)
+        if facts.notice:
+            self._noticed(facts.notice)
 
     async def _replace(self, seconds: float) -> None:
         """Connect anew, and have what waits asked again over the new connection; the old one stays if that fails."""

@@ -59,6 +59,8 @@ class Link:
         Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
     heard
         Called with whether the node was heard, whenever that changes.
+    noticed
+        Called when the node says that its machine is about to be taken away, once or more often.
     broken
         Called with the reason when this end of the connection has failed, which is a bug; the node is of no more use.
     """
@@ -73,12 +75,13 @@ class Link:
         port: int,
         store_size: int | None,
         heard: Callable[[bool], None],
+        noticed: Callable[[str], None],
         broken: Callable[[str], None],
     ) -> None:
         self._office, self._node, self._broken = office, node, broken
         self._router = router.ref(office)
         line = partial(Line, office, cluster=cluster, address=address, port=port)
-        self._line = line(door.ref, heard=heard, measured=self._measured)
+        self._line = line(door.ref, heard=heard, measured=self._measured, noticed=noticed)
         self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._functions = Stock(FUNCTIONS)

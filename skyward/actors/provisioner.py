@@ -112,7 +112,8 @@ class _Provisioner:
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("%s could not be ended: %s", instance.id, error)
                     leaked.append(instance.id)
-            leaked += await self.office.provider.clear(self.office.pool)
+            if (clear := getattr(self.office.provider, "clear", None)) is not None:
+                leaked += await clear(self.office.pool)
         except Exception as error:  # noqa: BLE001 - it is reported
             log.warning("%s could not be asked what is left: %s", self.office.provider.name, error)
             leaked.append(f"whatever is left of {self.office.pool}")

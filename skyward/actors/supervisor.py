@@ -78,6 +78,7 @@ class _Supervisor:
         self.start: Boot | None = None
         self.port = 0
         self.since: float | None = None
+        self.noticed = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -179,6 +180,13 @@ class _Supervisor:
     def note_exit(self, reason: str) -> None:
         self.me.tell(lifecycle.Exited(reason))
 
+    def note_notice(self, said: str) -> None:
+        """The machine is about to be taken away."""
+        if not self.noticed:
+            self.noticed = True
+            log.warning("node %s: its machine is about to be taken away, and another is asked for: %s", self.name, said)
+            self.boss.tell(scaling.Noticed(self.number, self.generation))
+
     async def join(self) -> lifecycle.Event:
         assert self.host is not None
         kept = self.office.blueprint.options.blob_store or self.said.memory // 2
@@ -190,6 +198,7 @@ class _Supervisor:
             port=self.port,
             store_size=None if self.host.shares_memory else kept,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
+            noticed=self.note_notice,
             broken=self.note_exit,
         )
         await self.link.open(JOIN)

@@ -225,6 +225,11 @@ class AWS(Checked):
         """Yes: an sshd and a shell are all that can be relied on."""
         return True
 
+    @property
+    def notices(self) -> str:
+        """Those of spot machines."""
+        return "ec2"
+
     async def launch(self, order: Order) -> Instance:
         """Launch a machine, in one call with those that are ordered at about the same time."""
         pool = self._pool(order.pool)

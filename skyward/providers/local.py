@@ -56,6 +56,11 @@ class Local(Checked):
     def _root(self) -> Path:
         return self.folder or Path(tempfile.gettempdir())
 
+    @property
+    def notices(self) -> str:
+        """None."""
+        return ""
+
     async def launch(self, order: Order) -> Instance:
         """Make the scratch folder, which is all that the machine of a local node consists of."""
         path = self._root / f"skyward-{order.node}"

@@ -118,7 +118,10 @@ class Examinable(Protocol):
 
 
 class Provider(Protocol):
-    """Where machines come from. Every method may be called again after it failed."""
+    """Where machines come from. Every method may be called again after it failed.
+
+    One of your own may leave out `clear` and `notices`.
+    """
 
     @property
     def name(self) -> str:
@@ -128,6 +131,11 @@ class Provider(Protocol):
     @property
     def bare(self) -> bool:
         """Whether its machines have nothing of what a node needs, so that they are given a script that brings it."""
+        ...
+
+    @property
+    def notices(self) -> str:
+        """What on its machines says that one is about to be taken away, as `remote.notice` calls it; empty for none."""
         ...
 
     async def launch(self, order: Order) -> Instance:

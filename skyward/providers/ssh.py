@@ -152,6 +152,11 @@ class SSH(Checked):
         """Yes: an sshd and a shell are all that can be relied on."""
         return True
 
+    @property
+    def notices(self) -> str:
+        """None."""
+        return ""
+
     async def launch(self, order: Order) -> Instance:
         """Choose a machine that no other node has. Nothing is done to it yet."""
         place = self._seats.take(order.pool, order.node, len(self.hosts))

@@ -191,7 +191,7 @@ class _Foreman:
     def facts(self) -> Facts:
         busy = len(set(self.desk.running.values()))
         queued = len(self.desk.queue) + len(self.desk.running) - busy
-        return Facts(len(self.desk.free) + busy, queued, busy, os.getloadavg()[0], free_memory())
+        return Facts(len(self.desk.free) + busy, queued, busy, os.getloadavg()[0], free_memory(), self.room.notice)
 
 
 def free_memory() -> int:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import uvloop
 from casty import TLS, Cluster, Runtime
 
-from skyward.remote import foreman
+from skyward.remote import foreman, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import COMPRESSION, LIMITS
@@ -61,9 +61,16 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])
         print(ready + json.dumps({"port": port, "slots": room.slots, "memory": foreman.free_memory()}), flush=True)
+        watching = asyncio.create_task(_watch(config["notices"], room))
         await stop.wait()
+        watching.cancel()
         await room.executor.close(PATIENCE)
         os._exit(0)  # an orderly end of the cluster would tell nobody anything
+
+
+async def _watch(source: str, room: Room) -> None:
+    if source:
+        await notice.watch(source, lambda said: setattr(room, "notice", said))
 
 
 def _renewer(leash: int) -> Callable[[], None]:

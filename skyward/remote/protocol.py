@@ -115,13 +115,17 @@ class Collect(Askable[Collected]):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says of itself: slots alive, batches queued and running, one-minute load, available bytes."""
+    """What a node says of itself: slots alive, batches queued and running, one-minute load, available bytes.
+
+    A `notice` says that its machine is about to be taken away.
+    """
 
     slots: int
     queued: int
     running: int
     load: float
     memory: int
+    notice: str = ""
 
 
 @dataclass(frozen=True)

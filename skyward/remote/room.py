@@ -39,6 +39,8 @@ class Room(ActorSystem):
         The large buffers that the node was sent, by name.
     results
         Large results that the driver has not fetched, by number of batch.
+    notice
+        What was said of the end of this machine, if it is about to be taken away.
     executor
         Runs the batches.
     renew
@@ -60,6 +62,7 @@ class Room(ActorSystem):
         self.functions: dict[str, bytes] = {}
         self.blobs: dict[str, Blob] = {}
         self.results: dict[int, Blob] = {}
+        self.notice = ""
         self._ears: dict[int, Callable[[turn.Event], None]] = {}
 
     @classmethod

@@ -19,7 +19,6 @@ class Provider:
     async def reach(self, instance: object) -> None: ...
     async def find(self, pool: str) -> None: ...
     async def terminate(self, instance: object) -> None: ...
-    async def clear(self, pool: str) -> None: ...
 
 
 class WithoutFind(Provider):
@@ -350,7 +349,7 @@ def test_a_provider_of_ours_is_called_as_the_user_knows_it() -> None:
 def test_a_provider_must_have_all_methods() -> None:
     text = refused(compute, provider=WithoutFind())
     assert text.endswith(
-        "is not a provider: it has no find; give it the methods launch, reach, find, terminate and clear"
+        "is not a provider: it has no find; give it the methods launch, reach, find and terminate"
     )
 
 
