@@ -30,7 +30,7 @@ slow:
 
 # on hosts with a real sshd: Linux, root and a few packages; what cannot run says why
 lab:
-	$(PYTHON) -m pytest -m "lab and not slow" tests/lab
+	$(PYTHON) -m pytest -m "lab and not slow" -n 2 tests/lab
 
 # drivers of a pool on the lab's EC2, killed at every call and in every state: half an hour
 kills:
