@@ -83,6 +83,7 @@ def files(name: str, **given: Any) -> dict[str, bytes]:
         "first_contact": 300.0,
         "lifetime": None,
         "stdin": True,
+        "notices": "",
     }
     identity = POOL.issue(name, server=True)
     pems = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
