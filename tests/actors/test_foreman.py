@@ -83,7 +83,11 @@ def test_of_two_asks_for_outcomes_both_are_answered(caller: Caller, node: Node) 
 
 
 def test_a_revocation_gives_back_what_has_not_started(caller: Caller, node: Node, bell: Bell) -> None:
-    running, *waiting = [caller.batch(work.ring, bell.port), caller.batch(work.luck), caller.batch(work.luck)]
+    running, *waiting = [
+        caller.batch(work.ring, bell.port, timeout=60.0),
+        caller.batch(work.luck),
+        caller.batch(work.luck),
+    ]
     caller.assign(running, *waiting)
     line = bell.answer()
     numbers = tuple(batch.id for batch in (running, *waiting))
@@ -95,7 +99,7 @@ def test_a_revocation_gives_back_what_has_not_started(caller: Caller, node: Node
 
 
 def test_a_revocation_that_is_repeated_is_answered_as_before(caller: Caller, node: Node, bell: Bell) -> None:
-    running, waiting = caller.batch(work.ring, bell.port), caller.batch(work.luck)
+    running, waiting = caller.batch(work.ring, bell.port, timeout=60.0), caller.batch(work.luck)
     caller.assign(running, waiting)
     line = bell.answer()
     revocation = Revoke(next(node.numbers), (waiting.id,), kill=False)
@@ -107,7 +111,7 @@ def test_a_revocation_that_is_repeated_is_answered_as_before(caller: Caller, nod
 
 
 def test_what_was_given_back_may_be_assigned_again(caller: Caller, node: Node, bell: Bell) -> None:
-    running, waiting = caller.batch(work.ring, bell.port), caller.batch(work.square, 3)
+    running, waiting = caller.batch(work.ring, bell.port, timeout=60.0), caller.batch(work.square, 3)
     caller.assign(running, waiting)
     line = bell.answer()
     caller.ask(Revoke(next(node.numbers), (waiting.id,), kill=False))

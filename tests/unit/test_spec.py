@@ -348,9 +348,7 @@ def test_a_provider_of_ours_is_called_as_the_user_knows_it() -> None:
 
 def test_a_provider_must_have_all_methods() -> None:
     text = refused(compute, provider=WithoutFind())
-    assert text.endswith(
-        "is not a provider: it has no find; give it the methods launch, reach, find and terminate"
-    )
+    assert text.endswith("is not a provider: it has no find; give it the methods launch, reach, find and terminate")
 
 
 def test_the_methods_of_a_provider_must_be_asynchronous() -> None:
