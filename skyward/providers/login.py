@@ -26,11 +26,11 @@ CONFIG = (os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config")
 """What `ssh` reads unless it is told otherwise."""
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-"""Put before asyncssh's own choice, which begins with chacha20. By `python -m bench tunnel`, alone on two cores, medians
-of 7 in two runs: with 128 bits ours is 0.98-1.01 (up) and 0.90-0.94 (down) times as fast as `ssh -L` by its own choice,
-chacha20, and 0.73-0.76 and 0.88-0.96 times as `ssh -L` by ours. 256 bits are as fast within the noise (0.96 and 0.94,
-0.81 and 0.88), chacha20 is not (0.64 and 0.81, 0.52 and 0.82). What is missing up is asyncssh's work for each packet of
-32 KiB, among it an empty one before it."""
+"""Put before asyncssh's own choice, which begins with chacha20. By `python -m bench tunnel`, alone on two cores, the
+medians of 7 in two runs: with 128 bits ours is 0.98-1.01 (up) and 0.90-0.94 (down) times as fast as `ssh -L` by its own
+choice, chacha20, and 0.73-0.76 and 0.88-0.96 times as `ssh -L` by ours. 256 bits are as fast within the noise (0.96 and
+0.94, 0.81 and 0.88), chacha20 is not (0.64 and 0.81, 0.52 and 0.82). What is missing up is asyncssh's work for each
+packet of 32 KiB, among it an empty one before it."""
 
 CONNECT, LOGIN = 5.0, 15.0
 """Seconds for a connection, and for the login on it."""
