@@ -9,9 +9,10 @@ import socket
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -23,6 +24,8 @@ from skyward.providers.provider import Content, Instance, Order
 
 PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
+
+_SPAWNING = threading.Lock()
 
 
 def _path(value: object) -> object:
@@ -86,7 +89,7 @@ class Local(Checked):
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Say whether this machine can have nodes."""
         text = checkup.script(needs, str(self._root))
-        ran = await asyncio.create_subprocess_exec("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
+        ran = await _spawned("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
         told, _ = await ran.communicate()
         return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
 
@@ -131,7 +134,7 @@ class LocalHost:
 
     async def start(self, command: Sequence[str]) -> "LocalProcess":
         """Start a command in a session of its own, so that Ctrl-C here does not reach it; it imports what we can."""
-        process = await asyncio.create_subprocess_exec(
+        process = await _spawned(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -197,6 +200,16 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return error.partial
     except asyncio.LimitOverrunError as error:
         return await stream.read(error.consumed)
+
+
+async def _spawned(*command: str, **how: Any) -> asyncio.subprocess.Process:
+    """Start a process. uvloop cannot do that in two loops at a time: the one that is second leaks its pipes."""
+    while not _SPAWNING.acquire(blocking=False):  # noqa: ASYNC110 - its holder may be of this loop
+        await asyncio.sleep(0.001)
+    try:
+        return await asyncio.create_subprocess_exec(*command, **how)
+    finally:
+        _SPAWNING.release()
 
 
 def _pids(path: Path) -> tuple[int | None, int]:
