@@ -1,5 +1,6 @@
 """The lab runs when it is asked for: `make lab`, or `pytest -m lab`. What cannot run here is skipped, and says why."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,6 +87,7 @@ def aws(cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., sky.AWS]]:
     usual: dict[str, Any] = {"allow": NEAR, "journal": tmp_path / "aws.jsonl", "max_lifetime": 300.0}
     yield lambda **more: sky.AWS(**usual | more)
     for child in psutil.Process().children():
-        if "skyward.providers.aws_guard" in child.cmdline():
-            child.kill()
-            child.wait(kit.SOON)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+            if "skyward.providers.aws_guard" in child.cmdline():
+                child.kill()
+                child.wait(kit.SOON)
