@@ -2,12 +2,15 @@
 
 import itertools
 import os
+import platform
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack
+from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
@@ -16,8 +19,10 @@ from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
+from skyward.events import Event, RunEnded, RunStarted
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
+from skyward.record import Record, now
 from skyward.remote import function, wire
 from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
@@ -77,6 +82,8 @@ class Compute(futures.Executor):
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
         self._driver: Driver | None = None
+        self._record: Record | None = None
+        self._failed = ""
         self._plugins = ExitStack()
         self._groups: WeakSet[TaskGroup] = WeakSet()
         self._lock = threading.Lock()
@@ -100,7 +107,8 @@ class Compute(futures.Executor):
         blueprint = self._blueprint.model_copy(update={"image": image})
         self._numbers = itertools.count(1)
         pool = f"{time.strftime('%m%d%H%M')}-{secrets.token_hex(4)}"
-        self._driver = Driver(blueprint, pool, hooks, self._numbers)
+        self._record = self._begin_record(pool)
+        self._driver = Driver(blueprint, pool, hooks, self._numbers, self._record)
         try:
             self._driver.start()
             self._ready = True
@@ -114,7 +122,8 @@ class Compute(futures.Executor):
                     name = f"{type(plugin).__name__}.driver"
                     raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
                 self._plugins.enter_context(context)
-        except BaseException:
+        except BaseException as error:
+            self._failed = f"{type(error).__name__}: {error}"
             self._leave()
             function.leave(self)
             raise
@@ -124,6 +133,8 @@ class Compute(futures.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is not None:
+                self._failed = f"{kind.__name__}: {error}"
             self.shutdown(wait=True, cancel_futures=kind is not None)
         except Leaked as leaked:
             if error is None:
@@ -164,8 +175,9 @@ class Compute(futures.Executor):
 
     def _leave(self) -> None:
         """Stop what has not ended, let the plugins go, end the nodes, and see every answer delivered."""
-        driver = self._driver
+        driver, record = self._driver, self._record
         assert driver is not None
+        assert record is not None
         try:
             for future in self._waiting():
                 future.cancel()
@@ -177,6 +189,9 @@ class Compute(futures.Executor):
             if self._delivery is not None:
                 self._delivery.close()
                 self._delivery.join()
+            report = driver.report().as_dict() if self._ready else {}
+            record.put(RunEnded(now(), self._failed, leaked, report))
+            record.close()
         if leaked:
             raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
 
@@ -301,6 +316,41 @@ class Compute(futures.Executor):
         if self._driver is None or not self._ready:
             raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
         return self._driver.report()
+
+    def events(self, *, follow: bool = False) -> Iterator[Event]:
+        """Yield every event of the run so far, the oldest first; see `skyward.events`.
+
+        Parameters
+        ----------
+        follow
+            Also yield what is yet to come, until the pool has ended: for a thread that looks on.
+
+        Raises
+        ------
+        NoCompute
+            The block was never entered.
+        """
+        if self._record is None:
+            raise NoCompute("nothing has happened yet: enter the block first, `with sky.Compute(...) as compute:`")
+        return self._record.events(follow=follow)
+
+    def _begin_record(self, pool: str) -> Record:
+        options, nodes, worker = self._blueprint.options, self._blueprint.nodes, self._blueprint.worker
+        record = Record(pool, options.records())
+        started = RunStarted(
+            now(),
+            pool,
+            self._blueprint.provider.name,
+            nodes.count,
+            nodes.max or nodes.count,
+            worker.concurrency,
+            worker.executor,
+            os.path.basename(sys.argv[0]) if sys.argv else "",
+            version("skyward"),
+            platform.python_version(),
+        )
+        record.put(started)
+        return record
 
     def _node_numbers(self) -> Sequence[int]:
         """The numbers of the nodes that there are, or will be again; of an elastic pool those that take calls now."""

@@ -1,7 +1,8 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,19 @@ class Report:
     work: float
     lost: Lost
     left: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON knows: an object of numbers, strings and objects."""
+        given = asdict(self)
+        return given | {"nodes": {str(number): node for number, node in given["nodes"].items()}}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "Report":
+        """Return the report that `as_dict` gave, also after a way through JSON."""
+        nodes = {
+            int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
+        }
+        return cls(**{**given, "nodes": nodes, "lost": Lost(**given["lost"])})
 
     @property
     def slots(self) -> int:

@@ -8,6 +8,7 @@ pydantic.
 import inspect
 import operator
 from collections.abc import Mapping
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
@@ -234,6 +235,9 @@ class Options(Checked):
     blob_threshold
         Bytes from which on an array or `bytes` in the arguments of a call is sent to each node once, by its content,
         and mapped read-only into the slots. `None` sends everything with every call.
+    record
+        Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
+        100 are, a folder, or `False` to keep them for as long as this process lives.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -271,6 +275,16 @@ class Options(Checked):
         description="give the bytes of large buffers that a node keeps (left out: half of its free memory)",
         examples=["2 << 30"],
     )
+
+    record: bool | Path = Field(
+        default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
+    )
+
+    def records(self) -> Path | None:
+        """Return the folder where the record of a run is kept, None for nowhere."""
+        from skyward.record import usual  # not above: this module only says what is wanted
+
+        return (usual() if self.record else None) if isinstance(self.record, bool) else self.record
 
     _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
         _whole

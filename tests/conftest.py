@@ -15,6 +15,7 @@ def nothing_is_left_after_the_run(tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(scratch))
         patch.setattr(tempfile, "tempdir", str(scratch))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
     nodes = [each for each in psutil.Process().children(recursive=True) if "skyward.remote.node" in _command(each)]
     _, alive = psutil.wait_procs(nodes, timeout=5)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from skyward.actors.office import Office
 from skyward.errors import BootFailed, Unreachable
+from skyward.events import NodeStep
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
+from skyward.record import now
 from skyward.remote import bootstrap, proof
 from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
 
@@ -185,6 +187,7 @@ class Boot:
             elif (step := bootstrap.beginning(line)) is not None:
                 log.debug("node %s: %s", self._name, step)
                 self._step = step
+                self._office.record.put(NodeStep(now(), self._number, step))
                 self._log.clear()
             else:
                 self._log.append(line.removeprefix(bootstrap.SAYS))

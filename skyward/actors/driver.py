@@ -16,6 +16,8 @@ from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
 from skyward.errors import NoCompute, PoolFailed
+from skyward.events import BatchesArrived
+from skyward.record import Record, now
 from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.sources import Sources
@@ -40,11 +42,13 @@ class Driver:
         What plugins do on the nodes, packed.
     numbers
         Gives the numbers of calls.
+    record
+        Where all that happens is noted.
     """
 
-    def __init__(self, blueprint: Blueprint, pool: str, hooks: bytes, numbers: Iterator[int]) -> None:
+    def __init__(self, blueprint: Blueprint, pool: str, hooks: bytes, numbers: Iterator[int], record: Record) -> None:
         self.numbers = numbers
-        self._blueprint, self._pool, self._hooks = blueprint, pool, hooks
+        self._blueprint, self._pool, self._hooks, self._record = blueprint, pool, hooks, record
         self._retries = blueprint.options.retries
         self.shelf = Shelf()
         self.deliveries = Deliveries(f"skyward-results-{pool}")
@@ -158,7 +162,7 @@ class Driver:
     async def _main(self) -> tuple[str, ...]:
         authority = Authority.create(self._pool)
         with held(authority.issue("driver", server=False)) as identity:
-            office = Office(self._blueprint, self._pool, authority, identity)
+            office = Office(self._blueprint, self._pool, authority, identity, self._record)
             office.hooks = self._hooks
             self._office, self._loop, self._closing = office, asyncio.get_running_loop(), asyncio.Event()
             async with office:
@@ -215,4 +219,5 @@ class Driver:
         self._office.arrivals.append((first.began, sum(entry.packing for entry in entries)))
         numbers = tuple(entry.future.batch for entry in entries)
         sizes = tuple(entry.size for entry in entries)
+        self._record.put(BatchesArrived(now(), len(entries), sum(entry.tasks for entry in entries)))
         tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries, sizes))

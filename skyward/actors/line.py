@@ -16,7 +16,7 @@ from casty import TLS, Askable, Client, ConnectionLost, Event, Ref, Refused, Sys
 from skyward.actors.office import Office, Quiet
 from skyward.errors import Unreachable
 from skyward.remote import door
-from skyward.remote.protocol import COMPRESSION, LIMITS, Beat
+from skyward.remote.protocol import COMPRESSION, LIMITS, Beat, Facts
 
 BEAT = 2.0
 """Seconds between two beats, and how long one may take."""
@@ -51,8 +51,8 @@ class Line:
         Called with whether the node was heard, whenever that changes.
     measured
         Called with the seconds of a round trip after each beat.
-    noticed
-        Called when the node says that its machine is about to be taken away, once or more often.
+    said
+        Called with what the node says of itself at each beat.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Line:
         port: int,
         heard: Callable[[bool], None] = lambda _: None,
         measured: Callable[[float], None] = lambda _: None,
-        noticed: Callable[[str], None] = lambda _: None,
+        said: Callable[[Facts], None] = lambda _: None,
     ) -> None:
         self._office, self._to, self._cluster, self._address, self._port = office, to, cluster, address, port
-        self._heard, self._measured, self._noticed = heard, measured, noticed
+        self._heard, self._measured, self._said = heard, measured, said
         self._client = self._make()
         self._waiting: set[asyncio.Timeout] = set()
         self._hurry = asyncio.Event()
@@ -161,8 +161,7 @@ class Line:
         facts = await self._door.ask(Beat())
         self._trips.append(clock() - began)
         self._measured(self.round_trip)
-        if facts.notice:
-            self._noticed(facts.notice)
+        self._said(facts)
 
     async def _replace(self, seconds: float) -> None:
         """Connect anew, and have what waits asked again over the new connection; the old one stays if that fails."""

@@ -19,9 +19,11 @@ from skyward.actors.line import Line
 from skyward.actors.office import Office
 from skyward.actors.stock import Stock
 from skyward.delivery import Answer, Entry
+from skyward.events import BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
+from skyward.record import now
 from skyward.remote import door, store
 from skyward.remote.blobs import Blob
-from skyward.remote.protocol import Assign, Batch, Collect, Outcome, Revoke
+from skyward.remote.protocol import Assign, Batch, Collect, Facts, Outcome, Revoke
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
@@ -80,8 +82,9 @@ class Link:
     ) -> None:
         self._office, self._node, self._broken = office, node, broken
         self._router = router.ref(office)
+        self._noticed = noticed
         line = partial(Line, office, cluster=cluster, address=address, port=port)
-        self._line = line(door.ref, heard=heard, measured=self._measured, noticed=noticed)
+        self._line = line(door.ref, heard=heard, measured=self._measured, said=self._said)
         self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._functions = Stock(FUNCTIONS)
@@ -143,6 +146,12 @@ class Link:
         if abs(seconds - self._told) > 0.1 * self._told:
             self._told = seconds
             self._router.tell(routing.Measured(self._node, seconds))
+
+    def _said(self, facts: Facts) -> None:
+        known = NodeFacts(now(), self._node, facts.queued, facts.running, facts.load, facts.memory)
+        self._office.record.put(known)
+        if facts.notice:
+            self._noticed(facts.notice)
 
     async def _send(self) -> None:
         while True:
@@ -259,12 +268,15 @@ class Link:
             self._give_back(tuple(gone))
         self._number += 1
         self._office.ledger.send(self._node, size)
+        self._office.record.put(BatchesSent(now(), self._node, len(batches), size))
         await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
         answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
         self._left(answer.batches)
+        if answer.batches:
+            self._office.record.put(BatchesReturned(now(), self._node, len(answer.batches)))
         self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
 
     async def _collect(self) -> None:
@@ -281,6 +293,7 @@ class Link:
     def _take(self, outcomes: Sequence[Outcome]) -> None:
         """Pass on what the node has answered."""
         self._office.ledger.receive(self._node, time.perf_counter(), outcomes)
+        self._office.record.put(self._ended(outcomes))
         self._left([outcome.batch for outcome in outcomes])
         done, killed, died, ran = [], [], [], 0.0
         for outcome in outcomes:
@@ -299,6 +312,21 @@ class Link:
                     self._office.answers[outcome.batch] = Answer(outcome, self._node)
         self._router.tell(
             routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
+        )
+
+    def _ended(self, outcomes: Sequence[Outcome]) -> BatchesEnded:
+        """Say what the node has answered, for those who look on."""
+        entries = self._office.entries
+        known = (entries.get(outcome.batch) for outcome in outcomes)
+        return BatchesEnded(
+            now(),
+            self._node,
+            tuple(outcome.batch for outcome in outcomes),
+            tuple(outcome.slot for outcome in outcomes),
+            tuple(round(outcome.seconds, 6) for outcome in outcomes),
+            tuple(outcome.status for outcome in outcomes),
+            tuple(1 if entry is None else entry.tasks for entry in known),
+            sum(len(outcome.payload) for outcome in outcomes),
         )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:

@@ -21,9 +21,12 @@ from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtim
 from skyward.actors.ledger import Ledger
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
-from skyward.errors import BatchLost, PoolFailed, SkywardError
+from skyward.errors import BatchLost as Lost
+from skyward.errors import PoolFailed, SkywardError
+from skyward.events import BatchesLate, BatchLost
 from skyward.parcel import Parcel, pack
 from skyward.providers.provider import LeftToLeash, Provider
+from skyward.record import Record, now
 from skyward.report import Report
 from skyward.sources import Sources
 from skyward.spec import Blueprint
@@ -88,15 +91,20 @@ class Office(ActorSystem):
         What the router decides by; it alone changes it.
     ledger
         What the slots' time went into.
+    record
+        Where all that happens is noted.
     has_left
         Called with the number of a node that was told to leave and holds nothing any more.
     arrivals
         For each `Arrived` on its way to the router, when its first call began to be packed and how long all took.
     """
 
-    def __init__(self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> None:
+    def __init__(
+        self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles, record: Record
+    ) -> None:
         super().__init__(observer=Quiet())
         self.blueprint, self.pool, self.authority, self.identity = blueprint, pool, authority, identity
+        self.record = record
         self.provider: Provider = blueprint.provider
         self.runtime = Runtime(threads=1)
         self.entries: dict[int, Entry] = {}
@@ -118,7 +126,9 @@ class Office(ActorSystem):
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
 
-    def __new__(cls, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles) -> Self:
+    def __new__(
+        cls, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles, record: Record
+    ) -> Self:
         """Make the system; casty takes its arguments here."""
         return super().__new__(cls)
 
@@ -156,6 +166,8 @@ class Office(ActorSystem):
 
     def drop(self, node: int, batches: Iterable[int]) -> None:
         """Forget outcomes that nobody waits for any more."""
+        batches = tuple(batches)
+        self.record.put(BatchesLate(now(), node, len(batches)))
         for batch in batches:
             self.ledger.late += 1
             if batch in self.answers and self.answers[batch].node == node:
@@ -166,7 +178,8 @@ class Office(ActorSystem):
         entry = self.entries.pop(batch, None)
         if entry is not None:
             self.ledger.failed += 1
-            entry.group.delivery.put([(entry, BatchLost.after(causes))])
+            self.record.put(BatchLost(now(), batch, tuple(causes)))
+            entry.group.delivery.put([(entry, Lost.after(causes))])
 
     def report(self) -> Report:
         """Say what the pool has done so far."""

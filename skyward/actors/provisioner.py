@@ -8,7 +8,9 @@ from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling, supervisor
 from skyward.actors.office import Office
+from skyward.events import NodeGivenUp
 from skyward.providers.provider import LeftToLeash
+from skyward.record import now
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -68,6 +70,7 @@ class _Provisioner:
             case scaling.ReportGivenUp(node, reason):
                 if reason:
                     log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
+                office.record.put(NodeGivenUp(now(), node, reason))
                 office.nodes.pop(node, None)
                 router.ref(office).tell(routing.NodeGivenUp(node, reason or "it has left the pool"))
             case scaling.Sweep():
@@ -86,10 +89,10 @@ class _Provisioner:
         """Say what waits for slots, and who has nothing to do."""
         if self.state.closing:
             return
-        now, state = asyncio.get_running_loop().time(), self.office.routing
+        clock, state = asyncio.get_running_loop().time(), self.office.routing
         empty = [number for number, node in state.nodes.items() if not node.held]
-        self.idle_since = {number: self.idle_since.get(number, now) for number in empty}
-        idle = {number: now - since for number, since in self.idle_since.items()}
+        self.idle_since = {number: self.idle_since.get(number, clock) for number in empty}
+        idle = {number: clock - since for number, since in self.idle_since.items()}
         slots = max((node.slots for node in state.nodes.values()), default=1)
         self.me.tell(scaling.Looked(state.waiting(), slots, idle))
         self.look_later()

@@ -9,6 +9,8 @@ from casty import Context, Ref, System, actor
 from skyward.actors import routing
 from skyward.actors.office import Office
 from skyward.actors.placing import LOOK
+from skyward.events import BatchesCancelled, BatchRetried
+from skyward.record import now as clock
 from skyward.remote.protocol import FOREVER
 
 type Message = routing.Event
@@ -42,6 +44,7 @@ def enter(office: Office, event: routing.Event) -> None:
             ledger.go(node)
         case routing.Cancelled(batches):
             ledger.cancelled += len(batches)
+            office.record.put(BatchesCancelled(clock(), len(batches)))
         case _:
             pass
     ledger.turn(now, state.filled, state.slots, open=bool(state.items))
@@ -49,7 +52,13 @@ def enter(office: Office, event: routing.Event) -> None:
 
 def perform(
     office: Office,
-    effect: routing.Assign | routing.Revoke | routing.Settle | routing.Drop | routing.Fail | routing.Left,
+    effect: routing.Assign
+    | routing.Revoke
+    | routing.Settle
+    | routing.Drop
+    | routing.Retry
+    | routing.Fail
+    | routing.Left,
 ) -> None:
     """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
     match effect:
@@ -63,6 +72,8 @@ def perform(
             office.settle(batches)
         case routing.Drop(node, batches):
             office.drop(node, batches)
+        case routing.Retry(batch, cause):
+            office.record.put(BatchRetried(clock(), batch, cause))
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
         case routing.Left(node):

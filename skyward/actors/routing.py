@@ -158,6 +158,14 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Say that the batch is tried again, and how the last attempt ended."""
+
+    batch: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Tell the caller that the batch is lost, and how each attempt ended."""
 
@@ -177,7 +185,7 @@ class LookLater:
     """Say `Looked` in `placing.LOOK` seconds."""
 
 
-type Effect = LookLater | Assign | Revoke | Settle | Drop | Fail | Left
+type Effect = LookLater | Assign | Revoke | Settle | Drop | Retry | Fail | Left
 
 
 def step(state: Routing, event: Event) -> tuple[Effect, ...]:
@@ -294,6 +302,7 @@ def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effec
         effects.append(Fail(batch, item.deaths))
     else:
         state.note_retry(cause)
+        effects.append(Retry(batch, cause))
         _requeue(state, (batch,))
 
 
@@ -326,6 +335,7 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     for batch in held[node.slots :]:
         if not state.items[batch].unwanted:
             state.note_retry(f"{reason}{QUEUED}")
+            effects.append(Retry(batch, f"{reason}{QUEUED}"))
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
         if node.leaving and (item := state.items[batch]).interruptions < INTERRUPTIONS:

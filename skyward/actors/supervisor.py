@@ -17,7 +17,9 @@ from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
 from skyward.errors import Denied, InvalidArgument, MissingExtra, NodeError, QuotaExceeded
+from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
+from skyward.record import now
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -27,6 +29,18 @@ LAST_WORDS = 1.0
 
 FINAL = (Denied, InvalidArgument, MissingExtra, QuotaExceeded)
 """What would happen to another node as well."""
+
+STAGES: dict[type[lifecycle.Stage], Stage] = {
+    lifecycle.Launching: "launching",
+    lifecycle.Reaching: "reaching",
+    lifecycle.Booting: "booting",
+    lifecycle.Joining: "joining",
+    lifecycle.Ready: "ready",
+    lifecycle.Doubtful: "ready",
+    lifecycle.Ending: "ending",
+    lifecycle.Ended: "ended",
+}
+"""What those who look on are told of the stages."""
 
 JOIN = 15.0
 """Seconds that a node which says it is up has to accept the connection."""
@@ -86,10 +100,12 @@ class _Supervisor:
         if isinstance(message, Begin):
             self.boss = message.boss
             self.stage, effects = lifecycle.begin()
+            self.note(None)
         else:
             before = self.stage
             self.stage, effects = lifecycle.step(before, message)
             log.debug("node %s: %s: %s -> %s", self.name, message, before, self.stage)
+            self.note(before)
         for effect in effects:
             self.perform(effect)
 
@@ -129,6 +145,23 @@ class _Supervisor:
                 self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final, served))
             case _:
                 assert_never(effect)
+
+    def note(self, before: lifecycle.Stage | None) -> None:
+        """Note the stage, if it is another one."""
+        put, grace = self.office.record.put, self.office.blueprint.options.grace
+        match before, self.stage:
+            case _, lifecycle.Doubtful():
+                if not isinstance(before, lifecycle.Doubtful):
+                    put(NodeSilent(now(), self.number, grace))
+            case lifecycle.Doubtful(), lifecycle.Ready():
+                put(NodeHeard(now(), self.number))
+            case _ if type(before) is not type(self.stage):
+                at, machine = now(), self.instance
+                stage: Stage = STAGES[type(self.stage)]
+                reason = getattr(self.stage, "reason", "")
+                where = ("", "") if machine is None else (machine.id, machine.host)
+                slots = self.said.slots if stage == "ready" else 0
+                put(NodeChanged(at, self.number, self.generation, stage, reason, *where, slots))
 
     def do(self, step: Literal["launch", "reach", "boot", "join"], work: Coroutine[Any, Any, lifecycle.Event]) -> None:
         """Do the work beside the actor, which hears what came of it."""
@@ -184,6 +217,7 @@ class _Supervisor:
         """The machine is about to be taken away."""
         if not self.noticed:
             self.noticed = True
+            self.office.record.put(NodeNoticed(now(), self.number, said))
             log.warning("node %s: its machine is about to be taken away, and another is asked for: %s", self.name, said)
             self.boss.tell(scaling.Noticed(self.number, self.generation))
 

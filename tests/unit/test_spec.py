@@ -98,6 +98,7 @@ def test_the_defaults_of_the_options() -> None:
         "launch_attempts": 3,
         "blob_threshold": 1 << 20,
         "blob_store": None,
+        "record": True,
     }
 
 

@@ -1,0 +1,155 @@
+"""The record of a run: every event as a line in a file that is this user's alone, and whoever listens to them.
+
+What happens on the pool's event loop is only noted; a thread writes it down and tells those who listen, so that neither
+a slow disk nor a slow terminal holds up a run.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import platformdirs
+
+from skyward.events import Event, from_json, to_json
+
+log = logging.getLogger("skyward")
+
+KEPT = 100
+"""Records of runs that are kept, the newest ones."""
+
+PAUSE = 0.1
+"""Seconds between two looks at what has happened."""
+
+SUFFIX = ".jsonl"
+
+_OFFSET = time.time() - time.perf_counter()
+
+
+def now() -> float:
+    """Return the seconds since 1970, of a clock that never goes backwards."""
+    return _OFFSET + time.perf_counter()
+
+
+def usual() -> Path:
+    """Where records are unless somebody says otherwise: `~/.local/state/skyward/runs`, or where XDG has it."""
+    return platformdirs.user_state_path("skyward") / "runs"
+
+
+class Record:
+    """The events of one run. Every method may be called from any thread.
+
+    Parameters
+    ----------
+    run
+        The name of the run, and of its file.
+    folder
+        Where the file is made, and the oldest ones of more than `KEPT` are removed. None keeps the record until this
+        process ends, and no longer.
+    """
+
+    def __init__(self, run: str, folder: Path | None) -> None:
+        self.run = run
+        self.path = None if folder is None else folder / f"{run}{SUFFIX}"
+        self._news: deque[Event] = deque()
+        self._listeners: tuple[Callable[[Sequence[Event]], None], ...] = ()
+        self._lock = threading.RLock()
+        self._ending = threading.Event()
+        self._ended = self._lacks = False
+        self._fd = self._open(folder)
+        weakref.finalize(self, os.close, self._fd)
+        self._thread = threading.Thread(target=self._run, name=f"skyward-record-{run}", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        """Note an event."""
+        self._news.append(event)
+
+    def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
+        """Have `listener` called with what happens from now on, some events at a time, in the record's thread."""
+        with self._lock:
+            self._write()
+            self._listeners += (listener,)
+
+    def close(self) -> None:
+        """Write down what was put before, tell it to those who listen, and end."""
+        self._ending.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def events(self, *, follow: bool = False) -> Iterator[Event]:
+        """Yield what has happened, the oldest first; with `follow` also what is yet to come, until the run ends."""
+        at, rest = 0, b""
+        while True:
+            ended = self._ended
+            with self._lock:
+                self._write()
+            while piece := os.pread(self._fd, 1 << 16, at):
+                at += len(piece)
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from (event for line in lines if (event := from_json(line.decode())) is not None)
+            if ended or not follow:
+                return
+            self._ending.wait(PAUSE)
+
+    # ------------------------------------------------------------ its thread
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            ending = self._ending.wait(PAUSE)
+            with self._lock:
+                self._write()
+        self._ended = True
+
+    def _write(self) -> None:
+        news: list[Event] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                news.append(self._news.popleft())
+        if not news:
+            return
+        try:
+            _write_all(self._fd, "".join(f"{to_json(event)}\n" for event in news).encode())
+        except OSError as error:
+            if not self._lacks:
+                log.warning("the record of this run lacks something: %s", error)
+            self._lacks = True
+        for listener in self._listeners:
+            try:
+                listener(news)
+            except Exception:
+                log.exception("somebody who listens to this run failed, and is told no more")
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+    def _open(self, folder: Path | None) -> int:
+        try:
+            if self.path is not None and folder is not None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for old in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)[: 1 - KEPT]:
+                    old.unlink(missing_ok=True)
+                return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            log.warning("this run is recorded until it ends only: %s", error)
+            self.path = None
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def read(path: Path) -> Iterator[Event]:
+    """Yield the events of a record, the oldest first."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if (event := from_json(line)) is not None:
+                yield event

@@ -1,0 +1,46 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyward import events
+
+TEXT = st.text()
+WHOLE = st.integers(-1, 1 << 40)
+
+
+@given(
+    st.one_of(
+        st.builds(events.NodeChanged, at=st.floats(0, 1e10), node=WHOLE, generation=WHOLE, stage=st.just("ready")),
+        st.builds(events.BatchLost, at=st.floats(0, 1e10), batch=WHOLE, causes=st.lists(TEXT).map(tuple)),
+        st.builds(events.Printed, at=st.floats(0, 1e10), node=WHOLE, slot=WHOLE, stream=st.just("stdout"), text=TEXT),
+        st.builds(
+            events.BatchesEnded,
+            at=st.floats(0, 1e10),
+            node=WHOLE,
+            batches=st.lists(WHOLE).map(tuple),
+            slots=st.lists(WHOLE).map(tuple),
+            seconds=st.lists(st.floats(0, 1e6)).map(tuple),
+            statuses=st.lists(st.just("returned")).map(tuple),
+            tasks=st.lists(WHOLE).map(tuple),
+            size=WHOLE,
+        ),
+    )
+)
+def test_an_event_is_one_line_and_comes_back_from_it(event: events.Event) -> None:
+    line = events.to_json(event)
+    assert "\n" not in line
+    assert events.from_json(line) == event
+
+
+def test_what_another_version_wrote_is_left_out() -> None:
+    known = json.loads(events.to_json(events.NodeHeard(1.0, 3)))
+    assert events.from_json(json.dumps(known | {"mood": "good"})) == events.NodeHeard(1.0, 3)
+    assert events.from_json(json.dumps(known | {"event": "NodeSang"})) is None
+
+
+def test_a_line_that_was_cut_off_is_none() -> None:
+    line = events.to_json(events.NodeHeard(1.0, 3))
+    assert events.from_json(line[:-5]) is None
+    assert events.from_json('{"event": "NodeHeard", "at": 1.0}') is None
+    assert events.from_json("[]") is None

@@ -1,0 +1,127 @@
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from skyward import record
+from skyward.events import Event, NodeHeard
+from skyward.record import Record
+from tests import kit
+
+
+def test_what_was_put_is_read_again_by_another_program(tmp_path: Path) -> None:
+    made = Record("run", tmp_path / "runs")
+    heard = [NodeHeard(float(number), number) for number in range(3)]
+    for each in heard:
+        made.put(each)
+    assert list(made.events()) == heard
+    made.close()
+    assert made.path is not None
+    assert list(record.read(made.path)) == list(made.events()) == heard
+
+
+def test_a_record_is_for_its_user_alone(tmp_path: Path) -> None:
+    made = Record("run", tmp_path / "runs")
+    made.close()
+    assert made.path is not None
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(made.path.parent.stat().st_mode) == 0o700
+
+
+def test_a_record_that_is_not_kept_lasts_as_long_as_it_is_held() -> None:
+    made = Record("run", None)
+    made.put(NodeHeard(1.0, 1))
+    made.close()
+    assert made.path is None
+    assert list(made.events()) == [NodeHeard(1.0, 1)]
+
+
+def test_who_follows_hears_of_all_until_the_end(tmp_path: Path) -> None:
+    made = Record("run", tmp_path)
+    made.put(NodeHeard(1.0, 1))
+    found: list[Event] = []
+    begun = threading.Event()
+
+    def follow() -> None:
+        for event in made.events(follow=True):
+            found.append(event)
+            begun.set()
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    assert begun.wait(kit.SOON)
+    made.put(NodeHeard(2.0, 2))
+    made.close()
+    follower.join(kit.SOON)
+    assert found == [NodeHeard(1.0, 1), NodeHeard(2.0, 2)]
+
+
+def test_who_listens_hears_what_happens_from_then_on(tmp_path: Path) -> None:
+    made = Record("run", tmp_path)
+    found: list[Event] = []
+    made.put(NodeHeard(1.0, 1))
+    made.listen(found.extend)
+    made.put(NodeHeard(2.0, 2))
+    made.close()
+    assert found == [NodeHeard(2.0, 2)]
+
+
+def test_a_listener_that_fails_does_not_hurt_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Record("run", tmp_path)
+    found: list[Event] = []
+
+    def fail(_: Sequence[Event]) -> None:
+        raise ValueError("no")
+
+    made.listen(fail)
+    made.listen(found.extend)
+    made.put(NodeHeard(1.0, 1))
+    list(made.events())
+    made.put(NodeHeard(2.0, 2))
+    made.close()
+    assert found == [NodeHeard(1.0, 1), NodeHeard(2.0, 2)]
+    assert caplog.text.count("somebody who listens to this run failed") == 1
+
+
+def test_the_oldest_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "KEPT", 3)
+    for number in range(5):
+        path = tmp_path / f"{number}.jsonl"
+        path.touch()
+        os.utime(path, (number, number))
+    Record("new", tmp_path).close()
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["3", "4", "new"]
+
+
+def test_a_run_goes_on_where_no_record_can_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    made = Record("run", blocked)
+    made.put(NodeHeard(1.0, 1))
+    made.close()
+    assert list(made.events()) == [NodeHeard(1.0, 1)]
+    assert "this run is recorded until it ends only" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_run_goes_on_when_its_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "run.jsonl").symlink_to("/dev/full")
+    made = Record("run", tmp_path)
+    found: list[Event] = []
+    heard = threading.Event()
+
+    def listen(news: Sequence[Event]) -> None:
+        found.extend(news)
+        heard.set()
+
+    made.listen(listen)
+    for number in range(2):
+        heard.clear()
+        made.put(NodeHeard(float(number), number))
+        assert heard.wait(kit.SOON)
+    made.close()
+    assert found == [NodeHeard(0.0, 0), NodeHeard(1.0, 1)]
+    assert caplog.text.count("lacks something") == 1
