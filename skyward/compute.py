@@ -278,9 +278,13 @@ class Compute(futures.Executor):
         terms: Terms = DEFAULT,
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
+        keep_results: bool = True,
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        group = TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds)
+        driver = self._open()
+        group = TaskGroup(
+            driver, limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds, keep_results=keep_results
+        )
         with self._lock:
             self._groups.add(group)
         return group

@@ -81,6 +81,8 @@ class Report:
         Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
     lost
         Where the rest went, as shares of the capacity.
+    cost, machines
+        Dollars that machines have cost until they were ended, and how many there were that cost something.
     left
         Machines that did not answer when they were to be ended, and the seconds after which their leash has ended what
         runs there at the latest.
@@ -99,6 +101,8 @@ class Report:
     work: float
     lost: Lost
     left: Mapping[str, float] = field(default_factory=dict)
+    cost: float = 0.0
+    machines: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows: an object of numbers, strings and objects."""
@@ -161,6 +165,7 @@ class Report:
                 f"Throughput: {self.throughput:.1f} tasks/s",
                 f"Ideal time: {self.ideal:.2f} s",
                 f"Efficiency: {self.efficiency:.1%}",
+                *([f"Cost: {dollars(self.cost)} for {self.machines} machines"] if self.cost else []),
             )
         )
 
@@ -182,6 +187,11 @@ class Report:
                 *left,
             )
         )
+
+
+def dollars(amount: float) -> str:
+    """Return an amount with as many digits as say something: `$12.50`, `$0.144`, `$0.0003`."""
+    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
 
 
 def apportioned(lost: Lost, capacity: float) -> Lost:

@@ -1,5 +1,6 @@
 """What a report says, and that it adds up."""
 
+import json
 from dataclasses import astuple, replace
 
 import pytest
@@ -45,6 +46,15 @@ def test_it_reads_as_the_guide_prints_it() -> None:
         "Ideal time: 4.00 s",
         "Efficiency: 80.0%",
     ]
+
+
+def test_it_has_the_cost_where_there_is_one() -> None:
+    assert str(replace(REPORT, cost=0.0240, machines=10)).splitlines()[-1] == "Cost: $0.024 for 10 machines"
+    assert str(replace(REPORT, cost=12.5, machines=10)).splitlines()[-1] == "Cost: $12.50 for 10 machines"
+
+
+def test_it_survives_a_way_through_json() -> None:
+    assert Report.from_dict(json.loads(json.dumps(REPORT.as_dict()))) == REPORT
 
 
 def test_it_explains_where_the_rest_went() -> None:
