@@ -1,6 +1,6 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -81,6 +81,9 @@ class Report:
         Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
     lost
         Where the rest went, as shares of the capacity.
+    starts
+        How long each step took until a node was ready, by its number and in order: of its last start. What was put
+        together here for all nodes meanwhile took no time of its own.
     cost, machines
         Dollars that machines have cost until they were ended, and how many there were that cost something.
     left
@@ -101,13 +104,14 @@ class Report:
     work: float
     lost: Lost
     left: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
     cost: float = 0.0
     machines: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows: an object of numbers, strings and objects."""
         given = asdict(self)
-        return given | {"nodes": {str(number): node for number, node in given["nodes"].items()}}
+        return given | {name: {str(number): of for number, of in given[name].items()} for name in ("nodes", "starts")}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
@@ -115,7 +119,8 @@ class Report:
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }
-        return cls(**{**given, "nodes": nodes, "lost": Lost(**given["lost"])})
+        starts = {int(number): tuple((name, time) for name, time in steps) for number, steps in given["starts"].items()}
+        return cls(**{**given, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
 
     @property
     def slots(self) -> int:
@@ -184,9 +189,19 @@ class Report:
                 f"Attempts: {self.attempts}, of which again: {sum(self.retries.values())}; late answers: {self.late}",
                 *retries,
                 f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+                *self._slowest_start(),
                 *left,
             )
         )
+
+    def _slowest_start(self) -> list[str]:
+        times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}
+        if not times:
+            return []
+        slowest = max(times, key=lambda number: times[number])
+        steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.starts[slowest])
+        which = "" if len(times) == 1 else f", the slowest of {len(times)}"
+        return [f"Start of node {slowest}{which}: {times[slowest]:.2f} s: {steps}"]
 
 
 def dollars(amount: float) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
@@ -94,6 +95,8 @@ class Office(ActorSystem):
         What the slots' time went into.
     record
         Where all that happens is noted.
+    starts
+        The steps of each node's last start, and when each began.
     purse
         Who pays for the machines.
     over
@@ -110,6 +113,7 @@ class Office(ActorSystem):
         super().__init__(observer=Quiet())
         self.blueprint, self.pool, self.authority, self.identity = blueprint, pool, authority, identity
         self.record = record
+        self.starts: dict[int, list[tuple[str, float]]] = {}
         self.provider: Provider = blueprint.provider
         self.runtime = Runtime(threads=1)
         self.entries: dict[int, Entry] = {}
@@ -196,7 +200,17 @@ class Office(ActorSystem):
         report = self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
         clock = time.monotonic()
         left = {name: max(until - clock, 0.0) for name, until in tuple(self.left.items())}
-        return replace(report, left=left, cost=self.purse.cost(), machines=self.purse.machines)
+        starts = {
+            number: tuple((name, round(end - at, 3)) for (name, at), (_, end) in pairwise(steps))
+            for number, steps in sorted(self.starts.items())
+        }
+        return replace(report, left=left, starts=starts, cost=self.purse.cost(), machines=self.purse.machines)
+
+    def note_step(self, node: int, step: str, at: float) -> None:
+        """A node that is being started has come to a step; to a first one when it is launched."""
+        if step == "launching":
+            self.starts[node] = []
+        self.starts.setdefault(node, []).append((step, at))
 
     def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
         """Note a machine that cannot be ended from here, and that its leash does so in so many seconds."""

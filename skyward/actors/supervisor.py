@@ -158,6 +158,8 @@ class _Supervisor:
             case _ if type(before) is not type(self.stage):
                 at, machine = now(), self.instance
                 stage: Stage = STAGES[type(self.stage)]
+                if stage not in ("ending", "ended"):
+                    self.office.note_step(self.number, stage, at)
                 reason = getattr(self.stage, "reason", "")
                 where = ("", "") if machine is None else (machine.id, machine.host)
                 slots = self.said.slots if stage == "ready" else 0
