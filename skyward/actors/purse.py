@@ -68,7 +68,7 @@ class Purse:
     def left(self) -> float | None:
         """Return the seconds after which a machine is to end itself, as the money will have been used up before."""
         left = self._spending.left(time.time())
-        return None if left is None else left + LAST
+        return None if left is None else max(0.0, left + LAST)
 
     def begin(self, machine: str, hourly: float | None) -> None:
         """A machine is there."""
@@ -110,9 +110,11 @@ class Purse:
         return self._spending.cost(time.time())
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more, and count no more: what could not be ended is named elsewhere."""
         if self._timer is not None:
             self._timer.cancel()
+        for machine in tuple(self._spending.charges):
+            self.end(machine)
 
     def _tell(self) -> None:
         self._told = time.time()

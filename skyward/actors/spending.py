@@ -69,7 +69,10 @@ class Spending:
         return self.past + sum(charge.cost(now) for charge in self.charges.values())
 
     def left(self, now: float) -> float | None:
-        """Seconds after which the budget is used up by the machines that are there; None if that never happens."""
+        """Seconds after which the budget is used up by the machines that are there; None if that never happens.
+
+        What is used up already was so many seconds ago: the number is negative.
+        """
         if self.budget is None or not self.charges:
             return None
         at = now
@@ -79,7 +82,9 @@ class Spending:
             at = max(at, end)
         rate = sum(charge.hourly for charge in self.charges.values() if charge.since + MINIMUM <= at)
         missing = self.budget - self.cost(at)
-        return 0.0 if missing <= 0 else at - now + (missing * HOUR / rate if rate else 0.0)
+        if missing <= 0:
+            return missing * HOUR / self.hourly
+        return at - now + (missing * HOUR / rate if rate else 0.0)
 
     def refusal(self, quote: Quote, now: float) -> str | None:
         """Say why machines may not be launched; None if they may."""

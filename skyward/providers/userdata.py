@@ -136,4 +136,4 @@ def renewal(word: str, left: float | None = None) -> str:
 
     With `left` the machine ends itself in so many seconds whatever it hears, but for another word.
     """
-    return f"echo {shlex.quote(word)}{'' if left is None else f' {max(1, math.ceil(left))}'} >{HELD}"
+    return f"echo {shlex.quote(word)}{'' if left is None else f' {math.ceil(left)}'} >{HELD}"

@@ -1,6 +1,7 @@
 """What machines of EC2 cost: said before they are launched, counted, limited, and handed to the machines themselves."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,15 +21,17 @@ type Make = Callable[..., sky.AWS]
 
 
 class Stingy:
-    """Somebody who pays for two seconds more, whenever one asks."""
+    """Somebody who pays for three seconds, from the first time that one asks how long it will be."""
 
     limited = False
+    until = 0.0
 
     def check(self, quote: Quote) -> None:
         """Pay for anything."""
 
     def left(self) -> float:
-        return 2.0
+        self.until = self.until or time.monotonic() + 3.0
+        return max(0.0, self.until - time.monotonic())
 
 
 def test_the_price_is_said_before_and_the_cost_after(cloud: Cloud, aws: Make) -> None:
@@ -36,12 +39,12 @@ def test_the_price_is_said_before_and_the_cost_after(cloud: Cloud, aws: Make) ->
         assert compute.submit(work.square, 3).result() == 9
         quoted, *others = [each for each in compute.events() if isinstance(each, Quoted)]
     assert others == []
-    # 0.0084 for the machine, 0.005 for its address, 8 GB of disk at 0.08 a month
+    # 0.0084 for the machine, 0.005 for its address, 15 GB of disk at 0.08 a month
     assert quoted.text == (
-        f"3 x t4g.micro in {quoted.text.split()[4]} $0.0143 an hour each with address and disk, $0.0428 in all; "
-        "ten minutes cost $0.00714"
+        f"3 x t4g.micro in {quoted.text.split()[4]} $0.015 an hour each with address and disk, $0.0451 in all; "
+        "ten minutes cost $0.00752"
     )
-    assert quoted.hourly == pytest.approx(3 * (0.0084 + 0.005 + 8 * 0.08 / 730))
+    assert quoted.hourly == pytest.approx(3 * (0.0084 + 0.005 + 15 * 0.08 / 730))
     report = compute.report()
     assert report.machines == 3
     assert report.cost == pytest.approx(quoted.hourly / 60, rel=0.01)  # a minute of each, which is the least
@@ -65,7 +68,7 @@ def test_a_budget_ends_the_machines_and_the_call(cloud: Cloud, aws: Make, monkey
 
 def test_what_is_too_dear_is_not_launched(cloud: Cloud, aws: Make) -> None:
     compute = sky.Compute(provider=aws(), nodes=10, options=sky.Options(max_hourly=0.10))
-    with pytest.raises(sky.BudgetExceeded, match=r"10 x t4g.micro more would make it \$0.143 an hour"), compute:
+    with pytest.raises(sky.BudgetExceeded, match=r"10 x t4g.micro more would make it \$0.15 an hour"), compute:
         pass
     assert cloud.endpoint.count("RunInstances") == 0
     assert cloud.left() == []
