@@ -15,6 +15,9 @@ LOST = -1
 PATIENCE = 3600.0
 """Seconds that a cut connection is waited for at a time; others decide how long is too long."""
 
+AGAIN = 0.05
+"""Seconds until output is followed again after the connection was lost, in which others hear of the loss, too."""
+
 
 class DetachedHost:
     """A machine at the end of a tunnel, on which only this node uses `folder`."""
@@ -69,6 +72,7 @@ class DetachedProcess:
                     errands.follow(self._folder, self._number, seen["stdout"], seen["stderr"])
                 )
             except Lost:
+                await asyncio.sleep(AGAIN)
                 continue
             try:
                 async for stream, text in follower.lines():
@@ -86,6 +90,7 @@ class DetachedProcess:
                         yield stream, text
                 await follower.wait()
             except Lost:
+                await asyncio.sleep(AGAIN)
                 continue
             finally:
                 follower.close()
