@@ -1,0 +1,152 @@
+"""What of that which tasks print is shown, and how. Pure: no I/O, no clock; `speaker` shows it.
+
+Every line is told with its node and slot. Of a progress bar, which writes over its own line, the latest state is shown
+now and then and at its end. A node that prints more than anybody can read is shown in part, and the rest is counted.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from skyward.events import Event, Logged, Printed, RunEnded
+
+LINES, SIZE = 200, 1 << 20
+"""Lines, and characters in them, that are shown of each node in a second."""
+
+EVERY = 5.0
+"""Seconds between two states of a progress bar."""
+
+NOTE = 10.0
+"""Seconds between two words on how much is not shown, while that goes on."""
+
+_UP = re.compile(r"\x1b\[\d*A")
+
+type Stream = Literal["stdout", "stderr"]
+type _Key = tuple[int, int, Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Write this line."""
+
+    stream: Stream
+    text: str
+
+
+type Effect = Show | Logged
+"""A record of `logging` is to be given to the logger of its name."""
+
+
+@dataclass(slots=True)
+class _Bar:
+    """A progress bar: when it was last shown, as what, and what it is now."""
+
+    shown: float
+    last: str
+    latest: str
+
+
+@dataclass(slots=True)
+class _Second:
+    """What was shown of a node since `began`, whether something was `cut` since, and how much was never told of."""
+
+    began: float
+    lines: int = 0
+    size: int = 0
+    cut: bool = False
+    held: int = 0
+    noted: float = field(default=float("-inf"))
+
+
+def label(node: int, slot: int) -> str:
+    """Return what stands before each line of a slot, or of the node itself."""
+    return f"[node {node}] " if slot < 0 else f"[node {node} slot {slot}] "
+
+
+class Prints:
+    """What is shown of a run; `where` says where all of it is."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._bars: dict[_Key, _Bar] = {}
+        self._seconds: dict[int, _Second] = {}
+
+    def heard(self, events: Sequence[Event]) -> list[Effect]:
+        """Return what is to be shown now that these events have happened."""
+        effects: list[Effect] = []
+        for event in events:
+            match event:
+                case Printed(at, node, slot, stream, text):
+                    lines = [f"{label(node, slot)}{line}" for line in self._lines((node, slot, stream), at, text)]
+                    effects += [Show(stream, line) for line in lines if self._fits(node, at, line)]
+                case Logged(at, node, _, _, _, text):
+                    effects += [event] if self._fits(node, at, text) else []
+                case RunEnded():
+                    for key, bar in self._bars.items():
+                        effects += [Show(key[2], label(*key[:2]) + line) for line in _news(bar)]
+                    effects += [self._note(node, second) for node, second in self._seconds.items() if second.held]
+        for node, second in self._seconds.items() if events else ():
+            effects += self._roll(node, second, events[-1].at)
+        return effects
+
+    def _lines(self, key: _Key, at: float, text: str) -> Iterator[str]:
+        """Yield the lines to be shown of a text, each as a terminal would show it in the end."""
+        *whole, rest = text.split("\n")
+        parts = [(line.removesuffix("\r"), True) for line in whole] + ([(rest, False)] if rest else [])
+        for line, ends in parts:
+            moves = _UP.search(line)
+            bar = self._bars.get(key)
+            if "\r" not in line and not moves:
+                if bar is not None and ends and not line:  # the end of its line
+                    yield from _news(self._bars.pop(key))
+                else:
+                    yield line
+                continue
+            bar = bar or self._bars.setdefault(key, _Bar(float("-inf"), "", ""))
+            bar.latest = _latest(line)
+            if ends and not moves:
+                yield from _news(self._bars.pop(key))
+            elif at - bar.shown >= EVERY and bar.latest:
+                bar.shown = at
+                yield from _news(bar)
+
+    def _fits(self, node: int, at: float, text: str) -> bool:
+        """Whether one more line of a node can be shown; if not, it is counted."""
+        second = self._seconds.setdefault(node, _Second(at))
+        if at - second.began >= 1.0:
+            second.began, second.lines, second.size = at, 0, 0
+        if second.lines and (second.lines >= LINES or second.size + len(text) > SIZE):
+            second.cut = True
+            second.held += 1
+            return False
+        second.lines += 1
+        second.size += len(text)
+        return True
+
+    def _roll(self, node: int, second: _Second, at: float) -> list[Effect]:
+        """Say how much of a node was not shown, once it prints less again, and now and then until then."""
+        if second.held and at - second.began >= 1.0 and (not second.cut or at - second.noted >= NOTE):
+            second.noted = at
+            return [self._note(node, second)]
+        if at - second.began >= 1.0:
+            second.cut = False
+        return []
+
+    def _note(self, node: int, second: _Second) -> Show:
+        held, second.held = second.held, 0
+        lines = "1 line is" if held == 1 else f"{held:,} lines are"
+        return Show("stderr", f"{label(node, -1)}{lines} not shown, as there were too many; all are in {self._where}")
+
+
+def _latest(line: str) -> str:
+    """What stands in a line after everything that wrote over it; nothing if it was wiped."""
+    states = _UP.sub("", line).split("\r")
+    return next((state.rstrip() for state in reversed(states) if state), "")
+
+
+def _news(bar: _Bar) -> Iterator[str]:
+    """Yield the state of a bar if it was not shown yet."""
+    if bar.latest and bar.latest != bar.last:
+        bar.last = bar.latest
+        yield bar.latest
