@@ -40,16 +40,17 @@ type Effect = Show | Logged
 
 @dataclass(slots=True)
 class _Bar:
-    """A progress bar: when it was last shown, as what, and what it is now."""
+    """A progress bar: when it was last shown, as what, what it is now, and whether it is one of several."""
 
-    shown: float
-    last: str
-    latest: str
+    shown: float = float("-inf")
+    last: str = ""
+    latest: str = ""
+    several: bool = False
 
 
 @dataclass(slots=True)
 class _Second:
-    """What was shown of a node since `began`, whether something was `cut` since, and how much was never told of."""
+    """What was shown of a node since `began`, whether something was cut since, and how much was never told of."""
 
     began: float
     lines: int = 0
@@ -78,16 +79,16 @@ class Prints:
         for event in events:
             match event:
                 case Printed(at, node, slot, stream, text):
-                    lines = [f"{label(node, slot)}{line}" for line in self._lines((node, slot, stream), at, text)]
-                    effects += [Show(stream, line) for line in lines if self._fits(node, at, line)]
-                case Logged(at, node, _, _, _, text):
-                    effects += [event] if self._fits(node, at, text) else []
+                    for line in self._lines((node, slot, stream), at, text):
+                        effects += self._limited(node, at, Show(stream, f"{label(node, slot)}{line}"))
+                case Logged(at, node):
+                    effects += self._limited(node, at, event)
                 case RunEnded():
                     for key, bar in self._bars.items():
                         effects += [Show(key[2], label(*key[:2]) + line) for line in _news(bar)]
                     effects += [self._note(node, second) for node, second in self._seconds.items() if second.held]
         for node, second in self._seconds.items() if events else ():
-            effects += self._roll(node, second, events[-1].at)
+            effects += self._turn(node, second, events[-1].at)
         return effects
 
     def _lines(self, key: _Key, at: float, text: str) -> Iterator[str]:
@@ -98,40 +99,42 @@ class Prints:
             moves = _UP.search(line)
             bar = self._bars.get(key)
             if "\r" not in line and not moves:
-                if bar is not None and ends and not line:  # the end of its line
+                if bar is not None and bar.several != (not line):  # the end of its line; several have more than one
                     yield from _news(self._bars.pop(key))
-                else:
+                if bar is None or line:
                     yield line
                 continue
-            bar = bar or self._bars.setdefault(key, _Bar(float("-inf"), "", ""))
-            bar.latest = _latest(line)
+            bar = bar or self._bars.setdefault(key, _Bar())
+            bar.latest, bar.several = _latest(line), bar.several or bool(moves)
             if ends and not moves:
                 yield from _news(self._bars.pop(key))
             elif at - bar.shown >= EVERY and bar.latest:
                 bar.shown = at
                 yield from _news(bar)
 
-    def _fits(self, node: int, at: float, text: str) -> bool:
-        """Whether one more line of a node can be shown; if not, it is counted."""
+    def _limited(self, node: int, at: float, effect: Effect) -> list[Effect]:
+        """Return it, if one more of a node can be shown; if not, it is counted."""
         second = self._seconds.setdefault(node, _Second(at))
-        if at - second.began >= 1.0:
-            second.began, second.lines, second.size = at, 0, 0
-        if second.lines and (second.lines >= LINES or second.size + len(text) > SIZE):
+        effects = self._turn(node, second, at)
+        size = len(effect.text)
+        if second.lines and (second.lines >= LINES or second.size + size > SIZE):
             second.cut = True
             second.held += 1
-            return False
+            return effects
         second.lines += 1
-        second.size += len(text)
-        return True
+        second.size += size
+        return [*effects, effect]
 
-    def _roll(self, node: int, second: _Second, at: float) -> list[Effect]:
-        """Say how much of a node was not shown, once it prints less again, and now and then until then."""
-        if second.held and at - second.began >= 1.0 and (not second.cut or at - second.noted >= NOTE):
-            second.noted = at
-            return [self._note(node, second)]
-        if at - second.began >= 1.0:
-            second.cut = False
-        return []
+    def _turn(self, node: int, second: _Second, at: float) -> list[Effect]:
+        """Begin another second if one is over. Once less is printed, or now and then, say what was not shown."""
+        if at - second.began < 1.0:
+            return []
+        told = second.held and (not second.cut or at - second.noted >= NOTE)
+        second.began, second.lines, second.size, second.cut = at, 0, 0, False
+        if not told:
+            return []
+        second.noted = at
+        return [self._note(node, second)]
 
     def _note(self, node: int, second: _Second) -> Show:
         held, second.held = second.held, 0
