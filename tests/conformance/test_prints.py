@@ -1,7 +1,6 @@
 """Prints come home: whole, in order, and with the slot they are from, on real nodes."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def test_a_record_has_its_logger_its_level_and_its_traceback(compute: sky.Comput
     compute.submit(printing.stumble, "stumbled").result(20)
     (record,) = [event for event in said(compute, "stumbled", "stumbled") if isinstance(event, Logged)]
     assert (record.logger, record.level, record.text) == ("tests.printing", logging.ERROR, "stumbled 1")
-    assert record.trace.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert record.trace.splitlines()[-1] == "ZeroDivisionError: integer division or modulo by zero"
     assert (Path(record.path).name, record.function) == ("printing.py", "stumble")
 
 
@@ -173,4 +172,3 @@ def test_a_flood_is_shown_in_part_and_kept_whole(kind: str, capfd: pytest.Captur
 def test_the_last_words_of_a_pool_are_shown(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     out, _ = shown(capfd, one_slot(kind), print, "no end", "")
     assert out == "[node 0 slot 0] no end \n"
-    assert os.getpid()

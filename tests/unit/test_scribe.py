@@ -160,8 +160,8 @@ def test_who_writes_much_is_held_up_until_somebody_reads(desk: Desk) -> None:
     pens, text = desk.worker(1, 0), "x" * 3000 + "\n"
 
     def write() -> None:
-        for number in range(lines):
-            say(pens, 0, f"line {number}\n")
+        for _ in range(1000):
+            say(pens, 0, text)
         let_go(pens)
 
     writer = threading.Thread(target=write, daemon=True)
