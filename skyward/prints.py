@@ -12,7 +12,10 @@ from typing import Literal
 from skyward.events import Event, Logged, Printed, RunEnded
 
 LINES, SIZE = 200, 1 << 20
-"""Lines, and characters in them, that are shown of each node in a second."""
+"""Lines, and characters in them, that are shown of each node in a second,"""
+
+BURST = 1000
+"""and lines that are shown of one that has printed little before."""
 
 EVERY = 5.0
 """Seconds between two states of a progress bar."""
@@ -50,11 +53,11 @@ class _Bar:
 
 @dataclass(slots=True)
 class _Second:
-    """What was shown of a node since `began`, whether something was cut since, and how much was never told of."""
+    """How much of a node may yet be shown in the second that `began`, whether something was cut, and what was held."""
 
     began: float
-    lines: int = 0
-    size: int = 0
+    lines: float = BURST
+    size: float = SIZE
     cut: bool = False
     held: int = 0
     noted: float = field(default=float("-inf"))
@@ -117,12 +120,12 @@ class Prints:
         second = self._seconds.setdefault(node, _Second(at))
         effects = self._turn(node, second, at)
         size = len(effect.text)
-        if second.lines and (second.lines >= LINES or second.size + size > SIZE):
+        if second.lines < 1 or (second.size < size and second.size < SIZE):  # one that is too long is shown alone
             second.cut = True
             second.held += 1
             return effects
-        second.lines += 1
-        second.size += size
+        second.lines -= 1
+        second.size -= size
         return [*effects, effect]
 
     def _turn(self, node: int, second: _Second, at: float) -> list[Effect]:
@@ -130,7 +133,8 @@ class Prints:
         if at - second.began < 1.0:
             return []
         told = second.held and (not second.cut or at - second.noted >= NOTE)
-        second.began, second.lines, second.size, second.cut = at, 0, 0, False
+        second.lines = min(BURST, second.lines + LINES * (at - second.began))
+        second.began, second.size, second.cut = at, SIZE, False
         if not told:
             return []
         second.noted = at

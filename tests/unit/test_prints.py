@@ -1,7 +1,7 @@
 from typing import Literal
 
 from skyward.events import Event, Logged, NodeHeard, Printed, RunEnded
-from skyward.prints import EVERY, LINES, NOTE, SIZE, Prints, Show, label
+from skyward.prints import BURST, EVERY, LINES, NOTE, SIZE, Prints, Show, label
 
 UP = "\x1b[A"
 
@@ -99,7 +99,7 @@ def flood(count: int, at: float, node: int = 0) -> list[Printed]:
 
 def test_a_flood_is_shown_in_part_and_the_rest_is_counted() -> None:
     prints = Prints("runs/1.jsonl")
-    assert shown(prints, *flood(LINES + 1234, 0.0)) == ["x"] * LINES
+    assert shown(prints, *flood(BURST + 1234, 0.0)) == ["x"] * BURST
     assert shown(prints, NodeHeard(0.5, 0)) == []
     assert shown(prints, NodeHeard(1.0, 0)) == [note("1,234 lines are")]
     assert shown(prints, NodeHeard(2.0, 0)) == []
@@ -120,13 +120,20 @@ def test_a_flood_that_goes_on_is_told_of_now_and_then() -> None:
 
 def test_lines_are_shown_again_when_the_flood_is_over() -> None:
     prints = Prints("runs/1.jsonl")
-    shown(prints, *flood(LINES + 1, 0.0))
+    shown(prints, *flood(BURST + 1, 0.0))
     assert shown(prints, printed("y\n", 1.5)) == [note("1 line is"), "y"]
+
+
+def test_what_is_shown_of_a_flood_comes_back_with_time() -> None:
+    prints = Prints("there")
+    shown(prints, *flood(BURST, 0.0))
+    assert shown(prints, *flood(BURST, 2.0)).count("x") == 2 * LINES
+    assert shown(prints, *flood(BURST + 1, 60.0)).count("x") == BURST
 
 
 def test_a_flood_of_one_node_takes_no_line_from_another() -> None:
     prints = Prints("there")
-    shown(prints, *flood(LINES + 1, 0.0))
+    shown(prints, *flood(BURST + 1, 0.0))
     assert prints.heard(flood(1, 0.0, node=1)) == [Show("stderr", "[node 1 slot 1] x")]
 
 
@@ -137,10 +144,10 @@ def test_long_lines_count_as_many_but_one_is_always_shown() -> None:
 
 def test_records_of_logging_count_as_lines() -> None:
     logged = Logged(0.0, 0, 1, "lib", 20, "text")
-    assert Prints("there").heard([logged] * (LINES + 5)) == [logged] * LINES
+    assert Prints("there").heard([logged] * (BURST + 5)) == [logged] * BURST
 
 
 def test_what_was_not_shown_is_told_when_the_run_ends() -> None:
     prints = Prints("runs/1.jsonl")
-    shown(prints, *flood(LINES + 2, 0.0))
+    shown(prints, *flood(BURST + 2, 0.0))
     assert shown(prints, RunEnded(0.1, "", (), {})) == [note("2 lines are")]
