@@ -134,7 +134,11 @@ def test_what_tasks_print_does_not_fill_the_disk(
     made = Record("run", tmp_path)
     found: list[Event] = []
     made.listen(found.extend)
-    said = [Printed(1.0, 0, 0, "stdout", "x" * 500), Logged(2.0, 0, 0, "lib", 20, "y" * 500), NodeHeard(3.0, 1)]
+    said: list[Event] = [
+        Printed(1.0, 0, 0, "stdout", "x" * 500),
+        Logged(2.0, 0, 0, "lib", 20, "y" * 500),
+        NodeHeard(3.0, 1),
+    ]
     for each in said * 2:
         made.put(each)
     made.close()
