@@ -27,6 +27,7 @@ from skyward.remote import function, wire
 from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
+from skyward.speaker import Speaker
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
@@ -354,6 +355,7 @@ class Compute(futures.Executor):
             platform.python_version(),
         )
         record.put(started)
+        record.listen(Speaker("compute.events()" if record.path is None else str(record.path)))
         return record
 
     def _node_numbers(self) -> Sequence[int]:

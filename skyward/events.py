@@ -238,7 +238,10 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A task logged this, under its logger's name, at a level as `logging` has them. The node itself is slot -1."""
+    """A task logged this, under its logger's name, at a level as `logging` has them. The node itself is slot -1.
+
+    `trace` is the traceback that came with it; `path`, `line` and `function` say where the task did so.
+    """
 
     at: float
     node: int
@@ -246,6 +249,10 @@ class Logged:
     logger: str
     level: int
     text: str
+    trace: str = ""
+    path: str = ""
+    line: int = 0
+    function: str = ""
 
 
 type Event = (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from skyward.events import Event, from_json, to_json
+from skyward.events import Event, Logged, Printed, from_json, to_json
 
 log = logging.getLogger("skyward")
 
@@ -26,6 +26,9 @@ KEPT = 100
 
 PAUSE = 0.1
 """Seconds between two looks at what has happened."""
+
+SPOKEN = 100 << 20
+"""Bytes of what tasks print and log that are kept of a run."""
 
 SUFFIX = ".jsonl"
 
@@ -62,6 +65,7 @@ class Record:
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._ended = self._lacks = False
+        self._spoken = 0
         self._fd = self._open(folder)
         weakref.finalize(self, os.close, self._fd)
         self._thread = threading.Thread(target=self._run, name=f"skyward-record-{run}", daemon=True)
@@ -116,7 +120,7 @@ class Record:
         if not news:
             return
         try:
-            _write_all(self._fd, "".join(f"{to_json(event)}\n" for event in news).encode())
+            _write_all(self._fd, b"".join(self._kept(news)))
         except OSError as error:
             if not self._lacks:
                 log.warning("the record of this run lacks something: %s", error)
@@ -127,6 +131,18 @@ class Record:
             except Exception:
                 log.exception("somebody who listens to this run failed, and is told no more")
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+    def _kept(self, news: Sequence[Event]) -> Iterator[bytes]:
+        """Yield the lines of what is kept: all, but not without end what tasks print."""
+        for event in news:
+            if not isinstance(event, Printed | Logged):
+                yield f"{to_json(event)}\n".encode()
+            elif self._spoken < SPOKEN:
+                line = f"{to_json(event)}\n".encode()
+                self._spoken += len(line)
+                if self._spoken >= SPOKEN:
+                    log.warning("tasks have printed %d MB; what they print from now on is not kept", SPOKEN >> 20)
+                yield line
 
     def _open(self, folder: Path | None) -> int:
         try:

@@ -84,6 +84,7 @@ def files(name: str, **given: Any) -> dict[str, bytes]:
         "lifetime": None,
         "stdin": True,
         "notices": "",
+        "levels": {},
     }
     identity = POOL.issue(name, server=True)
     pems = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}

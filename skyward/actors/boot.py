@@ -4,22 +4,22 @@ A machine that is bare is given a script, and what the script asks for, until it
 """
 
 import asyncio
-import contextlib
 import json
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from skyward.actors.office import Office
 from skyward.errors import BootFailed, Unreachable
-from skyward.events import NodeStep
+from skyward.events import Logged, NodeStep, Printed
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.record import now
 from skyward.remote import bootstrap, proof
+from skyward.remote.lines import ERR, LOG, STREAMS, Ear
 from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
+from skyward.speaker import levels
 
 log = logging.getLogger("skyward")
 
@@ -74,6 +74,7 @@ class Boot:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._step = ""
         self._parcel: Parcel | None = None
+        self._ear = Ear()
         self.watching: asyncio.Task[None] | None = None
 
     async def run(self) -> Said:
@@ -154,6 +155,7 @@ class Boot:
             "notices": getattr(self._office.provider, "notices", ""),
             "expects": expects,
             "modules": modules,
+            "levels": levels(),
         }
 
     async def _watch(self, process: Process, answer: "asyncio.Future[Said]") -> None:
@@ -172,9 +174,12 @@ class Boot:
         async for stream, line in process.lines():
             if line.startswith(ENDS):
                 log.debug("node %s: %s", self._name, line)
+            elif (said := self._ear.hear(line)) is not None:
+                self._tell(*said)
+                if not answer.done():
+                    self._log.extend(said[2].splitlines())
             elif answer.done():
-                with contextlib.suppress(OSError, ValueError):  # nobody listens here any more: `| head`
-                    print(line, file=sys.stdout if stream == "stdout" else sys.stderr)
+                self._tell(-1, STREAMS.index(stream), f"{line}\n")
             elif line.startswith(READY):
                 answer.set_result(Said(**json.loads(line.removeprefix(READY))))
             elif line.startswith(proof.MISMATCH):
@@ -198,6 +203,19 @@ class Boot:
             self._exited(f"its process ended (exit code {code})")
         else:
             answer.set_exception(self._failure(code, wrong))
+
+    def _tell(self, slot: int, stream: int, text: str) -> None:
+        """Note what was printed or logged on the node."""
+        if stream == LOG:
+            for line in text.splitlines():
+                try:
+                    event = Logged(now(), self._number, slot, *json.loads(line))
+                except (ValueError, TypeError):  # two processes of a task logged at once, more than fits in one piece
+                    self._tell(slot, ERR, f"{line}\n")
+                else:
+                    self._office.record.put(event)
+        elif text:
+            self._office.record.put(Printed(now(), self._number, slot, "stderr" if stream == ERR else "stdout", text))
 
     def _failure(self, code: int, wrong: str) -> BootFailed:
         if wrong:

@@ -53,6 +53,12 @@ def inside() -> bool:
     return _here.get() is not None
 
 
+def number() -> int:
+    """Return the slot of this task; outside one it is -1."""
+    here = _here.get()
+    return -1 if here is None else here.slot
+
+
 def enter(info: InstanceInfo) -> None:
     """Say where the tasks of this thread run from now on."""
     _here.set(info)

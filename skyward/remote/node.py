@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from skyward.remote import leash, zygote
+from skyward.remote import kin, leash, zygote
 
 CONFIG = "node.json"
 """The file in the node's folder that says what it is."""
@@ -118,6 +118,7 @@ def _setting(config: Mapping[str, Any], folder: Path) -> zygote.Setting:
         hooks=bytes.fromhex(config["hooks"]),
         folder=str(folder),
         modules={name: bytes.fromhex(data) for name, data in config.get("modules", {}).items()},
+        levels=config["levels"],
     )
 
 
@@ -191,17 +192,19 @@ def _is_called(folder: Path) -> bool:
 
 
 def _end(group: int, host: int, folder: Path) -> NoReturn:
-    """Let the host leave in order, for a moment; then end everything, orphans included, and leave nothing behind."""
+    """Let the host leave in order, for a moment, and the zygote print what the slots wrote; then end everything,
+    orphans included, and leave nothing behind."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(host, signal.SIGTERM)
     deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline and not _ended(host):
-        time.sleep(0.005)
+    for each in (host, group):
+        while time.monotonic() < deadline and not _ended(each):
+            time.sleep(0.005)
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-        for orphan in zygote.children(os.getpid()):  # those of the slots among them; elsewhere the group must do
+        for orphan in kin.children(os.getpid()):  # those of the slots among them; elsewhere the group must do
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
         try:

@@ -9,6 +9,7 @@ Host and zygote exchange records of nine bytes: what, which worker (a number the
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import marshal
@@ -29,8 +30,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-from skyward.remote import context, modules, raised, wire
+from skyward.remote import context, kin, modules, pen, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
+from skyward.remote.scribe import Scribe
 
 RECORD = struct.Struct("<Bii")
 FORK, KILL, EXITED, FAILED = range(4)
@@ -51,7 +53,8 @@ class Hooks(Protocol):
 class Setting:
     """What a zygote and its workers are told once: the node's place, modules to import, pickled hooks (or none).
 
-    The user's own modules that those need are bundles in `modules`; all that come go below `folder`.
+    The user's own modules that those need are bundles in `modules`; all that come go below `folder`. `levels` are those
+    of the loggers that have one where the pool is.
     """
 
     node: int
@@ -61,6 +64,7 @@ class Setting:
     hooks: bytes
     folder: str = ""
     modules: Mapping[str, bytes] = field(default_factory=dict)
+    levels: Mapping[str, int] = field(default_factory=dict)
 
 
 def serve(link: socket.socket, setting: Setting) -> NoReturn:
@@ -74,6 +78,7 @@ def serve(link: socket.socket, setting: Setting) -> NoReturn:
         hooks = wire.load_hooks(setting.hooks)
     except BaseException as error:
         problem = f"{type(error).__name__}: {error}"
+    _flush_lines()
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector does not touch it any more
     try:
@@ -96,16 +101,21 @@ class _Zygote:
         with selectors.DefaultSelector() as selector:
             selector.register(self.link, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
+            self.scribe = Scribe(selector)
             while True:
-                for key, _ in selector.select():
+                for key, _ in selector.select(self.scribe.patience()):
+                    if self.scribe.hear(key.data):
+                        continue
                     if key.fileobj is woken:
                         with contextlib.suppress(BlockingIOError):
                             woken.recv(4096)
                         self.bury()
                     elif not self.obey():
                         for pid in self.workers:
-                            _kill(pid)
+                            kin.kill(pid)
+                        self.scribe.close()
                         return
+                self.scribe.tend()
 
     def obey(self) -> bool:
         try:
@@ -124,12 +134,14 @@ class _Zygote:
             self.fork(number, value, fds)
         else:
             for pid in [pid for pid, worker in self.workers.items() if worker == number]:
-                _kill(pid)
+                kin.kill(pid)
         return True
 
     def fork(self, number: int, slot: int, fds: list[int]) -> None:
+        pens = self.scribe.open(number, slot)
         pid = os.fork()
         if pid:
+            self.scribe.forked()
             for fd in fds:
                 os.close(fd)
             self.workers[pid] = number
@@ -138,6 +150,8 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.link.close()
+            self.scribe.forget()
+            pen.take_over(pens, slot, self.setting.levels)
             link, *pipes = fds
             _Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
         except BaseException:
@@ -152,28 +166,9 @@ class _Zygote:
                 return
             number = self.workers.pop(pid, None)
             if number is not None:
+                self.scribe.finish(number)
                 with contextlib.suppress(OSError):
                     self.link.sendall(RECORD.pack(EXITED, number, os.waitstatus_to_exitcode(status)))
-
-
-def _kill(pid: int) -> None:
-    """Kill a worker and what its task has started (Linux; elsewhere only the worker)."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)  # so that it starts nothing more
-    for child in children(pid):
-        _kill(child)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and adopted (Linux; elsewhere none are known)."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as listed:
-                found += map(int, listed.read().split())
-    return found
 
 
 def _leave(code: int) -> NoReturn:
@@ -226,7 +221,6 @@ class _Worker:
     def run(self) -> None:
         _reseed()
         sys.modules["__main__"] = types.ModuleType("__main__")  # nothing of the node's own is importable from there
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         entered = False
         reader = self.link.makefile("rb", buffering=1 << 16)
         with self.stack:
@@ -381,12 +375,17 @@ class _Lane:
 
     def abandon(self) -> None:
         """Ask the thread to stop, and count on it no longer: Python cannot end a thread that does not listen."""
-        import ctypes
-
         self.abandoned = True
         self.calls.put(None)
         if self.thread is not None and self.thread.ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Stopped))
+
+
+def _flush_lines() -> None:
+    """Have the C library's `printf` write each line at once, as Python does (with glibc)."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)
 
 
 def _reseed() -> None:

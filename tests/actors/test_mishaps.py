@@ -95,7 +95,7 @@ def test_output_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as ran:
         assert ran.stdout is not None
-        assert ran.stdout.readline() == "x" * 10 + "\n"
+        assert ran.stdout.readline() == f"[node 0 slot 0] {'x' * 10}\n"
         ran.stdout.close()
         assert ran.stderr is not None
         assert "200020" in ran.stderr.read().split()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote import wire
+from skyward.remote import lines, wire
 from skyward.remote.executor import FUNCTIONS
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import Batch, Revoke
@@ -107,9 +107,9 @@ def test_hooks_surround_workers_once_and_tasks_each_time(caller: Caller) -> None
 
 
 def test_what_a_task_prints_comes_out_of_the_node(caller: Caller, node: Node) -> None:
-    caller.call(work.say, "hello from a slot")
+    (outcome,) = caller.run(caller.batch(work.say, "hello from a slot"))
 
-    assert node.says() == "hello from a slot"
+    assert lines.Ear().hear(node.says()) == (outcome.slot, lines.OUT, "hello from a slot\n")
 
 
 def test_large_arguments_and_results_travel(caller: Caller) -> None:

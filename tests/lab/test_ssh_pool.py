@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
+from skyward.events import Printed
 from skyward.trust import Authority, Identity
-from tests import kit, work
+from tests import kit, printing, work
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
 from tests.lab.lab import Key, Lab
@@ -269,10 +270,18 @@ def test_slots_may_be_given_for_each_machine(hosts: Hosts, lab: Lab) -> None:
 
 
 def test_what_a_task_prints_is_shown_here(host: Host, lab: Lab, capfd: pytest.CaptureFixture[str]) -> None:
-    with sky.Compute(provider=ssh(lab, host)) as compute:
+    with sky.Compute(
+        provider=ssh(lab, host), worker=sky.Worker(concurrency=1), options=sky.Options(retries=0)
+    ) as compute:
         compute.submit(work.say, "from over there").result(kit.SOON)
+        with pytest.raises(sky.BatchLost):
+            compute.submit(printing.say_and_die, "dying", "kill").result(kit.SOON)
 
-    assert "from over there\n" in capfd.readouterr().out
+    said = [f"dying {number}" for number in range(1000)]
+    lines = [f"[node 0 slot 0] {text}" for text in ("from over there", *said, "kill without an end")]
+    assert capfd.readouterr().out.splitlines()[:1000] == lines[:1000]
+    whole = "".join(event.text for event in compute.events() if isinstance(event, Printed))
+    assert whole == "from over there\n" + "\n".join([*said, "kill without an end"])
 
 
 def test_a_module_of_ones_own_is_simply_there(host: Host, lab: Lab, tmp_path: Path) -> None:

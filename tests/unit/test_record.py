@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skyward import record
-from skyward.events import Event, NodeHeard
+from skyward.events import Event, Logged, NodeHeard, Printed
 from skyward.record import Record
 from tests import kit
 
@@ -125,3 +125,23 @@ def test_a_run_goes_on_when_its_disk_is_full(tmp_path: Path, caplog: pytest.LogC
     made.close()
     assert found == [NodeHeard(0.0, 0), NodeHeard(1.0, 1)]
     assert caplog.text.count("lacks something") == 1
+
+
+def test_what_tasks_print_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(record, "SPOKEN", 1000)
+    made = Record("run", tmp_path)
+    found: list[Event] = []
+    made.listen(found.extend)
+    said: list[Event] = [
+        Printed(1.0, 0, 0, "stdout", "x" * 500),
+        Logged(2.0, 0, 0, "lib", 20, "y" * 500),
+        NodeHeard(3.0, 1),
+    ]
+    for each in said * 2:
+        made.put(each)
+    made.close()
+    assert found == said * 2
+    assert list(made.events()) == [*said, said[-1]]
+    assert caplog.text.count("what they print from now on is not kept") == 1

@@ -1,0 +1,108 @@
+"""How what a slot writes becomes lines, and how these travel. Pure: no I/O, no clock.
+
+A slot's Python writes strokes, each of them in one piece: which stream, which slot, and some bytes. The zygote makes
+lines of them, and of what comes without strokes from other programs, and prints these in frames: lines of its own
+standard output, which begin with `SAYS`. The driver's `Ear` makes text of frames again.
+"""
+
+import codecs
+import json
+import struct
+from collections.abc import Iterator
+
+STREAMS = ("stdout", "stderr", "logging")
+OUT, ERR, LOG = range(3)
+
+STROKE = struct.Struct("<BiH")
+"""Before the bytes of a stroke: its stream, its slot, and how many they are."""
+
+SAYS = "skyward-says "
+"""What the line of a frame begins with; JSON follows: slot, stream, whether more follows, text."""
+
+FRAME = 4096
+"""Bytes of a frame at most: a pipe takes so many in one piece."""
+
+LONGEST = 1 << 16
+"""Characters of a line that are kept together."""
+
+
+def strokes(stream: int, slot: int, data: bytes, atom: int) -> Iterator[bytes]:
+    """Cut what is to be written into strokes of at most `atom` bytes."""
+    step = atom - STROKE.size
+    for at in range(0, len(data), step):
+        piece = data[at : at + step]
+        yield STROKE.pack(stream, slot, len(piece)) + piece
+
+
+def runs(data: bytes) -> tuple[list[tuple[int, int, bytes]], bytes]:
+    """Return the whole strokes, those joined that follow each other in one stream of a slot, and what is left over."""
+    found: list[tuple[int, int, bytes]] = []
+    at = 0
+    while len(data) - at >= STROKE.size:
+        stream, slot, size = STROKE.unpack_from(data, at)
+        if len(data) - at - STROKE.size < size:
+            break
+        piece = data[at + STROKE.size : at + STROKE.size + size]
+        if found and found[-1][:2] == (stream, slot):
+            piece = found.pop()[2] + piece
+        found.append((stream, slot, piece))
+        at += STROKE.size + size
+    return found, data[at:]
+
+
+class Line:
+    """The line that one stream of one slot is at; `since` is when it was begun, None when nothing of it is there."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._text = ""
+        self.since: float | None = None
+
+    def take(self, data: bytes, now: float) -> str:
+        """Go on with `data`; return what are whole lines now."""
+        text = self._text + self._decoder.decode(data)
+        end = len(text) if len(text) > LONGEST else text.rfind("\n") + 1
+        self._text = text[end:]
+        if not self._text:
+            self.since = None
+        elif end or self.since is None:
+            self.since = now
+        return text[:end]
+
+    def rest(self, *, final: bool = False) -> str:
+        """Return what there is of a line that has not ended; with `final` nothing more will come."""
+        text = self._text + (self._decoder.decode(b"", final=True) if final else "")
+        self._text, self.since = "", None
+        return text
+
+
+def frames(slot: int, stream: int, text: str) -> Iterator[bytes]:
+    """Yield the text as frames."""
+    at, step = 0, FRAME - 100
+    while at < len(text):
+        piece = text[at : at + step]
+        frame = f"{SAYS}{json.dumps([slot, stream, at + step < len(text), piece], ensure_ascii=False)}\n".encode()
+        if len(frame) > FRAME:
+            step //= 2  # a character may be six bytes
+            continue
+        at += step
+        yield frame
+
+
+class Ear:
+    """Makes text of frames, as they come from one node."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def hear(self, line: str) -> tuple[int, int, str] | None:
+        """Return slot, stream and text; no text while more is to follow, and None where the line is no frame."""
+        if not line.startswith(SAYS):
+            return None
+        slot, stream, more, text = json.loads(line.removeprefix(SAYS))
+        self._parts.append(text)
+        if more:
+            return slot, stream, ""
+        text = "".join(self._parts)
+        self._parts.clear()
+        return slot, stream, text

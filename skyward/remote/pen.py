@@ -1,0 +1,125 @@
+"""What a slot writes with: `sys.stdout`, `sys.stderr` and the root logger of a worker process.
+
+All three write into one pipe, the page, so that what a task says arrives in the order in which it was said, and each
+says which slot it is. Nothing is kept back here: what was written before a crash is in the pipe. What other programs
+and C libraries write goes into pipes of its own.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import select
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skyward.remote import context
+from skyward.remote.lines import ERR, LOG, OUT, STREAMS, strokes
+
+
+@dataclass(frozen=True, slots=True)
+class Pens:
+    """The ends of a worker's pipes that it writes into: file descriptors 1 and 2 to be, and the page."""
+
+    out: int
+    err: int
+    page: int
+
+
+def take_over(pens: Pens, slot: int, levels: Mapping[str, int]) -> None:
+    """Write all that this process says into the pipes; a negative `slot` is that of the thread which writes.
+
+    Loggers have the levels that they have where the pool is, so that nothing travels that nobody wants there.
+    """
+    number: Callable[[], int] = context.number if slot < 0 else lambda: slot
+    for end, descriptor in ((pens.out, 1), (pens.err, 2)):
+        os.dup2(end, descriptor)
+        os.close(end)
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if _shows(each, logging.CRITICAL)]:
+        root.removeHandler(handler)  # a module made it that was imported before
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who holds it writes to 1 without delay
+    sys.stdout = _text(Pen(pens.page, OUT, 1, number))
+    sys.stderr = _text(Pen(pens.page, ERR, 2, number))
+    root.addHandler(Ink(Pen(pens.page, LOG, 2, number)))
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _text(pen: "Pen") -> io.TextIOWrapper:
+    return io.TextIOWrapper(pen, "utf-8", "backslashreplace", newline="\n", write_through=True)
+
+
+class Pen(io.RawIOBase):
+    """Writes one stream into the page, in pieces that no other thread or process can come between."""
+
+    mode = "wb"
+
+    def __init__(self, page: int, stream: int, descriptor: int, number: Callable[[], int]) -> None:
+        self._page, self._stream, self._descriptor, self._number = page, stream, descriptor, number
+        self.name = f"<{STREAMS[stream]}>"
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it."""
+        data = bytes(data)
+        with contextlib.suppress(OSError):  # the node ends
+            for stroke in strokes(self._stream, self._number(), data, select.PIPE_BUF):
+                os.write(self._page, stroke)
+        return len(data)
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def fileno(self) -> int:
+        """Return what another program may write to: the same stream, beside the page."""
+        return self._descriptor
+
+
+class Ink(logging.Handler):
+    """Sends records to where the pool is, but for those that a handler of the user's own prints here anyway."""
+
+    def __init__(self, pen: Pen) -> None:
+        super().__init__()
+        self._pen = pen
+        self._format = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one."""
+        if any(_shows(handler, record.levelno) for handler in _handlers(record.name)):
+            return
+        try:
+            trace = [record.exc_text or self._format.formatException(record.exc_info)] if record.exc_info else []
+            if record.stack_info:
+                trace.append(record.stack_info)
+            said = (
+                record.name,
+                record.levelno,
+                record.getMessage(),
+                "\n".join(trace),
+                record.pathname,
+                record.lineno,
+                record.funcName or "",
+            )
+            self._pen.write(f"{json.dumps(said)}\n".encode())
+        except Exception:  # noqa: BLE001 - user code: the arguments of the message
+            self.handleError(record)
+
+
+def _handlers(name: str) -> list[logging.Handler]:
+    """The handlers that a record of this logger comes to."""
+    found: list[logging.Handler] = []
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+def _shows(handler: logging.Handler, level: int) -> bool:
+    """Whether a handler prints records of this level where all that is printed goes."""
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return isinstance(handler, logging.StreamHandler) and level >= handler.level and handler.stream in streams

@@ -1,0 +1,79 @@
+"""Shows what tasks print and log, as `prints` decides: on this program's own streams, and through its own loggers."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from skyward.events import Event, Logged
+from skyward.prints import Effect, Prints, Show, Stream, label
+
+
+class Speaker:
+    """Listens to a record; `where` says where all of that is which is not shown."""
+
+    def __init__(self, where: str) -> None:
+        self._prints = Prints(where)
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Show what these events say."""
+        for stream, effects in groupby(self._prints.heard(events), _stream):
+            if stream is None:
+                for record in effects:
+                    assert isinstance(record, Logged)
+                    _log(record)
+            else:
+                _write(stream, "".join(_texts(effects)))
+
+
+def _stream(effect: Effect) -> Stream | None:
+    return effect.stream if isinstance(effect, Show) else None
+
+
+def _texts(effects: Iterator[Effect]) -> Iterator[str]:
+    for effect in effects:
+        assert isinstance(effect, Show)
+        yield f"{effect.text}\n"
+
+
+def _write(name: Stream, text: str) -> None:
+    """Write in one piece to what the stream is now, which may have been closed or be a pipe to `head`."""
+    stream = sys.stdout if name == "stdout" else sys.stderr
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
+        stream.flush()
+
+
+def _log(event: Logged) -> None:
+    """Give a record to the logger of its name, if that wants it; the place it is from is part of it."""
+    logger = logging.getLogger(event.logger)
+    if not logger.isEnabledFor(event.level):
+        return
+    text = label(event.node, event.slot) + event.text
+    record = logger.makeRecord(
+        event.logger,
+        event.level,
+        event.path,
+        event.line,
+        text,
+        (),
+        None,
+        event.function,
+        {"skyward_node": event.node, "skyward_slot": event.slot},
+    )
+    record.exc_text = event.trace or None
+    logger.handle(record)
+
+
+def levels() -> dict[str, int]:
+    """Return the levels of all loggers that have one of their own, by name; the root has none."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    return {
+        "" if logger is loggers[0] else logger.name: logger.level
+        for logger in loggers
+        if isinstance(logger, logging.Logger) and logger.level
+    }

@@ -1,0 +1,74 @@
+"""What tasks print and log is shown on this program's streams and by its loggers."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from skyward.events import Logged, Printed
+from skyward.speaker import Speaker, levels
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("test-speaker")
+    yield logger
+    logger.setLevel(logging.NOTSET)
+    logger.handlers.clear()
+
+
+def test_lines_go_to_the_stream_they_were_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    Speaker("there")([Printed(0.0, 3, 7, "stdout", "a\nb\n"), Printed(0.0, 3, 7, "stderr", "c\n")])
+    assert capsys.readouterr() == ("[node 3 slot 7] a\n[node 3 slot 7] b\n", "[node 3 slot 7] c\n")
+
+
+def test_what_the_terminal_cannot_show_is_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    Speaker("there")([Printed(0.0, 0, 0, "stdout", "grün\n")])
+    assert raw.getvalue() == b"[node 0 slot 0] gr\\xfcn\n"
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_it_does_not_matter_when_nobody_listens(closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stdout", stream if closed else None)
+    Speaker("there")([Printed(0.0, 0, 0, "stdout", "text\n")])
+
+
+def test_a_record_is_handled_by_its_own_logger(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger.name):
+        Speaker("there")([Logged(0.0, 3, 7, logger.name, 20, "50 %s", "Trace\nback", "/src/lib.py", 12, "fit")])
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.getMessage()) == (logger.name, 20, "[node 3 slot 7] 50 %s")
+    assert (record.pathname, record.lineno, record.funcName) == ("/src/lib.py", 12, "fit")
+    assert vars(record)["skyward_node"] == 3
+    assert vars(record)["skyward_slot"] == 7
+    assert logging.Formatter().format(record) == "[node 3 slot 7] 50 %s\nTrace\nback"
+
+
+def test_a_record_that_its_logger_does_not_want_is_not_shown(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger.setLevel(logging.ERROR)
+    Speaker("there")([Logged(0.0, 3, 7, logger.name, 20, "text")])
+    assert not caplog.records
+
+
+def test_prints_and_records_keep_their_order(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.setLevel(logging.INFO)
+    first, second = (Printed(0.0, 0, 0, "stdout", text) for text in ("a\n", "c\n"))
+    Speaker("there")([first, Logged(0.0, 0, 0, logger.name, 20, "b"), second])
+    assert [line[-1] for line in capsys.readouterr().out.splitlines()] == ["a", "b", "c"]
+
+
+def test_loggers_that_have_a_level_are_known(logger: logging.Logger) -> None:
+    logging.getLogger("test-speaker.below")
+    logger.setLevel(logging.DEBUG)
+    assert levels()[""] == logging.getLogger().level
+    assert levels()["test-speaker"] == logging.DEBUG
+    assert "test-speaker.below" not in levels()
