@@ -1,4 +1,4 @@
-"""The calls of all slots as so many cells that they can be drawn, however many calls there were. Pure: no I/O, no clock.
+"""The calls of all slots as so many cells that they can be drawn, however many calls there were. Pure: no I/O.
 
 Times are whole ticks since the run began. A node tells several calls in one message, and how long each ran, but not
 when: they are laid one after the other, so that the last one ends when the message came. Calls of one slot that ended
@@ -114,8 +114,8 @@ class Cells:
 def packed(cells: Iterable[Cell]) -> list[int]:
     """Return cells as few short numbers, six of each.
 
-    They are the begin (as its distance from that of the cell before), the length, how much of it was idle, calls, tasks,
-    and the number of the first call (as the begin).
+    They are the begin (as its distance from that of the cell before), the length, how much of it was idle, calls,
+    tasks, and the number of the first call (as the begin).
     """
     flat: list[int] = []
     begun = named = 0

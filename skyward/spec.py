@@ -238,6 +238,8 @@ class Options(Checked):
     record
         Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
         100 are, a folder, or `False` to keep them for as long as this process lives.
+    dashboard
+        Whether the run can be watched in a browser on this machine. The link is logged, and is an event, `DashboardOpened`.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -278,6 +280,10 @@ class Options(Checked):
 
     record: bool | Path = Field(
         default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
+    )
+
+    dashboard: bool = Field(
+        default=False, description="say whether the run can be watched in a browser", examples=["True"]
     )
 
     def records(self) -> Path | None:
