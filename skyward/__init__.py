@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from skyward.errors import (
         BatchLost,
         BootFailed,
+        BudgetExceeded,
         Denied,
         InvalidArgument,
         Leaked,
@@ -68,6 +69,7 @@ __all__ = [
     "SSH",
     "BatchLost",
     "BootFailed",
+    "BudgetExceeded",
     "CloudMachine",
     "CloudPool",
     "Compute",

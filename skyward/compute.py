@@ -1,6 +1,5 @@
 """Compute: the one object a user holds. It wires provider, actors and plugins, and is an executor."""
 
-import importlib
 import itertools
 import os
 import platform
@@ -85,8 +84,6 @@ class Compute(futures.Executor):
         given["provider"] = Local() if provider is None else provider
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
-        if self._blueprint.options.dashboard:
-            importlib.import_module("skyward.dashboard")  # says what is not installed
         self._driver: Driver | None = None
         self._record: Record | None = None
         self._dashboard: Dashboard | None = None
@@ -287,9 +284,13 @@ class Compute(futures.Executor):
         terms: Terms = DEFAULT,
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
+        keep_results: bool = True,
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        group = TaskGroup(self._open(), limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds)
+        driver = self._open()
+        group = TaskGroup(
+            driver, limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds, keep_results=keep_results
+        )
         with self._lock:
             self._groups.add(group)
         return group

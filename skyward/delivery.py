@@ -13,6 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+from skyward.errors import BudgetExceeded
 from skyward.remote import blobs, wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
@@ -136,8 +137,8 @@ class Deliveries:
 class Entry:
     """A call on its way: what the router's numbers stand for.
 
-    It holds so many `tasks`, and brings `size` bytes that the pool's calls before it did not. The caller began to pack
-    it at `began`, which took `packing` seconds.
+    It holds so many `tasks`, the first of which is number `first` of its group, and brings `size` bytes that the pool's
+    calls before it did not. The caller began to pack it at `began`, which took `packing` seconds.
     """
 
     future: Future[Any]
@@ -146,6 +147,7 @@ class Entry:
     group: "GroupState"
     name: str = "the call"
     tasks: int = 1
+    first: int = 0
     size: int = 0
     began: float = 0.0
     packing: float = 0.0
@@ -156,7 +158,9 @@ class Entry:
         future = self.future
         error: BaseException | None
         value: object = None
-        if isinstance(answer, BaseException):
+        if isinstance(answer, BudgetExceeded):
+            error = self.group.interrupted(answer)
+        elif isinstance(answer, BaseException):
             error = answer
         else:
             outcome = answer.outcome
@@ -169,6 +173,8 @@ class Entry:
                 began = time.perf_counter()
                 value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
                 opening = time.perf_counter() - began
+                if self.group.results is not None and error is None:
+                    self.group.keep(self, value)
         with contextlib.suppress(futures.InvalidStateError):
             if error is None:
                 future.set_result(value)
@@ -179,8 +185,26 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class GroupState:
-    """What the entries of a group share."""
+    """What the entries of a group share.
+
+    With a budget, `results` are those that there are so far, by the index of the task; None if they are not kept. If
+    `several`, each call returns a list of those of its tasks.
+    """
 
     number: int
     limit: int | None
     delivery: Delivery
+    results: dict[int, Any] | None = None
+    several: bool = False
+    interruption: BudgetExceeded | None = None
+
+    def keep(self, entry: Entry, value: Any) -> None:
+        """Keep a result, or those of several tasks."""
+        assert self.results is not None
+        self.results |= dict(enumerate(value, entry.first)) if self.several else {entry.first: value}
+
+    def interrupted(self, error: BudgetExceeded) -> BudgetExceeded:
+        """Return what the group's callers are told when the money is used up: with the results so far."""
+        if self.interruption is None:
+            self.interruption = BudgetExceeded(str(error), self.results)
+        return self.interruption

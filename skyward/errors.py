@@ -13,6 +13,7 @@ SkywardError
 ├── NodeError          a machine, but no node on it       → look at the log that it carries
 │   ├── Unreachable
 │   └── BootFailed
+├── BudgetExceeded     the money is used up               → it carries the results so far
 ├── BatchLost          retries used up                    → it carries how each attempt died
 ├── PoolFailed         the pool itself broke              → report it
 ├── RemoteError        came home, but not as itself       → it carries type name and text
@@ -28,12 +29,13 @@ survives `pickle` and `copy` with its text and its facts: a node sends some of t
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 __all__ = [
     "BatchLost",
     "BootFailed",
+    "BudgetExceeded",
     "Denied",
     "InvalidArgument",
     "Leaked",
@@ -155,6 +157,18 @@ class BatchLost(SkywardError):
     def __str__(self) -> str:
         attempts = (f"  attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))
         return "\n".join([super().__str__(), *attempts])
+
+
+class BudgetExceeded(SkywardError):
+    """Machines would cost, or have cost, more than `Options(budget=, max_hourly=)` allows; those that were there end.
+
+    `results` has what the call that it interrupted (`Parallel`, `map`, a `TaskGroup`) had come to, by the index of the
+    task in it. It is empty for a single `submit`, and where nothing had begun.
+    """
+
+    def __init__(self, text: str, results: Mapping[int, Any] | None = None) -> None:
+        super().__init__(text)
+        self.results: dict[int, Any] = dict(results or {})
 
 
 class PoolFailed(SkywardError):

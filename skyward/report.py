@@ -1,6 +1,6 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -89,6 +89,11 @@ class Report:
         Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
     lost
         Where the rest went, as shares of the capacity.
+    starts
+        How long each step took until a node was ready, by its number and in order: of its last start. What was put
+        together here for all nodes meanwhile took no time of its own.
+    cost, machines
+        Dollars that machines have cost until they were ended, and how many there were that cost something.
     left
         Machines that did not answer when they were to be ended, and the seconds after which their leash has ended what
         runs there at the latest.
@@ -107,13 +112,16 @@ class Report:
     work: float
     lost: Lost
     left: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
+    cost: float = 0.0
+    machines: int = 0
     _saving: "Callable[[Report, str | PathLike], None] | None" = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows: an object of numbers, strings and objects."""
         given = asdict(replace(self, _saving=None))
         del given["_saving"]
-        return given | {"nodes": {str(number): node for number, node in given["nodes"].items()}}
+        return given | {name: {str(number): of for number, of in given[name].items()} for name in ("nodes", "starts")}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
@@ -121,7 +129,11 @@ class Report:
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }
-        return cls(**{**given, "nodes": nodes, "lost": Lost(**given["lost"])})
+        starts = {
+            int(number): tuple((name, time) for name, time in steps)
+            for number, steps in given.get("starts", {}).items()
+        }
+        return cls(**{**given, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Report"], tuple[dict[str, Any]]]:
         """What a copy is made of, here or elsewhere: all but the way to the run's events."""
@@ -190,6 +202,7 @@ class Report:
                 f"Throughput: {self.throughput:.1f} tasks/s",
                 f"Ideal time: {self.ideal:.2f} s",
                 f"Efficiency: {self.efficiency:.1%}",
+                *([f"Cost: {dollars(self.cost)} for {self.machines} machines"] if self.cost else []),
             )
         )
 
@@ -208,9 +221,24 @@ class Report:
                 f"Attempts: {self.attempts}, of which again: {sum(self.retries.values())}; late answers: {self.late}",
                 *retries,
                 f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+                *self._slowest_start(),
                 *left,
             )
         )
+
+    def _slowest_start(self) -> list[str]:
+        times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}
+        if not times:
+            return []
+        slowest = max(times, key=lambda number: times[number])
+        steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.starts[slowest])
+        which = "" if len(times) == 1 else f", the slowest of {len(times)}"
+        return [f"Start of node {slowest}{which}: {times[slowest]:.2f} s: {steps}"]
+
+
+def dollars(amount: float) -> str:
+    """Return an amount with as many digits as say something: `$12.50`, `$0.144`, `$0.0003`."""
+    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
 
 
 def apportioned(lost: Lost, capacity: float) -> Lost:

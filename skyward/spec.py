@@ -5,6 +5,7 @@ is one line: the argument, its value, what is wrong, and what to write instead. 
 pydantic.
 """
 
+import importlib
 import inspect
 import operator
 from collections.abc import Mapping
@@ -235,11 +236,16 @@ class Options(Checked):
     blob_threshold
         Bytes from which on an array or `bytes` in the arguments of a call is sent to each node once, by its content,
         and mapped read-only into the slots. `None` sends everything with every call.
+    budget
+        Dollars that the pool's machines may cost in all. When they are used up the machines are ended, and the calls
+        under way raise `BudgetExceeded`, which has the results so far. No machine is launched whose price is not known.
+    max_hourly
+        Dollars an hour that they may cost together; no machine is launched beyond that.
     record
         Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
         100 are, a folder, or `False` to keep them for as long as this process lives.
     dashboard
-        Whether the run can be watched in a browser on this machine. The link is logged, and is an event, `DashboardOpened`.
+        Whether the run can be watched in a browser on this machine. The link is logged, and is an event.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -278,6 +284,12 @@ class Options(Checked):
         examples=["2 << 30"],
     )
 
+    budget: float | None = Field(
+        default=None, gt=0, description="give dollars that machines may cost in all", examples=["2.50"]
+    )
+    max_hourly: float | None = Field(
+        default=None, gt=0, description="give dollars an hour that machines may cost together", examples=["0.50"]
+    )
     record: bool | Path = Field(
         default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
     )
@@ -285,6 +297,13 @@ class Options(Checked):
     dashboard: bool = Field(
         default=False, description="say whether the run can be watched in a browser", examples=["True"]
     )
+
+    @field_validator("dashboard")
+    @classmethod
+    def _served(cls, value: bool) -> bool:
+        if value:
+            importlib.import_module("skyward.dashboard")  # says what is not installed
+        return value
 
     def records(self) -> Path | None:
         """Return the folder where the record of a run is kept, None for nowhere."""

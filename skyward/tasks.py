@@ -37,6 +37,8 @@ class Pool(Protocol):
         Bytes from which on a buffer is large, unless a group says otherwise.
     sources
         The user's own modules, where nodes cannot import them by themselves.
+    has_budget
+        Whether it may end for want of money, so that groups keep their results until then.
     """
 
     @property
@@ -49,6 +51,8 @@ class Pool(Protocol):
     def blob_threshold(self) -> float: ...
     @property
     def sources(self) -> Sources | None: ...
+    @property
+    def has_budget(self) -> bool: ...
 
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
@@ -83,7 +87,10 @@ class TaskGroup:
         Bytes from which on an array or `bytes` in the arguments is sent to each node once, and shared by its slots;
         None for what the pool's `Options` say, `math.inf` for never.
     holds
-        Says how many tasks a call holds, from its arguments, for the pool's report; None: each is one.
+        Says how many tasks a call holds, from its arguments, for the pool's report; None: each is one. A call that
+        holds several returns a list.
+    keep_results
+        Whether results are kept for `BudgetExceeded`, where the pool has a budget; not for what may never end.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class TaskGroup:
         terms: Terms = DEFAULT,
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
+        keep_results: bool = True,
     ) -> None:
         if limit is not None:
             limit = whole("limit", limit, 1, "leave it out for no limit")
@@ -103,7 +111,9 @@ class TaskGroup:
         self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
         self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold)
-        self._state = GroupState(number, limit, pool.deliveries.lend())
+        results: dict[int, Any] | None = {} if pool.has_budget and keep_results else None
+        self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
+        self._tasks = 0
         self._pending: set[Future[Any]] = set()
         self._closed = self._finished = False
         self._lock = threading.Lock()
@@ -157,6 +167,8 @@ class TaskGroup:
         entry = make_entry(self._state, self._packer, self._terms, future, fn, args, kwargs)
         if self._holds is not None:
             entry.tasks = self._holds(*args, **kwargs)
+        entry.first = self._tasks
+        self._tasks += entry.tasks
         return entry
 
     def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

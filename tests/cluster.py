@@ -34,6 +34,7 @@ class Cluster:
         self.shelf = Shelf()
         self.deliveries = Lent("results")
         self.blob_threshold = 1 << 20
+        self.has_budget = False
         self.sources = None
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []

@@ -18,6 +18,7 @@ def test_a_run_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunEnded)
     assert sky.Report.from_dict(events[-1].report) == compute.report()
+    assert [step for step, _ in compute.report().starts[0]] == ["launching", "reaching", "booting", "joining"]
     stages = [event.stage for event in events if isinstance(event, NodeChanged)]
     assert stages == ["launching", "reaching", "booting", "joining", "ready", "ending", "ended"]
     assert sum(event.tasks for event in events if isinstance(event, BatchesArrived)) == 6

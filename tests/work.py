@@ -34,6 +34,13 @@ def square(x: int) -> int:
     return x * x
 
 
+def square_or_wait(x: int, waits: bool) -> int:
+    """Return the square of `x`, or wait for longer than any test."""
+    if waits:
+        time.sleep(600)
+    return x * x
+
+
 def pid(_: object = None) -> int:
     return os.getpid()
 

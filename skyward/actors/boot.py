@@ -187,7 +187,9 @@ class Boot:
             elif (step := bootstrap.beginning(line)) is not None:
                 log.debug("node %s: %s", self._name, step)
                 self._step = step
-                self._office.record.put(NodeStep(now(), self._number, step))
+                at = now()
+                self._office.record.put(NodeStep(at, self._number, step))
+                self._office.note_step(self._number, step, at)
                 self._log.clear()
             else:
                 self._log.append(line.removeprefix(bootstrap.SAYS))

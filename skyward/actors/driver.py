@@ -15,7 +15,7 @@ import uvloop
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
-from skyward.errors import NoCompute, PoolFailed
+from skyward.errors import BudgetExceeded, NoCompute, PoolFailed
 from skyward.events import BatchesArrived
 from skyward.record import Record, now
 from skyward.report import Report
@@ -50,6 +50,7 @@ class Driver:
         self.numbers = numbers
         self._blueprint, self._pool, self._hooks, self._record = blueprint, pool, hooks, record
         self._retries = blueprint.options.retries
+        self.has_budget = blueprint.options.budget is not None
         self.shelf = Shelf()
         self.deliveries = Deliveries(f"skyward-results-{pool}")
         threshold = blueprint.options.blob_threshold
@@ -95,6 +96,8 @@ class Driver:
         """Run these; they have one group and the same terms."""
         office = self._office
         with office.lock:
+            if isinstance(office.failure, BudgetExceeded):
+                raise BudgetExceeded(str(office.failure))
             if office.failure is not None:
                 raise PoolFailed(f"the pool has failed: {office.failure}") from office.failure
             if self._refusing:
@@ -174,6 +177,7 @@ class Driver:
                 await self._closing.wait()
                 head.tell(scaling.Closing())
                 leaked = await office.closed
+            office.purse.close()
             office.close_ledger()
             return leaked
 
@@ -194,6 +198,8 @@ class Driver:
 
     def _tell_router(self) -> None:
         """Tell the router what has come in, calls of one group and terms in one message."""
+        if self.has_budget:
+            self._office.purse.look()
         chief = router.ref(self._office)
         alike: list[Entry] = []
         while self._incoming:

@@ -14,15 +14,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
 
 from skyward.actors.ledger import Ledger
+from skyward.actors.purse import Purse
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost as Lost
-from skyward.errors import PoolFailed, SkywardError
+from skyward.errors import BudgetExceeded, PoolFailed, SkywardError
 from skyward.events import BatchesLate, BatchLost
 from skyward.parcel import Parcel, pack
 from skyward.providers.provider import LeftToLeash, Provider
@@ -93,6 +95,12 @@ class Office(ActorSystem):
         What the slots' time went into.
     record
         Where all that happens is noted.
+    starts
+        The steps of each node's last start, and when each began.
+    purse
+        Who pays for the machines.
+    over
+        Called when the money is used up.
     has_left
         Called with the number of a node that was told to leave and holds nothing any more.
     arrivals
@@ -105,6 +113,7 @@ class Office(ActorSystem):
         super().__init__(observer=Quiet())
         self.blueprint, self.pool, self.authority, self.identity = blueprint, pool, authority, identity
         self.record = record
+        self.starts: dict[int, list[tuple[str, float]]] = {}
         self.provider: Provider = blueprint.provider
         self.runtime = Runtime(threads=1)
         self.entries: dict[int, Entry] = {}
@@ -120,6 +129,9 @@ class Office(ActorSystem):
         self.ledger = Ledger()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.has_left: Callable[[int], None] = lambda _: None
+        self.over: Callable[[], None] = lambda: None
+        options = blueprint.options
+        self.purse = Purse(options.budget, options.max_hourly, record, self.run_dry)
         self.hooks = b""
         self.sources = Sources()
         self._parcel: asyncio.Task[Parcel] | None = None
@@ -186,8 +198,19 @@ class Office(ActorSystem):
         state = self.routing
         held = {number: len(node.held) for number, node in state.nodes.items()}
         report = self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
-        now = time.monotonic()
-        return replace(report, left={name: max(until - now, 0.0) for name, until in tuple(self.left.items())})
+        clock = time.monotonic()
+        left = {name: max(until - clock, 0.0) for name, until in tuple(self.left.items())}
+        starts = {
+            number: tuple((name, round(end - at, 3)) for (name, at), (_, end) in pairwise(steps))
+            for number, steps in sorted(self.starts.items())
+        }
+        return replace(report, left=left, starts=starts, cost=self.purse.cost(), machines=self.purse.machines)
+
+    def note_step(self, node: int, step: str, at: float) -> None:
+        """A node that is being started has come to a step; to a first one when it is launched."""
+        if step == "launching":
+            self.starts[node] = []
+        self.starts.setdefault(node, []).append((step, at))
 
     def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
         """Note a machine that cannot be ended from here, and that its leash does so in so many seconds."""
@@ -208,6 +231,12 @@ class Office(ActorSystem):
                 entry.group.delivery.put([(entry, error)])
         if not self.opened.done():
             self.opened.set_exception(error)
+
+    def run_dry(self, error: BudgetExceeded) -> None:
+        """The money is used up: the callers are told, and the machines are ended, whether the block is left or not."""
+        log.warning("%s", error)
+        self.fail(error)
+        self.over()
 
     @contextlib.contextmanager
     def vital(self, actor: str) -> Iterator[None]:

@@ -44,6 +44,7 @@ class _Provisioner:
         self.state = scaling.Scaling(self.office.blueprint.options.launch_attempts)
         self.tasks: set[asyncio.Task[None]] = set()
         self.idle_since: dict[int, float] = {}
+        self.office.over = lambda: self.me.tell(scaling.Closing())
         self.office.has_left = lambda node: self.me.tell(scaling.Left(node))
         if self.office.blueprint.nodes.elastic:
             self.look_later()

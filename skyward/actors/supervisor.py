@@ -16,7 +16,7 @@ from skyward.actors import lifecycle, router, routing, scaling
 from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
-from skyward.errors import Denied, InvalidArgument, MissingExtra, NodeError, QuotaExceeded
+from skyward.errors import BudgetExceeded, Denied, InvalidArgument, MissingExtra, NodeError, QuotaExceeded
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.record import now
@@ -27,7 +27,7 @@ log = logging.getLogger("skyward")
 LAST_WORDS = 1.0
 """Seconds in which the output of a node that has ended is read to its end."""
 
-FINAL = (Denied, InvalidArgument, MissingExtra, QuotaExceeded)
+FINAL = (BudgetExceeded, Denied, InvalidArgument, MissingExtra, QuotaExceeded)
 """What would happen to another node as well."""
 
 STAGES: dict[type[lifecycle.Stage], Stage] = {
@@ -158,6 +158,8 @@ class _Supervisor:
             case _ if type(before) is not type(self.stage):
                 at, machine = now(), self.instance
                 stage: Stage = STAGES[type(self.stage)]
+                if stage not in ("ending", "ended"):
+                    self.office.note_step(self.number, stage, at)
                 reason = getattr(self.stage, "reason", "")
                 where = ("", "") if machine is None else (machine.id, machine.host)
                 slots = self.said.slots if stage == "ready" else 0
@@ -188,9 +190,9 @@ class _Supervisor:
     async def launch(self) -> lifecycle.Event:
         if self.provider.bare:
             self.office.prepare()
-        self.instance = await self.provider.launch(
-            Order(self.office.pool, self.name, self.office.blueprint.options.lease)
-        )
+        lease, purse = self.office.blueprint.options.lease, self.office.purse
+        self.instance = await self.provider.launch(Order(self.office.pool, self.name, lease, purse))
+        purse.begin(self.instance.id, self.instance.hourly)
         return lifecycle.Launched()
 
     async def reach(self) -> lifecycle.Event:
@@ -281,6 +283,7 @@ class _Supervisor:
             for instance in known or await self.provider.find(self.office.pool):
                 if instance.node == self.name:
                     await self.provider.terminate(instance)
+                    self.office.purse.end(instance.id)
         finally:
             if self.start is not None and (watching := self.start.watching) is not None:
                 await asyncio.wait({watching}, timeout=LAST_WORDS)

@@ -106,7 +106,10 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def start_call(self) -> None:
         """Open the group of this call."""
         self._group = self.pool.task_group(
-            limit=self._limit, holds=lambda tasks, *_: len(tasks), blob_threshold=self._threshold
+            limit=self._limit,
+            holds=lambda tasks, *_: len(tasks),
+            blob_threshold=self._threshold,
+            keep_results=not self.parallel.return_generator,
         )
         self._over.clear()
         self._ended = self._wanted = self._extra = 0

@@ -33,12 +33,18 @@ class Pool(Protocol):
         ...
 
     def task_group(
-        self, *, limit: int | None = None, blob_threshold: float | None = None, holds: Callable[..., int] | None = None
+        self,
+        *,
+        limit: int | None = None,
+        blob_threshold: float | None = None,
+        holds: Callable[..., int] | None = None,
+        keep_results: bool = True,
     ) -> "TaskGroup":
         """Return a group for calls that belong together: with a limit, cancelled together, sharing what they need.
 
         `blob_threshold` is the size in bytes from which on an array is shared (None: as the pool's options say).
         `holds` says how many tasks a call holds, from its arguments, where that is not one: the pool's report tells it.
+        With a budget, results are kept for `BudgetExceeded`, unless `keep_results` is false: for what may never end.
         """
         ...
 

@@ -233,7 +233,7 @@ class AWS(Checked):
     async def launch(self, order: Order) -> Instance:
         """Launch a machine, in one call with those that are ordered at about the same time."""
         pool = self._pool(order.pool)
-        pool.lease = order.lease
+        pool.lease, pool.purse = order.lease, order.purse
         with _told(self.instance_type or ""):
             return await pool.launch(order.node)
 
@@ -250,7 +250,7 @@ class AWS(Checked):
             await _enter(tunnel)
             await touch(tunnel)
             await self._rekey(pool, instance, tunnel)
-            return LeasedHost(tunnel, await settled(tunnel, instance.node), "python3", pool.lease)
+            return LeasedHost(tunnel, await settled(tunnel, instance.node), "python3", pool.lease, pool.left)
         except BaseException:
             await shut(tunnel)
             raise

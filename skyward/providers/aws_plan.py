@@ -39,6 +39,8 @@ class Plan:
         self._ids: dict[str, str] = {}
         self._images: dict[str, Image] = {}
         self._offers: list[Offer] | None = None
+        self._prices: Prices | None = None
+        self._disk = 0.0
         self._subnets: dict[str, tuple[str, str]] | None = None
 
     async def launchable(self) -> list[Offer]:
@@ -50,6 +52,20 @@ class Plan:
     async def priced(self) -> list[Offer]:
         """Return the same with prices."""
         return await self._find(priced=True)
+
+    async def with_prices(self, offers: Sequence[Offer]) -> list[Offer]:
+        """Return these with prices; asked for once."""
+        if all(offer.hourly is not None for offer in offers):
+            return list(offers)
+        if self._prices is None:
+            kinds = list(dict.fromkeys(offer.kind for offer in offers))
+            spot = any(offer.spot for offer in offers)
+            found, image = await asyncio.gather(
+                aws_prices.prices(self._api, kinds, spot=spot), self.image(offers[0].architecture)
+            )
+            self._prices, self._disk = found, float(self._wish.volume_gb or image.disk)
+        prices, disk = self._prices, self._disk
+        return [shopping.priced(offer, prices, disk) for offer in offers]
 
     async def image_id(self, architecture: str) -> str:
         """Return the id of the image for an architecture."""

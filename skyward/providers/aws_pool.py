@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from skyward.errors import InvalidArgument, NoCapacity, ProvisioningError
+from skyward.errors import BudgetExceeded, Denied, InvalidArgument, NoCapacity, ProvisioningError
 from skyward.providers import aws_found, userdata
-from skyward.providers.aws_api import Api, Refusal
+from skyward.providers.aws_api import Api, Refusal, Unanswered
 from skyward.providers.aws_found import BY, GOING, LEASE, MADE, NODES, POOL, UNTIL, Found, whose
 from skyward.providers.aws_guard import Charge, Guard
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
-from skyward.providers.provider import Instance
+from skyward.providers.provider import Instance, Purse, Quote
 from skyward.providers.shopping import Offer
 from skyward.providers.together import Together
 from skyward.providers.userdata import Limits
@@ -52,6 +52,9 @@ TAG = 256
 
 SETTLE = 10.0
 """Seconds, at most, after which a guard looks once more whether a launch under way has come to something."""
+
+PRICES = 5.0
+"""Seconds that a launch waits for the prices, where no limit depends on them."""
 
 CLEAR = 300.0
 """Seconds in which a security group can be removed, once the machines that had it go down."""
@@ -82,6 +85,7 @@ class PoolInCloud:
     def __init__(self, wish: "AWS", pool: str, login: Pair) -> None:
         self.wish, self.pool, self.login = wish, pool, login
         self.lease = 300.0
+        self.purse: Purse | None = None
         self.first_host_keys: dict[str, Pair] = {}
         self.api = Api(wish.region, wish.profile)
         self.plan = Plan(wish, self.api)
@@ -90,7 +94,7 @@ class PoolInCloud:
         self._ended: Counter[str] = Counter()
         self._group: str | None = None
         self._guard: Guard | None = None
-        self._made = self._until = ""
+        self._made = self._until = self._problem = ""
         self._launches = Together(self._launch)
         self._looks = Together(self._look)
         self._ends = Together(self._end)
@@ -104,11 +108,25 @@ class PoolInCloud:
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
         async with self.api.open():
             await self._stand_by()
-            offers, groups = await asyncio.gather(self._offers(), self._groups())
+            offers, groups = await asyncio.gather(self._priced(), self._groups())
             done: dict[str, Instance | Exception] = {}
             for some in _chunks(self.pool, nodes):
                 done |= await self._shop(some, offers, groups)
             return done
+
+    async def _priced(self) -> Sequence[Offer]:
+        """Return what to try with prices: those that come soon, or all where there is a limit to them."""
+        offers = await self._offers()
+        limited = self.purse is not None and self.purse.limited
+        try:
+            async with asyncio.timeout(None if limited else PRICES):
+                priced, self._problem = await self.plan.with_prices(offers), "the price list does not have it"
+                return priced
+        except (Denied, Refusal, Unanswered) as error:
+            self._problem = str(error)
+        except TimeoutError:
+            self._problem = f"the price list did not answer within {PRICES:g} s"
+        return offers
 
     async def _offers(self) -> Sequence[Offer]:
         """Return what to try; the image for the first of it is looked up meanwhile, too."""
@@ -132,7 +150,7 @@ class PoolInCloud:
                 full.append(f"{offer.kind}{' spot' if offer.spot else ''} in {offer.zone}")
                 log.info("%s; the next one is asked", error)
                 continue
-            except ProvisioningError as error:
+            except (BudgetExceeded, ProvisioningError) as error:
                 return done | dict.fromkeys(left, error)
             done |= {each.node: each for each in made}
             left = [node for node in left if node not in done]
@@ -143,6 +161,11 @@ class PoolInCloud:
         return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
 
     async def _run(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> list[Instance]:
+        extras = [name for name, price in (("address", offer.address), ("disk", offer.disk)) if price is not None]
+        machine = f"{offer.kind}{' spot' if offer.spot else ''}"
+        quote = Quote(machine, offer.zone, len(nodes), offer.hourly, " and ".join(extras), self._problem)
+        if self.purse is not None:
+            self.purse.check(quote)
         host_key = Pair()
         asked = await self._asked(nodes, offer, groups, host_key)
         turns = [self._ended[node] for node in nodes]
@@ -151,7 +174,13 @@ class PoolInCloud:
         await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
         answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
         made = [
-            Instance(each["InstanceId"], self.pool, nodes[int(each["AmiLaunchIndex"])], each["InstanceId"])
+            Instance(
+                each["InstanceId"],
+                self.pool,
+                nodes[int(each["AmiLaunchIndex"])],
+                each["InstanceId"],
+                hourly=offer.hourly,
+            )
             for each in answer["Instances"]
         ]
         self.known |= {each.node: each for each in made}
@@ -211,6 +240,10 @@ class PoolInCloud:
                 lifetime,
             )
             self._guard = Guard(charge)
+
+    def left(self) -> float | None:
+        """Return the seconds after which the money for the machines will have been used up; None: it never is."""
+        return None if self.purse is None else self.purse.left()
 
     # ---------------------------------------------------------------- the security group
 

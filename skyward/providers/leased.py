@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+from collections.abc import Callable
 
 from skyward.errors import Unreachable
 from skyward.providers.detached import DetachedHost
@@ -17,13 +18,18 @@ OFTEN = 0.1
 class LeasedHost(DetachedHost):
     """A machine at the end of a tunnel whose leash is held from here, from the first contact until `close`.
 
+    `left` says after how many seconds the machine is to end itself whatever is heard of the driver, as its money will
+    have been used up; None is never.
+
     It is held by this connection and not by the node, so that it is held while the node is being made, too. Both go the
     same way: when the driver is gone or cut off, the node ends after its lease, and with it or right after the machine.
     """
 
-    def __init__(self, tunnel: Tunnel, folder: str, python: str, lease: float) -> None:
+    def __init__(
+        self, tunnel: Tunnel, folder: str, python: str, lease: float, left: Callable[[], float | None]
+    ) -> None:
         super().__init__(tunnel, folder, python)
-        self._holding = asyncio.create_task(_hold(tunnel, lease))
+        self._holding = asyncio.create_task(_hold(tunnel, lease, left))
 
     async def close(self) -> None:
         """Let go of the machine: it ends itself when the lease is over, if nobody ends it before."""
@@ -31,10 +37,10 @@ class LeasedHost(DetachedHost):
         await super().close()
 
 
-async def _hold(tunnel: Tunnel, lease: float) -> None:
+async def _hold(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) -> None:
     for turn in itertools.count():
         with contextlib.suppress(Unreachable):  # the connection is down: again as soon as it is up
-            await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}"), within=lease)
+            await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}", left()), within=lease)
         await asyncio.sleep(lease * OFTEN)
 
 

@@ -13,23 +13,69 @@ from skyward.providers.checkup import Finding, Needs
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """What machines that are about to be launched will cost.
+
+    Attributes
+    ----------
+    machine, zone, count
+        What they are, where, and how many.
+    hourly
+        Dollars an hour of each, with the `extras` that are named; None if that is not known, for the `problem` said.
+    """
+
+    machine: str
+    zone: str
+    count: int
+    hourly: float | None
+    extras: str = ""
+    problem: str = ""
+
+
+class Purse(Protocol):
+    """Who pays for machines."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether no machine may be launched whose price is not known."""
+        ...
+
+    def check(self, quote: Quote) -> None:
+        """Hear what machines will cost, just before they are launched.
+
+        Raises
+        ------
+        BudgetExceeded
+            They must not be.
+        """
+        ...
+
+    def left(self) -> float | None:
+        """Return the seconds after which the money is used up, so that no machine may be there then; None: never."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What to launch: one machine for the pool `pool`, tagged with it and with `node`, which is unique.
 
     `node` is also the client token: launching the same order twice gives one machine. `lease` is how many seconds a
-    machine that costs money waits for a sign of the driver before it ends itself.
+    machine that costs money waits for a sign of the driver before it ends itself, and `purse` is asked before it is
+    launched.
     """
 
     pool: str
     node: str
     lease: float = 300.0
+    purse: Purse | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A machine that was launched: the provider's `id` for it, and the tags of its order.
 
-    `slots` is how many tasks it runs at once, if the provider was told that of this machine.
+    `slots` is how many tasks it runs at once, if the provider was told that of this machine. It costs `hourly` dollars
+    an hour, if it costs something and that is known.
     """
 
     id: str
@@ -37,6 +83,7 @@ class Instance:
     node: str
     host: str
     slots: int | None = None
+    hourly: float | None = None
 
 
 type Content = bytes | mmap

@@ -6,7 +6,7 @@ What there is comes from the cloud's own lists, as they answer: types, the zones
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 HOURS = 730.0
@@ -154,15 +154,7 @@ def offers(
     found: list[Offer] = []
     for is_spot in markets:
         market = [
-            Offer(
-                kind.name,
-                zone,
-                is_spot,
-                architecture(kind, architecture_wanted) or "",
-                prices.spot.get((kind.name, zone)) if is_spot else prices.on_demand.get(kind.name),
-                prices.address,
-                prices.disk * disk if prices.disk is not None else None,
-            )
+            priced(Offer(kind.name, zone, is_spot, architecture(kind, architecture_wanted) or ""), prices, disk)
             for kind in candidates
             if ("spot" if is_spot else "on-demand") in kind.markets
             for zone in zones.get(kind.name, ())
@@ -171,6 +163,17 @@ def offers(
         allowed = list(dict.fromkeys(offer.kind for offer in market))[:most]
         found += [offer for offer in market if offer.kind in allowed]
     return found
+
+
+def priced(offer: Offer, prices: Prices, disk: float) -> Offer:
+    """Return an offer with its prices, for so many GB of disk."""
+    on_demand = prices.on_demand.get(offer.kind)
+    return replace(
+        offer,
+        machine=prices.spot.get((offer.kind, offer.zone)) if offer.spot else on_demand,
+        address=prices.address,
+        disk=None if prices.disk is None else prices.disk * disk,
+    )
 
 
 def _order(offer: Offer) -> tuple[float, str, str]:

@@ -17,6 +17,7 @@ that, and stands between the driver and that machine, could pass for it.
 """
 
 import json
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -56,14 +57,21 @@ uptime
 began=$up
 heard=
 last=
+paid=
 while :; do
     uptime
     said=
-    [ ! -r %(held)s ] || read -r said <%(held)s
+    left=
+    [ ! -r %(held)s ] || read -r said left <%(held)s
     if [ -n "$said" ] && [ "$said" != "$last" ]; then
         last=$said
         heard=$up
+        case $left in
+            '' | *[!0-9]*) paid= ;;
+            *) paid=$((up + left)) ;;
+        esac
     fi
+    [ -z "$paid" ] || [ "$up" -lt "$paid" ] || end "the budget of its pool is used up"
     if [ -z "$heard" ]; then
         [ $((up - began)) -lt %(first_contact)d ] || end "it was never contacted"
     else
@@ -123,6 +131,9 @@ def rekey(public: str) -> str:
     return f"sudo -n sh -c {shlex.quote(_REKEY % {'public': shlex.quote(public)})}"
 
 
-def renewal(word: str) -> str:
-    """Return the command by which the driver says that it is there; the word is another one each time."""
-    return f"echo {shlex.quote(word)} >{HELD}"
+def renewal(word: str, left: float | None = None) -> str:
+    """Return the command by which the driver says that it is there; the word is another one each time.
+
+    With `left` the machine ends itself in so many seconds whatever it hears, but for another word.
+    """
+    return f"echo {shlex.quote(word)}{'' if left is None else f' {math.ceil(left)}'} >{HELD}"

@@ -38,6 +38,8 @@ CALLS = (
     ("DescribeInstanceTypes", 1),
     ("DescribeInstanceTypeOfferings", 1),
     ("GetParameter", 1),
+    ("GetProducts", 1),
+    ("DescribeImages", 1),
     ("CreateSecurityGroup", 1),
     ("AuthorizeSecurityGroupIngress", 1),
     ("RunInstances", 1),

@@ -1,5 +1,6 @@
 """What a report says, and that it adds up."""
 
+import json
 from dataclasses import astuple, replace
 
 import pytest
@@ -21,8 +22,9 @@ REPORT = Report(
     capacity=20.0,
     work=16.0,
     lost=LOST,
+    starts={0: (("launching", 0.5), ("booting", 1.25)), 1: (("launching", 0.5), ("booting", 1.0))},
 )
-NOTHING = replace(REPORT, tasks=0, nodes={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
+NOTHING = replace(REPORT, tasks=0, nodes={}, starts={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
 
 
 def test_what_was_work_and_what_was_lost_add_up_to_everything() -> None:
@@ -47,6 +49,15 @@ def test_it_reads_as_the_guide_prints_it() -> None:
     ]
 
 
+def test_it_has_the_cost_where_there_is_one() -> None:
+    assert str(replace(REPORT, cost=0.0240, machines=10)).splitlines()[-1] == "Cost: $0.024 for 10 machines"
+    assert str(replace(REPORT, cost=12.5, machines=10)).splitlines()[-1] == "Cost: $12.50 for 10 machines"
+
+
+def test_it_survives_a_way_through_json() -> None:
+    assert Report.from_dict(json.loads(json.dumps(REPORT.as_dict()))) == REPORT
+
+
 def test_it_explains_where_the_rest_went() -> None:
     assert REPORT.explain().splitlines() == [
         "Lost: start 2.00%, serialisation 2.00%, idle 4.00%, tail 6.00%, link 6.00%",
@@ -55,7 +66,11 @@ def test_it_explains_where_the_rest_went() -> None:
         "  2 x slot 1 of node 0: exit code 3",
         "  1 x node 1: lost",
         "Sent: 2.0 MB, received: 0.0 MB",
+        "Start of node 0, the slowest of 2: 1.75 s: launching 0.50 s, booting 1.25 s",
     ]
+    alone = replace(REPORT, starts={3: (("launching", 0.5),)})
+    assert alone.explain().splitlines()[-1] == "Start of node 3: 0.50 s: launching 0.50 s"
+    assert "Start" not in NOTHING.explain()
 
 
 def test_machines_that_were_left_to_their_leash_are_named() -> None:

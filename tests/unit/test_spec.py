@@ -98,6 +98,8 @@ def test_the_defaults_of_the_options() -> None:
         "launch_attempts": 3,
         "blob_threshold": 1 << 20,
         "blob_store": None,
+        "budget": None,
+        "max_hourly": None,
         "record": True,
     }
 

@@ -38,9 +38,17 @@ def test_it_looks_often_enough_for_its_limits(limits: Limits, pause: float) -> N
     assert f"sleep {pause:.2f}" in userdata.arming(limits)
 
 
-@pytest.mark.parametrize("script", [userdata.arming(LIMITS), userdata.rekey("ssh-ed25519 A b"), userdata.renewal("x")])
+@pytest.mark.parametrize(
+    "script", [userdata.arming(LIMITS), userdata.rekey("ssh-ed25519 A b"), userdata.renewal("x", 1.2)]
+)
 def test_it_is_shell(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+
+
+def test_a_sign_of_life_says_when_the_money_is_used_up() -> None:
+    assert userdata.renewal("x") == f"echo x >{userdata.HELD}"
+    assert userdata.renewal("x", 61.2) == f"echo x 62 >{userdata.HELD}"
+    assert userdata.renewal("x", 0.0) == f"echo x 0 >{userdata.HELD}"
 
 
 def test_what_is_run_as_root_is_one_word() -> None:
