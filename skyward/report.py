@@ -125,7 +125,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
-        """Return the report that `as_dict` gave, also after a way through JSON."""
+        """Return the report that `as_dict` gave, also after a way through JSON; what only a newer Skyward knows is left out."""
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }
@@ -133,7 +133,8 @@ class Report:
             int(number): tuple((name, time) for name, time in steps)
             for number, steps in given.get("starts", {}).items()
         }
-        return cls(**{**given, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
+        known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
+        return cls(**{**known, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Report"], tuple[dict[str, Any]]]:
         """What a copy is made of, here or elsewhere: all but the way to the run's events."""

@@ -7,7 +7,7 @@ live one are the same drawing. Its size does not grow with the number of tasks.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, assert_never
 
 from skyward.cells import MOST, STATUSES, TICKS, Bins, Cells
 from skyward.events import (
@@ -174,6 +174,8 @@ class Timeline:
                 lives.given_up = event.reason or "it has left the pool"
                 if event.reason:
                     self._happen(at, "given up", event.node, event.reason)
+            case _:
+                assert_never(event)
 
     def _end(self, at: int, event: BatchesEnded) -> None:
         lives = self._lives.setdefault(event.node, Lives())
