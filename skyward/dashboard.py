@@ -6,6 +6,7 @@ told all of it anew.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -108,7 +109,8 @@ class Dashboard:
         if closing is None:
             self._server.should_exit = True
         else:
-            self._loop.call_soon_threadsafe(closing.set)
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                self._loop.call_soon_threadsafe(closing.set)
         if self._thread.ident is not None:
             self._thread.join(10)
         self._socket.close()

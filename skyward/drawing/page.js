@@ -9,11 +9,12 @@ let colours = {}, drag = null, pending = false, whole = true;
 
 const el = (tag, text, cls) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (cls) e.className = cls; return e; };
 const fill = (node, children) => node.replaceChildren(...children);
+const end = () => Math.max(head.now, head.ticks / 10);
 const count = n => n.toLocaleString("en-US");
 function time(ticks, step) { // ticks as seconds or minutes, as exact as the step between two needs
   const s = ticks / head.ticks, places = step === undefined ? (Math.abs(s) < 10 ? 3 : 2) : Math.max(0, Math.min(4, -Math.floor(Math.log10(step / head.ticks))));
   if (Math.abs(s) < 120) return s.toFixed(places) + " s";
-  const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, rest = (s % 60).toFixed(step === undefined ? 1 : places).padStart(places ? places + 3 : 2, "0");
+  const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, digits = step === undefined ? 1 : places, rest = (s % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return (h ? h + ":" + String(m).padStart(2, "0") : m) + ":" + rest;
 }
 const long = ticks => { const s = ticks / head.ticks; return s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 120 ? s.toFixed(2) + " s" : time(ticks); };
@@ -34,7 +35,7 @@ function take(data) {
     }
     lane.cells = [...lane.at.values()].sort((a, b) => a.begin - b.begin);
   }
-  if (!view || whole) view = [0, Math.max(1, head.now)];
+  if (!view || whole) view = [0, end()];
   tell(); arrange(); paint();
 }
 
@@ -83,14 +84,14 @@ function tell() {
   $("progress").hidden = head.ended;
   $("bar").value = head.arrived ? head.done / head.arrived : 0;
   const running = head.nodes.reduce((sum, n) => sum + (n.running || 0), 0);
-  $("done").textContent = `${count(head.done)} of ${count(head.arrived)} tasks done, ${count(running)} calls running`;
+  $("done").textContent = head.arrived ? `${count(head.done)} of ${count(head.arrived)} tasks done` + (running ? `, ${count(running)} calls running` : "") : "no task so far";
   fill($("numbers"), head.numbers.map(([label, value]) => { const div = el("div"); div.append(el("dt", label), el("dd", value.replace(/^\d{4,}(?=$|\.| )/, d => count(+d)))); return div; }));
   $("lost").hidden = !head.lost.length;
   fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));
   fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
-  fill($("key"), [...head.statuses.filter(s => seen.has(s)).map(s => swatch(s, s)), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
+  fill($("key"), [...head.statuses.filter(s => seen.has(s)).map(s => swatch(s, s)), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.causes.length ? [swatch("retry", "retry")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
   $("causes").hidden = !head.causes.length;
   fill($("causes").tBodies[0], head.causes.map(([cause, times]) => line([count(times), cause])));
   $("incidents").hidden = !head.incidents.length;
@@ -102,8 +103,6 @@ function tell() {
     const now = n.givenUp ? "given up" : last ? last[2] + (n.step ? ": " + n.step : "") : "";
     return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
   }));
-  const amounts = head.rate.amounts, most = Math.max(0, ...amounts) / (head.rate.width / head.ticks);
-  $("peak").textContent = amounts.length ? `at most ${most < 10 ? most.toFixed(1) : count(Math.round(most))}` : "";
   $("money").hidden = !head.cost.length && !head.quotes.length;
   const spent = head.cost[head.cost.length - 1];
   $("spent").textContent = spent ? `$${spent[1].toFixed(spent[1] < 1 ? 4 : 2)} so far, $${spent[2].toFixed(3)} an hour at the end` : "";
@@ -189,7 +188,7 @@ function drawCells(c, lane, top, height, width) {
     if (cell.end < view[0] || cell.begin > view[1]) continue;
     const from = x(cell.begin, width), wide = (cell.end - cell.begin) * scale;
     c.globalAlpha = cell.end > cell.begin ? .25 + .75 * cell.ran / (cell.end - cell.begin) : 1;
-    if (lane.status) c.globalAlpha = 1;
+    if (lane.status && cell.calls === 1) c.globalAlpha = 1;
     c.fillRect(from, top, Math.max(lane.status ? 2 : .6, wide > 4 ? wide - 1 : wide), height);
   }
   c.globalAlpha = 1;
@@ -208,7 +207,7 @@ function drawShare(c, row, top, width) { // how many slots of the node were busy
   }
   c.fillStyle = colours.returned;
   for (let p = 0; p < many; p++) if (sums[p] > 0) { const h = Math.max(1, Math.min(1, sums[p] / slots) * row.height); c.fillRect(left + p, top + row.height - h, 1, h); }
-  for (const [t, wide, status] of marks) { c.fillStyle = colours[head.statuses[status]]; c.fillRect(x(t, width), top, wide, row.height); }
+  for (const [t, wide, status] of marks) { c.fillStyle = colours[head.statuses[status]]; c.fillRect(x(t, width), top, wide, 8); }
 }
 
 function drawTroubles(c, row, top, width) {
@@ -224,11 +223,15 @@ function hatch(c, left, top, width, height) {
 function cross(c, px, top, height) { c.fillStyle = colours.died; c.fillRect(px - 1.5, top, 3, height); c.beginPath(); c.moveTo(px - 6, top); c.lineTo(px + 6, top); c.lineTo(px, top + 9); c.fill(); }
 function drawMarks(c, row, top, width) {
   c.fillStyle = colours.ready; c.fillRect(gutter(), top, width, row.height);
-  for (const [t, kind] of row.marks) { c.fillStyle = kind === "retry" ? colours.notice : colours.died; c.fillRect(x(t, width) - 1, top, 3, row.height); }
+  for (const [t, kind] of row.marks) { c.fillStyle = kind === "retry" ? colours.retry : colours.died; c.fillRect(x(t, width) - 1, top, 3, row.height); }
 }
 
 function drawRate() {
-  const [c, width] = sheet($("rate"), 90), { width: wide, amounts } = head.rate, most = Math.max(1e-9, ...amounts), left = gutter();
+  const [c, width] = sheet($("rate"), 90), left = gutter(), bar = 7 * (view[1] - view[0]) / (width - left);
+  const together = Math.max(1, Math.ceil(bar / head.rate.width)), wide = head.rate.width * together, amounts = [];
+  head.rate.amounts.forEach((n, i) => { const at = Math.floor(i / together); amounts[at] = (amounts[at] || 0) + n; });
+  const most = Math.max(1e-9, ...amounts), peak = most / (wide / head.ticks);
+  $("peak").textContent = amounts.length ? `at most ${peak < 10 ? peak.toFixed(1) : count(Math.round(peak))}, ${long(wide)} a bar` : "";
   scaleOf(c, width, 90, amounts.length ? most / (wide / head.ticks) : 0, v => v >= 1000 ? (v / 1000).toFixed(1) + "k" : v < 10 ? v.toFixed(1) : v.toFixed(0));
   c.beginPath(); c.rect(left, 0, width - left, 90); c.clip(); c.fillStyle = colours.returned;
   amounts.forEach((n, i) => { const from = x(i * wide, width), to = x((i + 1) * wide, width); if (n && to > left && from < width) c.fillRect(from, 88 - n / most * 78, Math.max(1, to - from - (to - from > 3 ? .5 : 0)), n / most * 78); });
@@ -249,13 +252,13 @@ function scaleOf(c, width, height, most, say) {
 // ---------------------------------------------------------------- looking closer
 
 function zoom(factor, at) {
-  const middle = at === undefined ? (view[0] + view[1]) / 2 : at, span = Math.max(20, Math.min((view[1] - view[0]) * factor, Math.max(1, head.now)));
+  const middle = at === undefined ? (view[0] + view[1]) / 2 : at, span = Math.max(20, Math.min((view[1] - view[0]) * factor, end()));
   const share = (middle - view[0]) / (view[1] - view[0]);
   show(middle - share * span, middle - share * span + span);
 }
 function show(from, to) {
-  const end = Math.max(1, head.now), span = Math.min(to - from, end); from = Math.max(0, Math.min(from, end - span));
-  view = [from, from + span]; whole = span >= end; paint();
+  const last = end(), span = Math.min(to - from, last); from = Math.max(0, Math.min(from, last - span));
+  view = [from, from + span]; whole = span >= last; paint();
 }
 function rowAt(py) { const y = py + $("lanes").scrollTop; return rows.findIndex(r => y >= r.top && y < r.top + r.height + 1); }
 function toggle(index) {
@@ -297,13 +300,13 @@ $("chart").addEventListener("pointerup", event => {
 });
 $("chart").addEventListener("pointercancel", () => { drag = null; paint(); });
 $("chart").addEventListener("pointerleave", () => tip(""));
-$("chart").addEventListener("dblclick", () => show(0, head.now));
+$("chart").addEventListener("dblclick", () => show(0, end()));
 $("chart").addEventListener("wheel", event => { if (event.ctrlKey || event.metaKey) { event.preventDefault(); const [px, , width] = local(event); zoom(event.deltaY > 0 ? 1.25 : .8, back(px, width)); } }, { passive: false });
 $("lanes").addEventListener("scroll", paint);
 $("lanes").addEventListener("focus", paint); $("lanes").addEventListener("blur", () => { tip(""); paint(); });
 $("lanes").addEventListener("keydown", event => {
   const row = rows[chosen.row], move = { ArrowUp: -1, ArrowDown: 1 }[event.key], along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (event.key === "+" || event.key === "=") zoom(.6); else if (event.key === "-") zoom(1.6); else if (event.key === "0") show(0, head.now);
+  if (event.key === "+" || event.key === "=") zoom(.6); else if (event.key === "-") zoom(1.6); else if (event.key === "0") show(0, end());
   else if (event.key === "Enter" || event.key === " ") toggle(chosen.row);
   else if (event.key === "Escape") tip("");
   else if (move && rows.length) { chosen = { row: Math.max(0, Math.min(rows.length - 1, chosen.row + move)), cell: -1 }; const r = rows[chosen.row], box = $("lanes"); if (r.top < box.scrollTop) box.scrollTop = r.top; if (r.top + r.height > box.scrollTop + box.clientHeight) box.scrollTop = r.top + r.height - box.clientHeight; point(""); }
@@ -320,7 +323,7 @@ function point(text, t) {
   const row = rows[chosen.row], r = $("chart").getBoundingClientRect(); $("spoken").textContent = text || row.label;
   if (text) tip(text, r.left + x(t, r.width), r.top + row.top - $("lanes").scrollTop + row.height); else tip("");
 }
-$("in").onclick = () => zoom(.5); $("out").onclick = () => zoom(2); $("whole").onclick = () => show(0, head.now);
+$("in").onclick = () => zoom(.5); $("out").onclick = () => zoom(2); $("whole").onclick = () => show(0, end());
 $("work").onclick = () => { let from = Infinity, to = 0; for (const l of lanes.values()) for (const c of l.cells) { from = Math.min(from, c.begin); to = Math.max(to, c.end); } if (to > from) show(from - (to - from) * .02, to + (to - from) * .02); };
 $("open").onclick = () => { const all = opened.size < head.nodes.length; opened = new Set(all ? head.nodes.map(n => n.node) : []); $("open").textContent = all ? "Hide slots" : "Show slots"; arrange(); paint(); };
 new ResizeObserver(paint).observe(document.body); new ResizeObserver(paint).observe($("lanes"));
