@@ -125,7 +125,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
-        """Return the report that `as_dict` gave, also after a way through JSON; what only a newer Skyward knows is left out."""
+        """Return the report that `as_dict` gave, also after a way through JSON, less what only a newer one knows."""
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }

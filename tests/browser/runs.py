@@ -95,9 +95,5 @@ def ended(events: list[Event], tasks: int, error: str = "") -> list[Event]:
     report = Report(tasks, tasks, 1, 0, tasks + 8, retries, 0, nodes, tasks / 14, tasks * 1.15, tasks * 0.9775, lost)
     last = events[-1].at + 2
     going: tuple[tuple[float, Stage], ...] = ((1, "ending"), (0.5, "ended"))
-    ends = [
-        NodeChanged(last - number, node, 0, stage, "dismissed")
-        for node in range(4)
-        for number, stage in going
-    ]
+    ends = [NodeChanged(last - number, node, 0, stage, "dismissed") for node in range(4) for number, stage in going]
     return [*events, *ends, RunEnded(last, error, (), report.as_dict())]

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 
 from skyward import dashboard
 from skyward.dashboard import Dashboard
+from skyward.errors import MissingExtra
 from skyward.events import BatchesEnded, DashboardOpened, RunEnded
 from skyward.record import Record
+from skyward.spec import Options
 from tests import kit
 from tests.unit.test_timeline import STARTED
 
@@ -166,6 +169,14 @@ def test_nothing_of_it_is_left(record: Record) -> None:
     assert not [each for each in threading.enumerate() if each.name.startswith("skyward-dashboard")]
     with pytest.raises(ConnectionRefusedError):
         get(made, "/")
+
+
+def test_without_its_extra_the_options_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "skyward.dashboard")
+    with pytest.raises(MissingExtra, match=r"uvicorn is not installed: pip install 'skyward\[dashboard\]'"):
+        Options(dashboard=True)
+    assert not Options().dashboard
 
 
 def test_one_that_was_never_opened_closes_as_well(record: Record, tmp_path: Path) -> None:
