@@ -1,8 +1,9 @@
 """The calls of all slots as so many cells that they can be drawn, however many calls there were. Pure: no I/O.
 
 Times are whole ticks since the run began. A node tells several calls in one message, and how long each ran, but not
-when: they are laid one after the other, so that the last one ends when the message came. Calls of one slot that ended
-alike and began in the same `grain` are one cell, and the grain doubles whenever there are too many cells.
+when: they are laid one after the other, so that the last one ends when the message came, or as much later as the
+message before was late. Calls of one slot that ended alike and began in the same `grain` are one cell, and the grain
+doubles whenever there are too many cells.
 """
 
 from collections.abc import Iterable, Sequence
