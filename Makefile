@@ -5,7 +5,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test slow lab kills coverage conformance format install clean
+.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance format install clean
 
 check: formatted lint types contracts test conformance coverage
 
@@ -27,6 +27,10 @@ test:
 
 slow:
 	$(PYTHON) -m pytest -m slow
+
+# the page in a real browser; `make test` has it too where there is one
+browser:
+	$(PYTHON) -m pytest tests/browser
 
 # on hosts with a real sshd: Linux, root and a few packages; what cannot run says why
 lab:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded, RunStarted
+from skyward.page import save
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
@@ -32,6 +34,7 @@ from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
 if TYPE_CHECKING:
+    from skyward.dashboard import Dashboard
     from skyward.providers.provider import Provider
 
 
@@ -84,6 +87,7 @@ class Compute(futures.Executor):
         self._blueprint = check(given)
         self._driver: Driver | None = None
         self._record: Record | None = None
+        self._dashboard: Dashboard | None = None
         self._failed = ""
         self._plugins = ExitStack()
         self._groups: WeakSet[TaskGroup] = WeakSet()
@@ -193,6 +197,8 @@ class Compute(futures.Executor):
             report = driver.report().as_dict() if self._ready else {}
             record.put(RunEnded(now(), self._failed, leaked, report))
             record.close()
+            if self._dashboard is not None:
+                self._dashboard.close()
         if leaked:
             raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
 
@@ -320,7 +326,9 @@ class Compute(futures.Executor):
         """
         if self._driver is None or not self._ready:
             raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
-        return self._driver.report()
+        record = self._record
+        assert record is not None
+        return replace(self._driver.report(), _saving=lambda report, path: save(path, record.events(), report))
 
     def events(self, *, follow: bool = False) -> Iterator[Event]:
         """Yield every event of the run so far, the oldest first; see `skyward.events`.
@@ -342,6 +350,10 @@ class Compute(futures.Executor):
     def _begin_record(self, pool: str) -> Record:
         options, nodes, worker = self._blueprint.options, self._blueprint.nodes, self._blueprint.worker
         record = Record(pool, options.records())
+        if options.dashboard:
+            from skyward.dashboard import Dashboard
+
+            self._dashboard = Dashboard(record)
         started = RunStarted(
             now(),
             pool,
@@ -356,6 +368,8 @@ class Compute(futures.Executor):
         )
         record.put(started)
         record.listen(Speaker("compute.events()" if record.path is None else str(record.path)))
+        if self._dashboard is not None:
+            self._dashboard.open()
         return record
 
     def _node_numbers(self) -> Sequence[int]:

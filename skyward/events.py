@@ -13,6 +13,7 @@ A batch is what travels as one call: with joblib it holds several tasks. A recor
 | `BatchesArrived`, `BatchesSent`, `BatchesEnded` | a batch on its usual way |
 | `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled`, `BatchesLate` | a batch on its other ways |
 | `Printed`, `Logged` | what a task wrote; what it logged |
+| `DashboardOpened` | the link to the live page |
 """
 
 import json
@@ -255,6 +256,14 @@ class Logged:
     function: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DashboardOpened:
+    """The run can be watched: `url` opens its page once, in a browser on this machine."""
+
+    at: float
+    url: str
+
+
 type Event = (
     RunStarted
     | RunEnded
@@ -277,6 +286,7 @@ type Event = (
     | BatchesLate
     | Printed
     | Logged
+    | DashboardOpened
 )
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__value__.__args__}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
+from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, Printed, from_json, to_json
 
 log = logging.getLogger("skyward")
@@ -169,3 +170,39 @@ def read(path: Path) -> Iterator[Event]:
         for line in lines:
             if (event := from_json(line)) is not None:
                 yield event
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """Return the record of a run.
+
+    Parameters
+    ----------
+    name
+        The run's name, a beginning that no other run has, or the path of its record.
+    folder
+        Where records are, if not where they usually are.
+
+    Raises
+    ------
+    InvalidArgument
+        There is none, or there are several; the text names them.
+    """
+    if (path := Path(name).expanduser()).is_file():
+        return path
+    where = usual() if folder is None else folder
+    there = sorted(where.glob(f"*{SUFFIX}"), key=lambda path: path.name)
+    wanted = name.removesuffix(SUFFIX)
+    found = [path for path in there if path.stem == wanted] or [path for path in there if path.stem.startswith(wanted)]
+    match found:
+        case [one]:
+            return one
+        case []:
+            last = f"the last one is {max(there, key=_age).stem}" if there else "there is none at all"
+            raise InvalidArgument.of("run", name, f"no record in {where} begins so", last)
+        case _:
+            some = ", ".join(path.stem for path in found[:3]) + (", ..." if len(found) > 3 else "")
+            raise InvalidArgument.of("run", name, f"{len(found)} runs begin so: {some}", "give more of the name")
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,8 +1,16 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Protocol
+
+from skyward.errors import NoCompute
+
+
+class PathLike(Protocol):
+    """What names a file, as `os.PathLike` does."""
+
+    def __fspath__(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +115,45 @@ class Report:
     starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
     cost: float = 0.0
     machines: int = 0
+    _saving: "Callable[[Report, str | PathLike], None] | None" = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON knows: an object of numbers, strings and objects."""
-        given = asdict(self)
+        given = asdict(replace(self, _saving=None))
+        del given["_saving"]
         return given | {name: {str(number): of for number, of in given[name].items()} for name in ("nodes", "starts")}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
-        """Return the report that `as_dict` gave, also after a way through JSON."""
+        """Return the report that `as_dict` gave, also after a way through JSON, less what only a newer one knows."""
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }
-        starts = {int(number): tuple((name, time) for name, time in steps) for number, steps in given["starts"].items()}
-        return cls(**{**given, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
+        starts = {
+            int(number): tuple((name, time) for name, time in steps)
+            for number, steps in given.get("starts", {}).items()
+        }
+        known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
+        return cls(**{**known, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Report"], tuple[dict[str, Any]]]:
+        """What a copy is made of, here or elsewhere: all but the way to the run's events."""
+        return Report.from_dict, (self.as_dict(),)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write a page that shows the run, as far as it has come, in any browser: one file that needs nothing else.
+
+        Raises
+        ------
+        NoCompute
+            This report is a copy that has come from elsewhere, and the events of the run are not known to it.
+        """
+        if self._saving is None:
+            raise NoCompute(
+                "this report is a copy without the events of its run: save the one that compute.report() returns, or "
+                "have `skyward report RUN` read the run's record"
+            )
+        self._saving(self, path)
 
     @property
     def slots(self) -> int:

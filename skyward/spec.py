@@ -5,6 +5,7 @@ is one line: the argument, its value, what is wrong, and what to write instead. 
 pydantic.
 """
 
+import importlib
 import inspect
 import operator
 from collections.abc import Mapping
@@ -243,6 +244,8 @@ class Options(Checked):
     record
         Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
         100 are, a folder, or `False` to keep them for as long as this process lives.
+    dashboard
+        Whether the run can be watched in a browser on this machine. The link is logged, and is an event.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -290,6 +293,17 @@ class Options(Checked):
     record: bool | Path = Field(
         default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
     )
+
+    dashboard: bool = Field(
+        default=False, description="say whether the run can be watched in a browser", examples=["True"]
+    )
+
+    @field_validator("dashboard")
+    @classmethod
+    def _served(cls, value: bool) -> bool:
+        if value:
+            importlib.import_module("skyward.dashboard")  # says what is not installed
+        return value
 
     def records(self) -> Path | None:
         """Return the folder where the record of a run is kept, None for nowhere."""

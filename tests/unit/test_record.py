@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from skyward import record
+from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, NodeHeard, Printed
 from skyward.record import Record
 from tests import kit
@@ -145,3 +146,49 @@ def test_what_tasks_print_does_not_fill_the_disk(
     assert found == said * 2
     assert list(made.events()) == [*said, said[-1]]
     assert caplog.text.count("what they print from now on is not kept") == 1
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for number, name in enumerate(("1124-aa11", "1125-aa22", "1125-bb33")):
+        (tmp_path / f"{name}.jsonl").touch()
+        os.utime(tmp_path / f"{name}.jsonl", (number, number))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["1125-bb33", "1125-bb33.jsonl", "1125-b"])
+def test_a_record_is_found_by_a_beginning_of_its_name(runs: Path, name: str) -> None:
+    assert record.find(name, runs) == runs / "1125-bb33.jsonl"
+
+
+def test_a_record_is_found_by_its_path(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record.find(str(runs / "1124-aa11.jsonl"), runs / "elsewhere") == runs / "1124-aa11.jsonl"
+    monkeypatch.chdir(runs)
+    assert record.find("1124-aa11.jsonl") == Path("1124-aa11.jsonl")
+
+
+def test_a_whole_name_is_enough_where_another_one_goes_on(runs: Path) -> None:
+    (runs / "1124-aa11b.jsonl").touch()
+    assert record.find("1124-aa11", runs).stem == "1124-aa11"
+
+
+def test_a_beginning_of_several_names_is_refused_with_them(runs: Path) -> None:
+    with pytest.raises(InvalidArgument, match="2 runs begin so: 1125-aa22, 1125-bb33; give more of the name"):
+        record.find("1125", runs)
+    (runs / "1125-cc44.jsonl").touch()
+    (runs / "1125-dd55.jsonl").touch()
+    with pytest.raises(InvalidArgument, match=r"4 runs begin so: 1125-aa22, 1125-bb33, 1125-cc44, \.\.\."):
+        record.find("1125", runs)
+
+
+def test_a_name_that_no_run_has_is_refused_with_the_last_one(runs: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"no record in .* begins so; the last one is 1125-bb33"):
+        record.find("1126", runs)
+    with pytest.raises(InvalidArgument, match="there is none at all"):
+        record.find("1126", runs / "elsewhere")
+
+
+def test_records_are_where_they_usually_are() -> None:
+    made = Record("a-run-of-this-test", record.usual())
+    made.close()
+    assert record.find("a-run-of-this") == made.path

@@ -1,10 +1,14 @@
 """What a report says, and that it adds up."""
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
 from dataclasses import astuple, replace
 
 import pytest
 
+from skyward.errors import NoCompute
 from skyward.report import Lost, NodeUse, Report, apportioned
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
@@ -92,3 +96,27 @@ def test_a_pool_that_did_nothing_has_a_report_of_zeros() -> None:
     assert (NOTHING.throughput, NOTHING.efficiency, NOTHING.ideal) == (0.0, 0.0, 0.0)
     assert "Concurrency: 0" in str(NOTHING)
     assert apportioned(Lost(start=1.0), 0.0) == Lost()
+
+
+def test_it_comes_back_from_a_dict_whatever_a_newer_one_knows() -> None:
+    given = json.loads(json.dumps(REPORT.as_dict() | {"moons": 3}))
+    assert Report.from_dict(given) == REPORT
+    del given["starts"], given["left"]
+    assert Report.from_dict(given) == replace(REPORT, starts={}, left={})
+
+
+def test_it_is_saved_by_who_knows_the_events() -> None:
+    saved: list[object] = []
+    known = replace(REPORT, _saving=lambda report, path: saved.extend((report, path)))
+    known.save("run.html")
+    assert saved == [REPORT, "run.html"]
+    assert known == REPORT
+    assert repr(known) == repr(REPORT)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda report: pickle.loads(pickle.dumps(report))])
+def test_a_copy_is_equal_but_cannot_be_saved(copied: Callable[[Report], Report]) -> None:
+    copy_of_it = copied(replace(REPORT, _saving=lambda report, path: None))
+    assert copy_of_it == REPORT
+    with pytest.raises(NoCompute, match="without the events of its run"):
+        copy_of_it.save("run.html")

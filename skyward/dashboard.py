@@ -1,0 +1,209 @@
+"""The page of a run while it runs, for this user's browser alone: on 127.0.0.1, behind a link that opens it once.
+
+The token of the link is exchanged for a cookie that no script can read and no other site can send. What has happened
+is folded in the record's thread and told twice a second to those who look on, as what is new; who cannot keep up is
+told all of it anew.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from skyward.errors import MissingExtra
+from skyward.events import DashboardOpened, Event
+from skyward.page import live, policy
+from skyward.record import Record, now
+from skyward.timeline import Timeline
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+    from starlette.routing import Route
+except ImportError as missing:
+    raise MissingExtra.of(missing.name or "starlette", "dashboard") from None
+
+log = logging.getLogger("skyward")
+
+HOST = "127.0.0.1"
+
+PERIOD = 0.5
+"""Seconds between two tellings of what is new."""
+
+BEHIND = 8
+"""Tellings that a browser may be behind before it is told everything anew."""
+
+OVER = "event: over\ndata: \n\n"
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": policy("connect-src 'self'; frame-ancestors 'none'"),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# not a redirect: a strict cookie is not sent along when another site's link led here
+HANDED_OVER = (
+    '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>Skyward</title><a href="/">The run</a>'
+)
+
+
+class Dashboard:
+    """The live page of a run. It hears what happens from now on, and is served from `open` to `close`.
+
+    Parameters
+    ----------
+    record
+        The run.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._timeline, self._lock = Timeline(), threading.Lock()
+        self._is_new = self._over = False
+        self._queues: set[asyncio.Queue[str]] = set()
+        self._closing: asyncio.Event | None = None
+        self._token, self._session = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        self._socket = socket.create_server((HOST, 0))
+        port = self._socket.getsockname()[1]
+        self._cookie = f"skyward-{port}"
+        self.url = f"http://{HOST}:{port}/?token={self._token}"
+        config = uvicorn.Config(
+            self._app(),
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # it would have the token
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name=f"skyward-dashboard-{record.run}", daemon=True)
+        record.listen(self._hear)
+
+    def open(self) -> None:
+        """Serve the page, and tell its link."""
+        self._thread.start()
+        log.info("this run can be watched at %s (the link works once)", self.url)
+        self._record.put(DashboardOpened(now(), self.url))
+
+    def close(self) -> None:
+        """Tell those who look on how it ended, and serve no more."""
+        with self._lock:
+            self._over = True
+            closing = self._closing
+        if closing is None:
+            self._server.should_exit = True
+        else:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                self._loop.call_soon_threadsafe(closing.set)
+        if self._thread.ident is not None:
+            self._thread.join(10)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    # ------------------------------------------------------------ in the record's thread
+
+    def _hear(self, events: Sequence[Event]) -> None:
+        with self._lock:
+            self._timeline.add(events)
+            self._is_new = True
+
+    # ------------------------------------------------------------ on the server's loop
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[Route("/", self._page), Route("/events", self._events)],
+            # another site whose name leads here says its own name
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)],
+        )
+
+    def _is_known(self, request: Request) -> bool:
+        return secrets.compare_digest(request.cookies.get(self._cookie, "").encode(), self._session.encode())
+
+    async def _page(self, request: Request) -> Response:
+        if self._is_known(request):
+            return HTMLResponse(live(), headers=HEADERS)
+        token = request.query_params.get("token", "")
+        if (
+            request.method != "GET"
+            or not self._token
+            or not secrets.compare_digest(token.encode(), self._token.encode())
+        ):
+            return PlainTextResponse("This link has been used, or is not the one of this run.\n", 403, HEADERS)
+        self._token = ""
+        response = HTMLResponse(HANDED_OVER, headers=HEADERS)
+        response.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+        return response
+
+    async def _events(self, request: Request) -> Response:
+        if not self._is_known(request):
+            return PlainTextResponse("Open the page first.\n", 403, HEADERS)
+        return StreamingResponse(self._told(), media_type="text/event-stream", headers=HEADERS)
+
+    async def _told(self) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue(BEHIND)
+        self._queues.add(queue)
+        with self._lock:
+            if self._closing is None and not self._over:
+                self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+                self._telling = asyncio.create_task(self._tell())
+            if self._over:
+                queue.put_nowait(OVER)
+            whole = self._timeline.snapshot()
+        try:
+            text = _said(whole)
+            while text != OVER:
+                yield text
+                text = await queue.get()
+            yield OVER
+        finally:
+            self._queues.discard(queue)
+
+    async def _tell(self) -> None:
+        """Tell what is new until the run is over; then end the server."""
+        assert self._closing is not None
+        ending = False
+        while not ending:
+            try:
+                ending = await asyncio.wait_for(self._closing.wait(), PERIOD)
+            except TimeoutError:
+                ending = False
+            with self._lock:
+                news = self._timeline.news() if self._is_new else None
+                self._is_new = False
+            if news is not None:
+                self._pass_on(_said(news))
+        self._pass_on(OVER)
+        self._server.should_exit = True
+
+    def _pass_on(self, text: str) -> None:
+        for queue in self._queues:
+            if queue.qsize() >= BEHIND - 1:
+                while not queue.empty():
+                    queue.get_nowait()
+                with self._lock:
+                    queue.put_nowait(_said(self._timeline.snapshot()))
+                if text != OVER:
+                    continue
+            queue.put_nowait(text)
+
+
+def _said(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"

@@ -1,0 +1,279 @@
+"""What happened in a run, folded from its events into what can be drawn. Pure: no I/O, no clock, no actor.
+
+`Timeline` is fed events as they come and can be asked at any time, so that the page of a run that has ended and the
+live one are the same drawing. Its size does not grow with the number of tasks.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, assert_never
+
+from skyward.cells import MOST, STATUSES, TICKS, Bins, Cells
+from skyward.events import (
+    BatchesArrived,
+    BatchesEnded,
+    BatchLost,
+    BatchRetried,
+    Event,
+    NodeChanged,
+    NodeFacts,
+    NodeGivenUp,
+    NodeHeard,
+    NodeNoticed,
+    NodeSilent,
+    NodeStep,
+    Quoted,
+    RunEnded,
+    RunStarted,
+    Spent,
+)
+from skyward.report import Report
+
+TOLD = 100
+"""Incidents of each kind that are told one by one; of more there is the number."""
+
+
+class Lives:
+    """What a node went through, under its number: a replacement goes on where the lost one ended."""
+
+    def __init__(self) -> None:
+        self.host = self.instance = self.step = self.given_up = ""
+        self.slots = self.calls = self.tasks = 0
+        self.ran = 0.0
+        self.running: int | None = None
+        self.stages: list[tuple[int, int, str, str]] = []
+        self.silences: list[list[int | None]] = []
+        self.notices: list[tuple[int, str]] = []
+
+    @property
+    def stage(self) -> str:
+        """Where it is, `""` where it has not begun."""
+        return self.stages[-1][2] if self.stages else ""
+
+    def change(self, at: int, event: NodeChanged) -> tuple[str, str] | None:
+        """Note a stage; return kind and text of the incident that it is, if it is one."""
+        before = self.stage
+        self.stages.append((at, event.generation, event.stage, event.reason))
+        self.hear(at)
+        self.step, self.running = "", None
+        self.host, self.instance = event.host or self.host, event.instance or self.instance
+        self.slots = event.slots or self.slots
+        if event.stage != "ending" or event.reason in ("", "dismissed"):
+            return None
+        return ("node lost" if before == "ready" else "did not start"), event.reason
+
+    def hear(self, at: int) -> None:
+        """End the silence, if there is one."""
+        if self.silences and self.silences[-1][1] is None:
+            self.silences[-1][1] = at
+
+    def as_dict(self, number: int) -> dict[str, Any]:
+        """Return what the page knows of it."""
+        return {
+            "node": number,
+            "host": self.host,
+            "instance": self.instance,
+            "slots": self.slots,
+            "calls": self.calls,
+            "tasks": self.tasks,
+            "ran": round(self.ran, 3),
+            "step": self.step,
+            "running": self.running,
+            "givenUp": self.given_up,
+            "stages": self.stages,
+            "silences": self.silences,
+            "notices": self.notices,
+        }
+
+
+class Timeline:
+    """A run, as far as its events have been told.
+
+    Parameters
+    ----------
+    most
+        How many cells are drawn; see `Cells`.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self.cells = Cells(most)
+        self._rate = Bins()
+        self._started: RunStarted | None = None
+        self._ended: RunEnded | None = None
+        self._origin: float | None = None
+        self._last = 0
+        self._first: float | None = None
+        self._answered = 0.0
+        self._arrived = self._done = 0
+        self._statuses: Counter[str] = Counter()
+        self._lives: dict[int, Lives] = {}
+        self._incidents: list[tuple[int, str, int | None, str]] = []
+        self._kinds: Counter[str] = Counter()
+        self._causes: Counter[str] = Counter()
+        self._quotes: list[str] = []
+        self._cost: list[tuple[int, float, float]] = []
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Fold what has happened."""
+        for event in events:
+            if self._origin is None:
+                self._origin = event.at
+            at = max(0, round((event.at - self._origin) * TICKS))
+            self._last = max(self._last, at)
+            self._fold(at, event)
+
+    def _fold(self, at: int, event: Event) -> None:
+        match event:
+            case BatchesEnded():
+                self._end(at, event)
+            case BatchesArrived():
+                self._arrived += event.tasks
+                self._first = event.at if self._first is None else self._first
+            case RunStarted():
+                self._started = event
+            case RunEnded():
+                self._ended = event
+            case Quoted():
+                self._quotes.append(event.text)
+            case Spent():
+                self._spend((at, event.dollars, event.hourly))
+            case BatchRetried():
+                self._causes[event.cause] += 1
+                self._happen(at, "retry", None, f"call {event.batch}: {event.cause}")
+            case BatchLost():
+                self._happen(at, "call lost", None, f"call {event.batch}: {'; '.join(event.causes)}")
+            case NodeChanged() | NodeStep() | NodeSilent() | NodeHeard() | NodeFacts() | NodeNoticed() | NodeGivenUp():
+                self._note(at, event, self._lives.setdefault(event.node, Lives()))
+            case _:
+                pass  # what is only printed, or what the report counts
+
+    def _note(
+        self,
+        at: int,
+        event: NodeChanged | NodeStep | NodeSilent | NodeHeard | NodeFacts | NodeNoticed | NodeGivenUp,
+        lives: Lives,
+    ) -> None:
+        match event:
+            case NodeChanged():
+                if (incident := lives.change(at, event)) is not None:
+                    self._happen(at, incident[0], event.node, incident[1])
+            case NodeStep():
+                lives.step = event.step
+            case NodeSilent():
+                lives.silences.append([at, None])
+                self._happen(at, "silent", event.node, f"not heard; lost after {event.grace:g} s of it")
+            case NodeHeard():
+                lives.hear(at)
+            case NodeFacts():
+                lives.running = event.running
+            case NodeNoticed():
+                lives.notices.append((at, event.said))
+                self._happen(at, "notice", event.node, event.said)
+            case NodeGivenUp():
+                lives.given_up = event.reason or "it has left the pool"
+                if event.reason:
+                    self._happen(at, "given up", event.node, event.reason)
+            case _:
+                assert_never(event)
+
+    def _end(self, at: int, event: BatchesEnded) -> None:
+        lives = self._lives.setdefault(event.node, Lives())
+        lives.calls += len(event.batches)
+        lives.ran += sum(event.seconds)
+        self._answered = event.at
+        self._statuses.update(event.statuses)
+        self.cells.add(at, event.node, event.batches, event.slots, event.seconds, event.statuses, event.tasks)
+        done = 0
+        for batch, slot, status, tasks in zip(event.batches, event.slots, event.statuses, event.tasks, strict=True):
+            if status in ("returned", "raised", "overdue"):
+                done += tasks
+            if status in ("raised", "overdue"):
+                self._happen(at, status, event.node, f"call {batch} on slot {slot}")
+        lives.tasks += done
+        self._done += done
+        self._rate.add(at, done)
+
+    def _spend(self, spent: tuple[int, float, float]) -> None:
+        """Note the cost; of very many figures every other one will do."""
+        if len(self._cost) >= 2000:
+            self._cost = self._cost[::2]
+        self._cost.append(spent)
+
+    def _happen(self, at: int, kind: str, node: int | None, text: str) -> None:
+        self._kinds[kind] += 1
+        if self._kinds[kind] <= TOLD:
+            self._incidents.append((at, kind, node, text))
+
+    # ------------------------------------------------------------ what can be drawn
+
+    def head(self, report: Report | None = None) -> dict[str, Any]:
+        """Return all but the cells: a few kilobytes, and so much for each node."""
+        started, ended = self._started, self._ended
+        if report is None and ended is not None and ended.report:
+            report = Report.from_dict(ended.report)
+        return {
+            "run": None if started is None else _told(started),
+            "origin": self._origin,
+            "now": self._last,
+            "ticks": TICKS,
+            "statuses": STATUSES,
+            "grain": self.cells.grain,
+            "ended": ended is not None,
+            "error": "" if ended is None else ended.error,
+            "leaked": [] if ended is None else ended.leaked,
+            "numbers": self._numbers() if report is None else _numbers(report),
+            "lost": [] if report is None or not report.capacity else _shares(report),
+            "notes": [] if report is None else report.explain().splitlines()[1:],
+            "arrived": self._arrived,
+            "done": self._done,
+            "calls": self._statuses,
+            "nodes": [lives.as_dict(number) for number, lives in sorted(self._lives.items())],
+            "incidents": self._incidents,
+            "untold": {kind: count - TOLD for kind, count in self._kinds.items() if count > TOLD},
+            "causes": self._causes.most_common(TOLD),
+            "rate": {"width": self._rate.width, "amounts": self._rate.amounts},
+            "cost": self._cost,
+            "quotes": self._quotes,
+        }
+
+    def snapshot(self, report: Report | None = None) -> dict[str, Any]:
+        """Return all of it."""
+        return self.head(report) | {"fresh": True, "cells": self.cells.all()}
+
+    def news(self) -> dict[str, Any]:
+        """Return what has changed since this was asked before: the head as a whole, of the cells what is other."""
+        cells = self.cells.news()
+        return self.snapshot() if cells is None else self.head() | {"fresh": False, "cells": cells}
+
+    def _numbers(self) -> list[tuple[str, str]]:
+        """The guide's block as far as events alone can tell it, for a run that has no report yet."""
+        there = [lives for lives in self._lives.values() if lives.slots]
+        slots = sum(lives.slots for lives in there)
+        total = 0.0 if self._first is None else max(0.0, self._answered - self._first)
+        ran = sum(lives.ran for lives in there)
+        sizes = sorted({lives.slots for lives in there}) or [0]
+        return [
+            ("Tasks", str(self._done)),
+            ("Nodes", str(len(there))),
+            ("Concurrency", "-".join(map(str, sizes[:1] + sizes[1:][-1:]))),
+            ("Effective workers", str(slots)),
+            ("Total time", f"{total:.2f} s"),
+            ("Throughput", f"{self._done / total if total else 0.0:.1f} tasks/s"),
+            ("Ideal time", f"{ran / slots if slots else 0.0:.2f} s"),
+            ("Efficiency", f"{ran / (slots * total) if total and slots else 0.0:.1%}"),
+        ]
+
+
+def _numbers(report: Report) -> list[tuple[str, str]]:
+    pairs = (line.partition(": ") for line in str(report).splitlines())
+    return [(label, value) for label, _, value in pairs]
+
+
+def _shares(report: Report) -> list[tuple[str, float]]:
+    lost = [(each.name, float(getattr(report.lost, each.name))) for each in fields(report.lost)]
+    return [("work", report.efficiency), *lost]
+
+
+def _told(started: RunStarted) -> Mapping[str, Any]:
+    return {each.name: getattr(started, each.name) for each in fields(started)}

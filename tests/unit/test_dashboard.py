@@ -1,0 +1,183 @@
+"""The live page: for one browser of this machine, and as long as the run."""
+
+import asyncio
+import http.client
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from skyward import dashboard
+from skyward.dashboard import Dashboard
+from skyward.errors import MissingExtra
+from skyward.events import BatchesEnded, DashboardOpened, RunEnded
+from skyward.record import Record
+from skyward.spec import Options
+from tests import kit
+from tests.unit.test_timeline import STARTED
+
+
+@pytest.fixture
+def record() -> Iterator[Record]:
+    made = Record("run-1", None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(record: Record) -> Iterator[Dashboard]:
+    made = Dashboard(record)
+    record.put(STARTED)
+    made.open()
+    yield made
+    record.close()
+    made.close()
+
+
+def get(
+    served: Dashboard, path: str, *, method: str = "GET", cookie: str = "", host: str = ""
+) -> http.client.HTTPResponse:
+    """Ask the server, as a browser would; the answer ends with its connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(served.url).port or 0, timeout=kit.SOON)
+    headers = {"Connection": "close"} | ({"Cookie": cookie} if cookie else {}) | ({"Host": host} if host else {})
+    try:
+        connection.request(method, path, headers=headers)
+        return connection.getresponse()
+    finally:
+        connection.close()  # of which the answer keeps a part until it is read
+
+
+def link(served: Dashboard) -> str:
+    return "/?" + urlsplit(served.url).query
+
+
+def let_in(served: Dashboard) -> str:
+    """Use the link; return the cookie."""
+    answer = get(served, link(served))
+    assert answer.status == 200
+    return (answer.getheader("Set-Cookie") or "").partition(";")[0]
+
+
+def told(answer: http.client.HTTPResponse) -> dict[str, Any]:
+    """The next thing that the page is told."""
+    while (line := answer.readline()) and not line.startswith(b"data: {"):
+        pass
+    news: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+    return news
+
+
+def test_the_link_is_exchanged_for_a_cookie_and_works_once(served: Dashboard) -> None:
+    answer = get(served, link(served))
+    cookie = answer.getheader("Set-Cookie") or ""
+    assert answer.status == 200
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert get(served, "/", cookie=cookie.partition(";")[0]).status == 200
+    assert get(served, link(served), cookie=cookie.partition(";")[0]).status == 200
+    assert get(served, link(served)).status == 403
+
+
+def test_a_look_at_the_link_does_not_use_it_up(served: Dashboard) -> None:
+    assert get(served, link(served), method="HEAD").status == 403
+    assert let_in(served)
+
+
+@pytest.mark.parametrize("path", ["/", "/?token=", "/?token=guess", "/?token=%ff", "/events"])
+def test_nobody_else_sees_anything(served: Dashboard, path: str) -> None:
+    for cookie in ("", "skyward-1=x"):
+        answer = get(served, path, cookie=cookie)
+        assert answer.status == 403
+        assert b"run-1" not in answer.read()
+
+
+def test_another_name_that_leads_here_is_refused(served: Dashboard) -> None:
+    cookie = let_in(served)
+    assert get(served, "/", cookie=cookie, host="rebound.example").status == 400
+    assert get(served, "/", cookie=cookie, host="localhost").status == 200
+
+
+def test_the_page_may_do_nothing_but_listen(served: Dashboard) -> None:
+    answer = get(served, "/", cookie=let_in(served))
+    rules = answer.getheader("Content-Security-Policy") or ""
+    assert "default-src 'none'" in rules
+    assert "connect-src 'self'" in rules
+    assert "frame-ancestors 'none'" in rules
+    assert answer.getheader("Access-Control-Allow-Origin") is None
+    assert answer.getheader("Cache-Control") == "no-store"
+
+
+def test_who_looks_on_is_told_what_was_and_what_is_new_until_the_end(served: Dashboard, record: Record) -> None:
+    answer = get(served, "/events", cookie=let_in(served))
+    news = told(answer)
+    assert news["fresh"]
+    while news["run"] is None:
+        news = told(answer)
+    assert news["run"]["run"] == "run-1"
+    record.put(BatchesEnded(101.0, 0, (1,), (0,), (0.5,), ("returned",), (3,), 1))
+    while not (news := told(answer))["cells"]:
+        pass
+    assert not news["fresh"]
+    assert news["done"] == 3
+    record.put(RunEnded(102.0, "", (), {}))
+    record.close()
+    served.close()
+    while not (news := told(answer))["ended"]:
+        pass
+    assert b"event: over" in answer.read()
+
+
+def test_who_cannot_keep_up_is_told_everything_anew(served: Dashboard) -> None:
+    async def look_on() -> list[str]:
+        stream = served._told()
+        first = await anext(stream)
+        for number in range(3 * dashboard.BEHIND):
+            served._pass_on(f"data: {number}\n\n")
+        served._pass_on(dashboard.OVER)
+        rest = [text async for text in stream]
+        served._telling.cancel()
+        served._closing = None
+        return [first, *rest]
+
+    texts = asyncio.run(look_on())
+    assert len(texts) <= dashboard.BEHIND + 1
+    assert '"fresh":true' in texts[1]
+    assert texts[-1] == dashboard.OVER
+
+
+def test_the_link_is_told_and_logged(record: Record, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "skyward"):
+        made = Dashboard(record)
+        made.open()
+    (event,) = record.events()
+    assert isinstance(event, DashboardOpened)
+    assert event.url == made.url
+    assert made.url in caplog.text
+    made.close()
+
+
+def test_nothing_of_it_is_left(record: Record) -> None:
+    made = Dashboard(record)
+    made.open()
+    get(made, "/")
+    made.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("skyward-dashboard")]
+    with pytest.raises(ConnectionRefusedError):
+        get(made, "/")
+
+
+def test_without_its_extra_the_options_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "skyward.dashboard")
+    with pytest.raises(MissingExtra, match=r"uvicorn is not installed: pip install 'skyward\[dashboard\]'"):
+        Options(dashboard=True)
+    assert not Options().dashboard
+
+
+def test_one_that_was_never_opened_closes_as_well(record: Record, tmp_path: Path) -> None:
+    Dashboard(record).close()

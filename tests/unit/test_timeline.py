@@ -1,0 +1,201 @@
+"""What can be drawn of a run, from its first event on."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from skyward.events import (
+    BatchesArrived,
+    BatchesEnded,
+    BatchesSent,
+    BatchLost,
+    BatchRetried,
+    Event,
+    NodeChanged,
+    NodeFacts,
+    NodeGivenUp,
+    NodeHeard,
+    NodeNoticed,
+    NodeSilent,
+    NodeStep,
+    Quoted,
+    RunEnded,
+    RunStarted,
+    Spent,
+    Stage,
+)
+from skyward.report import Lost, NodeUse, Report
+from skyward.timeline import TOLD, Timeline
+
+STARTED = RunStarted(100.0, "run-1", "aws", 2, 2, 2, "process", "train.py", "0.1.0", "3.12.1")
+REPORT = Report(8, 4, 0, 0, 4, {}, 0, {0: NodeUse(2, 4, (1.0, 1.0), 10, 10)}, 2.0, 4.0, 2.0, Lost(start=0.5))
+
+
+def changed(at: float, stage: Stage, reason: str = "", node: int = 0, generation: int = 0) -> NodeChanged:
+    return NodeChanged(at, node, generation, stage, reason, "i-1", "host", 2 if stage == "ready" else 0)
+
+
+def ended(at: float, status: str = "returned", node: int = 0, many: int = 1) -> BatchesEnded:
+    return BatchesEnded(at, node, tuple(range(many)), (0,) * many, (0.5,) * many, (status,) * many, (2,) * many, 10)
+
+
+def head(*events: Event) -> dict[str, Any]:
+    timeline = Timeline()
+    timeline.add([STARTED, *events])
+    told: dict[str, Any] = json.loads(json.dumps(timeline.head()))
+    return told
+
+
+def test_before_anything_has_happened_there_is_nothing_to_draw() -> None:
+    told = Timeline().snapshot()
+    assert (told["run"], told["origin"], told["now"], told["nodes"], told["cells"]) == (None, None, 0, [], [])
+    assert dict(told["numbers"])["Efficiency"] == "0.0%"
+    json.dumps(told)
+
+
+def test_times_are_ticks_since_the_first_event() -> None:
+    told = head(changed(101.5, "launching"))
+    assert told["run"]["program"] == "train.py"
+    assert told["now"] == 15_000
+    assert told["nodes"][0]["stages"] == [[15_000, 0, "launching", ""]]
+
+
+def test_a_run_in_progress_is_told_from_its_events() -> None:
+    told = head(
+        changed(101.0, "ready"),
+        changed(101.0, "ready", node=1),
+        BatchesArrived(102.0, 10, 20),
+        BatchesSent(102.0, 0, 4, 100),
+        NodeFacts(102.5, 0, 2, 1, 0.5, 1 << 30),
+        ended(103.0, many=2),
+        ended(104.0, node=1),
+    )
+    assert not told["ended"]
+    assert (told["arrived"], told["done"], told["lost"], told["notes"]) == (20, 6, [], [])
+    assert told["nodes"][0]["running"] == 1
+    assert dict(told["numbers"]) == {
+        "Tasks": "6",
+        "Nodes": "2",
+        "Concurrency": "2",
+        "Effective workers": "4",
+        "Total time": "2.00 s",
+        "Throughput": "3.0 tasks/s",
+        "Ideal time": "0.38 s",
+        "Efficiency": "18.8%",
+    }
+    assert sum(told["rate"]["amounts"]) == 6
+    assert told["calls"] == {"returned": 3}
+
+
+def test_slots_of_several_sizes_are_a_range() -> None:
+    told = head(changed(101.0, "ready"), replace(changed(101.0, "ready", node=1), slots=8))
+    assert dict(told["numbers"])["Concurrency"] == "2-8"
+
+
+def test_a_run_that_ended_is_told_by_its_report() -> None:
+    told = head(RunEnded(110.0, "", (), REPORT.as_dict()))
+    assert told["ended"]
+    assert dict(told["numbers"])["Total time"] == "2.00 s"
+    assert told["lost"][:2] == [["work", 0.5], ["start", 0.5]]
+    assert told["notes"][0] == "Calls: 4 answered, 0 failed, 0 cancelled"
+
+
+def test_a_report_that_is_given_is_the_one_that_counts() -> None:
+    timeline = Timeline()
+    timeline.add([STARTED])
+    assert dict(timeline.head(replace(REPORT, tasks=9))["numbers"])["Tasks"] == "9"
+    assert timeline.snapshot(replace(REPORT, capacity=0.0))["lost"] == []
+
+
+def test_a_run_that_failed_before_it_began_says_why() -> None:
+    told = head(RunEnded(110.0, "NoCapacity: none left", ("i-7",), {}))
+    assert (told["error"], told["leaked"]) == ("NoCapacity: none left", ["i-7"])
+
+
+def test_a_node_is_lost_or_does_not_start_or_just_goes() -> None:
+    told = head(
+        changed(101.0, "launching"),
+        changed(102.0, "ending", "no answer"),
+        changed(103.0, "launching", generation=1),
+        changed(104.0, "ready", generation=1),
+        changed(105.0, "ending", "its process ended", generation=1),
+        changed(106.0, "launching", generation=2),
+        changed(107.0, "ending", "dismissed", generation=2),
+    )
+    assert [incident[1:] for incident in told["incidents"]] == [
+        ["did not start", 0, "no answer"],
+        ["node lost", 0, "its process ended"],
+    ]
+    assert told["nodes"][0]["host"] == "host"
+
+
+def test_steps_of_a_machine_that_boots_are_told_until_it_goes_on() -> None:
+    booting = (changed(101.0, "booting"), NodeStep(101.5, 0, "packages"))
+    assert head(*booting)["nodes"][0]["step"] == "packages"
+    assert head(*booting, changed(102.0, "joining"))["nodes"][0]["step"] == ""
+
+
+def test_silence_lasts_until_the_node_is_heard_or_gone() -> None:
+    silent = (changed(101.0, "ready"), NodeSilent(102.0, 0, 30.0))
+    assert head(*silent)["nodes"][0]["silences"] == [[20_000, None]]
+    assert head(*silent, NodeHeard(104.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
+    assert head(*silent, changed(105.0, "ending", "lost"))["nodes"][0]["silences"] == [[20_000, 50_000]]
+    assert head(*silent, NodeHeard(104.0, 0), NodeHeard(106.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
+    assert head(*silent)["incidents"] == [[20_000, "silent", 0, "not heard; lost after 30 s of it"]]
+
+
+def test_notices_and_nodes_that_are_given_up_are_told() -> None:
+    told = head(
+        NodeNoticed(101.0, 0, "spot interruption"), NodeGivenUp(102.0, 0, "no capacity"), NodeGivenUp(103.0, 1, "")
+    )
+    assert told["nodes"][0]["notices"] == [[10_000, "spot interruption"]]
+    assert [node["givenUp"] for node in told["nodes"]] == ["no capacity", "it has left the pool"]
+    assert [incident[1] for incident in told["incidents"]] == ["notice", "given up"]
+
+
+def test_retries_are_told_by_cause_and_one_by_one() -> None:
+    told = head(
+        BatchRetried(101.0, 7, "killed by signal 9"),
+        BatchRetried(101.0, 8, "killed by signal 9"),
+        BatchLost(102.0, 7, ("killed by signal 9", "exit code 1")),
+    )
+    assert told["causes"] == [["killed by signal 9", 2]]
+    assert told["incidents"][2] == [20_000, "call lost", None, "call 7: killed by signal 9; exit code 1"]
+
+
+def test_of_very_many_incidents_only_the_number_is_told() -> None:
+    told = head(*(ended(101.0 + number, "raised") for number in range(TOLD + 5)), BatchRetried(300.0, 1, "died"))
+    assert len(told["incidents"]) == TOLD + 1
+    assert told["untold"] == {"raised": 5}
+
+
+@pytest.mark.parametrize(
+    ("status", "done"), [("returned", 2), ("raised", 2), ("overdue", 2), ("killed", 0), ("died", 0)]
+)
+def test_a_task_is_done_when_it_was_answered(status: str, done: int) -> None:
+    assert head(ended(101.0, status))["done"] == done
+
+
+def test_money_is_told() -> None:
+    told = head(Quoted(100.5, "2 x c7g.large, $0.145 an hour", "c7g.large", 2, 0.145), Spent(101.0, 0.01, 0.145))
+    assert told["quotes"] == ["2 x c7g.large, $0.145 an hour"]
+    assert told["cost"] == [[10_000, 0.01, 0.145]]
+
+
+def test_of_very_many_costs_every_other_one_will_do() -> None:
+    told = head(*(Spent(101.0 + number, number / 100, 1.0) for number in range(2001)))
+    assert len(told["cost"]) == 1001
+    assert told["cost"][-1][1] == 20.0
+
+
+def test_news_are_the_cells_that_changed_and_everything_once_they_were_merged() -> None:
+    timeline = Timeline(most=3)
+    timeline.add([STARTED, ended(101.0)])
+    first = timeline.news()
+    assert not first["fresh"]
+    assert len(first["cells"]) == 1
+    assert timeline.news()["cells"] == []
+    timeline.add([ended(105.0 + number) for number in range(10)])
+    assert timeline.news()["fresh"]
