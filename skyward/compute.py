@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
+from skyward.console import show
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded, RunStarted
@@ -341,6 +342,7 @@ class Compute(futures.Executor):
     def _begin_record(self, pool: str) -> Record:
         options, nodes, worker = self._blueprint.options, self._blueprint.nodes, self._blueprint.worker
         record = Record(pool, options.records())
+        show(record, options.console)
         started = RunStarted(
             now(),
             pool,

@@ -243,6 +243,10 @@ class Options(Checked):
     record
         Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
         100 are, a folder, or `False` to keep them for as long as this process lives.
+    console
+        What is shown of the run on standard error. `"auto"`: lines that change, in a terminal or a notebook, and are
+        gone at the end; elsewhere only what machines cost, and a start that takes its time. `"plain"`: lines that stay,
+        every ten seconds and when something changes. `"off"`: nothing.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -289,6 +293,10 @@ class Options(Checked):
     )
     record: bool | Path = Field(
         default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
+    )
+
+    console: Literal["auto", "plain", "off"] = Field(
+        default="auto", description="say what is shown of the run", examples=["'plain'"]
     )
 
     def records(self) -> Path | None:

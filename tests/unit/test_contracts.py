@@ -32,6 +32,7 @@ PROOFS = {
     "front-door-is-for-guests": [("compute.py", "import skyward"), ("compute.py", "from skyward import Worker")],
     "few-files-know-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
     "one-file-knows-aws": [("compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
+    "rich-in-the-console": [("compute.py", "import rich"), ("report.py", "from rich.table import Table")],
     "two-files-know-joblib": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
     "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],
     "plugins-see-a-pool": [

@@ -101,6 +101,7 @@ def test_the_defaults_of_the_options() -> None:
         "budget": None,
         "max_hourly": None,
         "record": True,
+        "console": "auto",
     }
 
 
