@@ -335,9 +335,8 @@ class Progress:
             node.lost = (event.at, event.reason)
         elif event.stage == "launching":
             node.gone, node.host = None, ""
-        if event.stage != node.stage or event.stage == "launching":
-            node.since = event.at
-        node.stage, node.step, node.silent, node.noticed = event.stage, "", None, ""
+        node.stage, node.since, node.step = event.stage, event.at, ""
+        node.silent, node.noticed = None, ""
         node.host, node.slots = event.host or node.host, event.slots or node.slots
         node.held, node.memory = 0, None
         node.pace = Pace()

@@ -181,9 +181,14 @@ class Screen:
         """Whether nobody edits a line, as `readline`, a debugger or `less` does, and this program is in front."""
         try:
             fd = self._stream.fileno()
-            return bool(termios.tcgetattr(fd)[3] & termios.ICANON) and os.tcgetpgrp(fd) == os.getpgrp()
+            if not termios.tcgetattr(fd)[3] & termios.ICANON:
+                return False
         except (OSError, termios.error, ValueError):
             return False
+        try:
+            return os.tcgetpgrp(fd) == os.getpgrp()
+        except OSError:  # it is not the terminal that this program was started from
+            return True
 
     def _put(self, text: str) -> None:
         try:
