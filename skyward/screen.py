@@ -148,7 +148,7 @@ class Screen:
             return ""
         try:
             width, height = os.get_terminal_size(self._stream.fileno())
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is closed
             return ""
         self._console.width = max(1, width - 1)
         shown = lines[: max(1, height - 2)]

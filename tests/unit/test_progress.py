@@ -121,7 +121,7 @@ def test_a_lost_node_has_nothing_any_more() -> None:
 
 def test_all_that_are_to_come_are_known_when_tasks_end_and_none_arrives() -> None:
     arrived = BatchesArrived(2.0, 10, 10)
-    fed = [ended(2.1, "returned"), BatchesArrived(2.1, 1, 1)]
+    fed: list[Event] = [ended(2.1, "returned"), BatchesArrived(2.1, 1, 1)]
     several: list[list[Event]] = [[], [arrived], [arrived, *fed], [arrived, *fed, ended(2.7, "returned")]]
     assert [run(*events).settled for events in several] == [True, False, False, True]
 

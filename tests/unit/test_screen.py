@@ -67,8 +67,9 @@ def test_threads_that_print_at_once_spoil_nothing(terminal: Terminal) -> None:
     threads = [threading.Thread(target=prints, args=(name,)) for name in "ab"]
     for each in threads:
         each.start()
-    while any(each.is_alive() for each in threads):
-        terminal.seen()
+    terminal.until(lambda seen: sum(line[:2] in ("a ", "b ") for line in seen) == 200)
+    for each in threads:
+        each.join(kit.SOON)
     screen.leave(work)
     assert sorted(terminal.seen()) == sorted(f"{name} {number}" for name in "ab" for number in range(100))
 
