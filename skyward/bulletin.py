@@ -45,7 +45,7 @@ class Bulletin:
             there = [lines.where(node) for node in progress.nodes.values() if node.stage != "ready"]
             first = f", node {_first(progress)}" if there else ""
             return [lines.plain(lines.starting(progress, now)[2:]) + first]
-        if self._new("complete") and (not self._brief or ("start",) in self._said):
+        if progress.ready and self._new("complete") and (not self._brief or ("start",) in self._said):
             self._last = now
             text = f"{lines.many(len(progress.ready), 'node')} with {lines.many(progress.slots, 'slot')}"
             return [f"{text} ready after {lines.clock(took)}"]

@@ -27,7 +27,9 @@ EVERY = 0.25
 SOON = 0.1
 """Seconds after which the lines come back at once when something was written; else at the next look."""
 
-SAVE, RESTORE, DOWN, ERASE, ERASE_LINE = "\x1b7", "\x1b8", "\x1b[B\r", "\x1b[J", "\x1b[K"
+SAVE, RESTORE, DOWN = "\x1b7", "\x1b8", "\x1b[B\r"
+ERASE = "\x1b[J"
+"""Of all from the cursor on: right of it there is nothing but our own lines, where somebody has pressed Return."""
 
 type Painter = Callable[[], Sequence[Line]]
 
@@ -169,13 +171,13 @@ class Screen:
             return
         lines = self._frame.splitlines()
         room = "\x1bD" * len(lines) + f"\x1b[{len(lines)}A"  # scrolls where there is none, and keeps the column
-        self._put(room + SAVE + "".join(f"{DOWN}{line}{ERASE_LINE}" for line in lines) + ERASE + RESTORE)
+        self._put(ERASE + room + SAVE + "".join(f"{DOWN}{line}" for line in lines) + RESTORE)
         self._shown = self._frame
 
     def _erase(self) -> None:
         if self._shown:
             self._shown = ""
-            self._put(SAVE + DOWN + ERASE + RESTORE)
+            self._put(ERASE)
 
     def _is_ours(self) -> bool:
         """Whether nobody edits a line, as `readline`, a debugger or `less` does, and this program is in front."""

@@ -199,3 +199,14 @@ def test_a_terminal_that_is_gone_stops_nobody() -> None:
 )
 def test_what_is_seen_of_a_line_that_is_written_over(text: str, seen: str) -> None:
     assert visible(text) == seen
+
+
+def test_return_that_somebody_presses_leaves_nothing_of_the_lines(terminal: Terminal) -> None:
+    screen = Screen.of(terminal.out, [])
+    screen.show(work)
+    terminal.until(lambda seen: seen == ["", "work goes on"])
+    os.write(terminal.out.fileno(), b"\r\n")  # as the terminal echoes it
+    terminal.out.write("on\n")
+    assert terminal.until(lambda seen: len(seen) == 4) == ["", "on", "", "work goes on"]
+    screen.leave(work, "done")
+    assert terminal.seen() == ["", "on", "done"]
