@@ -18,7 +18,7 @@ EACH = 12
 NAMED = 4
 """So many nodes that are not right are told one by one."""
 
-WIDTH = 20
+WIDTH = 12
 """Characters of the bar."""
 
 HEAD = ("skyward", "bold cyan")
@@ -79,12 +79,12 @@ def work(progress: Progress, now: float) -> Line:
     more = "" if progress.settled else "+"
     said = [
         (f"{done:,}/{known:,}{more} tasks", "bold"),
-        (f"{progress.busy:,} of {progress.slots:,} slots busy", ""),
+        (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
         (speed(progress.rate(now)), ""),
+        (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
         (f"{progress.failed:,} failed" if progress.failed else "", "red"),
         (f"{progress.retried:,} again" if progress.retried else "", "yellow"),
-        (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
-        (f"{dollars(progress.dollars)} so far" if progress.dollars else "", "green"),
+        (dollars(progress.dollars) if progress.dollars else "", "green"),
     ]
     filled = WIDTH * done // max(known, 1)
     return (

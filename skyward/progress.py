@@ -48,29 +48,37 @@ FULL = 64 << 20, 0.05
 REMEMBERED = 30.0
 """Seconds for which a node that was lost is spoken of after another has come in its place."""
 
+COARSE = 10.0
+"""Seconds in one sum of the pace of a node: there may be many nodes."""
+
 type Trouble = Literal["lost", "gone", "silent", "leaving", "full", "slow"]
 
 
 class Pace:
-    """Tasks that ended, and the seconds that they ran, second by second."""
+    """Tasks that ended, and the seconds that they ran, in sums of `grain` seconds each."""
 
-    def __init__(self) -> None:
-        self._seconds: deque[list[float]] = deque()
+    def __init__(self, grain: float = 1.0) -> None:
+        self._grain = grain
+        self._sums: deque[list[float]] = deque()
 
     def add(self, at: float, tasks: int, ran: float) -> None:
         """Note that tasks have ended."""
-        second = at // 1
-        if not self._seconds or self._seconds[-1][0] < second:
-            self._seconds.append([second, 0, 0.0])
-        self._seconds[-1][1] += tasks
-        self._seconds[-1][2] += ran
-        while self._seconds[0][0] < second - LOOKS_BACK[1]:
-            self._seconds.popleft()
+        time = at // self._grain
+        if not self._sums or self._sums[-1][0] < time:
+            self._sums.append([time, 0, 0.0])
+            while self._sums[0][0] < (at - LOOKS_BACK[1]) // self._grain:
+                self._sums.popleft()
+        self._sums[-1][1] += tasks
+        self._sums[-1][2] += ran
 
     def since(self, start: float) -> tuple[float, float]:
         """Return the tasks that have ended since then, and the seconds that they ran."""
-        found = [each for each in self._seconds if each[0] >= start // 1]
-        return sum(each[1] for each in found), sum(each[2] for each in found)
+        tasks, ran = 0.0, 0.0
+        for time, count, seconds in reversed(self._sums):
+            if time < start // self._grain:
+                break
+            tasks, ran = tasks + count, ran + seconds
+        return tasks, ran
 
 
 @dataclass(slots=True)
@@ -95,7 +103,7 @@ class Node:
     silent: tuple[float, float] | None = None
     memory: int | None = None
     most: int = 0
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace = field(default_factory=lambda: Pace(COARSE))
 
     @property
     def busy(self) -> int:
@@ -339,7 +347,7 @@ class Progress:
         node.silent, node.noticed = None, ""
         node.host, node.slots = event.host or node.host, event.slots or node.slots
         node.held, node.memory = 0, None
-        node.pace = Pace()
+        node.pace = Pace(COARSE)
         self._begin()
 
     def _begin(self) -> None:

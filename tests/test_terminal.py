@@ -83,7 +83,7 @@ with pool() as compute, kit.Bell() as bell:
 print("after")
 """,
     )
-    seen = program.until("0/5+ tasks · 4 of 4 slots busy")
+    seen = program.until("0/5+ tasks · 4/4 slots busy")
     assert seen[0] == "they run"
     program.child.sendline("")
     *above, last, after = program.end()

@@ -65,13 +65,11 @@ def test_many_nodes_are_a_summary() -> None:
 
 def test_the_work_is_one_line() -> None:
     progress = run(BatchesArrived(2.0, 1200, 1200), BatchesSent(2.0, 0, 4, 1))
-    assert shown(progress, 3.0) == ["skyward  ━━━━━━━━━━━━━━━━━━━━  0/1,200+ tasks · 2 of 2 slots busy"]
+    assert shown(progress, 3.0) == ["skyward  ━━━━━━━━━━━━  0/1,200+ tasks · 2/2 slots busy"]
     progress.add([ended(float(at), *("returned",) * 100) for at in range(2, 8)])
-    assert shown(progress, 8.0) == [
-        "skyward  ━━━━━━━━━━━━━━━━━━━━  600/1,200 tasks · 0 of 2 slots busy · 100/s · 0:06 left"
-    ]
+    assert shown(progress, 8.0) == ["skyward  ━━━━━━━━━━━━  600/1,200 tasks · 0/2 slots busy · 100/s · 0:06 left"]
     progress.add([ended(8.0, "raised"), BatchRetried(8.0, 1, "x"), Spent(8.0, 1.5, 3.0)])
-    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 1 failed · 1 again · 0:07 left · $1.50 so far")
+    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 failed · 1 again · $1.50")
 
 
 def test_nodes_that_still_start_are_told_beside_the_work() -> None:
