@@ -7,6 +7,7 @@ a subprocess, is not seen coming.
 """
 
 import atexit
+import builtins
 import contextlib
 import io
 import os
@@ -59,6 +60,8 @@ class Screen:
         self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False, markup=False, emoji=False)
         for each in {id(each): each for each in (stream, *others)}.values():
             self._hook(each)
+        self._asks, self._asked = builtins.input, 0
+        builtins.input = self._input
         threading.Thread(target=self._run, name="skyward-screen", daemon=True).start()
         atexit.register(self.close)
 
@@ -97,6 +100,8 @@ class Screen:
             for each in self._hooked:
                 if getattr(each.__dict__.get("write"), "screen", None) is self:
                     del each.__dict__["write"]
+            if builtins.input == self._input:
+                builtins.input = self._asks
             self._woken.set()
         atexit.unregister(self.close)
 
@@ -128,6 +133,19 @@ class Screen:
                 self._back = monotonic()
                 self._draw()
         return written
+
+    def _input(self, prompt: object = "", /) -> str:
+        """Stand back while somebody is asked something, by a debugger as well: that goes by no stream."""
+        if self._ended or os.getpid() != self._process:
+            return self._asks(prompt)
+        with self._lock:
+            self._asked += 1
+            self._erase()
+        try:
+            return self._asks(prompt)
+        finally:
+            with self._lock:
+                self._asked -= 1
 
     # ------------------------------------------------------------ its thread
 
@@ -164,7 +182,7 @@ class Screen:
 
     def _draw(self) -> None:
         """Write the lines below the cursor, and leave it where it is."""
-        if self._frame == self._shown or self._tail or not self._is_ours():
+        if self._frame == self._shown or self._tail or self._asked or not self._is_ours():
             return
         if not self._frame:
             self._erase()

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pexpect
@@ -39,7 +41,9 @@ class Program:
         path = folder / "program.py"
         path.write_text(HEAD + body)
         env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-        self.child = pexpect.spawn(sys.executable, [str(path)], env=env, dimensions=(30, 100), timeout=kit.SOON)
+        self.child: pexpect.spawn[bytes] = pexpect.spawn(
+            sys.executable, [str(path)], env=env, dimensions=(30, 100), timeout=kit.SOON
+        )
         self.screen = pyte.HistoryScreen(100, 30, history=2000)
         self._stream = pyte.ByteStream(self.screen)
         self._deadline = time.monotonic() + 50
@@ -59,6 +63,13 @@ class Program:
         """Wait until a line that has the text is seen."""
         return next(seen for seen in self.frames() if any(text in line for line in seen))
 
+    def stop(self) -> None:
+        """Have it end its pool, if it has not ended."""
+        if self.child.isalive():
+            self.child.kill(signal.SIGINT)
+            self.child.expect(pexpect.EOF)
+            self.child.close()
+
     def end(self) -> list[str]:
         """Return what is seen when the program has ended well."""
         for _ in self.frames():
@@ -67,21 +78,36 @@ class Program:
         return rows(self.screen)
 
 
-def test_it_shows_how_the_work_goes_and_leaves_one_line(tmp_path: Path) -> None:
-    program = Program(
-        tmp_path,
+type Start = Callable[[str], Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a program on a terminal, and sees it end."""
+    with ExitStack() as programs:
+
+        def begin(body: str) -> Program:
+            program = Program(tmp_path, body)
+            programs.callback(program.stop)
+            return program
+
+        yield begin
+
+
+def test_it_shows_how_the_work_goes_and_leaves_one_line(start: Start) -> None:
+    program = start(
         """
 with pool() as compute, kit.Bell() as bell:
     futures = [compute.submit(work.ring, bell.port) for _ in range(5)]
     lines = [bell.answer() for _ in range(4)]
     print("they run", flush=True)
-    input()
+    sys.stdin.readline()
     for line in lines:
         line.release()
     bell.answer().release()
     print(len([future.result() for future in futures]), "done")
 print("after")
-""",
+"""
     )
     seen = program.until("0/5+ tasks · 4/4 slots busy")
     assert seen[0] == "they run"
@@ -92,9 +118,8 @@ print("after")
     assert after == "after"
 
 
-def test_prints_tqdm_and_joblib_stay_whole(tmp_path: Path) -> None:
-    program = Program(
-        tmp_path,
+def test_prints_tqdm_and_joblib_stay_whole(start: Start) -> None:
+    program = start(
         """
 print("an open line ", end="", flush=True)
 with pool() as compute:
@@ -106,7 +131,7 @@ with pool() as compute:
     for number in range(20):
         print("line", number, file=sys.stderr if number % 2 else sys.stdout)
         compute.submit(work.sleep, 0.05).result()
-""",
+"""
     )
     first, bar, *rest, last = program.end()
     assert first == "an open line is closed"
@@ -118,16 +143,15 @@ with pool() as compute:
     assert last.startswith("skyward: 220 tasks on 2 nodes in ")
 
 
-def test_a_node_that_is_killed_is_named(tmp_path: Path) -> None:
-    program = Program(
-        tmp_path,
+def test_a_node_that_is_killed_is_named(start: Start) -> None:
+    program = start(
         """
 with pool() as compute, kit.Bell() as bell:
     futures = [compute.submit(work.ring, bell.port) for _ in range(4)]
     lines = [bell.answer() for _ in range(4)]
     kit.kill(kit.host(compute.nodes[1]))
     again = [bell.answer() for _ in range(2)]
-    input()
+    sys.stdin.readline()
     for line in (*lines, *again):
         try:
             line.release()
@@ -135,7 +159,7 @@ with pool() as compute, kit.Bell() as bell:
             pass
     for future in futures:
         future.result()
-""",
+"""
     )
     seen = program.until("  node 1 was lost: its process ended")
     assert any(BAR in line for line in seen)
@@ -145,19 +169,18 @@ with pool() as compute, kit.Bell() as bell:
     assert re.fullmatch(r"skyward: 4 tasks on 2 nodes, \d tried again in \d:\d\d", end[-1])
 
 
-def test_nothing_is_left_when_the_block_fails(tmp_path: Path) -> None:
-    program = Program(
-        tmp_path,
+def test_nothing_is_left_when_the_block_fails(start: Start) -> None:
+    program = start(
         """
 try:
     with pool() as compute, kit.Bell() as bell:
         compute.submit(work.ring, bell.port)
         bell.answer()
-        input()
+        sys.stdin.readline()
         raise ValueError("no")
 except ValueError as error:
     print("failed:", error)
-""",
+"""
     )
     program.until(BAR)
     program.child.sendline("")
@@ -202,3 +225,40 @@ with pool() as compute:
     assert re.fullmatch(r"skyward: 20 tasks on 2 nodes in \d:\d\d", shown["text/plain"])
     assert shown["text/plain"] in shown["text/html"]
     assert [output["text"] for output in outputs if output["output_type"] == "stream"] == ["done\n"]
+
+
+def test_without_rich_a_terminal_has_lines_that_stay(start: Start) -> None:
+    program = start(
+        """
+sys.modules["rich"] = None
+with pool() as compute:
+    compute.submit(work.sleep, 0.5).result()
+"""
+    )
+    end = [re.sub(r"\d:\d\d", "0:00", line) for line in program.end()]
+    assert end[-2:] == ["skyward: 2 nodes with 4 slots ready after 0:00", "skyward: 1 task on 1 node in 0:00"]
+
+
+def test_who_edits_a_line_is_left_alone(start: Start) -> None:
+    program = start(
+        """
+import readline
+with pool() as compute, kit.Bell() as bell:
+    future = compute.submit(work.ring, bell.port)
+    line = bell.answer()
+    sys.stdin.readline()
+    answer = input("what now? ")
+    line.release()
+    future.result()
+print("it was", answer)
+"""
+    )
+    program.until(BAR)
+    program.child.sendline("")
+    program.until("what now?")
+    program.child.send("go on")
+    assert any(line.startswith("what now? go on") for line in program.until("go on"))
+    program.child.sendline("")
+    end = program.end()
+    assert "it was go on" in end
+    assert not any(BAR in line for line in end)
