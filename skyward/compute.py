@@ -2,25 +2,23 @@
 
 import itertools
 import os
-import platform
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
+from skyward import onlookers
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
-from skyward.events import Event, RunEnded, RunStarted
+from skyward.events import Event, RunEnded
 from skyward.page import save
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
@@ -29,7 +27,6 @@ from skyward.remote import function, wire
 from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
-from skyward.speaker import Speaker
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
@@ -112,7 +109,7 @@ class Compute(futures.Executor):
         blueprint = self._blueprint.model_copy(update={"image": image})
         self._numbers = itertools.count(1)
         pool = f"{time.strftime('%m%d%H%M')}-{secrets.token_hex(4)}"
-        self._record = self._begin_record(pool)
+        self._record, self._dashboard = onlookers.begin(self._blueprint, pool)
         self._driver = Driver(blueprint, pool, hooks, self._numbers, self._record)
         try:
             self._driver.start()
@@ -346,31 +343,6 @@ class Compute(futures.Executor):
         if self._record is None:
             raise NoCompute("nothing has happened yet: enter the block first, `with sky.Compute(...) as compute:`")
         return self._record.events(follow=follow)
-
-    def _begin_record(self, pool: str) -> Record:
-        options, nodes, worker = self._blueprint.options, self._blueprint.nodes, self._blueprint.worker
-        record = Record(pool, options.records())
-        if options.dashboard:
-            from skyward.dashboard import Dashboard
-
-            self._dashboard = Dashboard(record)
-        started = RunStarted(
-            now(),
-            pool,
-            self._blueprint.provider.name,
-            nodes.count,
-            nodes.max or nodes.count,
-            worker.concurrency,
-            worker.executor,
-            os.path.basename(sys.argv[0]) if sys.argv else "",
-            version("skyward"),
-            platform.python_version(),
-        )
-        record.put(started)
-        record.listen(Speaker("compute.events()" if record.path is None else str(record.path)))
-        if self._dashboard is not None:
-            self._dashboard.open()
-        return record
 
     def _node_numbers(self) -> Sequence[int]:
         """The numbers of the nodes that there are, or will be again; of an elastic pool those that take calls now."""

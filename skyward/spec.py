@@ -246,6 +246,10 @@ class Options(Checked):
         100 are, a folder, or `False` to keep them for as long as this process lives.
     dashboard
         Whether the run can be watched in a browser on this machine. The link is logged, and is an event.
+    console
+        What is shown of the run on standard error. `"auto"`: lines that change, in a terminal or a notebook, and are
+        gone at the end; elsewhere only what machines cost, and a start that takes its time. `"plain"`: lines that stay,
+        every ten seconds and when something changes. `"off"`: nothing.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -304,6 +308,10 @@ class Options(Checked):
         if value:
             importlib.import_module("skyward.dashboard")  # says what is not installed
         return value
+
+    console: Literal["auto", "plain", "off"] = Field(
+        default="auto", description="say what is shown of the run", examples=["'plain'"]
+    )
 
     def records(self) -> Path | None:
         """Return the folder where the record of a run is kept, None for nowhere."""

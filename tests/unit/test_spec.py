@@ -102,6 +102,7 @@ def test_the_defaults_of_the_options() -> None:
         "max_hourly": None,
         "record": True,
         "dashboard": False,
+        "console": "auto",
     }
 
 

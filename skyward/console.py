@@ -1,0 +1,105 @@
+"""What a person sees while a pool runs: lines at the bottom of a terminal or of a notebook's cell, or lines that stay.
+
+All is drawn from the events of the run, beside it, and goes to standard error.
+"""
+
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TextIO
+
+from skyward import wording
+from skyward.bulletin import Bulletin
+from skyward.events import Event
+from skyward.progress import Progress
+from skyward.record import Record, now
+
+type How = Literal["auto", "plain", "off"]
+
+PATIENCE = 0.4
+"""Seconds for which nothing is shown: a start that takes no longer needs no word."""
+
+
+class Place(Protocol):
+    """Where lines are shown that change."""
+
+    def show(self, painter: Callable[[], Sequence[wording.Line]]) -> None:
+        """Show what `painter` returns, time and again."""
+
+    def leave(self, painter: Callable[[], Sequence[wording.Line]], last: str = "") -> None:
+        """Show it no more, but for a last line."""
+
+
+class Live:
+    """The run as lines that change, in a place for them."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._progress = Progress()
+        self._lock = threading.Lock()
+        place.show(self.paint)
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Take in what has happened."""
+        with self._lock:
+            self._progress.add(events)
+        if self._progress.ended is not None:
+            self._place.leave(self.paint, wording.summary(self._progress))
+
+    def paint(self) -> list[wording.Line]:
+        """Return what is to be seen now."""
+        with self._lock:
+            at = now()
+            began = self._progress.began
+            return wording.live(self._progress, at) if began and at - began > PATIENCE else []
+
+
+class Plain:
+    """The run as lines that stay."""
+
+    def __init__(self, stream: TextIO, *, brief: bool) -> None:
+        self._stream = stream
+        self._progress = Progress()
+        self._bulletin = Bulletin(brief=brief)
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Take in what has happened, and say what is worth it."""
+        self._progress.add(events)
+        if said := self._bulletin.news(self._progress, now()):
+            self._stream.write("".join(f"{line}\n" for line in said))
+            self._stream.flush()
+
+
+def show(record: Record, how: How) -> None:
+    """Show the run of a record, from now on until it ends."""
+    stream: TextIO | None = sys.stderr
+    if how == "off" or stream is None:
+        return
+    live = how == "auto"
+    if live and _is_notebook():
+        from skyward.cell import Cell
+
+        record.listen(Live(Cell()).hear)
+    elif live and stream.isatty() and _can_draw(stream):
+        from skyward.screen import Screen
+
+        others = [each for each in (sys.stdout,) if each is not None and each.isatty()]
+        record.listen(Live(Screen.of(stream, others)).hear)
+    else:
+        record.listen(Plain(stream, brief=live and not stream.isatty()).hear)
+
+
+def _can_draw(stream: TextIO) -> bool:
+    """Whether there is rich, a terminal that can do more than print, and a stream whose writes can be heard."""
+    if importlib.util.find_spec("rich") is None or not hasattr(stream, "__dict__"):
+        return False
+    from rich.console import Console
+
+    return not Console(file=stream).is_dumb_terminal
+
+
+def _is_notebook() -> bool:
+    """Whether this program is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

@@ -1,0 +1,46 @@
+"""Who looks on at a run from its beginning: its record, the console, who shows what tasks print, and the live page."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from skyward.console import show
+from skyward.events import RunStarted
+from skyward.record import Record, now
+from skyward.speaker import Speaker
+from skyward.spec import Blueprint
+
+if TYPE_CHECKING:
+    from skyward.dashboard import Dashboard
+
+
+def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
+    """Return the record of a run that begins, and its live page if it has one."""
+    options, nodes, worker = blueprint.options, blueprint.nodes, blueprint.worker
+    record = Record(pool, options.records())
+    dashboard = None
+    if options.dashboard:
+        from skyward.dashboard import Dashboard  # not above: it needs the extra
+
+        dashboard = Dashboard(record)
+    show(record, options.console)
+    record.listen(Speaker("compute.events()" if record.path is None else str(record.path)))
+    record.put(
+        RunStarted(
+            now(),
+            pool,
+            blueprint.provider.name,
+            nodes.count,
+            nodes.max or nodes.count,
+            worker.concurrency,
+            worker.executor,
+            os.path.basename(sys.argv[0]) if sys.argv else "",
+            version("skyward"),
+            platform.python_version(),
+        )
+    )
+    if dashboard is not None:
+        dashboard.open()
+    return record, dashboard

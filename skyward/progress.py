@@ -1,0 +1,360 @@
+"""How far a run is, folded from its events as they come. Pure: no I/O, no clock, no actor.
+
+`Progress` is changed in place and holds no record of a task, so it stays small. Times are those of the events; who asks
+gives the time it is now.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+from skyward.events import (
+    BatchesArrived,
+    BatchesCancelled,
+    BatchesEnded,
+    BatchesLate,
+    BatchesReturned,
+    BatchesSent,
+    BatchLost,
+    BatchRetried,
+    DashboardOpened,
+    Event,
+    NodeChanged,
+    NodeFacts,
+    NodeGivenUp,
+    NodeHeard,
+    NodeNoticed,
+    NodeSilent,
+    NodeStep,
+    Quoted,
+    RunEnded,
+    RunStarted,
+    Spent,
+)
+
+LOOKS_BACK = (5.0, 120.0)
+"""Seconds of the past that a pace is taken from: three times as long as a task takes, within these bounds."""
+
+SETTLED = 0.5
+"""Seconds for which tasks have ended and none has arrived: then all that are to come are known."""
+
+SLOW = 2.5
+"""A node is slow where its tasks take so many times as long as those of the others."""
+
+FULL = 64 << 20, 0.05
+"""A node is full where so many bytes of memory are left, or this share of the most that there was."""
+
+REMEMBERED = 30.0
+"""Seconds for which a node that was lost is spoken of after another has come in its place."""
+
+COARSE = 10.0
+"""Seconds in one sum of the pace of a node: there may be many nodes."""
+
+type Trouble = Literal["lost", "gone", "silent", "leaving", "full", "slow"]
+
+
+class Pace:
+    """Tasks that ended, and the seconds that they ran, in sums of `grain` seconds each."""
+
+    def __init__(self, grain: float = 1.0) -> None:
+        self._grain = grain
+        self._sums: deque[list[float]] = deque()
+
+    def add(self, at: float, tasks: int, ran: float) -> None:
+        """Note that tasks have ended."""
+        time = at // self._grain
+        if not self._sums or self._sums[-1][0] < time:
+            self._sums.append([time, 0, 0.0])
+            while self._sums[0][0] < (at - LOOKS_BACK[1]) // self._grain:
+                self._sums.popleft()
+        self._sums[-1][1] += tasks
+        self._sums[-1][2] += ran
+
+    def since(self, start: float) -> tuple[float, float]:
+        """Return the tasks that have ended since then, and the seconds that they ran."""
+        tasks, ran = 0.0, 0.0
+        for time, count, seconds in reversed(self._sums):
+            if time < start // self._grain:
+                break
+            tasks, ran = tasks + count, ran + seconds
+        return tasks, ran
+
+
+@dataclass(slots=True)
+class Node:
+    """A node on its way. One that replaces it goes on under its number.
+
+    `held` are the batches that were sent to it and not answered, `lost` says when and why its last life ended too soon,
+    `gone` why none comes after it.
+    """
+
+    number: int
+    stage: str = "launching"
+    since: float = 0.0
+    step: str = ""
+    host: str = ""
+    slots: int = 0
+    held: int = 0
+    done: int = 0
+    lost: tuple[float, str] | None = None
+    gone: str | None = None
+    noticed: str = ""
+    silent: tuple[float, float] | None = None
+    memory: int | None = None
+    most: int = 0
+    pace: Pace = field(default_factory=lambda: Pace(COARSE))
+
+    @property
+    def busy(self) -> int:
+        """How many of its slots have something to do."""
+        return min(self.held, self.slots)
+
+    @property
+    def full(self) -> bool:
+        """Whether its memory is nearly used up."""
+        return self.memory is not None and self.memory < max(FULL[0], FULL[1] * self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """What is not right with a node. `figures` are seconds: silent since, grace; or for a task here, and elsewhere."""
+
+    node: Node
+    trouble: Trouble
+    text: str = ""
+    figures: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(slots=True)
+class Progress:
+    """A run, as far as its events have been told."""
+
+    provider: str = ""
+    wanted: int = 0
+    began: float = 0.0
+    ended: float | None = None
+    error: str = ""
+    leaked: Sequence[str] = ()
+    nodes: dict[int, Node] = field(default_factory=dict)
+    quotes: list[Quoted] = field(default_factory=list)
+    link: str = ""
+    hourly: float = 0.0
+    dollars: float = 0.0
+    complete: bool = False
+    batches: int = 0
+    known: int = 0
+    closed: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    worked: float | None = None
+    _arrived: float = 0.0
+    _answered: float = 0.0
+    _pace: Pace = field(default_factory=Pace)
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Fold what has happened."""
+        for event in events:
+            match event:
+                case BatchesEnded():
+                    self._end(event)
+                case BatchesSent():
+                    self.node(event.node).held += event.batches
+                case NodeFacts(_, number, _, _, _, memory):
+                    node = self.node(number)
+                    node.memory, node.most = memory, max(node.most, memory)
+                case BatchesArrived():
+                    self._arrive(event)
+                case _:
+                    self._fold(event)
+
+    def node(self, number: int) -> Node:
+        """Return the node of a number."""
+        if number not in self.nodes:
+            self.nodes[number] = Node(number)
+        return self.nodes[number]
+
+    # ------------------------------------------------------------ what can be asked
+
+    @property
+    def ready(self) -> list[Node]:
+        """The nodes that take tasks."""
+        return [node for node in self.nodes.values() if node.stage == "ready"]
+
+    @property
+    def coming(self) -> list[Node]:
+        """The nodes that are on their way, or being replaced."""
+        return [node for node in self.nodes.values() if node.stage != "ready" and node.gone is None]
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once, now."""
+        return sum(node.slots for node in self.ready)
+
+    @property
+    def busy(self) -> int:
+        """How many slots have something to do."""
+        return sum(node.busy for node in self.ready)
+
+    @property
+    def open(self) -> bool:
+        """Whether something waits or runs."""
+        return self.closed < self.batches
+
+    @property
+    def settled(self) -> bool:
+        """Whether all tasks that are to come are known."""
+        return not self.open or self._answered - self._arrived > SETTLED
+
+    def rate(self, now: float) -> float | None:
+        """Return the tasks that ended in each of the last seconds; None where it is too early to say."""
+        if self.worked is None:
+            return None
+        tasks, ran = self._pace.since(now - LOOKS_BACK[1])
+        look = 3 * ran / tasks if tasks else 0.0
+        start = max(self.worked, (now - min(max(look, LOOKS_BACK[0]), LOOKS_BACK[1])) // 1)
+        tasks, _ = self._pace.since(start)
+        return tasks / (now - start) if tasks and now - start >= 1 else None
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds until all is done; None where that cannot be known."""
+        rate = self.rate(now)
+        return (self.known - self.done) / rate if rate and self.open and self.settled else None
+
+    def concerns(self, now: float) -> list[Concern]:
+        """Return what is not right with nodes now, the worst first."""
+        slow = self._slow(now)
+        found: list[Concern] = []
+        for node in self.nodes.values():
+            if node.gone:
+                found.append(Concern(node, "gone", node.gone))
+            elif node.lost is not None and (node.stage != "ready" or now - node.since < REMEMBERED):
+                found.append(Concern(node, "lost", node.lost[1]))
+            elif node.silent is not None:
+                found.append(Concern(node, "silent", figures=node.silent))
+            elif node.noticed:
+                found.append(Concern(node, "leaving", node.noticed))
+            elif node.stage == "ready" and node.full:
+                found.append(Concern(node, "full"))
+            elif node.number in slow:
+                found.append(Concern(node, "slow", figures=slow[node.number]))
+        order = ("gone", "lost", "silent", "leaving", "full", "slow")
+        return sorted(found, key=lambda each: (order.index(each.trouble), each.node.number))
+
+    def _slow(self, now: float) -> dict[int, tuple[float, float]]:
+        """Return the slow nodes, each with the seconds of its tasks and of those of the others."""
+        takes: dict[int, float] = {}
+        for node in self.ready:
+            tasks, ran = node.pace.since(now - LOOKS_BACK[1] / 2)
+            if tasks >= max(3, node.slots):
+                takes[node.number] = ran / tasks
+        found = {}
+        for number, mine in takes.items():
+            others = [each for other, each in takes.items() if other != number]
+            if others and mine > 0.1 and mine > SLOW * (theirs := median(others)):
+                found[number] = (mine, theirs)
+        return found
+
+    # ------------------------------------------------------------ how events are folded
+
+    def _arrive(self, event: BatchesArrived) -> None:
+        if not self.open:
+            self.worked = event.at
+        self._arrived = event.at
+        self.batches += event.batches
+        self.known += event.tasks
+
+    def _end(self, event: BatchesEnded) -> None:
+        node = self.node(event.node)
+        count, statuses = len(event.batches), event.statuses
+        node.held = max(0, node.held - count)
+        tasks, ran, closed = sum(event.tasks), sum(event.seconds), count
+        if statuses.count("returned") != count:
+            for status, each, seconds in zip(statuses, event.tasks, event.seconds, strict=True):
+                match status:
+                    case "raised" | "overdue":
+                        self.failed += 1
+                    case "killed" | "died":  # nobody waits for it, or it is tried again
+                        tasks, ran, closed = tasks - each, ran - seconds, closed - 1
+                    case _:
+                        pass
+        if closed:
+            self._answered = event.at
+            self._close(closed, tasks)
+            self._pace.add(event.at, tasks, ran)
+            node.pace.add(event.at, tasks, ran)
+            node.done += tasks
+
+    def _close(self, batches: int, tasks: int) -> None:
+        """So many batches, with tasks that are done, are waited for no more."""
+        self.closed += batches
+        self.done += tasks
+        if not self.open:
+            self.known = self.done
+
+    def _drop(self, batches: int) -> None:
+        """So many batches are waited for no more, and their tasks are not known: they are like the others."""
+        waiting = max(1, self.batches - self.closed)
+        self.known -= round((self.known - self.done) * min(batches, waiting) / waiting)
+        self._close(batches, 0)
+
+    def _fold(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.provider, self.wanted, self.began = event.provider, event.nodes, event.at
+            case RunEnded():
+                self.ended, self.error, self.leaked = event.at, event.error, event.leaked
+            case DashboardOpened():
+                self.link = event.url
+            case Quoted():
+                self.quotes.append(event)
+            case Spent():
+                self.dollars, self.hourly = event.dollars, event.hourly
+            case NodeChanged():
+                self._change(self.node(event.node), event)
+            case NodeStep():
+                self.node(event.node).step = event.step
+            case NodeSilent():
+                self.node(event.node).silent = (event.at, event.grace)
+            case NodeHeard():
+                self.node(event.node).silent = None
+            case NodeNoticed():
+                self.node(event.node).noticed = event.said
+            case NodeGivenUp():
+                self.node(event.node).gone = event.reason
+                self._begin()
+            case BatchesReturned():
+                node = self.node(event.node)
+                node.held = max(0, node.held - event.batches)
+            case BatchRetried():
+                self.retried += 1
+            case BatchLost():
+                self.failed += 1
+                self._close(1, 1)
+            case BatchesCancelled():
+                self._drop(event.batches)
+            case BatchesLate():
+                self.closed -= event.batches
+                self.done -= event.batches
+                self.known = max(self.known, self.done)
+            case _:
+                pass
+
+    def _change(self, node: Node, event: NodeChanged) -> None:
+        if event.stage == "ending" and event.reason not in ("", "dismissed"):
+            node.lost = (event.at, event.reason)
+        elif event.stage == "launching":
+            node.gone, node.host = None, ""
+        node.stage, node.since, node.step = event.stage, event.at, ""
+        node.silent, node.noticed = None, ""
+        node.host, node.slots = event.host or node.host, event.slots or node.slots
+        node.held, node.memory = 0, None
+        node.pace = Pace(COARSE)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Say whether the nodes that were asked for are all there, or given up."""
+        if not self.complete and len(self.nodes) >= self.wanted:
+            self.complete = not self.coming

@@ -1,0 +1,213 @@
+"""How far a run is, as lines of text for a terminal. Pure: no I/O, no clock, no actor.
+
+A line is pieces of text, each with a style as `rich` names them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import assert_never
+
+from skyward.progress import Concern, Node, Progress
+from skyward.report import dollars
+
+type Line = tuple[tuple[str, str], ...]
+
+EACH = 12
+"""So many nodes have a line each; of more there is a summary."""
+
+NAMED = 4
+"""So many nodes that are not right are told one by one."""
+
+WIDTH = 12
+"""Characters of the bar."""
+
+HEAD = ("skyward", "bold cyan")
+DOT = (" · ", "dim")
+ORDER = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
+COLOURS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
+
+
+def plain(line: Line) -> str:
+    """Return the text of a line."""
+    return "".join(text for text, _ in line)
+
+
+def live(progress: Progress, now: float) -> list[Line]:
+    """Return what is shown now: how nodes start, or how the work goes. Nothing where there is nothing to wait for."""
+    if progress.ended is not None:
+        return []
+    if progress.open:
+        lines = [work(progress, now), *troubles(progress, now)]
+        if progress.coming and not progress.complete:
+            lines.insert(1, starting(progress, now))
+        return lines + watching(progress)
+    if progress.complete:
+        return []
+    quoted: list[Line] = [(("  ", ""), (quote.text, "dim")) for quote in progress.quotes[-1:]]
+    begun = [starting(progress, now), *quoted, *nodes(progress, now), *troubles(progress, now, but="lost")]
+    return begun + watching(progress)
+
+
+def watching(progress: Progress) -> list[Line]:
+    """Say where the run can be watched."""
+    return [(("  watch it at ", "dim"), (progress.link, "underline"))] if progress.link else []
+
+
+def starting(progress: Progress, now: float) -> Line:
+    """Say how many nodes are ready, and what all of them cost."""
+    wanted = max(progress.wanted, len(progress.nodes))
+    text = f"{len(progress.ready)} of {many(wanted, 'node')} ready"
+    said = [(text, ""), (progress.provider, "dim"), (cost(progress), "green"), (clock(now - progress.began), "dim")]
+    return (HEAD, ("  ", ""), *_dotted(said))
+
+
+def nodes(progress: Progress, now: float) -> list[Line]:
+    """Say where each node is; of many nodes, how many are where."""
+    there = sorted(progress.nodes.values(), key=lambda node: node.number)
+    if len(there) > EACH:
+        found = Counter(where(node) for node in there)
+        ranked = sorted(found.items(), key=lambda each: (ORDER.index(each[0].split(":")[0]), -each[1]))
+        lines: list[Line] = [((f"  {count:>5}  ", ""), (at, _colour(at))) for at, count in ranked[:EACH]]
+        return lines
+    digits = max((len(str(node.number)) for node in there), default=1)
+    return [_node(node, digits, now) for node in there]
+
+
+def where(node: Node) -> str:
+    """Say where a node is: its stage, and the step of its bootstrap."""
+    if node.gone:
+        return "ended: given up"
+    return f"{node.stage}: {node.step}" if node.step and node.stage == "booting" else node.stage
+
+
+def work(progress: Progress, now: float) -> Line:
+    """Say in one line how the work goes."""
+    known, done = progress.known, progress.done
+    more = "" if progress.settled else "+"
+    said = [
+        (f"{done:,}/{known:,}{more} tasks", "bold"),
+        (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
+        (speed(progress.rate(now)), ""),
+        (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
+        (f"{progress.failed:,} failed" if progress.failed else "", "red"),
+        (f"{progress.retried:,} again" if progress.retried else "", "yellow"),
+        (dollars(progress.dollars) if progress.dollars else "", "green"),
+    ]
+    filled = WIDTH * done // max(known, 1)
+    return (
+        HEAD,
+        ("  ", ""),
+        ("━" * filled, "cyan"),
+        ("━" * (WIDTH - filled), "bright_black"),
+        ("  ", ""),
+        *_dotted(said),
+    )
+
+
+def troubles(progress: Progress, now: float, but: str = "") -> list[Line]:
+    """Say what is not right with nodes, the worst first."""
+    found = [each for each in progress.concerns(now) if each.trouble != but]
+    lines: list[Line] = [
+        (("  ", ""), (f"node {each.node.number}", "bold"), (" ", ""), (trouble(each, now), COLOURS[each.trouble]))
+        for each in found[:NAMED]
+    ]
+    if len(found) > NAMED:
+        rest = Counter(each.trouble for each in found[NAMED:])
+        lines.append((("  and ", "dim"), (", ".join(f"{count} more {what}" for what, count in rest.items()), "yellow")))
+    return lines
+
+
+def trouble(concern: Concern, now: float) -> str:
+    """Say what is not right with a node, and what is done about it."""
+    node, (first, second) = concern.node, concern.figures
+    match concern.trouble:
+        case "gone":
+            return f"is given up: {concern.text}"
+        case "lost":
+            then = "another is ready in its place" if node.stage == "ready" else f"another is {where(node)}"
+            return f"was lost: {concern.text}" + ("" if node.stage in ("ending", "ended") else f"; {then}")
+        case "silent":
+            silent = now - first
+            rest = max(0.0, second - silent)
+            return f"is silent for {silent:.0f} s; its work goes elsewhere in {rest:.0f} s"
+        case "leaving":
+            return f"is about to be taken away: {concern.text}"
+        case "full":
+            return f"has {size(node.memory or 0)} of memory left"
+        case "slow":
+            return f"is slow: {seconds(first)} a task, {seconds(second)} elsewhere"
+        case _:
+            assert_never(concern.trouble)
+
+
+def summary(progress: Progress) -> str:
+    """Say in one short line what came of the run; nothing where nothing was done and nothing was spent."""
+    assert progress.ended is not None
+    used = sum(1 for node in progress.nodes.values() if node.done)
+    said = [
+        (f"{many(progress.done, 'task')} on {many(used, 'node')}" if progress.done else "", ""),
+        (f"{progress.failed:,} failed" if progress.failed else "", ""),
+        (f"{progress.retried:,} tried again" if progress.retried else "", ""),
+        (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
+    ]
+    told = plain(_dotted(said)).replace(" · ", ", ")
+    return f"skyward: {told} in {clock(progress.ended - progress.began)}" if told else ""
+
+
+# ---------------------------------------------------------------- figures
+
+
+def many(count: int, what: str) -> str:
+    """Return `1 node`, `2,000 nodes`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def clock(length: float) -> str:
+    """Return a length of time: `0:07`, `12:40`, `1:02:03`."""
+    minutes, rest = divmod(round(max(0.0, length)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def seconds(length: float) -> str:
+    """Return a short length of time: `0.12 s`, `5.1 s`, `130 s`."""
+    return f"{length:.2f} s" if length < 1 else f"{length:.1f} s" if length < 10 else f"{length:.0f} s"
+
+
+def speed(rate: float | None) -> str:
+    """Return tasks per second, or per minute where they are few."""
+    if rate is None:
+        return ""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+
+
+def size(count: int) -> str:
+    """Return bytes: `80 MB`, `1.5 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def cost(progress: Progress) -> str:
+    """Return what all machines cost an hour, or will, where that is known."""
+    hourly = max(progress.hourly, sum(quote.hourly for quote in progress.quotes[-1:]))
+    return f"{dollars(hourly)}/h" if hourly else ""
+
+
+def _node(node: Node, digits: int, now: float) -> Line:
+    at = where(node)
+    if node.stage == "ready":
+        rest = f"{many(node.slots, 'slot')}{f' on {node.host}' if node.host else ''}"
+    elif node.lost is not None:
+        rest = f"{clock(now - node.since)}  after the one before: {node.lost[1]}"
+    else:
+        rest = clock(now - node.since)
+    return (f"  node {node.number:>{digits}}  ", ""), (f"{at:<9}", _colour(at)), (f"  {rest}", "dim")
+
+
+def _colour(at: str) -> str:
+    return "green" if at == "ready" else "red" if at.startswith(("ending", "ended")) else "yellow"
+
+
+def _dotted(said: Iterable[tuple[str, str]]) -> Line:
+    """Join what is not empty."""
+    told = [piece for piece in said if piece[0]]
+    return tuple(each for number, piece in enumerate(told) for each in ((DOT, piece) if number else (piece,)))

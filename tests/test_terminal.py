@@ -1,0 +1,264 @@
+"""What a person sees of a run: on a terminal, in a notebook, and where there is neither."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pexpect
+import pyte
+import pytest
+
+from tests import kit
+from tests.terminal import rows
+
+ROOT = Path(__file__).parents[1]
+HEAD = """
+import sys
+import skyward as sky
+from joblib import Parallel, delayed
+from tqdm import tqdm
+from tests import kit, work
+
+def pool(**options):
+    options = sky.Options(record=False, **options)
+    plugins = [sky.plugins.joblib()]
+    return sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), options=options, plugins=plugins)
+"""
+BAR = "━━━"
+
+
+class Program:
+    """A program on a terminal of its own, and all that was ever seen there."""
+
+    def __init__(self, folder: Path, body: str) -> None:
+        path = folder / "program.py"
+        path.write_text(HEAD + body)
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+        self.child: pexpect.spawn[bytes] = pexpect.spawn(
+            sys.executable, [str(path)], env=env, dimensions=(30, 100), timeout=kit.SOON
+        )
+        self.screen = pyte.HistoryScreen(100, 30, history=2000)
+        self._stream = pyte.ByteStream(self.screen)
+        self._deadline = time.monotonic() + 50
+
+    def frames(self) -> Iterator[list[str]]:
+        """Yield what is seen, each time that something has been written, until the program has ended."""
+        while True:
+            assert time.monotonic() < self._deadline, rows(self.screen)
+            try:
+                self._stream.feed(self.child.read_nonblocking(1 << 16, timeout=kit.SOON))
+            except pexpect.EOF:
+                self.child.close()
+                return
+            yield rows(self.screen)
+
+    def until(self, text: str) -> list[str]:
+        """Wait until a line that has the text is seen."""
+        return next(seen for seen in self.frames() if any(text in line for line in seen))
+
+    def stop(self) -> None:
+        """Have it end its pool, if it has not ended."""
+        if self.child.isalive():
+            self.child.kill(signal.SIGINT)
+            self.child.expect(pexpect.EOF)
+            self.child.close()
+
+    def end(self) -> list[str]:
+        """Return what is seen when the program has ended well."""
+        for _ in self.frames():
+            pass
+        assert self.child.exitstatus == 0, rows(self.screen)
+        return rows(self.screen)
+
+
+type Start = Callable[[str], Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a program on a terminal, and sees it end."""
+    with ExitStack() as programs:
+
+        def begin(body: str) -> Program:
+            program = Program(tmp_path, body)
+            programs.callback(program.stop)
+            return program
+
+        yield begin
+
+
+def test_it_shows_how_the_work_goes_and_leaves_one_line(start: Start) -> None:
+    program = start(
+        """
+with pool() as compute, kit.Bell() as bell:
+    futures = [compute.submit(work.ring, bell.port) for _ in range(5)]
+    lines = [bell.answer() for _ in range(4)]
+    print("they run", flush=True)
+    sys.stdin.readline()
+    for line in lines:
+        line.release()
+    bell.answer().release()
+    print(len([future.result() for future in futures]), "done")
+print("after")
+"""
+    )
+    seen = program.until("0/5+ tasks · 4/4 slots busy")
+    assert seen[0] == "they run"
+    program.child.sendline("")
+    *above, last, after = program.end()
+    assert above == ["they run", "", "5 done"]
+    assert re.fullmatch(r"skyward: 5 tasks on 2 nodes in \d:\d\d", last)
+    assert after == "after"
+
+
+def test_prints_tqdm_and_joblib_stay_whole(start: Start) -> None:
+    program = start(
+        """
+print("an open line ", end="", flush=True)
+with pool() as compute:
+    print("is closed")
+    for number in tqdm(compute.map(work.sleep, [0.02] * 100), total=100, ascii=True):
+        pass
+    print("begun ", end="")
+    Parallel(n_jobs=-1, verbose=10, batch_size=1)(delayed(work.sleep)(0.02) for _ in range(100))
+    for number in range(20):
+        print("line", number, file=sys.stderr if number % 2 else sys.stdout)
+        compute.submit(work.sleep, 0.05).result()
+"""
+    )
+    first, bar, *rest, last = program.end()
+    assert first == "an open line is closed"
+    assert re.fullmatch(r"100%\|#+\| 100/100 \[\d\d:\d\d<\d\d:\d\d, .*it/s\]", bar)
+    progress = [line.removeprefix("begun ") for line in rest if "[Parallel" in line]
+    assert len(progress) > 5
+    assert all(re.fullmatch(r"\[Parallel\(n_jobs=-1\)\]: (Using backend|Done) .+", line) for line in progress)
+    assert rest[len(progress) :] == [f"line {number}" for number in range(20)]
+    assert last.startswith("skyward: 220 tasks on 2 nodes in ")
+
+
+def test_a_node_that_is_killed_is_named(start: Start) -> None:
+    program = start(
+        """
+with pool() as compute, kit.Bell() as bell:
+    futures = [compute.submit(work.ring, bell.port) for _ in range(4)]
+    lines = [bell.answer() for _ in range(4)]
+    kit.kill(kit.host(compute.nodes[1]))
+    again = [bell.answer() for _ in range(2)]
+    sys.stdin.readline()
+    for line in (*lines, *again):
+        try:
+            line.release()
+        except OSError:
+            pass
+    for future in futures:
+        future.result()
+"""
+    )
+    seen = program.until("  node 1 was lost: its process ended")
+    assert any(BAR in line for line in seen)
+    program.child.sendline("")
+    end = program.end()
+    assert not any(BAR in line for line in end)
+    assert re.fullmatch(r"skyward: 4 tasks on 2 nodes, \d tried again in \d:\d\d", end[-1])
+
+
+def test_nothing_is_left_when_the_block_fails(start: Start) -> None:
+    program = start(
+        """
+try:
+    with pool() as compute, kit.Bell() as bell:
+        compute.submit(work.ring, bell.port)
+        bell.answer()
+        sys.stdin.readline()
+        raise ValueError("no")
+except ValueError as error:
+    print("failed:", error)
+"""
+    )
+    program.until(BAR)
+    program.child.sendline("")
+    assert program.end()[-1] == "failed: no"
+    assert not any(BAR in line for line in rows(program.screen))
+
+
+@pytest.mark.parametrize(("console", "said"), [("auto", False), ("off", False), ("plain", True)])
+def test_where_there_is_no_terminal_little_is_said(tmp_path: Path, console: str, said: bool) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        f"{HEAD}\nwith pool(console={console!r}) as compute:\n    compute.submit(work.sleep, 0.5).result()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, str(path)], env=env, capture_output=True, text=True, timeout=50, check=True)
+    told = [line for line in ran.stderr.splitlines() if "of 2 nodes ready" not in line]
+    assert ran.stdout == ""
+    assert [re.sub(r"\d:\d\d", "0:00", line) for line in told] == (
+        ["skyward: 2 nodes with 4 slots ready after 0:00", "skyward: 1 task on 1 node in 0:00"] if said else []
+    )
+
+
+NOTEBOOK = """
+import json, nbclient, nbformat, sys
+book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.argv[1])])
+nbclient.NotebookClient(book, timeout=40, kernel_name="python3").execute()
+print(json.dumps(book.cells[0].outputs))
+"""
+
+
+def test_a_notebook_has_a_line_that_changes_in_its_cell(tmp_path: Path) -> None:
+    body = """
+with pool() as compute:
+    list(compute.map(work.sleep, [0.3] * 20))
+    print("done")
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", NOTEBOOK, HEAD + body]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=55, check=True)
+    outputs = json.loads(ran.stdout)
+    (shown,) = [output["data"] for output in outputs if output["output_type"] == "display_data"]
+    assert re.fullmatch(r"skyward: 20 tasks on 2 nodes in \d:\d\d", shown["text/plain"])
+    assert shown["text/plain"] in shown["text/html"]
+    assert [output["text"] for output in outputs if output["output_type"] == "stream"] == ["done\n"]
+
+
+def test_without_rich_a_terminal_has_lines_that_stay(start: Start) -> None:
+    program = start(
+        """
+sys.modules["rich"] = None
+with pool() as compute:
+    compute.submit(work.sleep, 0.5).result()
+"""
+    )
+    end = [re.sub(r"\d:\d\d", "0:00", line) for line in program.end()]
+    assert end[-2:] == ["skyward: 2 nodes with 4 slots ready after 0:00", "skyward: 1 task on 1 node in 0:00"]
+
+
+def test_who_edits_a_line_is_left_alone(start: Start) -> None:
+    program = start(
+        """
+import readline
+with pool() as compute, kit.Bell() as bell:
+    future = compute.submit(work.ring, bell.port)
+    line = bell.answer()
+    sys.stdin.readline()
+    answer = input("what now? ")
+    line.release()
+    future.result()
+print("it was", answer)
+"""
+    )
+    program.until(BAR)
+    program.child.sendline("")
+    program.until("what now?")
+    program.child.send("go on")
+    assert any(line.startswith("what now? go on") for line in program.until("go on"))
+    program.child.sendline("")
+    end = program.end()
+    assert "it was go on" in end
+    assert not any(BAR in line for line in end)
