@@ -7,7 +7,7 @@ from another machine.
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -139,6 +139,17 @@ def down(pool: str | None = None, *, region: str | None = None, profile: str | N
     return _ran(_down(pool, region, profile))
 
 
+def end(pools: Sequence[CloudPool], *, profile: str | None = None) -> None:
+    """End these pools, as `ls` told of them.
+
+    Raises
+    ------
+    Leaked
+        Something could not be ended; the text names it.
+    """
+    _ran(_end_all(pools, profile))
+
+
 def _ran[T](work: Coroutine[Any, Any, T]) -> T:
     """Run on a loop of its own: the caller's thread may have one that runs, as in a notebook."""
     with ThreadPoolExecutor(1) as thread:
@@ -231,10 +242,14 @@ async def _down(pool: str | None, region: str | None, profile: str | None) -> tu
     if pool is not None and not chosen:
         names = ", ".join(each.name for each in there) or "there is none"
         raise InvalidArgument.of("pool", pool, "there is no such pool", f"give one of those that are there: {names}")
-    left = [name for names in await asyncio.gather(*(_end(each, profile) for each in chosen)) for name in names]
+    await _end_all(chosen, profile)
+    return tuple(chosen)
+
+
+async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
+    left = [name for names in await asyncio.gather(*(_end(each, profile) for each in pools)) for name in names]
     if left:
         raise Leaked(f"these could not be removed: {', '.join(left)}", left)
-    return tuple(chosen)
 
 
 async def _end(pool: CloudPool, profile: str | None) -> list[str]:

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from skyward.errors import InvalidArgument, MissingExtra
+from skyward.errors import InvalidArgument, MissingExtra, SkywardError
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -14,17 +15,25 @@ def main(words: Sequence[str] | None = None) -> None:
         if missing.name != "cyclopts":
             raise
         _refuse(MissingExtra.of("cyclopts", "cli"))
+    from skyward.cli.cloud import down, ls
     from skyward.cli.doctor import doctor
 
-    app = cyclopts.App(name="skyward", help="Machines for your functions: provisioned, used and ended for you.")
-    app.command(doctor)
+    app = cyclopts.App(
+        name="skyward",
+        help="Machines for your functions: provisioned, used and ended for you.",
+        default_parameter=cyclopts.Parameter(show_default=False),
+    )
+    for command in (ls, down, doctor):
+        app.command(command)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except (cyclopts.CycloptsError, InvalidArgument) as error:
+    except (cyclopts.CycloptsError, InvalidArgument, MissingExtra) as error:
         _refuse(error)
+    except SkywardError as error:
+        _refuse(error, 1)
     sys.exit(code)
 
 
-def _refuse(error: Exception) -> None:
+def _refuse(error: Exception, code: int = 2) -> NoReturn:
     print(f"skyward: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

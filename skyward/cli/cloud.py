@@ -1,0 +1,127 @@
+"""`skyward ls` and `skyward down`: what of ours is there in the cloud, and its end, from any machine."""
+
+import dataclasses
+import datetime as dt
+import sys
+from collections.abc import Sequence
+from json import dumps
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from skyward.cli.table import columns, counted, span
+from skyward.errors import InvalidArgument
+from skyward.inventory import CloudMachine, CloudPool
+from skyward.report import dollars
+
+type Region = Annotated[str | None, Parameter(help="Where to look; else as configured and noted here.")]
+type Profile = Annotated[str | None, Parameter(help="A profile of ~/.aws/config.")]
+type AsJson = Annotated[bool, Parameter(help="Print a list for programs.", negative="")]
+
+
+def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) -> int:
+    """List what of ours is on EC2, by pool: machines, age, price, lease."""
+    from skyward import inventory
+
+    pools = inventory.ls(region=region, profile=profile)
+    if json:
+        print(dumps([as_dict(pool) for pool in pools], indent=2))
+    else:
+        print("\n".join(told(pools, dt.datetime.now(dt.UTC))) or "nothing of ours is there")
+    return 0
+
+
+def down(
+    *pools: Annotated[str, Parameter(help="Names of pools, as `skyward ls` lists them.", negative="")],
+    stale: Annotated[bool, Parameter(help="All pools that nobody needs any more.", negative="")] = False,
+    all: Annotated[bool, Parameter(help="All pools, also those in use.", negative="")] = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.", negative="")] = False,
+    region: Region = None,
+    profile: Profile = None,
+    json: AsJson = False,
+) -> int:
+    """End pools on EC2: their machines, and what belongs to them."""
+    from skyward import inventory
+
+    if bool(pools) + stale + all != 1:
+        raise InvalidArgument("say what to end: names of pools, or --stale, or --all")
+    asked = sys.stdin.isatty() and not yes
+    if all and not (asked or yes):
+        raise InvalidArgument("--all ends pools that are in use, and nobody can be asked here: give --yes as well")
+    there = inventory.ls(region=region, profile=profile, prices=asked)
+    chosen = [pool for pool in there if all or (stale and pool.stale) or pool.name in pools]
+    if strangers := [name for name in pools if name not in {pool.name for pool in chosen}]:
+        names = ", ".join(pool.name for pool in there) or "there is none"
+        raise InvalidArgument.of("pool", strangers[0], "there is no such pool", f"give one of those there: {names}")
+    if chosen and asked and not agreed(chosen):
+        print("skyward: nothing was ended", file=sys.stderr)
+        return 1
+    inventory.end(chosen, profile=profile)
+    if json:
+        print(dumps([as_dict(pool) for pool in chosen], indent=2))
+    else:
+        print("\n".join(f"ended {heading(pool)}" for pool in chosen) or "there is nothing to end")
+    return 0
+
+
+def agreed(pools: Sequence[CloudPool]) -> bool:
+    """Show what is about to be ended, and ask on the terminal; only `y` or `yes` is a yes."""
+    print("\n".join(told(pools, dt.datetime.now(dt.UTC))), file=sys.stderr)
+    print(
+        f"End {'it' if len(pools) == 1 else f'these {len(pools)} pools'}? [y/N] ", end="", file=sys.stderr, flush=True
+    )
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def told(pools: Sequence[CloudPool], now: dt.datetime) -> list[str]:
+    """Return a line for each pool and, below it, one for each machine and group."""
+    lines = iter(columns([row(machine, now) for pool in pools for machine in pool.machines]))
+    shown = []
+    for pool in pools:
+        shown.append(heading(pool))
+        shown.extend(f"  {next(lines)}" for _ in pool.machines)
+        shown.extend(f"  {group}  security group" for group in pool.groups)
+    return shown
+
+
+def heading(pool: CloudPool) -> str:
+    """Return what a pool is, in one line."""
+    facts = [pool.region, f"by {pool.by}" if pool.by else "", "stale" if pool.stale else "in use"]
+    facts.append(counted(len(pool.machines), "machine"))
+    if pool.machines and pool.hourly is not None and pool.cost is not None:
+        facts.append(f"{dollars(pool.hourly)}/h, {dollars(pool.cost)} so far")
+    return f"{pool.name}  {', '.join(filter(None, facts))}"
+
+
+def row(machine: CloudMachine, now: dt.datetime) -> tuple[str, ...]:
+    """Return what a machine is: its cells in the table."""
+    ends = [] if machine.lease is None else [f"{span(machine.lease)} after its driver"]
+    if machine.until is not None:
+        ends.append(f"in {span((machine.until - now).total_seconds())}")
+    price = "price unknown"
+    if machine.hourly is not None and machine.cost is not None:
+        price = f"{dollars(machine.hourly)}/h, {dollars(machine.cost)}"
+    return (
+        machine.id,
+        f"{machine.kind}{' spot' if machine.spot else ''}",
+        machine.zone,
+        machine.state,
+        span((now - machine.launched).total_seconds()),
+        price,
+        f"ends {' or '.join(ends)}" if ends else "",
+    )
+
+
+def as_dict(pool: CloudPool) -> dict[str, Any]:
+    """Return a pool as what JSON knows: times as text, the age in seconds, prices in dollars."""
+    machines = [
+        dataclasses.asdict(each)
+        | {
+            "launched": each.launched.isoformat(),
+            "until": each.until and each.until.isoformat(),
+            "age": each.age.total_seconds(),
+            "cost": each.cost,
+        }
+        for each in pool.machines
+    ]
+    return dataclasses.asdict(pool) | {"machines": machines, "hourly": pool.hourly, "cost": pool.cost}

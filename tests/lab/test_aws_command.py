@@ -1,0 +1,114 @@
+"""`skyward ls` and `skyward down`, as processes of their own: they know nothing of who made what they find."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skyward.providers import aws_found
+from tests.lab.cloud import REGION, Cloud
+from tests.lab.host import until
+from tests.lab.test_aws_inventory import Make, launch, retag
+
+pytestmark = pytest.mark.timeout(60)
+ROOT = Path(__file__).parents[2]
+
+
+def skyward(*words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.CompletedProcess[str]":
+    # from a home where no driver of ours has ever run
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
+    command = [sys.executable, "-m", "skyward", *words]
+    return subprocess.run(
+        command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def on_a_terminal(answer: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run it where somebody can be asked, and answers."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        return skyward(*words, stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_what_is_there_is_listed_with_age_price_and_lease_and_ended_by_name(cloud: Cloud, aws: Make) -> None:
+    cloud.market.prices["t4g.micro"] = 0.0084
+    launch(aws(volume_gb=8), "one", 2)
+    launch(aws(), "two")
+    ran = skyward("ls")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert re.fullmatch(
+        rf"one  {REGION}, by \S+:{os.getpid()}, in use, 2 machines, \$0\.0286/h, \$\d\S* so far", lines[0]
+    )
+    machine = r"  i-\w+  t4g\.micro  \S+  \w+  +\d+s  \$0\.0143/h, \$\S+ +ends 5m after its driver or in [34]m.*"
+    assert [bool(re.fullmatch(machine, line)) for line in lines[1:3]] == [True, True]
+    assert re.fullmatch(r"  sg-\w+  security group", lines[3])
+    assert lines[4].startswith("two  ")
+
+    listed = json.loads(skyward("ls", "--json", "--region", REGION).stdout)
+    assert [(each["name"], len(each["machines"]), len(each["groups"])) for each in listed] == [
+        ("one", 2, 1),
+        ("two", 1, 1),
+    ]
+
+    ran = skyward("down", "one", "none")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "pool='none': there is no such pool; give one of those there: one, two" in ran.stderr
+    ran = skyward("down", "one")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("ended one  ")
+    assert cloud.groups() == ["skyward-two"]
+
+
+def test_who_is_at_a_terminal_is_asked(cloud: Cloud, aws: Make) -> None:
+    launch(aws(), "one")
+    launch(aws(), "two")
+    for answer in ("n", "", "yess"):
+        ran = on_a_terminal(answer, "down", "--all")
+        assert ran.returncode == 1
+        assert ran.stderr.endswith("End these 2 pools? [y/N] skyward: nothing was ended\n")
+        assert "t4g.micro" in ran.stderr
+    assert len(cloud.living()) == 2
+
+    ran = on_a_terminal("y", "down", "two")
+    assert ran.returncode == 0
+    assert ran.stderr.endswith("End it? [y/N] ")
+    assert ran.stdout.startswith("ended two  ")
+    assert on_a_terminal("", "down", "one", "--yes").returncode == 0
+    until(lambda: not cloud.left(), "nothing is left")
+
+
+def test_what_nobody_needs_is_ended_and_nothing_else_until_all_is(cloud: Cloud, aws: Make) -> None:
+    launch(aws(), "old")
+    retag(cloud, aws_found.UNTIL, "2020-01-01T00:00:00+00:00")
+    launch(aws(), "new")
+    assert "stale" in skyward("ls").stdout.splitlines()[-3]  # they are listed by name
+
+    ran = skyward("down", "--stale", "--json")
+    assert [each["name"] for each in json.loads(ran.stdout)] == ["old"]
+    assert skyward("down", "--stale").stdout == "there is nothing to end\n"
+    assert len(cloud.living()) == 1
+
+    assert skyward("down", "--all").returncode == 2
+    assert len(cloud.living()) == 1
+    assert skyward("down", "--all", "--yes").returncode == 0
+    assert skyward("ls").stdout == "nothing of ours is there\n"
+    until(lambda: not cloud.left(), "nothing is left")
+
+
+def test_a_permission_that_is_missing_is_named(cloud: Cloud) -> None:
+    cloud.fail("DescribeInstances", "UnauthorizedOperation")
+    ran = skyward("ls")
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("skyward: the credentials may not do ec2:DescribeInstances")
