@@ -1,4 +1,4 @@
-"""What the reader of docstrings does not find by itself: the constructors of our records, and `remote` behind `remote/`."""
+"""What the reader of docstrings does not find by itself: the constructors of our records, and the function `remote`."""
 
 import ast
 from typing import Any
@@ -28,6 +28,10 @@ class Signatures(Extension):
         """Leave `skyward.remote` to the package: the function of that name would lead to itself."""
         if alias.path == "skyward.remote":
             agent.current.del_member("remote")
+
+    def on_function_instance(self, *, node: ast.AST | ObjectNode, func: Function, agent: Any, **_: Any) -> None:
+        """Leave out what is taken only for an error that says what to write instead."""
+        func.parameters = Parameters(*(each for each in func.parameters if each.name not in ("unnamed", "unknown")))
 
     def on_class_members(self, *, node: ast.AST | ObjectNode, cls: Class, agent: Any, **_: Any) -> None:
         """Make a constructor out of the fields, where none is written out for type checkers."""

@@ -77,7 +77,7 @@ def _files(value: object) -> dict[str, str]:
 class Image(Checked):
     """What a node needs before it runs the first task.
 
-    `index` and what comes after it are for machines that do not have it; a node of `sky.Local` has what your program has.
+    `index` and what comes after it are for bare machines; a node of `sky.Local` has what your program has.
 
     Parameters
     ----------
