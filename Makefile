@@ -5,7 +5,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance format install clean
+.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance docs format install clean
 
 check: formatted lint types contracts test conformance coverage
 
@@ -51,6 +51,10 @@ conformance:
 	$(PYTHON) -m pytest -q -ra -c /dev/null --rootdir . -p no:cacheprovider --disable-warnings --timeout 60 \
 		-p tests.conformance.joblib_suite --pyargs joblib.test.test_parallel
 
+# the documentation, into site/; a link to nothing is an error
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
 format:
 	$(PYTHON) -m ruff check --fix-only .
 	$(PYTHON) -m ruff format .
@@ -60,4 +64,4 @@ install:
 	.venv/bin/pip install -q -e '.[dev]'
 
 clean:
-	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov site

@@ -77,6 +77,8 @@ def _files(value: object) -> dict[str, str]:
 class Image(Checked):
     """What a node needs before it runs the first task.
 
+    `index` and what comes after it are for bare machines; a node of `sky.Local` has what your program has.
+
     Parameters
     ----------
     packages
@@ -85,9 +87,6 @@ class Image(Checked):
         Modules to import once per node, before its slots are forked: slots then share the memory of them.
     env
         Environment variables of the tasks. They appear in no command line and no log.
-
-    What follows is for machines that do not have it; a node of `sky.Local` has what your program has.
-
     index
         Where packages are fetched from, as pip's `--index-url` has it. Left out, a machine is sent the packages that
         are installed here, and fetches only those that are not.
