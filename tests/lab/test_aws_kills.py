@@ -212,8 +212,8 @@ def grid(cells: list[Cell], cloud: Cloud, drivers: Drivers, folder: Path) -> Non
 
     with ThreadPoolExecutor(AT_ONCE) as running:
         wrong = [each for each in running.map(one, cells) if each]
-    keys = {cell.key for cell in cells}
-    assert wait(lambda: not any(guards(key) for key in keys), 40)
+    wait(lambda: not any(guards(cell.key) for cell in cells), 40)
+    assert [str(cell) for cell in cells if guards(cell.key)] == []
     for what in ("kill", "interrupt", "cut"):
         took = sorted(run.took for run in happened if run.cell.what == what)
         text = "%s: %d cells; until nothing was left: median %.1f s, longest %.1f s"
