@@ -204,5 +204,11 @@ def find(name: str, folder: Path | None = None) -> Path:
             raise InvalidArgument.of("run", name, f"{len(found)} runs begin so: {some}", "give more of the name")
 
 
+def records(folder: Path | None = None) -> list[Path]:
+    """Return the records that there are, the newest first."""
+    where = usual() if folder is None else folder
+    return sorted(where.glob(f"*{SUFFIX}"), key=_age, reverse=True)
+
+
 def _age(path: Path) -> float:
     return path.stat().st_mtime

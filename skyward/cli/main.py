@@ -1,5 +1,9 @@
-"""The command `skyward`: exit code 0 when all is well, 1 when it is not, 2 when it was asked wrongly."""
+"""The command `skyward`: exit code 0 when all is well, 1 when it is not, 2 when it was asked wrongly.
 
+A script that it runs has its own; after Ctrl-C it is 130.
+"""
+
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,13 +21,19 @@ def main(words: Sequence[str] | None = None) -> None:
         _refuse(MissingExtra.of("cyclopts", "cli"))
     from skyward.cli.cloud import down, ls
     from skyward.cli.doctor import doctor
+    from skyward.cli.run import run
+    from skyward.cli.runs import logs, report, runs
+    from skyward.cli.settings import split
 
+    words = list(sys.argv[1:] if words is None else words)
+    if words[:1] == ["run"]:
+        words = ["run", *split(words[1:])]
     app = cyclopts.App(
         name="skyward",
         help="Machines for your functions: provisioned, used and ended for you.",
         default_parameter=cyclopts.Parameter(show_default=False),
     )
-    for command in (ls, down, doctor):
+    for command in (run, runs, logs, report, ls, down, doctor):
         app.command(command)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -31,6 +41,9 @@ def main(words: Sequence[str] | None = None) -> None:
         _refuse(error)
     except SkywardError as error:
         _refuse(error, 1)
+    except BrokenPipeError:  # `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)
 
 

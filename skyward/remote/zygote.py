@@ -289,8 +289,11 @@ class _Worker:
     def say(self, *message: Any) -> None:
         self.left = 0.0
         data = marshal.dumps(message)
-        with self.lock:
-            self.link.sendall(HEAD.pack(len(data)) + data)
+        try:
+            with self.lock:
+                self.link.sendall(HEAD.pack(len(data)) + data)
+        except (BrokenPipeError, ConnectionResetError):  # the host is gone, or wants no more of this slot
+            _leave(1)
 
     def leave(self, *message: Any) -> bool:
         """Put a message into the tray, if it fits in one piece and nothing has lain there for long."""

@@ -1,0 +1,149 @@
+"""`skyward runs`, `skyward logs` and `skyward report`: what is known of runs, also of those whose program is gone."""
+
+import datetime as dt
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from skyward import page
+from skyward.cli.table import columns, counted, span
+from skyward.errors import InvalidArgument
+from skyward.events import Event, Logged, Printed, RunEnded, RunStarted, from_json
+from skyward.prints import label
+from skyward.record import find, read, records
+from skyward.report import Report, dollars
+
+LOOK = 0.2
+"""Seconds between two looks at a record that grows."""
+
+type Run = Annotated[str | None, Parameter(help="A run, by a beginning of its name, or a file; else the last one.")]
+type AsJson = Annotated[bool, Parameter(help="Print a list for programs.", negative="")]
+
+
+def runs(*, json: AsJson = False) -> int:
+    """List the runs that are recorded here, the newest first."""
+    known = [known_of(path) for path in records()]
+    if json:
+        print(dumps(known, indent=2))
+        return 0
+    now = time.time()
+    print("\n".join(columns([_row(each, now) for each in known])) if known else "no run is recorded here")
+    return 0
+
+
+def logs(
+    run: Run = None,
+    /,
+    *,
+    node: Annotated[int | None, Parameter(help="Only of this node.")] = None,
+    slot: Annotated[int | None, Parameter(help="Only of this slot of each node.")] = None,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], help="Go on until the run ends.", negative="")] = False,
+) -> int:
+    """Print what the tasks of a run printed and logged, whole."""
+    path = chosen(run)
+    for event in _followed(path) if follow else read(path):
+        if not isinstance(event, Printed | Logged) or node not in (None, event.node) or slot not in (None, event.slot):
+            continue
+        head = label(event.node, event.slot)
+        if isinstance(event, Logged):
+            text = f"{logging.getLevelName(event.level)} {event.logger}: {event.text}" + (
+                f"\n{event.trace}" if event.trace else ""
+            )
+        else:
+            text = event.text.removesuffix("\n")
+        print("\n".join(head + line for line in text.split("\n")), flush=follow)
+    return 0
+
+
+def report(
+    run: Run = None,
+    /,
+    *,
+    save: Annotated[Path | None, Parameter(help="Write its page to this file.")] = None,
+    json: AsJson = False,
+) -> int:
+    """Print what a run did with its slots' time, or save the page that shows it."""
+    path = chosen(run)
+    if save is not None:
+        page.save(save, read(path))
+        print(save)
+        return 0
+    told = known_of(path)
+    if json:
+        print(dumps(told, indent=2))
+        return 0
+    found = told["report"]
+    if not found:
+        print(f"skyward: {path.stem} has no report: it {_end(told)}; --save draws how far it came", file=sys.stderr)
+        return 1
+    known = Report.from_dict(found)
+    print(f"{known}\n\n{known.explain()}" + (f"\n\nIt was ended by {told['error']}" if told["error"] else ""))
+    return 0
+
+
+def chosen(run: str | None) -> Path:
+    """Return the record of a run, of the last one if none is named."""
+    if run is not None:
+        return find(run)
+    if not (there := records()):
+        raise InvalidArgument("no run is recorded here: records are made unless Options(record=False) says otherwise")
+    return there[0]
+
+
+def known_of(path: Path) -> dict[str, Any]:
+    """Return what a record says of its run as a whole, as what JSON knows; times are seconds since 1970."""
+    first: RunStarted | None = None
+    last: Event | None = None
+    for event in read(path):
+        last = event
+        if isinstance(event, RunStarted):
+            first = event
+    told: dict[str, Any] = {"run": path.stem, "file": str(path)}
+    told |= {} if first is None else {name: value for name, value in asdict(first).items() if name not in ("at", "run")}
+    told["began"] = None if first is None else first.at
+    told["ended"] = last.at if isinstance(last, RunEnded) else None
+    told["heard"] = None if last is None else last.at
+    told["error"] = last.error if isinstance(last, RunEnded) else ""
+    told["report"] = last.report if isinstance(last, RunEnded) else {}
+    return told
+
+
+def _row(told: dict[str, Any], now: float) -> tuple[str, ...]:
+    began = told["began"]
+    if began is None:
+        return told["run"], "", "", "", "it cannot be read"
+    found = Report.from_dict(told["report"]) if told["report"] else None
+    did = "" if found is None else f"{counted(found.tasks, 'task')}, {found.efficiency:.0%}"
+    cost = f", {dollars(found.cost)}" if found is not None and found.cost else ""
+    when = dt.datetime.fromtimestamp(began, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    return told["run"], when, told["program"], told["provider"], f"{_end(told)}{', ' if did else ''}{did}{cost}"
+
+
+def _end(told: dict[str, Any]) -> str:
+    if told["ended"] is not None:
+        error = told["error"].partition("\n")[0]
+        return f"failed: {error}" if error else f"took {span(told['ended'] - told['began'])}"
+    return "has not ended, or its program was killed"
+
+
+def _followed(path: Path) -> Iterator[Event]:
+    """Yield the events of a record as it grows, until its run has ended."""
+    rest = ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            rest += file.readline()
+            if not rest.endswith("\n"):
+                time.sleep(LOOK)
+                continue
+            event, rest = from_json(rest), ""
+            if event is not None:
+                yield event
+            if isinstance(event, RunEnded):
+                return
