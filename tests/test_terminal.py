@@ -136,7 +136,9 @@ with pool() as compute:
     first, bar, *rest, last = program.end()
     assert first == "an open line is closed"
     assert re.fullmatch(r"100%\|#+\| 100/100 \[\d\d:\d\d<\d\d:\d\d, .*it/s\]", bar)
-    progress = [line.removeprefix("begun ") for line in rest if "[Parallel" in line]
+    assert sum(line.startswith("begun ") for line in rest) == 1  # Python writes it when it likes: it was not flushed
+    rest = [line.removeprefix("begun ") for line in rest]
+    progress = [line for line in rest if "[Parallel" in line]
     assert len(progress) > 5
     assert all(re.fullmatch(r"\[Parallel\(n_jobs=-1\)\]: (Using backend|Done) .+", line) for line in progress)
     assert rest[len(progress) :] == [f"line {number}" for number in range(20)]
