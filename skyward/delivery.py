@@ -13,7 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from skyward.errors import BudgetExceeded
+from skyward.errors import BatchLost, BudgetExceeded
 from skyward.remote import blobs, wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
@@ -138,7 +138,8 @@ class Entry:
     """A call on its way: what the router's numbers stand for.
 
     It holds so many `tasks`, the first of which is number `first` of its group, and brings `size` bytes that the pool's
-    calls before it did not. The caller began to pack it at `began`, which took `packing` seconds.
+    calls before it did not. It runs for the `attempt`th time. The caller began to pack it at `began`, which took
+    `packing` seconds.
     """
 
     future: Future[Any]
@@ -148,9 +149,21 @@ class Entry:
     name: str = "the call"
     tasks: int = 1
     first: int = 0
+    attempt: int = 1
     size: int = 0
     began: float = 0.0
     packing: float = 0.0
+
+    def shown(self) -> str:
+        """Return the call in a line, for an error."""
+        text = "" if self.packed.blobs else wire.shown_call(self.packed.payload, self.packed.functions)
+        return text or self.name
+
+    def place(self, error: BaseException, answer: Answer) -> None:
+        """Say in a note where a call raised."""
+        again = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        with contextlib.suppress(Exception):  # an exception may refuse
+            error.add_note(f"That was on node {answer.node}, slot {answer.outcome.slot}{again}.")
 
     def complete(self, answer: Answer | BaseException) -> float:
         """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
@@ -160,6 +173,8 @@ class Entry:
         value: object = None
         if isinstance(answer, BudgetExceeded):
             error = self.group.interrupted(answer)
+        elif isinstance(answer, BatchLost):
+            error = BatchLost.after(answer.causes, self.shown())
         elif isinstance(answer, BaseException):
             error = answer
         else:
@@ -167,12 +182,15 @@ class Entry:
             future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
             if outcome.status == "overdue":
                 error = TimeoutError(
-                    f"{self.name} ran for more than {self.terms.timeout:g} s on its slot and was stopped"
+                    f"{self.shown()} ran for more than {self.terms.timeout:g} s on slot {outcome.slot} of node "
+                    f"{answer.node} and was stopped; give it a longer timeout=, or see where it hangs: compute.stacks()"
                 )
             else:
                 began = time.perf_counter()
                 value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
                 opening = time.perf_counter() - began
+                if error is not None:
+                    self.place(error, answer)
                 if self.group.results is not None and error is None:
                     self.group.keep(self, value)
         with contextlib.suppress(futures.InvalidStateError):

@@ -148,11 +148,11 @@ class BatchLost(SkywardError):
         self.causes: tuple[str, ...] = tuple(causes)
 
     @classmethod
-    def after(cls, causes: Iterable[str]) -> Self:
+    def after(cls, causes: Iterable[str], call: str = "this call") -> Self:
         """Say how often a call was tried; how each attempt died follows in the text."""
         ended = tuple(causes)
         times = "its only attempt" if len(ended) == 1 else f"all of its {len(ended)} attempts"
-        return cls(f"the slot or node running this call died in {times}", ended)
+        return cls(f"the slot or node running {call} died in {times}", ended)
 
     def __str__(self) -> str:
         attempts = (f"  attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))

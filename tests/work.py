@@ -54,6 +54,17 @@ def fail(text: str) -> None:
     raise LookupError(text)
 
 
+def fail_if(number: int, fails: bool) -> int:
+    if fails:
+        raise ValueError("broken")
+    return number
+
+
+def die_once_and_fail(mark: Path) -> None:
+    die_once(mark)
+    raise ValueError("broken")
+
+
 def leave() -> None:
     raise SystemExit(4)
 

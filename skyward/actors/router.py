@@ -73,6 +73,8 @@ def perform(
         case routing.Drop(node, batches):
             office.drop(node, batches)
         case routing.Retry(batch, cause):
+            if (entry := office.entries.get(batch)) is not None:
+                entry.attempt += 1
             office.record.put(BatchRetried(clock(), batch, cause))
         case routing.Fail(batch, causes):
             office.lose(batch, causes)

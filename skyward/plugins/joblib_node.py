@@ -11,12 +11,18 @@ from typing import Any
 from joblib import parallel as joblib_parallel
 from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBackend, parallel_config
 
-from skyward.remote import portable
+from skyward.remote import portable, shown
 
 NAME = "skyward"
 """The name of the backend, as in `Parallel(backend="skyward")`."""
 
 type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
+
+
+def _batch(tasks: Tasks, level: int, first: int, threads: int | None) -> str:
+    """Say which tasks of a `Parallel` call a batch holds."""
+    numbers = f"task {first}," if len(tasks) == 1 else f"tasks {first} to {first + len(tasks) - 1}, beginning with"
+    return f"{numbers} {shown.call(*tasks[0])}"
 
 
 def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list[Any]:
@@ -39,10 +45,12 @@ def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list
             for function, args, kwargs in tasks:
                 results.append(function(*args, **kwargs))
     except BaseException as error:
-        with contextlib.suppress(Exception):  # an exception may refuse: a frozen dataclass does
-            error.add_note(f"It was raised by {task(first + len(results), tasks[len(results)][0])}.")
+        shown.noted(error, f"task {first + len(results)}, {shown.call(*tasks[len(results)])}")
         raise
     return results
+
+
+run_batch.shows = _batch  # type: ignore[attr-defined]
 
 
 def task(number: int, function: object) -> str:

@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from signal import Signals
 from typing import Any
 
 from skyward.remote import turn, zygote
@@ -262,11 +261,11 @@ class Executor:
             return
         self._news += data
         while len(self._news) >= zygote.RECORD.size:
-            what, number, value = zygote.RECORD.unpack_from(self._news)
-            size = zygote.RECORD.size + (value if what == zygote.FAILED else 0)
+            _, number, length = zygote.RECORD.unpack_from(self._news)
+            size = zygote.RECORD.size + length
             if len(self._news) < size:
                 return
-            text = bytes(self._news[zygote.RECORD.size : size]).decode() if what == zygote.FAILED else _cause(value)
+            text = bytes(self._news[zygote.RECORD.size : size]).decode()
             del self._news[:size]
             self._do(self._bury(self._workers[number], text))
 
@@ -315,13 +314,3 @@ def _messages(data: bytes) -> Iterator[memoryview]:
             return
         yield view[at + head : end]
         at = end
-
-
-def _cause(code: int) -> str:
-    """Say in words how a process ended, from its exit code as `os.waitstatus_to_exitcode` gives it."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by signal {-code} ({Signals(-code).name})"
-    except ValueError:
-        return f"killed by signal {-code}"

@@ -17,6 +17,7 @@ from typing import assert_never
 from casty import Askable, Context, Ref, System, actor
 
 from skyward.remote import desk, slot, turn
+from skyward.remote.kin import free_memory
 from skyward.remote.protocol import (
     FOREVER,
     Assign,
@@ -192,8 +193,3 @@ class _Foreman:
         busy = len(set(self.desk.running.values()))
         queued = len(self.desk.queue) + len(self.desk.running) - busy
         return Facts(len(self.desk.free) + busy, queued, busy, os.getloadavg()[0], free_memory(), self.room.notice)
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that nobody uses on this machine."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

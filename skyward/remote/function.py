@@ -199,9 +199,29 @@ def _check(fn: object) -> None:
         raise InvalidArgument(f"{name} is a generator function, and what it yields cannot travel: return a list")
 
 
+def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
+    """Say which calls a chunk holds."""
+    from skyward.remote import shown  # not above: the front door loads this module
+
+    first = shown.call(fn, tuple(calls[0]), {})
+    return first if len(calls) == 1 else f"{first} and {len(calls) - 1} more"
+
+
 def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:
     """Call `fn` with each set of arguments: what a chunk of `map` does on its slot, which therefore finds it here."""
-    return [fn(*args) for args in calls]
+    results: list[T] = []
+    for args in calls:
+        try:
+            results.append(fn(*args))
+        except BaseException as error:
+            from skyward.remote import shown
+
+            shown.noted(error, shown.call(fn, tuple(args), {}))
+            raise
+    return results
+
+
+call_each.shows = _chunk  # type: ignore[attr-defined]
 
 
 def _result(future: "Future[Any]") -> object:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import uvloop
 from casty import TLS, Cluster, Runtime
 
-from skyward.remote import foreman, notice
+from skyward.remote import foreman, kin, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import COMPRESSION, LIMITS
@@ -60,7 +60,7 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
         )
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])
-        print(ready + json.dumps({"port": port, "slots": room.slots, "memory": foreman.free_memory()}), flush=True)
+        print(ready + json.dumps({"port": port, "slots": room.slots, "memory": kin.free_memory()}), flush=True)
         watching = asyncio.create_task(_watch(config["notices"], room))
         await stop.wait()
         watching.cancel()

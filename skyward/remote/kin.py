@@ -1,4 +1,4 @@
-"""The processes that a process has started, and how all of them are ended."""
+"""The processes that a process has started, how all of them are ended, and how one has ended."""
 
 import contextlib
 import os
@@ -23,3 +23,43 @@ def children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children") as listed:
                 found += map(int, listed.read().split())
     return found
+
+
+def ending(status: int, most: int, starved: bool) -> str:
+    """Say in words how a process ended.
+
+    Parameters
+    ----------
+    status
+        What `os.wait` says of it.
+    most
+        The most KiB of memory that it had at a time.
+    starved
+        Whether the kernel has killed something on this machine for want of memory while it ran.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        text = f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"
+    if -code != signal.SIGKILL or not starved:
+        return text
+    figures = f"it had {most >> 10} MiB, and {free_memory() >> 20} MiB of the machine's memory are free now"
+    return f"{text} by the kernel, out of memory: {figures}; give fewer slots (concurrency=), or more memory"
+
+
+def starvations() -> int:
+    """Return how many processes the kernel has killed for want of memory since this machine started (Linux)."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat") as facts:
+        for line in facts:
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that nobody uses on this machine."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -6,6 +6,7 @@ and C libraries write goes into pipes of its own.
 """
 
 import contextlib
+import ctypes
 import io
 import json
 import logging
@@ -123,3 +124,10 @@ def _shows(handler: logging.Handler, level: int) -> bool:
     """Whether a handler prints records of this level where all that is printed goes."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return isinstance(handler, logging.StreamHandler) and level >= handler.level and handler.stream in streams
+
+
+def flush_lines() -> None:
+    """Have the C library's `printf` write each line at once, as Python does (with glibc)."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skyward.errors import NotPortable
-from skyward.remote import absent, packer, portable
+from skyward.remote import absent, packer, portable, shown
 from skyward.remote.blobs import Buffer, Ref, view
 from skyward.remote.packer import by_value
 from skyward.remote.raised import open_exception, pack_exception
@@ -92,13 +92,17 @@ def execute(
     """
     raised: BaseException | None = None
     value: object = None
+    call: list[tuple[Callable[..., object], Any, Any]] = []
     try:
         with around():
             try:
                 fn, args, kwargs = _load(payload, beside)
+                call.append((fn, args, kwargs))
                 value = fn(*args, **kwargs)
             except BaseException as error:
                 raised = error
+                if call:
+                    shown.noted(error, shown.call(*call[0]))
                 raise
     except BaseException as error:  # user code: whatever it raises is its outcome
         raised = error
@@ -133,6 +137,15 @@ def _parts(value: object) -> list[Buffer]:
     except Exception:  # classes and functions that the driver cannot import travel by value
         return [by_value(value)]
     return [body, *parts]
+
+
+def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
+    """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
+    try:
+        opened = {name: load_function(raw) for name, raw in functions.items()}
+        return shown.call(*_load(payload, Beside(opened)))
+    except Exception:
+        return ""
 
 
 def _load(payload: bytes, beside: Beside) -> tuple[Callable[..., object], Any, Any]:

@@ -35,7 +35,7 @@ from skyward.remote.blobs import Blob, Buffer, Ref
 from skyward.remote.scribe import Scribe
 
 RECORD = struct.Struct("<Bii")
-FORK, KILL, EXITED, FAILED = range(4)
+FORK, KILL, ENDED = range(3)
 HEAD = struct.Struct("<Q")
 
 SOON = 0.001
@@ -78,7 +78,7 @@ def serve(link: socket.socket, setting: Setting) -> NoReturn:
         hooks = wire.load_hooks(setting.hooks)
     except BaseException as error:
         problem = f"{type(error).__name__}: {error}"
-    _flush_lines()
+    pen.flush_lines()
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector does not touch it any more
     try:
@@ -91,6 +91,7 @@ class _Zygote:
     def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], problem: str) -> None:
         self.link, self.setting, self.hooks, self.problem = link, setting, hooks, problem
         self.workers: dict[int, int] = {}  # pid -> number
+        self.starvations = kin.starvations()
 
     def run(self) -> None:
         wake, woken = socket.socketpair()
@@ -129,7 +130,7 @@ class _Zygote:
             for fd in fds:
                 os.close(fd)
             text = self.problem.encode()[:4000]
-            self.link.sendall(RECORD.pack(FAILED, number, len(text)) + text)
+            self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
         elif what == FORK:
             self.fork(number, value, fds)
         else:
@@ -154,6 +155,8 @@ class _Zygote:
             pen.take_over(pens, slot, self.setting.levels)
             link, *pipes = fds
             _Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
+        except (BrokenPipeError, ConnectionResetError):  # the host is gone
+            _leave(1)
         except BaseException:
             sys.excepthook(*sys.exc_info())
             _leave(1)
@@ -161,14 +164,16 @@ class _Zygote:
 
     def bury(self) -> None:
         while self.workers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
+            before, self.starvations = self.starvations, kin.starvations()
             number = self.workers.pop(pid, None)
             if number is not None:
                 self.scribe.finish(number)
+                text = kin.ending(status, used.ru_maxrss, self.starvations > before).encode()
                 with contextlib.suppress(OSError):
-                    self.link.sendall(RECORD.pack(EXITED, number, os.waitstatus_to_exitcode(status)))
+                    self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
 
 
 def _leave(code: int) -> NoReturn:
@@ -382,13 +387,6 @@ class _Lane:
         self.calls.put(None)
         if self.thread is not None and self.thread.ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Stopped))
-
-
-def _flush_lines() -> None:
-    """Have the C library's `printf` write each line at once, as Python does (with glibc)."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        libc = ctypes.CDLL(None)
-        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)
 
 
 def _reseed() -> None:

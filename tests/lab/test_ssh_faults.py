@@ -157,6 +157,7 @@ def test_a_task_that_takes_all_memory_of_a_machine_fails_alone(hosts: Hosts, lab
         made.ask(compute, range(100), 0.05)
         made.all()
         assert all("signal 9" in why or "SIGKILL" in why for why in compute.report().retries)
+        assert any("by the kernel, out of memory: it had" in why for why in compute.report().retries)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01])

@@ -1,25 +1,50 @@
+import os
+import signal
 import subprocess
 import sys
 
-import psutil
+import pytest
 
 from skyward.remote import kin
-
-PROGRAM = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
-
-
-def test_a_process_is_killed_with_all_that_it_has_started() -> None:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        child = psutil.Process(int(process.stdout.readline()))
-        assert kin.children(process.pid) == [child.pid]
-        kin.kill(process.pid)
-        assert process.wait(10) == -9
-        assert psutil.wait_procs([child], timeout=10)[1] == []
+from tests import kit
 
 
-def test_who_is_gone_has_no_kin() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait(10)
-    assert kin.children(process.pid) == []
-    kin.kill(process.pid)
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (3 << 8, "exit code 3"),
+        (signal.SIGSEGV, "killed by signal 11 (SIGSEGV)"),
+        (signal.SIGKILL, "killed by signal 9 (SIGKILL)"),
+        (signal.SIGRTMIN + 3, f"killed by signal {signal.SIGRTMIN + 3}"),
+    ],
+)
+def test_how_a_process_ended_is_said_in_words(status: int, text: str) -> None:
+    assert kin.ending(status, 1024, starved=False) == text
+
+
+def test_want_of_memory_is_said_with_figures() -> None:
+    text = kin.ending(signal.SIGKILL, 300 << 10, starved=True)
+    assert text.startswith("killed by signal 9 (SIGKILL) by the kernel, out of memory: it had 300 MiB, and ")
+    assert text.endswith("give fewer slots (concurrency=), or more memory")
+    assert "memory" not in kin.ending(signal.SIGTERM, 300 << 10, starved=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/vmstat"), reason="there is no /proc/vmstat")
+def test_the_kernel_counts_what_it_killed() -> None:
+    assert kin.starvations() >= 0
+    assert kin.free_memory() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no children are known")
+def test_a_worker_is_killed_with_what_it_started() -> None:
+    parent = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+    kit.until(lambda: kin.children(parent.pid))
+    (child,) = kin.children(parent.pid)
+    kin.kill(parent.pid)
+    assert parent.wait(kit.SOON) == -signal.SIGKILL
+    kit.until(lambda: not os.path.exists(f"/proc/{child}") or _is_dead(child))
+
+
+def _is_dead(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "Z"

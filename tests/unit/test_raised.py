@@ -114,7 +114,10 @@ def test_an_attribute_that_cannot_travel_stays_behind_and_a_note_says_so() -> No
     assert type(error) is ValueError
     assert (error.args, error.place) == (("locked",), "here")  # type: ignore[attr-defined]
     assert not hasattr(error, "guard")
-    assert error.__notes__ == ["exception.guard could not travel: what cannot be pickled stays behind"]
+    assert error.__notes__ == [
+        "It was raised by fail_holding_a_lock().",
+        "exception.guard could not travel: what cannot be pickled stays behind",
+    ]
     assert "in fail_holding_a_lock" in str(error.__cause__)
 
 
@@ -192,7 +195,7 @@ def test_notes_come_home() -> None:
         error.add_note("seen on slot 3")
         raise error
 
-    assert error_of(noted).__notes__ == ["seen on slot 3"]
+    assert error_of(noted).__notes__ == ["seen on slot 3", "It was raised by noted()."]
 
 
 def test_an_argument_that_cannot_be_opened_there_is_an_exception_of_the_call() -> None:

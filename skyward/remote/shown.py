@@ -1,0 +1,52 @@
+"""How an error shows the call that it is about: `train(17, rate=0.1)`, in a line. Made only when there is an error."""
+
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from skyward.remote import portable
+
+MOST = 100
+"""Characters of a call."""
+
+RAISED = "It was raised by "
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4, 3
+_SHORT.maxstring = _SHORT.maxother = 40
+
+
+def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return a call in a line; never raises.
+
+    A function that runs tasks of others has an attribute `shows`, which is given its arguments and says what these are.
+    """
+    shows = getattr(fn, "shows", None)
+    if callable(shows):
+        try:
+            return str(shows(*args, **kwargs))
+        except Exception:  # noqa: BLE001 - a word less in an error
+            return portable.name_of(fn)
+    parts = [*map(value, args), *(f"{name}={value(each)}" for name, each in kwargs.items())]
+    text = f"{portable.name_of(fn)}({', '.join(parts)})"
+    return text if len(text) <= MOST else f"{text[: MOST - 4]}...)"
+
+
+def value(given: object) -> str:
+    """Return an argument in a few characters; an array by its shape."""
+    try:
+        shape, kind = getattr(given, "shape", None), getattr(given, "dtype", "")
+        if isinstance(shape, tuple):
+            return f"<{type(given).__name__} {shape}{f' {kind}' if kind else ''}>"
+        return " ".join(_SHORT.repr(given).split())
+    except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
+        return f"<{type(given).__name__}>"
+
+
+def noted(error: BaseException, text: str) -> None:
+    """Say in a note of an exception what raised it, if none does yet."""
+    try:
+        if not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{RAISED}{text}.")
+    except Exception:  # noqa: BLE001 - an exception may refuse: a frozen dataclass does
+        return

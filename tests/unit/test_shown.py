@@ -1,0 +1,66 @@
+from functools import partial
+from typing import Any
+
+import pytest
+
+from skyward.remote import shown
+from skyward.remote.function import call_each
+
+
+class Cracked:
+    @property
+    def shape(self) -> object:
+        raise ValueError("no")
+
+
+class Array:
+    shape, dtype = (3, 4), "float64"
+
+
+def train(x: object, rate: object = 0.5) -> None:
+    """A call that is shown."""
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((), {}, "train()"),
+        ((17,), {"rate": 0.1}, "train(17, rate=0.1)"),
+        (([1, 2, 3, 4, 5, 6],), {}, "train([1, 2, 3, 4, ...])"),
+        (("line\nline",), {}, r"train('line\nline')"),
+        ((Cracked(), Array()), {}, "train(<Cracked>, <Array (3, 4) float64>)"),
+    ],
+)
+def test_a_call_is_shown_in_a_line(args: tuple[Any, ...], kwargs: dict[str, Any], text: str) -> None:
+    assert shown.call(train, args, kwargs) == text
+    assert shown.call(partial(train), args, kwargs) == text
+
+
+def test_a_long_call_is_cut() -> None:
+    text = shown.call(train, ("x" * 1000, "y" * 1000, "z" * 1000, 4), {})
+    assert len(text) == shown.MOST
+    assert text.endswith("...)")
+
+
+def test_what_runs_tasks_of_others_says_which() -> None:
+    assert shown.call(call_each, (train, [(1,), (2,), (3,)]), {}) == "train(1) and 2 more"
+    assert shown.call(call_each, (train, [(1,)]), {}) == "train(1)"
+    assert shown.call(call_each, (train, []), {}) == "call_each"
+
+
+def test_what_raised_is_noted_once_and_by_whom_is_nearest() -> None:
+    error = ValueError("no")
+    shown.noted(error, "task 3, train(3)")
+    shown.noted(error, "run_batch([...])")
+    assert error.__notes__ == ["It was raised by task 3, train(3)."]
+
+
+def test_an_exception_that_takes_no_notes_stays_as_it_is() -> None:
+    class Sealed(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+        def add_note(self, note: str, /) -> None:
+            raise AttributeError(note)
+
+    shown.noted(Sealed(), "train(3)")
