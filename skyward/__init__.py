@@ -16,6 +16,7 @@
 | `Future` | `remote/future.py` | what a caller holds for a call |
 | `TaskGroup` | `tasks.py` | calls that belong together |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
+| `Stack` | `stacks.py` | where a running call is, as `Compute.stacks()` tells it |
 | `Report` | `report.py` | what a pool did with its slots' time, as `Compute.report()` tells it |
 | `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | what of ours is there in the cloud, and its end |
 | `plugins` | `plugins/` | joblib, and the contract for others |
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from skyward.remote.future import Future
     from skyward.report import Report
     from skyward.spec import Nodes, Options, Worker
+    from skyward.stacks import Stack
     from skyward.tasks import TaskGroup
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "RemoteTraceback",
     "Report",
     "SkywardError",
+    "Stack",
     "TaskGroup",
     "Unreachable",
     "Worker",
@@ -120,6 +123,7 @@ _HOMES = {
     "Options": "skyward.spec",
     "Report": "skyward.report",
     "SSH": "skyward.providers.ssh",
+    "Stack": "skyward.stacks",
     "TaskGroup": "skyward.tasks",
     "Worker": "skyward.spec",
     "down": "skyward.inventory",

@@ -28,6 +28,7 @@ from skyward.remote.future import Future
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
+from skyward.stacks import Stack
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
 
 if TYPE_CHECKING:
@@ -312,6 +313,18 @@ class Compute(futures.Executor):
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that take calls now, by number. One that is just being replaced is missing."""
         return self._open().nodes()
+
+    def stacks(self, timeout: float = 5.0) -> tuple[Stack, ...]:
+        """Say where the running calls are: the Python stack of each, by node and slot. They are not held up.
+
+        A call that hangs in a library, or waits for a lock, is seen as well. `print(*compute.stacks(), sep="\\n\\n")`.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that a node has to answer; one that does not is named.
+        """
+        return self._open().stacks(seconds("timeout", timeout, "give the seconds that a node has to answer"))
 
     def report(self) -> Report:
         """Say what the pool has done: tasks, attempts, the use of each slot, and where its time went; see `Report`.

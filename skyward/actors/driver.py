@@ -22,6 +22,7 @@ from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.sources import Sources
 from skyward.spec import Blueprint
+from skyward.stacks import Stack
 from skyward.trust import Authority, held
 
 log = logging.getLogger("skyward")
@@ -142,6 +143,10 @@ class Driver:
         if not self._started.done() or self._started.exception() is not None:
             return []
         return [entry.future for entry in list(self._office.entries.values())]
+
+    def stacks(self, timeout: float) -> tuple[Stack, ...]:
+        """Return where the running calls are."""
+        return asyncio.run_coroutine_threadsafe(self._office.stacks(timeout), self._loop).result()
 
     def report(self) -> Report:
         """Say what the pool has done so far; also after it has ended."""

@@ -23,7 +23,7 @@ from skyward.events import BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
 from skyward.record import now
 from skyward.remote import door, store
 from skyward.remote.blobs import Blob
-from skyward.remote.protocol import Assign, Batch, Collect, Facts, Outcome, Revoke
+from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Outcome, Revoke, Seen
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
@@ -135,6 +135,10 @@ class Link:
             self._give_back(here)
         if there := tuple(batch for batch in batches if batch not in here):
             self._order(_Revocation(there, kill))
+
+    async def look(self) -> Seen:
+        """Ask what runs on the node, and where it is."""
+        return await self._line.ask(Look(), DEADLINE)
 
     @property
     def round_trip(self) -> float:

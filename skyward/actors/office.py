@@ -32,6 +32,7 @@ from skyward.record import Record, now
 from skyward.report import Report
 from skyward.sources import Sources
 from skyward.spec import Blueprint
+from skyward.stacks import Stack
 from skyward.trust import Authority, IdentityFiles
 
 if TYPE_CHECKING:
@@ -211,6 +212,24 @@ class Office(ActorSystem):
         if step == "launching":
             self.starts[node] = []
         self.starts.setdefault(node, []).append((step, at))
+
+    async def stacks(self, timeout: float) -> tuple[Stack, ...]:
+        """Return where the running calls are, by node and slot; a node that does not answer in time is named."""
+        links = dict(self.links)
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(link.look(), timeout) for link in links.values()), return_exceptions=True
+        )
+        found: list[Stack] = []
+        for number, answer in zip(links, answers, strict=True):
+            if isinstance(answer, BaseException):
+                found.append(Stack(number, -1, "", timeout, f"it did not answer within {timeout:g} s"))
+                continue
+            known = [(each, self.entries.get(each.batch)) for each in answer.running]
+            for each, entry in known:
+                if entry is not None:  # else it has just ended
+                    call = await asyncio.to_thread(entry.shown)  # it may run the user's own `__repr__`
+                    found.append(Stack(number, each.slot, call, each.seconds, each.text))
+        return tuple(sorted(found, key=lambda stack: (stack.node, stack.slot)))
 
     def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
         """Note a machine that cannot be ended from here, and that its leash does so in so many seconds."""

@@ -12,12 +12,15 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skyward.remote import turn, zygote
+from skyward.remote import looking, turn, zygote
 from skyward.remote.blobs import Blob, Ref
 from skyward.remote.protocol import Batch, Outcome
 
 SHARED = -1
 """The number of the one worker of a node whose slots are threads."""
+
+PAUSE = 0.02
+"""Seconds between two looks at whether a worker has written down its stacks."""
 
 FUNCTIONS = 256
 """Functions by value that a worker holds before it starts over."""
@@ -29,7 +32,8 @@ class _Worker:
 
     `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
     it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
-    at once; there they outlast it. `ended` are batches by slot of which the slot was not yet told.
+    at once; there they outlast it. It writes its stacks to `page` when it gets a signal; its slots' threads have these
+    `idents`. `ended` are batches by slot of which the slot was not yet told.
     """
 
     number: int
@@ -39,6 +43,9 @@ class _Worker:
     transport: asyncio.Transport | None = None
     tokens: tuple[int, int] | None = None
     tray: int | None = None
+    page: int | None = None
+    pid: int | None = None
+    idents: dict[int, int] = field(default_factory=dict)
     ended: dict[int, list[int]] = field(default_factory=dict)
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,10 +76,11 @@ class _Worker:
         return found
 
     def close(self) -> None:
-        """Let go of the pipes."""
-        for end in (*(self.tokens or ()), *(() if self.tray is None else (self.tray,))):
-            os.close(end)
-        self.tokens = self.tray = None
+        """Let go of the pipes and the page."""
+        for end in (*(self.tokens or ()), self.tray, self.page):
+            if end is not None:
+                os.close(end)
+        self.tokens = self.tray = self.page = self.pid = None
 
 
 class Executor:
@@ -111,6 +119,7 @@ class Executor:
         self._tell, self._keep, self._lost = tell, keep, lost
         self._workers: dict[int, _Worker] = {}  # by number; a number is never used again
         self._of: dict[int, _Worker] = {}  # by slot
+        self.given: dict[int, float] = {}  # when each slot was given batches last
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -155,6 +164,7 @@ class Executor:
         if worker.tokens is not None and len(calls) > 1:
             os.write(worker.tokens[1], bytes(len(calls)))
         worker.send("run", slot, functions, clear, calls)
+        self.given[slot] = asyncio.get_running_loop().time()
 
     def take_back(self, slot: int) -> int:
         """Keep the slot's worker from beginning another batch of those it has; return how many it had not begun.
@@ -165,6 +175,30 @@ class Executor:
         count = worker.take_back()
         self._hear(worker, b"")
         return count
+
+    async def stacks(self, within: float) -> dict[int, str]:
+        """Return the stack of each slot's thread; of none that does not write it down within so many seconds."""
+        asked = [worker for worker in self._workers.values() if worker.pid is not None and worker.page is not None]
+        for worker in asked:
+            os.ftruncate(worker.page, 0)  # type: ignore[arg-type]
+            os.lseek(worker.page, 0, os.SEEK_SET)  # type: ignore[arg-type]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, looking.SIGNAL)  # type: ignore[arg-type]
+        found: dict[int, str] = {}
+        deadline = asyncio.get_running_loop().time() + within
+        sizes: dict[int, int] = {}
+        while asked and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(PAUSE)
+            for worker in list(asked):
+                size = 0 if worker.page is None else os.fstat(worker.page).st_size
+                if worker.page is not None and (not size or size != sizes.get(worker.number)):
+                    sizes[worker.number] = size  # it has not begun, or may still write
+                    continue
+                asked.remove(worker)
+                if worker.page is not None:
+                    stacks = looking.threads(os.pread(worker.page, size, 0).decode(errors="replace"))
+                    found |= {slot: stacks.get(ident, "") for slot, ident in worker.idents.items()}
+        return found
 
     async def close(self, patience: float) -> None:
         """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
@@ -181,7 +215,8 @@ class Executor:
         worker = self._workers[self._numbers] = _Worker(self._numbers)
         ours, theirs = socket.socketpair()
         with theirs:
-            given = [theirs.fileno()]
+            worker.page = os.memfd_create("stacks") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
+            given = [theirs.fileno(), worker.page]
             if slot != SHARED:
                 worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 worker.tray, tray = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -190,7 +225,7 @@ class Executor:
             self._link.setblocking(True)
             socket.send_fds(self._link, [record], given)
             self._link.setblocking(False)
-            for end in given[2:]:
+            for end in given[3:]:
                 os.close(end)
         self._do(self._connect(worker, ours))
         return worker
@@ -237,6 +272,7 @@ class Executor:
                 outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
                 self._end(worker, outcome, result, last=last)
             case "up":
+                worker.pid, worker.idents[slot] = rest
                 self._tell(slot, turn.Started())
             case "useless":
                 (worker.useless,) = rest

@@ -26,10 +26,13 @@ from skyward.remote.protocol import (
     Collect,
     Collected,
     Facts,
+    Look,
     Outcome,
     Request,
     Revoke,
     Revoked,
+    Running,
+    Seen,
 )
 from skyward.remote.room import Room
 
@@ -45,6 +48,9 @@ GATHER = 0.01
 
 LOOK = 0.02
 """Seconds until what a slot was given together should be over, if it is as short as what came before."""
+
+WITHIN = 1.0
+"""Seconds that a slot has to say where its batch is."""
 
 MOST = 8 << 20
 """Bytes of outcomes after which an answer carries no more of them."""
@@ -87,6 +93,7 @@ class _Foreman:
         self.timer: asyncio.TimerHandle | None = None
         self.revoke: Revoke | None = None
         self.open: Open | None = None
+        self.looks: set[asyncio.Task[None]] = set()
 
     def hear(self, message: Message) -> None:
         match message:
@@ -136,6 +143,9 @@ class _Foreman:
                 message.reply_to.tell(Collected(self.known, ()))
             case Beat():
                 message.reply_to.tell(self.facts())
+            case Look():
+                self.looks = {task for task in self.looks if not task.done()}
+                self.looks.add(asyncio.create_task(self.look(message)))
             case _:
                 assert_never(message)
 
@@ -188,6 +198,22 @@ class _Foreman:
 
     def later(self, seconds: float, event: desk.Event) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)
+
+    async def look(self, message: Look) -> None:
+        stacks = await self.room.executor.stacks(WITHIN)
+        given, now = self.room.executor.given, asyncio.get_running_loop().time()
+        first: dict[int, int] = {}
+        for batch, number in self.desk.running.items():
+            first.setdefault(number, batch)
+        silent = f"its slot did not say where it is within {WITHIN:g} s"
+        message.reply_to.tell(
+            Seen(
+                tuple(
+                    Running(number, batch, now - given.get(number, now), stacks.get(number, silent))
+                    for number, batch in sorted(first.items())
+                )
+            )
+        )
 
     def facts(self) -> Facts:
         busy = len(set(self.desk.running.values()))

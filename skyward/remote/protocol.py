@@ -133,7 +133,29 @@ class Beat(Askable[Facts]):
     """The driver lives: renew the lease."""
 
 
-type Request = Assign | Revoke | Collect | Beat
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A batch that a slot has had for so many seconds, and the stack of its thread, the innermost frame first."""
+
+    slot: int
+    batch: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What runs on the node, by slot."""
+
+    running: tuple[Running, ...]
+
+
+@dataclass(frozen=True)
+class Look(Askable[Seen]):
+    """Say where the running batches are; answered within a second or two."""
+
+
+type Request = Assign | Revoke | Collect | Beat | Look
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-from skyward.remote import context, kin, modules, pen, raised, wire
+from skyward.remote import context, kin, looking, modules, pen, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
 from skyward.remote.scribe import Scribe
 
@@ -120,7 +120,7 @@ class _Zygote:
 
     def obey(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 3)
+            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 4)
         except ConnectionError:
             return False
         if len(data) < RECORD.size:
@@ -153,7 +153,8 @@ class _Zygote:
             self.link.close()
             self.scribe.forget()
             pen.take_over(pens, slot, self.setting.levels)
-            link, *pipes = fds
+            link, page, *pipes = fds
+            looking.write_to(page)
             _Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
         except (BrokenPipeError, ConnectionResetError):  # the host is gone
             _leave(1)
@@ -240,7 +241,7 @@ class _Worker:
                         context.enter(info)
                         self.prepare(slot, info)
                     self.lanes[slot] = _Lane(self, info)
-                    self.say("up", slot)
+                    self.say("up", slot, os.getpid(), (self.lanes[slot].thread or threading.current_thread()).ident)
                 elif what == "run":
                     functions, clear, calls = rest
                     if clear:

@@ -29,6 +29,12 @@ if __name__ == "__main__":
         raise ValueError("no")
     sys.exit(3)
 """
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have been told to ignore it
+from skyward.cli.main import main
+main()
+"""
 ENDS = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
 
 
@@ -76,13 +82,16 @@ def test_what_the_script_raises_is_shown_as_python_shows_it(folder: Path) -> Non
 def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
     (folder / "job.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(600)\n")
     (nodes := folder / "nodes").mkdir()
-    command = [sys.executable, "-m", "skyward", "run", "job.py"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "run", "job.py"]
     env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(nodes)}
     running = subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE)
     assert running.stdout is not None
     assert running.stdout.readline() == "here\n"
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=20)
+    try:
+        _, said = running.communicate(timeout=20)
+    finally:
+        running.kill()
     assert running.returncode == 130, said
     kit.assert_nothing_left(nodes, [])
 
