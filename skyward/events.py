@@ -169,7 +169,8 @@ class BatchesEnded:
     """A node has answered batches: of each its number, its slot, the seconds it ran, how it ended, and its tasks.
 
     A status is `returned`, `raised`, `overdue` (it ran longer than its timeout), `killed` (as asked) or `died`.
-    `slots` has -1 for one that never began. `size` are the bytes of all their results, but for large ones.
+    `slots` has -1 for one that never began. `size` are the bytes of all their results, but for large ones. `errors` has
+    a line for each that raised, in their order.
     """
 
     at: float
@@ -180,6 +181,7 @@ class BatchesEnded:
     statuses: tuple[str, ...]
     tasks: tuple[int, ...]
     size: int
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

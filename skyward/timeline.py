@@ -184,12 +184,13 @@ class Timeline:
         self._answered = event.at
         self._statuses.update(event.statuses)
         self.cells.add(at, event.node, event.batches, event.slots, event.seconds, event.statuses, event.tasks)
-        done = 0
+        done, errors = 0, iter(event.errors)
         for batch, slot, status, tasks in zip(event.batches, event.slots, event.statuses, event.tasks, strict=True):
             if status in ("returned", "raised", "overdue"):
                 done += tasks
             if status in ("raised", "overdue"):
-                self._happen(at, status, event.node, f"call {batch} on slot {slot}")
+                error = next(errors, "") if status == "raised" else ""
+                self._happen(at, status, event.node, f"call {batch} on slot {slot}{': ' if error else ''}{error}")
         lives.tasks += done
         self._done += done
         self._rate.add(at, done)

@@ -21,7 +21,7 @@ from skyward.actors.stock import Stock
 from skyward.delivery import Answer, Entry
 from skyward.events import BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
 from skyward.record import now
-from skyward.remote import door, store
+from skyward.remote import door, raised, store
 from skyward.remote.blobs import Blob
 from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Outcome, Revoke, Seen
 
@@ -331,6 +331,7 @@ class Link:
             tuple(outcome.status for outcome in outcomes),
             tuple(1 if entry is None else entry.tasks for entry in known),
             sum(len(outcome.payload) for outcome in outcomes),
+            tuple(_summary(outcome) for outcome in outcomes if outcome.status == "raised"),
         )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
@@ -344,6 +345,10 @@ class Link:
         if not task.cancelled() and (error := task.exception()):
             logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
             self._broken(f"the link to it failed: {type(error).__name__}: {error}")
+
+
+def _summary(outcome: Outcome) -> str:
+    return raised.summary(outcome.payload) if outcome.large is None else "an exception that is large"
 
 
 def _batch(number: int, entry: Entry, *, places: bool) -> Batch:

@@ -101,6 +101,14 @@ def _rebuildable(error: BaseException) -> bytes:
     return file.getvalue()
 
 
+def summary(payload: Buffer) -> str:
+    """Return the exception in a line, `ValueError: no`, without opening it; a large one is not looked into."""
+    _, label, message, _, _ = pickle.loads(payload)
+    line = message.strip().partition("\n")[0][:200]
+    name = label.removeprefix("builtins.")
+    return f"{name}: {line}" if line else str(name)
+
+
 def open_exception(payload: Buffer) -> BaseException:
     """Return the exception that `pack_exception` packed; a `RemoteError` stands for one that cannot be had here."""
     body, label, message, text, notes = pickle.loads(payload)

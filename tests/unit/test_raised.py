@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from skyward.errors import RemoteError, RemoteTraceback
-from skyward.remote import wire
+from skyward.remote import raised, wire
 from skyward.remote.packer import Packer
 
 
@@ -210,3 +210,12 @@ def test_a_function_that_did_not_come_along_is_an_exception_of_the_call() -> Non
     _, error = wire.open_outcome(status, parts)
 
     assert (status, type(error)) == ("raised", KeyError)
+
+
+def test_an_exception_is_told_in_a_line_without_opening_it() -> None:
+    def summary(error: BaseException) -> str:
+        return raised.summary(raised.pack_exception(error))
+
+    assert summary(ValueError("no\nmore")) == "ValueError: no"
+    assert summary(KeyError()) == "KeyError"
+    assert summary(NeedsMoreError(3, hint="x")) == f"{__name__}.NeedsMoreError: code 3"

@@ -55,6 +55,17 @@ def test_before_anything_has_happened_there_is_nothing_to_draw() -> None:
     json.dumps(told)
 
 
+def test_what_calls_raised_is_told_of_each() -> None:
+    statuses = ("returned", "raised", "overdue", "raised")
+    said = ("ValueError: a",)
+    told = head(BatchesEnded(101.0, 0, (1, 2, 3, 4), (0,) * 4, (0.5,) * 4, statuses, (1,) * 4, 10, said))
+    assert [each[3] for each in told["incidents"]] == [
+        "call 2 on slot 0: ValueError: a",
+        "call 3 on slot 0",
+        "call 4 on slot 0",
+    ]
+
+
 def test_times_are_ticks_since_the_first_event() -> None:
     told = head(changed(101.5, "launching"))
     assert told["run"]["program"] == "train.py"
