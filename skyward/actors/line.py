@@ -172,9 +172,11 @@ class Line:
                 entered = True
                 fresh_door = door.ref(fresh, self._address)
                 await fresh_door.ask(Beat())
-        except (TimeoutError, Refused, Unavailable):
+        except BaseException as error:  # cancelled, too: nothing of it must be left
             if entered:
                 self._end(fresh)
+            if not isinstance(error, TimeoutError | Refused | Unavailable):
+                raise
             await asyncio.sleep(PAUSE)
             return
         old, self._client, self._door = self._client, fresh, fresh_door
