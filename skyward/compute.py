@@ -13,13 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from skyward import onlookers
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded
-from skyward.page import save
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
@@ -30,10 +28,12 @@ from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.stacks import Stack
 from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
+from skyward.view import onlookers
+from skyward.view.page import save
 
 if TYPE_CHECKING:
-    from skyward.dashboard import Dashboard
     from skyward.providers.provider import Provider
+    from skyward.view.dashboard import Dashboard
 
 
 class Compute(futures.Executor):

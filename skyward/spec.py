@@ -306,7 +306,7 @@ class Options(Checked):
     @classmethod
     def _served(cls, value: bool) -> bool:
         if value:
-            importlib.import_module("skyward.dashboard")  # says what is not installed
+            importlib.import_module("skyward.view.dashboard")  # says what is not installed
         return value
 
     console: Literal["auto", "plain", "off"] = Field(

@@ -19,7 +19,6 @@ from skyward.record import now
 from skyward.remote import bootstrap, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
 from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
-from skyward.speaker import levels
 
 log = logging.getLogger("skyward")
 
@@ -226,3 +225,13 @@ class Boot:
             return BootFailed(text, log="\n".join(self._log), final=True)
         text = f"node {self._number} ended with exit code {code} before it was ready"
         return BootFailed(text, log="\n".join(self._log))
+
+
+def levels() -> dict[str, int]:
+    """Return the levels of all loggers that have one of their own, by name; the root has none."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    return {
+        "" if logger is loggers[0] else logger.name: logger.level
+        for logger in loggers
+        if isinstance(logger, logging.Logger) and logger.level
+    }

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from skyward import page
 from skyward.cli.table import columns, counted, span
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, Printed, RunEnded, RunStarted, from_json
-from skyward.prints import label
 from skyward.record import find, read, records
 from skyward.report import Report, dollars
+from skyward.view import page
+from skyward.view.prints import label
 
 LOOK = 0.2
 """Seconds between two looks at a record that grows."""

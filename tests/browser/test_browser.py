@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import skyward as sky
 from skyward.events import DashboardOpened, Event, RunEnded
-from skyward.page import page as made
+from skyward.view.page import page as made
 from tests import kit, work
 from tests.browser import runs
 from tests.unit.test_page import NASTY, RUN

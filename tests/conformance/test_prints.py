@@ -151,7 +151,7 @@ def test_each_line_is_shown_on_its_stream_with_its_place(
 
 def test_a_progress_bar_is_readable(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     _, err = shown(capfd, one_slot(kind), printing.progress, 400)
-    lines = err.splitlines()
+    lines = [line for line in err.splitlines() if "not shown" not in line]  # of what others have printed before
     assert lines[-1].startswith("[node 0 slot 0] 100%|")
     assert len(lines) <= 3
     assert "\r" not in err

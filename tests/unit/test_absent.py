@@ -64,7 +64,7 @@ def test_what_an_exception_holds_and_cannot_travel_is_named() -> None:
     _, error = wire.open_outcome(status, payload)
 
     assert isinstance(error, work.BoxedError)
-    (note,) = error.__notes__
+    _, note = error.__notes__
     assert note.startswith("exception.box._lock could not travel: ")
 
 

@@ -1,6 +1,5 @@
 """What is said of a run where lines stay."""
 
-from skyward.bulletin import EVERY, Bulletin
 from skyward.events import (
     BatchesArrived,
     DashboardOpened,
@@ -12,7 +11,8 @@ from skyward.events import (
     RunStarted,
     Spent,
 )
-from skyward.progress import Progress
+from skyward.view.bulletin import EVERY, Bulletin
+from skyward.view.progress import Progress
 from tests.unit.test_progress import ended, run
 
 START = RunStarted(0.0, "r", "aws", 2, 2, 2, "process", "p.py", "1", "3.12")

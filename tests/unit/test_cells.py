@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from skyward.cells import STATUSES, TICKS, Bins, Cells, packed
+from skyward.view.cells import STATUSES, TICKS, Bins, Cells, packed
 
 SECOND = TICKS
 

@@ -33,6 +33,10 @@ PROOFS = {
     "few-files-know-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
     "one-file-knows-aws": [("compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
     "one-file-serves": [("page.py", "import starlette"), ("compute.py", "from uvicorn import Server")],
+    "nobody-is-watched": [
+        ("actors/boot.py", "import skyward.view.speaker"),
+        ("record.py", "from skyward.view import page"),
+    ],
     "rich-in-the-console": [("compute.py", "import rich"), ("report.py", "from rich.table import Table")],
     "two-files-know-joblib": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
     "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],

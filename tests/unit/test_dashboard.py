@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from skyward import dashboard
-from skyward.dashboard import Dashboard
 from skyward.errors import MissingExtra
 from skyward.events import BatchesEnded, DashboardOpened, RunEnded
 from skyward.record import Record
 from skyward.spec import Options
+from skyward.view import dashboard
+from skyward.view.dashboard import Dashboard
 from tests import kit
 from tests.unit.test_timeline import STARTED
 
@@ -173,7 +173,7 @@ def test_nothing_of_it_is_left(record: Record) -> None:
 
 def test_without_its_extra_the_options_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "skyward.dashboard")
+    monkeypatch.delitem(sys.modules, "skyward.view.dashboard")
     with pytest.raises(MissingExtra, match=r"uvicorn is not installed: pip install 'skyward\[dashboard\]'"):
         Options(dashboard=True)
     assert not Options().dashboard

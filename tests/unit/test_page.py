@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skyward.events import BatchesEnded, BatchRetried, Event, NodeChanged, RunEnded, RunStarted
-from skyward.page import live, page, policy, save
+from skyward.view.page import live, page, policy, save
 from tests.unit.test_timeline import REPORT, STARTED
 
 NASTY = "</script><script>alert(1)</script><!-- @DATA@"

@@ -1,7 +1,7 @@
 from typing import Literal
 
 from skyward.events import Event, Logged, NodeHeard, Printed, RunEnded
-from skyward.prints import BURST, EVERY, LINES, NOTE, SIZE, Prints, Show, label
+from skyward.view.prints import BURST, EVERY, LINES, NOTE, SIZE, Prints, Show, label
 
 UP = "\x1b[A"
 

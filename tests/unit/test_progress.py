@@ -11,6 +11,7 @@ from skyward.events import (
     BatchesSent,
     BatchLost,
     BatchRetried,
+    DashboardOpened,
     Event,
     NodeChanged,
     NodeFacts,
@@ -25,7 +26,7 @@ from skyward.events import (
     RunStarted,
     Spent,
 )
-from skyward.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
+from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
 
 GB = 1 << 30
 
@@ -76,7 +77,10 @@ def test_a_pool_is_complete_when_all_that_were_asked_for_are_ready_or_given_up_a
 
 def test_what_machines_cost_and_how_the_run_ended_are_known() -> None:
     quote = Quoted(0.0, "2 x m", "m", 2, 0.2)
-    progress = run(quote, Spent(5.0, 0.01, 0.2), RunEnded(9.0, "ValueError: no", ("i",), {}))
+    progress = run(
+        quote, Spent(5.0, 0.01, 0.2), DashboardOpened(6.0, "here"), RunEnded(9.0, "ValueError: no", ("i",), {})
+    )
+    assert progress.link == "here"
     assert (progress.quotes, progress.dollars, progress.hourly) == ([quote], 0.01, 0.2)
     assert (progress.ended, progress.error, progress.leaked) == (9.0, "ValueError: no", ("i",))
 

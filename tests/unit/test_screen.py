@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from skyward.screen import Screen, visible
-from skyward.wording import Line
+from skyward.view.screen import Screen, visible
+from skyward.view.wording import Line
 from tests import kit
 from tests.terminal import Terminal
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from skyward.actors.boot import levels
 from skyward.events import Logged, Printed
-from skyward.speaker import Speaker, levels
+from skyward.view.speaker import Speaker
 
 
 @pytest.fixture

@@ -114,17 +114,28 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
     entry = cluster.entries[future.batch]
     entry.group.delivery.put([(entry, Answer(Outcome(future.batch, "overdue", b"", 0.0, 0), 0))])
 
-    with pytest.raises(TimeoutError, match=r"double ran for more than 2\.5 s"):
+    with pytest.raises(TimeoutError, match=r"double\(1\) ran for more than 2\.5 s"):
         future.result(5)
     group.close()
 
 
 def test_an_error_of_the_pool_is_raised_as_it_is(cluster: Cluster, group: TaskGroup) -> None:
-    future, lost = group.submit(double, 1), BatchLost.after(["a", "b"])
+    future, failed = group.submit(double, 1), PoolFailed("it failed")
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, lost)])
+    entry.group.delivery.put([(entry, failed)])
 
-    assert future.exception(5) is lost
+    assert future.exception(5) is failed
+
+
+def test_a_lost_call_says_which_it_was(cluster: Cluster, group: TaskGroup) -> None:
+    future = group.submit(double, 1)
+    entry = cluster.entries[future.batch]
+    entry.group.delivery.put([(entry, BatchLost.after(["a", "b"]))])
+
+    lost = future.exception(5)
+    assert isinstance(lost, BatchLost)
+    assert lost.causes == ("a", "b")
+    assert "running double(1) died" in str(lost)
 
 
 def test_an_outcome_that_comes_too_late_is_dropped(cluster: Cluster, group: TaskGroup) -> None:

@@ -27,7 +27,7 @@ from skyward.events import (
     Stage,
 )
 from skyward.report import Lost, NodeUse, Report
-from skyward.timeline import TOLD, Timeline
+from skyward.view.timeline import TOLD, Timeline
 
 STARTED = RunStarted(100.0, "run-1", "aws", 2, 2, 2, "process", "train.py", "0.1.0", "3.12.1")
 REPORT = Report(8, 4, 0, 0, 4, {}, 0, {0: NodeUse(2, 4, (1.0, 1.0), 10, 10)}, 2.0, 4.0, 2.0, Lost(start=0.5))

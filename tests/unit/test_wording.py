@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from skyward import wording
 from skyward.events import (
     BatchesArrived,
     BatchesSent,
@@ -21,7 +20,8 @@ from skyward.events import (
     RunStarted,
     Spent,
 )
-from skyward.progress import Progress
+from skyward.view import wording
+from skyward.view.progress import Progress
 from tests.unit.test_progress import ended, run
 
 START = RunStarted(0.0, "r", "aws", 2, 2, 2, "process", "p.py", "1", "3.12")

@@ -6,14 +6,14 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from skyward.console import show
 from skyward.events import RunStarted
 from skyward.record import Record, now
-from skyward.speaker import Speaker
 from skyward.spec import Blueprint
+from skyward.view.console import show
+from skyward.view.speaker import Speaker
 
 if TYPE_CHECKING:
-    from skyward.dashboard import Dashboard
+    from skyward.view.dashboard import Dashboard
 
 
 def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
@@ -22,7 +22,7 @@ def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
     record = Record(pool, options.records())
     dashboard = None
     if options.dashboard:
-        from skyward.dashboard import Dashboard  # not above: it needs the extra
+        from skyward.view.dashboard import Dashboard  # not above: it needs the extra
 
         dashboard = Dashboard(record)
     show(record, options.console)

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import assert_never
 
-from skyward.progress import Concern, Node, Progress
 from skyward.report import dollars
+from skyward.view.progress import Concern, Node, Progress
 
 type Line = tuple[tuple[str, str], ...]
 

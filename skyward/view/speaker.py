@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from skyward.events import Event, Logged
-from skyward.prints import Effect, Prints, Show, Stream, label
+from skyward.view.prints import Effect, Prints, Show, Stream, label
 
 
 class Speaker:
@@ -67,13 +67,3 @@ def _log(event: Logged) -> None:
     )
     record.exc_text = event.trace or None
     logger.handle(record)
-
-
-def levels() -> dict[str, int]:
-    """Return the levels of all loggers that have one of their own, by name; the root has none."""
-    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    return {
-        "" if logger is loggers[0] else logger.name: logger.level
-        for logger in loggers
-        if isinstance(logger, logging.Logger) and logger.level
-    }

@@ -16,7 +16,7 @@ from typing import Any
 
 from skyward.events import Event
 from skyward.report import Report
-from skyward.timeline import Timeline
+from skyward.view.timeline import Timeline
 
 
 def page(events: Iterable[Event], report: Report | None = None) -> str:
@@ -76,7 +76,7 @@ def policy(more: str = "") -> str:
 
 @functools.cache
 def _parts() -> tuple[str, str, str]:
-    folder = resources.files("skyward") / "drawing"
+    folder = resources.files("skyward.view") / "drawing"
     html, style, script = ((folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     return html, style, script
 

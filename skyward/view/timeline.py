@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, assert_never
 
-from skyward.cells import MOST, STATUSES, TICKS, Bins, Cells
 from skyward.events import (
     BatchesArrived,
     BatchesEnded,
@@ -29,6 +28,7 @@ from skyward.events import (
     Spent,
 )
 from skyward.report import Report
+from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells
 
 TOLD = 100
 """Incidents of each kind that are told one by one; of more there is the number."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from skyward.wording import Line, plain
+from skyward.view.wording import Line, plain
 
 EVERY = 0.5
 """Seconds between two looks at what is to be shown."""

@@ -1,7 +1,7 @@
 """What of a run is worth a line that stays, where no line can be changed. Pure: no I/O, no clock, no actor."""
 
-from skyward import wording
-from skyward.progress import Progress
+from skyward.view import wording
+from skyward.view.progress import Progress
 
 EVERY = 10.0
 """Seconds between two lines about the work."""

@@ -1,5 +1,5 @@
 "use strict";
-// Draws what `skyward.timeline` has folded. Everything from outside becomes text, never markup.
+// Draws what `skyward.view.timeline` has folded. Everything from outside becomes text, never markup.
 const $ = id => document.getElementById(id);
 const LIVE = document.body.dataset.live === "yes";
 const STAGES = ["launching", "reaching", "booting", "joining", "ready", "ending"];

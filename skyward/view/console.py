@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TextIO
 
-from skyward import wording
-from skyward.bulletin import Bulletin
 from skyward.events import Event
-from skyward.progress import Progress
 from skyward.record import Record, now
+from skyward.view import wording
+from skyward.view.bulletin import Bulletin
+from skyward.view.progress import Progress
 
 type How = Literal["auto", "plain", "off"]
 
@@ -78,11 +78,11 @@ def show(record: Record, how: How) -> None:
         return
     live = how == "auto"
     if live and _is_notebook():
-        from skyward.cell import Cell
+        from skyward.view.cell import Cell
 
         record.listen(Live(Cell()).hear)
     elif live and stream.isatty() and _can_draw(stream):
-        from skyward.screen import Screen
+        from skyward.view.screen import Screen
 
         others = [each for each in (sys.stdout,) if each is not None and each.isatty()]
         record.listen(Live(Screen.of(stream, others)).hear)

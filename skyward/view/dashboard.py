@@ -17,9 +17,9 @@ from typing import Any
 
 from skyward.errors import MissingExtra
 from skyward.events import DashboardOpened, Event
-from skyward.page import live, policy
 from skyward.record import Record, now
-from skyward.timeline import Timeline
+from skyward.view.page import live, policy
+from skyward.view.timeline import Timeline
 
 try:
     import uvicorn

@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from skyward.wording import Line
+from skyward.view.wording import Line
 
 EVERY = 0.25
 """Seconds between two looks at what is to be shown."""
