@@ -22,7 +22,7 @@ from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
 from skyward.remote import function, wire
-from skyward.remote.future import Future
+from skyward.remote.future import Future, wait_for_all
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
@@ -167,7 +167,7 @@ class Compute(futures.Executor):
 
     def _drain(self) -> None:
         while waiting := self._waiting():
-            futures.wait(waiting)
+            wait_for_all(waiting)
 
     def _waiting(self) -> set[futures.Future[Any]]:
         """Return the futures of the calls that have not been answered, or not even been sent."""
@@ -269,7 +269,7 @@ class Compute(futures.Executor):
         """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
         waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in self._node_numbers()]
         try:
-            futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
+            wait_for_all(waiting, futures.FIRST_EXCEPTION)
             failed = [future for future in waiting if future.done() and future.exception() is not None]
             return [future.result() for future in failed or waiting]
         finally:

@@ -14,7 +14,7 @@ from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute
 from skyward.remote import blobs
 from skyward.remote.function import call_each
-from skyward.remote.future import Future
+from skyward.remote.future import Future, wait_for_all
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import LARGEST
 from skyward.remote.terms import DEFAULT, Terms, whole
@@ -220,7 +220,7 @@ class TaskGroup:
     ) -> None:
         if kind is not None:
             self.cancel()
-        futures.wait(self.pending)
+        wait_for_all(self.pending)
         self.close()
 
 

@@ -18,6 +18,7 @@ from skyward.delivery import Deliveries, Entry
 from skyward.errors import BudgetExceeded, NoCompute, PoolFailed
 from skyward.events import BatchesArrived
 from skyward.record import Record, now
+from skyward.remote.future import result_of
 from skyward.report import Report
 from skyward.shelf import Shelf
 from skyward.sources import Sources
@@ -77,7 +78,7 @@ class Driver:
         """
         self._thread.start()
         self._started.result()
-        self._office.opened.result()
+        result_of(self._office.opened)
 
     def stop(self) -> tuple[str, ...]:
         """End the nodes and the loop; return the names of what could not be ended. Nothing is left unanswered."""
@@ -86,7 +87,7 @@ class Driver:
         self.refuse()
         self._loop.call_soon_threadsafe(self._closing.set)
         try:
-            return self._leaked.result()
+            return result_of(self._leaked)
         finally:
             self._thread.join()
             for batch in tuple(self._office.entries):  # calls that came while it ended

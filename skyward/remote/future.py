@@ -2,9 +2,30 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from concurrent import futures
 from typing import Any
+
+LOOK = 1.0
+"""Seconds after which a wait begins anew: Python does not hear of a Ctrl-C that comes just before it begins to wait."""
+
+
+def result_of[T](future: futures.Future[T]) -> T:
+    """Wait for a future however long it takes, and hear of Ctrl-C meanwhile."""
+    while True:
+        try:
+            return futures.Future.result(future, LOOK)
+        except TimeoutError:
+            if future.done():
+                return futures.Future.result(future, 0)
+
+
+def wait_for_all(pending: Collection[futures.Future[Any]], until: str = futures.ALL_COMPLETED) -> None:
+    """Do what `concurrent.futures.wait` does, and hear of Ctrl-C meanwhile."""
+    failed = False
+    while pending and not failed:
+        done, pending = futures.wait(pending, LOOK, until)
+        failed = until == futures.FIRST_EXCEPTION and any(each.cancelled() or each.exception() for each in done)
 
 
 class Future[T](futures.Future[T]):
@@ -30,6 +51,10 @@ class Future[T](futures.Future[T]):
         self.node: int | None = None
         self.slot: int | None = None
         self._cancelled = cancelled
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the result, once it is there; `TimeoutError` if that takes longer than so many seconds."""
+        return result_of(self) if timeout is None else super().result(timeout)
 
     def cancel(self) -> bool:
         """Stop the call wherever it is; see the class."""

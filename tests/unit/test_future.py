@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from skyward.remote.future import Future
+from skyward.remote import future as waits
+from skyward.remote.future import Future, wait_for_all
 
 
 def silent(batch: int = 1) -> Future[Any]:
@@ -74,3 +75,37 @@ def test_a_future_awaited_by_two_gives_both_the_value() -> None:
         return first, second
 
     assert asyncio.run(twice()) == (1, 1)
+
+
+def test_a_wait_begins_anew_until_there_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "LOOK", 0.001)
+    future = silent()
+    threading.Timer(0.05, future.set_result, (3,)).start()
+    assert future.result() == 3
+
+    first, second = silent(), silent(2)
+    threading.Timer(0.05, first.set_result, (3,)).start()
+    threading.Timer(0.05, second.set_exception, (ValueError("no"),)).start()
+    wait_for_all([first, second])
+    assert (first.result(), str(second.exception())) == (3, "no")
+
+
+def test_the_timeout_of_the_call_itself_is_no_reason_to_wait_on() -> None:
+    future = silent()
+    future.set_exception(TimeoutError("of the call"))
+    with pytest.raises(TimeoutError, match="of the call"):
+        future.result()
+    with pytest.raises(TimeoutError):
+        silent().result(0.001)
+
+
+def test_the_first_that_fails_ends_a_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "LOOK", 0.001)
+    never, failed = silent(), silent(2)
+    threading.Timer(0.05, failed.set_exception, (ValueError("no"),)).start()
+    wait_for_all([never, failed], futures.FIRST_EXCEPTION)
+    assert not never.done()
+    cancelled = silent(3)
+    cancelled.cancel()
+    wait_for_all([never, cancelled], futures.FIRST_EXCEPTION)
+    wait_for_all([])
