@@ -39,7 +39,7 @@ from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
 from skyward.providers.provider import Instance, Purse, Quote
 from skyward.providers.shopping import Offer
-from skyward.providers.together import Together
+from skyward.providers.together import Together, side_by_side
 from skyward.providers.userdata import Limits
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class PoolInCloud:
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
         async with self.api.open():
             await self._stand_by()
-            offers, groups = await asyncio.gather(self._priced(), self._groups())
+            offers, groups = await side_by_side(self._priced(), self._groups())
             done: dict[str, Instance | Exception] = {}
             for some in _chunks(self.pool, nodes):
                 done |= await self._shop(some, offers, groups)
@@ -256,7 +256,7 @@ class PoolInCloud:
 
     async def _make_group(self) -> str:
         """Make a group that lets in the one who makes it, to sshd, and nobody else to nothing."""
-        source, subnets = await asyncio.gather(asyncio.to_thread(_source, self.wish.allow), self.plan.subnets())
+        source, subnets = await side_by_side(asyncio.to_thread(_source, self.wish.allow), self.plan.subnets())
         name = f"skyward-{self.pool}"
         more: dict[str, Any] = {"VpcId": next(iter(subnets.values()))[1]} if subnets else {}
         await self._journal.note("create_security_group", pool=self.pool, region=await self.api.region(), name=name)
@@ -298,9 +298,9 @@ class PoolInCloud:
         """Return every machine of the pool; one that was just launched also when the API does not tell of it yet."""
         told = await aws_found.machines(self.api, self.pool)
         found = {each.id: Instance(each.id, self.pool, each.node, each.id) for each in told if each.is_alive}
-        mentioned = {each.id for each in told}
-        new = {each.id: each for each in self.known.values() if each.id not in mentioned}
-        return sorted((found | new).values(), key=lambda each: each.node)
+        gone = {each.id for each in told} - found.keys()
+        launched = {each.id: each for each in self.known.values() if each.id not in gone}  # its price is known, too
+        return sorted((found | launched).values(), key=lambda each: each.node)
 
     async def terminate(self, instance: Instance) -> None:
         """End a machine, if it is one of this pool's and this node's."""
