@@ -17,6 +17,7 @@ from skyward.providers import aws_found, aws_prices, journal
 from skyward.providers.aws_api import Api, Refusal
 from skyward.providers.aws_found import BY, LEASE, UNTIL, Found, FoundGroup
 from skyward.providers.shopping import Prices
+from skyward.providers.together import side_by_side
 
 PATIENCE = 300.0
 """Seconds in which a security group can be removed, once the machines that had it go down."""
@@ -163,14 +164,14 @@ async def _everywhere(region: str | None, profile: str | None, prices: bool) -> 
     regions = {await Api(region, profile).region()}
     if region is None:
         regions |= set(journal.Journal(journal.usual()).unfinished().values())
-    found = await asyncio.gather(*(_there(Api(each, profile), prices) for each in sorted(regions)))
+    found = await side_by_side(*(_there(Api(each, profile), prices) for each in sorted(regions)))
     return tuple(pool for pools in found for pool in pools)
 
 
 async def _there(api: Api, priced: bool) -> list[CloudPool]:
     """Return the pools of one region."""
     async with api.open():
-        machines, groups = await asyncio.gather(aws_found.machines(api), aws_found.groups(api))
+        machines, groups = await side_by_side(aws_found.machines(api), aws_found.groups(api))
         alive = [machine for machine in machines if machine.is_alive]
         costs = await _hourly(api, alive) if priced and alive else {}
         names = sorted({*(each.pool for each in alive), *(each.pool for each in groups)})
@@ -247,7 +248,7 @@ async def _down(pool: str | None, region: str | None, profile: str | None) -> tu
 
 
 async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
-    left = [name for names in await asyncio.gather(*(_end(each, profile) for each in pools)) for name in names]
+    left = [name for names in await side_by_side(*(_end(each, profile) for each in pools)) for name in names]
     if left:
         raise Leaked(f"these could not be removed: {', '.join(left)}", left)
 

@@ -1,6 +1,5 @@
 """What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from skyward.errors import InvalidArgument, NoCapacity
 from skyward.providers import aws_prices, shopping
 from skyward.providers.aws_api import Api, Refusal
 from skyward.providers.shopping import Kind, Needs, Offer, Prices
+from skyward.providers.together import side_by_side
 
 if TYPE_CHECKING:
     from skyward.providers.aws import AWS
@@ -60,7 +60,7 @@ class Plan:
         if self._prices is None:
             kinds = list(dict.fromkeys(offer.kind for offer in offers))
             spot = any(offer.spot for offer in offers)
-            found, image = await asyncio.gather(
+            found, image = await side_by_side(
                 aws_prices.prices(self._api, kinds, spot=spot), self.image(offers[0].architecture)
             )
             self._prices, self._disk = found, float(self._wish.volume_gb or image.disk)
@@ -138,7 +138,7 @@ class Plan:
         wish = self._wish
         if not wish.has_needs:
             name = wish.instance_type or USUAL
-            one, zones = await asyncio.gather(
+            one, zones = await side_by_side(
                 self._api.call("ec2", "describe_instance_types", InstanceTypes=[name]), self._zones([name])
             )
             (kind,) = shopping.kinds(one["InstanceTypes"])

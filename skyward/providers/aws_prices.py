@@ -8,6 +8,7 @@ from typing import Any
 from skyward.providers import shopping
 from skyward.providers.aws_api import Api
 from skyward.providers.shopping import Prices
+from skyward.providers.together import side_by_side
 
 FEW = 5
 """Types for each of which the price list is asked; for more it is read as a whole."""
@@ -32,8 +33,8 @@ async def prices(api: Api, kinds: Sequence[str], *, spot: bool) -> Prices:
         _products(api, "AmazonVPC", region, [{}]),
         _products(api, "AmazonEC2", region, [{"productFamily": "Storage", "volumeApiName": "gp3"}]),
     )
-    (of_machines, of_addresses, of_disks), of_spot = await asyncio.gather(
-        asyncio.gather(*asked), spot_prices(api, kinds) if spot else asyncio.sleep(0, {})
+    (of_machines, of_addresses, of_disks), of_spot = await side_by_side(
+        side_by_side(*asked), spot_prices(api, kinds) if spot else asyncio.sleep(0, {})
     )
     addresses, disks = shopping.address(of_addresses), shopping.disk(of_disks)
     return Prices(shopping.on_demand(of_machines), of_spot, addresses, disks)

@@ -1,6 +1,5 @@
 """Nodes on machines that you have, reached by SSH. What a node needs is put into `~/.cache/skyward` there."""
 
-import asyncio
 import contextlib
 import logging
 import re
@@ -17,6 +16,7 @@ from skyward.providers.checkup import Finding, Needs
 from skyward.providers.destination import Destination, Refused
 from skyward.providers.provider import Instance, LeftToLeash, Order
 from skyward.providers.seats import Seats
+from skyward.providers.together import side_by_side
 
 if TYPE_CHECKING:
     from skyward.providers.detached import DetachedHost
@@ -186,9 +186,7 @@ class SSH(Checked):
         """Return the nodes of the pool: those that this provider was asked for, and those that the machines know of."""
         taken = {node: place for node, place in self._seats.taken.items() if node.startswith(f"{pool}-")}
         places = sorted(self._seats.used.get(pool, range(len(self.hosts))))
-        for place, nodes in zip(
-            places, await asyncio.gather(*(self._ask(pool, place) for place in places)), strict=True
-        ):
+        for place, nodes in zip(places, await side_by_side(*(self._ask(pool, place) for place in places)), strict=True):
             taken |= dict.fromkeys(nodes, place)
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
 
@@ -226,7 +224,7 @@ class SSH(Checked):
             from skyward.providers.examining import examine, extra  # not above: it needs the extra
         except ModuleNotFoundError:
             raise MissingExtra.of("asyncssh", "ssh") from None
-        found = await asyncio.gather(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
+        found = await side_by_side(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
         return {"here": [extra()]} | {str(to): each for to, each in zip(self.hosts, found, strict=True)}
 
     async def _ask(self, pool: str, place: int) -> list[str]:

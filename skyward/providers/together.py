@@ -1,7 +1,8 @@
-"""What is asked for by several at about the same time is done in one go."""
+"""What is asked for by several at about the same time is done in one go; and several things are done side by side."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, overload
 
 GATHER = 0.02
 """Seconds for which the first waits for others."""
@@ -43,3 +44,21 @@ class Together[K, V]:
                     future.exception()  # perhaps nobody waits any more
                 else:
                     future.set_result(outcome)
+
+
+@overload
+async def side_by_side[A, B](one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B], /) -> tuple[A, B]: ...
+
+
+@overload
+async def side_by_side[A](*works: Coroutine[Any, Any, A]) -> tuple[A, ...]: ...
+
+
+async def side_by_side(*works: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
+    """Return what each gives. The first error is raised once the others have been stopped: nothing goes on unseen."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return tuple(task.result() for task in tasks)

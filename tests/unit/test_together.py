@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from skyward.providers.together import Together
+from skyward.providers.together import Together, side_by_side
 
 
 class Works:
@@ -78,5 +78,34 @@ def test_who_stops_waiting_takes_nothing_from_the_others() -> None:
         works.gate.set()
 
         assert await stays == 49
+
+    asyncio.run(scenario())
+
+
+def test_what_is_done_side_by_side_gives_what_each_gives() -> None:
+    async def scenario() -> None:
+        assert await side_by_side(asyncio.sleep(0, "one"), asyncio.sleep(0, 2)) == ("one", 2)
+
+    asyncio.run(scenario())
+
+
+def test_of_several_side_by_side_none_goes_on_after_an_error_of_one() -> None:
+    ended = []
+
+    async def goes_on() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # it has something to put away
+            ended.append("the other")
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("one of them")
+
+    async def scenario() -> None:
+        with pytest.raises(LookupError, match="one of them"):
+            await side_by_side(goes_on(), fails())
+        assert ended == ["the other"]
 
     asyncio.run(scenario())
