@@ -11,7 +11,7 @@ from typing import Any
 from joblib import parallel as joblib_parallel
 from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBackend, parallel_config
 
-from skyward.remote import portable, shown
+from skyward.remote import shown
 
 NAME = "skyward"
 """The name of the backend, as in `Parallel(backend="skyward")`."""
@@ -55,7 +55,7 @@ run_batch.shows = _batch  # type: ignore[attr-defined]
 
 def task(number: int, function: object) -> str:
     """What an error calls a task."""
-    return f"task {number} ({portable.name_of(function)})"
+    return f"task {number} ({shown.name_of(function)})"
 
 
 def nested(nesting_level: int | None = None, **_: Any) -> ParallelBackendBase:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from skyward.image import Image
     from skyward.remote.context import InstanceInfo
     from skyward.remote.future import Future
-    from skyward.spec import Image
     from skyward.tasks import TaskGroup
 
 

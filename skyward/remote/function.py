@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute
-from skyward.remote import context
+from skyward.remote import context, shown
 from skyward.remote.terms import DEFAULT, Terms
 
 if TYPE_CHECKING:
@@ -201,8 +201,6 @@ def _check(fn: object) -> None:
 
 def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
     """Say which calls a chunk holds."""
-    from skyward.remote import shown  # not above: the front door loads this module
-
     first = shown.call(fn, tuple(calls[0]), {})
     return first if len(calls) == 1 else f"{first} and {len(calls) - 1} more"
 
@@ -214,8 +212,6 @@ def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T
         try:
             results.append(fn(*args))
         except BaseException as error:
-            from skyward.remote import shown
-
             shown.noted(error, shown.call(fn, tuple(args), {}))
             raise
     return results

@@ -23,6 +23,7 @@ import cloudpickle
 from skyward.errors import NotPortable
 from skyward.remote import absent
 from skyward.remote.function import Remote
+from skyward.remote.shown import as_written, name_of
 
 BUDGET = 2.0
 """Seconds for the search. When they are over, the part it had come to is the answer."""
@@ -353,20 +354,8 @@ def _shown(value: object) -> str:
 
 def _type_name(value: object) -> str:
     kind = type(value)
-    name = _as_written(kind.__qualname__)
+    name = as_written(kind.__qualname__)
     return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"
-
-
-def name_of(fn: object) -> str:
-    """What the user calls the function, through what wraps it."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    name = getattr(fn, "__qualname__", None)
-    return _as_written(name if isinstance(name, str) else type(fn).__qualname__)
-
-
-def _as_written(qualname: str) -> str:
-    return qualname.rpartition("<locals>.")[2]
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,9 +2,8 @@
 
 import reprlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
-
-from skyward.remote import portable
 
 MOST = 100
 """Characters of a call."""
@@ -26,10 +25,23 @@ def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
         try:
             return str(shows(*args, **kwargs))
         except Exception:  # noqa: BLE001 - a word less in an error
-            return portable.name_of(fn)
+            return name_of(fn)
     parts = [*map(value, args), *(f"{name}={value(each)}" for name, each in kwargs.items())]
-    text = f"{portable.name_of(fn)}({', '.join(parts)})"
+    text = f"{name_of(fn)}({', '.join(parts)})"
     return text if len(text) <= MOST else f"{text[: MOST - 4]}...)"
+
+
+def name_of(fn: object) -> str:
+    """What the user calls the function, through what wraps it."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None)
+    return as_written(name if isinstance(name, str) else type(fn).__qualname__)
+
+
+def as_written(qualname: str) -> str:
+    """A name without the functions that it was written in."""
+    return qualname.rpartition("<locals>.")[2]
 
 
 def value(given: object) -> str:

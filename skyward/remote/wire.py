@@ -115,7 +115,7 @@ def execute(
     except Exception as error:
         path = _path_in("result", value)
         refused = NotPortable(
-            f"the result of {portable.name_of(fn)} cannot be pickled: {path}: {type(error).__name__}: {error}. "
+            f"the result of {shown.name_of(fn)} cannot be pickled: {path}: {type(error).__name__}: {error}. "
             "Return plain data, or what is needed to build it again.",
             path,
         )
