@@ -5,7 +5,7 @@ A batch is what travels as one call: with joblib it holds several tasks. A recor
 
 | event | says |
 | --- | --- |
-| `RunStarted`, `RunEnded` | what was asked for; what came of it |
+| `RunStarted`, `Reported`, `RunEnded` | what was asked for; what has come of it so far, and in the end |
 | `Quoted`, `Spent` | what machines will cost before they are launched; what they have cost |
 | `NodeChanged`, `NodeStep` | where a node is on its way from its launch to its end; what its machine is being given |
 | `NodeSilent`, `NodeHeard` | its link is cut or it is frozen; it is heard again |
@@ -40,6 +40,14 @@ class RunStarted:
     program: str
     version: str
     python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the pool has done so far: `report` is `Report.as_dict()`. It is told now and then, ever more seldom."""
+
+    at: float
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +276,7 @@ class DashboardOpened:
 
 type Event = (
     RunStarted
+    | Reported
     | RunEnded
     | Quoted
     | Spent

@@ -7,7 +7,17 @@ import pytest
 
 import skyward as sky
 from skyward import record
-from skyward.events import BatchesArrived, BatchesEnded, BatchLost, BatchRetried, NodeChanged, RunEnded, RunStarted
+from skyward.actors import driver
+from skyward.events import (
+    BatchesArrived,
+    BatchesEnded,
+    BatchLost,
+    BatchRetried,
+    NodeChanged,
+    Reported,
+    RunEnded,
+    RunStarted,
+)
 from tests import work
 
 
@@ -27,6 +37,16 @@ def test_a_run_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert sum(sum(event.tasks) for event in ended) == 6
     (file,) = tmp_path.iterdir()
     assert list(record.read(file)) == events
+
+
+def test_what_has_been_done_so_far_is_told_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "FIRST", 0.01)
+    with sky.Compute(worker=sky.Worker(concurrency=1), options=sky.Options(record=tmp_path)) as compute:
+        assert compute.submit(abs, -1).result() == 1
+        reports = (
+            sky.Report.from_dict(event.report) for event in compute.events(follow=True) if isinstance(event, Reported)
+        )
+        assert next(report for report in reports if report.tasks == 1).calls == 1
 
 
 def test_a_batch_that_dies_is_told_with_its_cause(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -16,7 +17,7 @@ from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
 from skyward.errors import BudgetExceeded, NoCompute, PoolFailed
-from skyward.events import BatchesArrived
+from skyward.events import BatchesArrived, Reported
 from skyward.record import Record, now
 from skyward.remote.future import result_of
 from skyward.report import Report
@@ -27,6 +28,9 @@ from skyward.stacks import Stack
 from skyward.trust import Authority, held
 
 log = logging.getLogger("skyward")
+
+FIRST, PART = 1.0, 0.05
+"""Seconds between two reports at least, and the part of the run's time that a report lags behind at most."""
 
 OVER = "the pool was closed before this call was answered"
 
@@ -180,12 +184,22 @@ class Driver:
                 nodes = self._blueprint.nodes
                 head.tell(scaling.Wanted(nodes.count, nodes.needed, nodes.max))
                 self._started.set_result(office)
+                telling = asyncio.create_task(self._tell_reports())
                 await self._closing.wait()
+                telling.cancel()
                 head.tell(scaling.Closing())
                 leaked = await office.closed
             office.purse.close()
             office.close_ledger()
             return leaked
+
+    async def _tell_reports(self) -> None:
+        """Note now and then what has been done: of a run whose program is killed only the last part is not known."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(max(FIRST, PART * (time.monotonic() - began)))
+            if (report := self._office.report()).capacity:  # calls have come
+                self._record.put(Reported(now(), report.as_dict()))
 
     def _put(self, incoming: list[Entry] | tuple[int, ...]) -> None:
         self._incoming.append(incoming)

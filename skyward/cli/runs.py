@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from skyward.cli.table import columns, counted, span
 from skyward.errors import InvalidArgument
-from skyward.events import Event, Logged, Printed, RunEnded, RunStarted, from_json
+from skyward.events import Event, Logged, Printed, Reported, RunEnded, RunStarted, from_json
 from skyward.record import find, read, records
 from skyward.report import Report, dollars
 from skyward.view import page
@@ -84,7 +84,12 @@ def report(
         print(f"skyward: {path.stem} has no report: it {_end(told)}; --save draws how far it came", file=sys.stderr)
         return 1
     known = Report.from_dict(found)
-    print(f"{known}\n\n{known.explain()}" + (f"\n\nIt was ended by {told['error']}" if told["error"] else ""))
+    print(f"{known}\n\n{known.explain()}")
+    if told["ended"] is None:
+        when = dt.datetime.fromtimestamp(told["reported"], dt.UTC).astimezone().strftime("%H:%M:%S")
+        print(f"\nThat was so at {when}: the run {_end(told)}.")
+    elif told["error"]:
+        print(f"\nIt was ended by {told['error']}")
     return 0
 
 
@@ -101,17 +106,20 @@ def known_of(path: Path) -> dict[str, Any]:
     """Return what a record says of its run as a whole, as what JSON knows; times are seconds since 1970."""
     first: RunStarted | None = None
     last: Event | None = None
+    at, found = None, dict[str, Any]()
     for event in read(path):
         last = event
         if isinstance(event, RunStarted):
             first = event
+        elif isinstance(event, Reported | RunEnded) and event.report:
+            at, found = event.at, event.report
     told: dict[str, Any] = {"run": path.stem, "file": str(path)}
     told |= {} if first is None else {name: value for name, value in asdict(first).items() if name not in ("at", "run")}
     told["began"] = None if first is None else first.at
     told["ended"] = last.at if isinstance(last, RunEnded) else None
     told["heard"] = None if last is None else last.at
     told["error"] = last.error if isinstance(last, RunEnded) else ""
-    told["report"] = last.report if isinstance(last, RunEnded) else {}
+    told["reported"], told["report"] = at, found
     return told
 
 

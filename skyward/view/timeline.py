@@ -23,6 +23,7 @@ from skyward.events import (
     NodeSilent,
     NodeStep,
     Quoted,
+    Reported,
     RunEnded,
     RunStarted,
     Spent,
@@ -101,6 +102,7 @@ class Timeline:
         self._rate = Bins()
         self._started: RunStarted | None = None
         self._ended: RunEnded | None = None
+        self._report: dict[str, Any] = {}
         self._origin: float | None = None
         self._last = 0
         self._first: float | None = None
@@ -132,8 +134,10 @@ class Timeline:
                 self._first = event.at if self._first is None else self._first
             case RunStarted():
                 self._started = event
+            case Reported():
+                self._report = event.report
             case RunEnded():
-                self._ended = event
+                self._ended, self._report = event, event.report or self._report
             case Quoted():
                 self._quotes.append(event.text)
             case Spent():
@@ -211,8 +215,10 @@ class Timeline:
     def head(self, report: Report | None = None) -> dict[str, Any]:
         """Return all but the cells: a few kilobytes, and so much for each node."""
         started, ended = self._started, self._ended
-        if report is None and ended is not None and ended.report:
-            report = Report.from_dict(ended.report)
+        numbers = self._numbers() if report is None else _numbers(report)
+        if report is None and self._report:
+            report = Report.from_dict(self._report)
+            numbers = numbers if ended is None else _numbers(report)
         return {
             "run": None if started is None else _told(started),
             "origin": self._origin,
@@ -223,7 +229,7 @@ class Timeline:
             "ended": ended is not None,
             "error": "" if ended is None else ended.error,
             "leaked": [] if ended is None else ended.leaked,
-            "numbers": self._numbers() if report is None else _numbers(report),
+            "numbers": numbers,
             "lost": [] if report is None or not report.capacity else _shares(report),
             "notes": [] if report is None else report.explain().splitlines()[1:],
             "arrived": self._arrived,

@@ -152,6 +152,21 @@ def test_a_run_that_was_killed_has_no_report_but_a_page(folder: Path) -> None:
     assert skyward(folder, "report", "--save", "run.html").returncode == 0
 
 
+def test_of_a_run_that_was_killed_the_last_report_is_told(folder: Path) -> None:
+    skyward(folder, "run", "-q", "job.py")
+    (record,) = (folder / "state/skyward/runs").iterdir()
+    *lines, last = record.read_text().splitlines()
+    end = json.loads(last)
+    then = {"event": "Reported", "at": end["at"], "report": end["report"]}
+    record.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(then)]))
+
+    ran = skyward(folder, "report")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("Tasks: 4\n")
+    assert ran.stdout.endswith(": the run has not ended, or its program was killed.\n")
+    assert "has not ended, or its program was killed, 4 tasks" in skyward(folder, "runs").stdout
+
+
 @pytest.mark.parametrize("command", ["", "run", "runs", "logs", "report", "ls", "down", "doctor", "doctor ssh"])
 def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) -> None:
     shown = skyward(tmp_path, *command.split(), "--help").stdout.splitlines()

@@ -21,6 +21,7 @@ from skyward.events import (
     NodeSilent,
     NodeStep,
     Quoted,
+    Reported,
     RunEnded,
     RunStarted,
     Spent,
@@ -111,6 +112,18 @@ def test_a_run_that_ended_is_told_by_its_report() -> None:
     assert dict(told["numbers"])["Total time"] == "2.00 s"
     assert told["lost"][:2] == [["work", 0.5], ["start", 0.5]]
     assert told["notes"][0] == "Calls: 4 answered, 0 failed, 0 cancelled"
+
+
+def test_a_run_that_has_not_ended_shows_the_shares_of_its_last_report() -> None:
+    told = head(Reported(105.0, REPORT.as_dict()), ended(104.0))
+    assert not told["ended"]
+    assert told["lost"][:2] == [["work", 0.5], ["start", 0.5]]
+    assert dict(told["numbers"])["Tasks"] == "2"
+
+
+def test_a_run_that_failed_late_keeps_its_last_report() -> None:
+    told = head(Reported(105.0, REPORT.as_dict()), RunEnded(110.0, "PoolFailed: no", (), {}))
+    assert dict(told["numbers"])["Total time"] == "2.00 s"
 
 
 def test_a_report_that_is_given_is_the_one_that_counts() -> None:
