@@ -71,12 +71,22 @@ def test_a_node_gets_a_folder_for_nobody_else(shell: Callable[[str], str], root:
     assert holds(root, "pool-0-0") == held
 
 
+def lose(folder: Path) -> None:
+    """Remove a folder in which the one who holds it writes meanwhile."""
+
+    def is_lost() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    kit.until(is_lost)
+
+
 def test_what_runs_is_finished_when_its_files_are_lost(
     shell: Callable[[str], str], root: Path, sleeper: Callable[[str], "subprocess.Popen[bytes]"]
 ) -> None:
     shell(errands.settle("pool-0-0"))
     process = sleeper("pool-0-0")
-    shutil.rmtree(root / "pool-0-0")
+    lose(root / "pool-0-0")
     shell(errands.finish("pool-0-0"))
 
     assert process.wait(kit.SOON) == -9
