@@ -10,6 +10,7 @@ import asyncssh
 from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
 
 from skyward.providers.provider import Content
+from skyward.providers.together import side_by_side
 
 FILES = 16
 """Files under way at once in a transfer."""
@@ -85,15 +86,12 @@ async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, Con
 
     paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}
     try:
-        async with asyncio.TaskGroup() as writing:
-            for path, data in paths.items():
-                writing.create_task(write(path, data))
-    except BaseExceptionGroup as failed:
-        error = failed.exceptions[0]
-        if isinstance(error, asyncssh.SFTPFailure):  # all that OpenSSH says of a full disk
-            if not (await sftp.statvfs(folder)).bavail:
-                error = OSError(f"{folder}: no space left")
-            for path in paths:
-                with contextlib.suppress(asyncssh.SFTPError):
-                    await sftp.remove(f"{path}.part")
-        raise error from None
+        await side_by_side(*(write(path, data) for path, data in paths.items()))
+    except asyncssh.SFTPFailure:  # all that OpenSSH says of a full disk
+        full = not (await sftp.statvfs(folder)).bavail
+        for path in paths:
+            with contextlib.suppress(asyncssh.SFTPError):
+                await sftp.remove(f"{path}.part")
+        if full:
+            raise OSError(f"{folder}: no space left") from None
+        raise

@@ -23,6 +23,7 @@ from skyward.providers.destination import Refused as Refused
 from skyward.providers.forward import End, Forward
 from skyward.providers.login import login
 from skyward.providers.provider import Content
+from skyward.providers.together import side_by_side
 
 log = logging.getLogger("skyward")
 
@@ -165,13 +166,12 @@ class Tunnel:
         except sftp.NoSFTP as missing:
             log.debug("%s: files are written by commands: %s", self.to, missing)
             await self._checked(errands.make(sftp.folders(folder, files)), b"", within)
-            try:
-                async with asyncio.TaskGroup() as writing:
-                    for name, data in files.items():
-                        command = errands.write(f"{folder}/{name}", len(data))
-                        writing.create_task(self._checked(command, data[:], within))
-            except BaseExceptionGroup as failed:
-                raise failed.exceptions[0] from None
+            await side_by_side(
+                *(
+                    self._checked(errands.write(f"{folder}/{name}", len(data)), data[:], within)
+                    for name, data in files.items()
+                )
+            )
 
     async def forward(self, port: int) -> int:
         """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there, also after the connection was lost.
