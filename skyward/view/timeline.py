@@ -102,7 +102,7 @@ class Timeline:
         self._rate = Bins()
         self._started: RunStarted | None = None
         self._ended: RunEnded | None = None
-        self._report: dict[str, Any] = {}
+        self._report: Report | None = None
         self._origin: float | None = None
         self._last = 0
         self._first: float | None = None
@@ -135,9 +135,10 @@ class Timeline:
             case RunStarted():
                 self._started = event
             case Reported():
-                self._report = event.report
+                self._report = Report.from_dict(event.report)
             case RunEnded():
-                self._ended, self._report = event, event.report or self._report
+                self._ended = event
+                self._report = Report.from_dict(event.report) if event.report else self._report
             case Quoted():
                 self._quotes.append(event.text)
             case Spent():
@@ -215,10 +216,8 @@ class Timeline:
     def head(self, report: Report | None = None) -> dict[str, Any]:
         """Return all but the cells: a few kilobytes, and so much for each node."""
         started, ended = self._started, self._ended
-        numbers = self._numbers() if report is None else _numbers(report)
-        if report is None and self._report:
-            report = Report.from_dict(self._report)
-            numbers = numbers if ended is None else _numbers(report)
+        final = report or (None if ended is None else self._report)
+        report = final or self._report
         return {
             "run": None if started is None else _told(started),
             "origin": self._origin,
@@ -229,7 +228,7 @@ class Timeline:
             "ended": ended is not None,
             "error": "" if ended is None else ended.error,
             "leaked": [] if ended is None else ended.leaked,
-            "numbers": numbers,
+            "numbers": self._numbers() if final is None else _numbers(final),
             "lost": [] if report is None or not report.capacity else _shares(report),
             "notes": [] if report is None else report.explain().splitlines()[1:],
             "arrived": self._arrived,
