@@ -86,8 +86,7 @@ def report(
     known = Report.from_dict(found)
     print(f"{known}\n\n{known.explain()}")
     if told["ended"] is None:
-        when = dt.datetime.fromtimestamp(told["reported"], dt.UTC).astimezone().strftime("%H:%M:%S")
-        print(f"\nThat was so at {when}: the run {_end(told)}.")
+        print(f"\nThat was so at {_clock(told['reported'], '%H:%M:%S')}: the run {_end(told)}.")
     elif told["error"]:
         print(f"\nIt was ended by {told['error']}")
     return 0
@@ -130,8 +129,13 @@ def _row(told: dict[str, Any], now: float) -> tuple[str, ...]:
     found = Report.from_dict(told["report"]) if told["report"] else None
     did = "" if found is None else f"{counted(found.tasks, 'task')}, {found.efficiency:.0%}"
     cost = f", {dollars(found.cost)}" if found is not None and found.cost else ""
-    when = dt.datetime.fromtimestamp(began, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    when = _clock(began, "%Y-%m-%d %H:%M")
     return told["run"], when, told["program"], told["provider"], f"{_end(told)}{', ' if did else ''}{did}{cost}"
+
+
+def _clock(at: float, form: str) -> str:
+    """Say in local time when something was."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).astimezone().strftime(form)
 
 
 def _end(told: dict[str, Any]) -> str:
