@@ -167,38 +167,39 @@ class Entry:
 
     def complete(self, answer: Answer | BaseException) -> float:
         """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
-        opening = 0.0
-        future = self.future
-        error: BaseException | None
-        value: object = None
-        if isinstance(answer, BudgetExceeded):
-            error = self.group.interrupted(answer)
-        elif isinstance(answer, BatchLost):
-            error = BatchLost.after(answer.causes, self.shown())
-        elif isinstance(answer, BaseException):
-            error = answer
-        else:
-            outcome = answer.outcome
-            future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
-            if outcome.status == "overdue":
-                error = TimeoutError(
-                    f"{self.shown()} ran for more than {self.terms.timeout:g} s on slot {outcome.slot} of node "
-                    f"{answer.node} and was stopped; give it a longer timeout=, or see where it hangs: compute.stacks()"
-                )
-            else:
-                began = time.perf_counter()
-                value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
-                opening = time.perf_counter() - began
-                if error is not None:
-                    self.place(error, answer)
-                if self.group.results is not None and error is None:
-                    self.group.keep(self, value)
+        began = time.perf_counter()
+        try:
+            value, error = self._open(answer)
+        except BaseException as wrong:  # noqa: BLE001 - an answer, too; opening it runs user code
+            value, error = None, wrong
+        opening = time.perf_counter() - began
         with contextlib.suppress(futures.InvalidStateError):
             if error is None:
-                future.set_result(value)
+                self.future.set_result(value)
             else:
-                future.set_exception(error)
+                self.future.set_exception(error)
         return opening
+
+    def _open(self, answer: Answer | BaseException) -> tuple[object, BaseException | None]:
+        if isinstance(answer, BudgetExceeded):
+            return None, self.group.interrupted(answer)
+        if isinstance(answer, BatchLost):
+            return None, BatchLost.after(answer.causes, self.shown())
+        if isinstance(answer, BaseException):
+            return None, answer
+        future, outcome = self.future, answer.outcome
+        future.duration, future.node, future.slot = outcome.seconds, answer.node, outcome.slot
+        if outcome.status == "overdue":
+            return None, TimeoutError(
+                f"{self.shown()} ran for more than {self.terms.timeout:g} s on slot {outcome.slot} of node "
+                f"{answer.node} and was stopped; give it a longer timeout=, or see where it hangs: compute.stacks()"
+            )
+        value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
+        if error is not None:
+            self.place(error, answer)
+        elif self.group.results is not None:
+            self.group.keep(self, value)
+        return value, error
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,17 @@ def boxed() -> list[object]:
 
 def raise_boxed() -> None:
     raise BoxedError("the box is open")
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """One that takes no attribute."""
+
+    code: int
+
+
+def raise_frozen() -> None:
+    raise FrozenError(7)
 
 
 class OldWarning(DeprecationWarning):

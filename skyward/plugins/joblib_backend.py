@@ -24,7 +24,7 @@ from joblib.parallel import (
     register_parallel_backend,
 )
 
-from skyward.errors import NoCompute, NotPortable
+from skyward.errors import NoCompute, NotPortable, RemoteError
 from skyward.plugins.joblib_node import NAME, nested, run_batch, task
 from skyward.plugins.plugin import Pool
 
@@ -191,7 +191,11 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return the results of a batch, and note how long it ran."""
         self._seconds = out.duration or 0.0
-        return out.result()
+        try:
+            return out.result()
+        except BaseException as error:
+            _check_that_joblib_can_hold(error)
+            raise
 
     def batch_completed(self, batch_size: int, duration: float) -> None:
         """Let joblib size the next batches by the time this one ran, not by `duration`, which counts its queueing."""
@@ -232,6 +236,15 @@ def name_task(error: NotPortable, first: int, functions: Sequence[object]) -> No
     text = text.replace(run_batch.__name__, task(first + index, functions[index]), 1)
     error.args = (text.replace(error.path, path, 1),) if path else (text,)
     error.path = path
+
+
+def _check_that_joblib_can_hold(error: BaseException) -> None:
+    """Raise a `RemoteError` from what takes no attribute: joblib sets one, and hangs when that fails."""
+    try:
+        error.__traceback__ = error.__traceback__
+    except Exception:  # noqa: BLE001 - a frozen dataclass, or a `__setattr__` of user code
+        label = f"{type(error).__module__}.{type(error).__qualname__}"
+        raise RemoteError(label, str(error)) from error
 
 
 class _NotShared:

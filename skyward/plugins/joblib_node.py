@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from joblib import parallel as joblib_parallel
@@ -85,12 +86,12 @@ class _Limits:
         self._users = 0
         self._undo: contextlib.ExitStack = contextlib.ExitStack()
 
-    @contextlib.contextmanager
-    def to(self, threads: int | None) -> Iterator[None]:
+    def to(self, threads: int | None) -> AbstractContextManager[None]:
         """Hold them at `threads`; None leaves them alone."""
-        if threads is None:
-            yield
-            return
+        return contextlib.nullcontext() if threads is None else self._to(threads)
+
+    @contextlib.contextmanager
+    def _to(self, threads: int) -> Iterator[None]:
         with self._lock:
             self._users += 1
             if self._users == 1:

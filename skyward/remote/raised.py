@@ -1,5 +1,6 @@
 """Exceptions to bytes and back: they come home as themselves, with the remote traceback as their cause."""
 
+import contextlib
 import io
 import pickle
 import traceback
@@ -23,7 +24,7 @@ def pack_exception(error: BaseException) -> bytes:
         body = dumps(error)
         if type(pickle.loads(body)) is not type(error):
             raise pickle.PicklingError(label)
-    except Exception as why:
+    except BaseException as why:  # user code
         body = _rebuildable(error)
         if not body:
             notes = [*getattr(error, "__notes__", ()), f"It could not come home as itself: {_text(why)}"]
@@ -82,10 +83,11 @@ def _sendable(value: object) -> object:
 def rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], lost: list[str]) -> BaseException:
     """Make an exception again without asking its constructor."""
     error = kind.__new__(kind, *args)
-    error.args = args
+    BaseException.__setattr__(error, "args", args)
     error.__dict__.update(state)
     for each in lost:
-        error.add_note(each)
+        with contextlib.suppress(Exception):  # an exception may refuse
+            error.add_note(each)
     return error
 
 
@@ -96,7 +98,7 @@ def _rebuildable(error: BaseException) -> bytes:
         _ExceptionPickler(file).dump(error)
         if type(pickle.loads(file.getvalue())) is not type(error):
             return b""
-    except Exception:
+    except BaseException:  # user code
         return b""
     return file.getvalue()
 
@@ -112,13 +114,12 @@ def summary(payload: Buffer) -> str:
 def open_exception(payload: Buffer) -> BaseException:
     """Return the exception that `pack_exception` packed; a `RemoteError` stands for one that cannot be had here."""
     body, label, message, text, notes = pickle.loads(payload)
-    error: BaseException
-    try:
-        found = pickle.loads(body) if body else None
-        error = found if isinstance(found, BaseException) else RemoteError(label, message)
-    except Exception:
-        error = RemoteError(label, message)
-    error.__cause__ = RemoteTraceback(text)
+    found: object = None
+    if body:
+        with contextlib.suppress(BaseException):  # user code
+            found = pickle.loads(body)
+    error = found if isinstance(found, BaseException) else RemoteError(label, message)
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # a frozen one refuses it otherwise
     for note in notes:
         error.add_note(note)
     return error

@@ -4,6 +4,7 @@ A call that `packer` packed on the driver is run on a slot (`execute`), and its 
 (`open_outcome`). Large arrays of a result are further parts of it, beside its pickle.
 """
 
+import contextlib
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,7 +109,8 @@ def execute(
         raised = error
     if raised is not None:  # also when `around` would hide it: then there is no value
         if isinstance(raised, ModuleNotFoundError) and (lack := absent.explain(raised)) and lack not in str(raised):
-            raised.add_note(lack)
+            with contextlib.suppress(Exception):
+                raised.add_note(lack)
         return "raised", [pack_exception(raised)]
     try:
         return "returned", _parts(value)
@@ -170,6 +172,7 @@ def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseE
         return None, open_exception(body)
     try:
         return pickle.loads(body, buffers=buffers), None
-    except Exception as error:
-        error.add_note("The call returned, but its result could not be opened on this machine.")
+    except BaseException as error:  # user code
+        with contextlib.suppress(Exception):
+            error.add_note("The call returned, but its result could not be opened on this machine.")
         return None, error

@@ -95,6 +95,13 @@ def test_an_exception_that_cannot_be_pickled_comes_as_far_as_it_can() -> None:
     assert "work.py" in str(caught.value.__cause__)
 
 
+def test_an_exception_that_takes_no_attribute_is_an_error_and_not_a_hang() -> None:
+    with pytest.raises(sky.RemoteError, match=r"^tests\.work\.FrozenError: 7$") as caught:
+        Parallel(n_jobs=2, batch_size=1)([delayed(work.square)(1), delayed(work.raise_frozen)()])
+
+    assert caught.value.__cause__ == work.FrozenError(7)
+
+
 def test_an_exception_names_the_task_that_raised_it() -> None:
     with pytest.raises(LookupError) as caught:
         Parallel(n_jobs=2, batch_size=4)([*[delayed(work.square)(x) for x in range(9)], delayed(work.fail)("no")])

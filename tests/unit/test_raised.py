@@ -1,8 +1,10 @@
 """How what a call raised comes home; the other half of `test_wire.py`."""
 
 import pickle
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,6 +35,36 @@ class DisguisedError(Exception):
 
     def __reduce__(self) -> Any:
         return str, ("not an exception",)
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Takes no attribute once it is made."""
+
+    code: int = 3
+
+
+@dataclass(frozen=True)
+class BareError(Exception):
+    """Takes none, and has none."""
+
+
+class ArmouredError(Exception):
+    """Takes no attribute at all, and holds what cannot travel."""
+
+    def __init__(self) -> None:
+        super().__init__("armoured")
+        self.__dict__["guard"] = threading.Lock()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is not for you")
+
+
+class EndingError(Exception):
+    """Ends whatever opens it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
 
 
 class SpeechlessError(Exception):
@@ -164,6 +196,23 @@ def test_an_exception_of_a_class_that_is_not_here_comes_home_as_a_remote_error()
 
     assert isinstance(error, RemoteError)
     assert str(error) == "nowhere.Odd: text"
+
+
+@pytest.mark.parametrize("kind", [FrozenError, BareError, ArmouredError])
+def test_an_exception_that_takes_no_attribute_comes_home_as_itself(kind: type[Exception]) -> None:
+    error = error_of(lambda: fail(kind()))
+
+    assert type(error) is kind
+    assert "in fail" in str(error.__cause__)
+
+
+def test_an_exception_that_ends_whatever_opens_it_ends_nothing() -> None:
+    payload = pickle.dumps((pickle.dumps(EndingError()), "a.EndingError", "text", "Traceback ...", ()))
+    _, there = wire.open_outcome("raised", [payload])
+
+    assert isinstance(there, RemoteError)
+    assert there.type_name == "a.EndingError"
+    assert isinstance(error_of(lambda: fail(EndingError())), EndingError)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])

@@ -74,6 +74,29 @@ def test_a_delivery_that_is_closed_delivers_what_came_before() -> None:
     assert isinstance(future.exception(5), KeyError)
 
 
+class Ending:
+    """Ends whatever opens it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def test_a_result_that_ends_whatever_opens_it_is_an_answer(cluster: Cluster, group: TaskGroup) -> None:
+    future = group.submit(Ending)
+    cluster.end(future)
+
+    assert isinstance(future.exception(5), SystemExit)
+
+
+def test_results_that_cannot_be_kept_are_an_answer(cluster: Cluster) -> None:
+    cluster.has_budget = True
+    with TaskGroup(cluster, holds=lambda _: 1) as group:
+        future = group.submit(double, 1)
+        cluster.end(future)
+
+        assert isinstance(future.exception(5), TypeError)
+
+
 def test_a_callback_that_fails_does_not_stop_the_delivery(
     cluster: Cluster, group: TaskGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
