@@ -13,7 +13,7 @@ from skyward.remote.blobs import Blob
 from skyward.remote.protocol import CHUNK, Drop, Fetch, Outcome, Store
 
 AT_ONCE = 4
-"""Chunks on their way at once."""
+"""Chunks on their way to a node at once, and as many on their way from it."""
 
 DEADLINE = 60.0
 """Seconds after which a chunk that was not answered is sent again."""
@@ -34,6 +34,7 @@ class Bulk:
         self._line = line
         self._watching: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
+        self._there, self._back = _Way(), _Way()
         self.stock = Stock(limit)
 
     async def put(self, blob: Blob) -> None:
@@ -45,23 +46,25 @@ class Bulk:
             data = await asyncio.to_thread(blob.read, at, CHUNK)
             await self._ask(Store(blob.name, blob.size, at, data))
 
-        await _each(range(0, blob.size, CHUNK), send)
+        await self._there.carry(range(0, blob.size, CHUNK), send)
         self.stock.arrived()
 
     async def fetch(self, outcome: Outcome) -> memoryview | None:
         """Return the large result of an outcome; None when the node has it no more."""
         assert outcome.large is not None
         size = outcome.large.size
-        whole = memoryview(bytearray(size))
+        whole: memoryview | None = None
         complete = True
 
         async def receive(at: int) -> None:
-            nonlocal complete
+            nonlocal whole, complete
+            if whole is None:  # it takes no memory while others are fetched
+                whole = memoryview(bytearray(size))
             chunk = await self._ask(Fetch(outcome.batch, at))
             if complete := complete and len(chunk.data) == min(CHUNK, size - at):
                 whole[at : at + CHUNK] = chunk.data
 
-        await _each(range(0, size, CHUNK), receive)
+        await self._back.carry(range(0, size, CHUNK), receive)
         await self.drop(outcome.batch)
         return whole if complete else None
 
@@ -84,14 +87,23 @@ class Bulk:
         return await self._line.ask(message, DEADLINE)
 
 
-async def _each(offsets: range, move: Callable[[int], Awaitable[None]]) -> None:
-    """Move the chunk at each offset, `AT_ONCE` at a time."""
-    left = iter(offsets)
+class _Way:
+    """Moves chunks, `AT_ONCE` at a time: those of one buffer after those of the one before."""
 
-    async def carrier() -> None:
-        for at in left:
-            await move(at)
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._free = asyncio.Semaphore(AT_ONCE)
 
-    async with asyncio.TaskGroup() as carriers:
-        for _ in range(AT_ONCE):
-            carriers.create_task(carrier())
+    async def carry(self, offsets: range, move: Callable[[int], Awaitable[None]]) -> None:
+        """Move the chunk at each offset."""
+
+        async def carried(at: int) -> None:
+            try:
+                await move(at)
+            finally:
+                self._free.release()
+
+        async with asyncio.TaskGroup() as moving, self._turn:
+            for at in offsets:
+                await self._free.acquire()
+                moving.create_task(carried(at))
