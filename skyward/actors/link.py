@@ -174,9 +174,8 @@ class Link:
 
     def _give_back(self, batches: tuple[int, ...]) -> None:
         self._left(batches)
-        self._router.tell(routing.GaveBack(self._node, batches, batches))
-        if self._office.failure is not None:  # nobody has cancelled them, and they must not come again
-            self._router.tell(routing.Cancelled(batches))
+        gone = tuple(batch for batch in batches if batch not in self._office.entries)
+        self._router.tell(routing.GaveBack(self._node, batches, batches, gone))
 
     def _left(self, batches: Sequence[int]) -> None:
         """These batches are not on the node any more."""
@@ -270,6 +269,8 @@ class Link:
                 self._orders.appendleft(order[taken:])
         if gone:
             self._give_back(tuple(gone))
+        if not batches:
+            return
         self._number += 1
         self._office.ledger.send(self._node, size)
         self._office.record.put(BatchesSent(now(), self._node, len(batches), size))

@@ -63,11 +63,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class GaveBack:
-    """Of the batches `asked` back from the node, these had not started."""
+    """Of the batches `asked` back from the node, these had not started.
+
+    Nobody waits for those of them that are `gone`, which nobody has cancelled: Ctrl-C came just when they were sent, or
+    the pool has failed.
+    """
 
     node: int
     asked: tuple[int, ...]
     batches: tuple[int, ...]
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +211,13 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
                 _lose(state, node, batch, "it was killed", effects)
             for each in reversed(died):
                 _lose(state, node, each.batch, each.cause, effects)
-        case GaveBack(node, asked, batches):
+        case GaveBack(node, asked, batches, gone):
             for batch in asked:
                 if (item := state.items.get(batch)) is not None:
                     item.asked = False
+            for batch in gone:
+                if (item := state.items.get(batch)) is not None:
+                    item.unwanted = True
             _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
         case NodeUp(node, slots, round_trip):
             state.nodes[node] = Node(slots, round_trip)

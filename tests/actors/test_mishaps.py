@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 import skyward as sky
+from skyward.actors.driver import Driver
 from skyward.actors.supervisor import _Supervisor
+from skyward.events import BatchesSent
 from skyward.providers.local import LocalHost
 from skyward.providers.provider import Instance
 from tests import kit, work
@@ -141,6 +143,25 @@ def test_callbacks_have_run_when_the_block_is_left() -> None:
             compute.submit(abs, -number).add_done_callback(slow)
 
     assert ran == [0, 1, 2]
+
+
+def test_a_ctrl_c_in_the_moment_when_a_call_is_sent_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Driver._put
+
+    def interrupted(driver: Driver, incoming: Any) -> None:
+        put(driver, incoming)
+        raise KeyboardInterrupt
+
+    with sky.Compute(worker=ONE) as compute:
+        with monkeypatch.context() as patch:
+            patch.setattr(Driver, "_put", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                compute.submit(abs, -1)
+        assert compute.submit(abs, -2).result(kit.SOON) == 2
+        assert compute.submit(abs, -3).result(kit.SOON) == 3
+
+    sent = [event.batches for event in compute.events() if isinstance(event, BatchesSent)]
+    assert sent == [1, 1]
 
 
 def test_a_function_that_cannot_be_opened_says_why_each_time() -> None:

@@ -249,6 +249,12 @@ def test_idle_slots_get_what_is_queued_on_the_fullest_node() -> None:
     assert told(*given_back, prefetch=None) == (Assign(1, (2,)),)
 
 
+def test_what_comes_back_and_nobody_waits_for_is_forgotten() -> None:
+    state, effects = running(NodeUp(0, 2), Arrived((1, 2), 1), GaveBack(0, (1, 8), (1, 8), (1, 8)))
+    assert effects == ()
+    assert list(state.items) == [2]
+
+
 def test_a_batch_is_asked_back_once_at_a_time() -> None:
     events = (NodeUp(0, 1), Arrived((1, 2), 1), NodeUp(1, 1), NodeUp(2, 1))
     assert told(*events, prefetch=None) == ()
