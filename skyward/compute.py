@@ -27,7 +27,7 @@ from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.stacks import Stack
-from skyward.tasks import TaskGroup, make_entry, make_future, make_packer
+from skyward.tasks import FORKED, TaskGroup, make_entry, make_future, make_packer
 from skyward.view import onlookers
 from skyward.view.page import save
 
@@ -188,6 +188,10 @@ class Compute(futures.Executor):
         finally:
             self._ended = True
             leaked = driver.stop()
+            with self._lock:
+                groups = tuple(self._groups)
+            for group in groups:
+                group.close()
             driver.deliveries.close()
             if self._delivery is not None:
                 self._delivery.close()
@@ -369,7 +373,7 @@ class Compute(futures.Executor):
 
     def _open(self) -> Driver:
         if self._process != os.getpid():
-            raise NoCompute("this process was forked from the one that opened this Compute; only that one can use it")
+            raise NoCompute(FORKED)
         if self._driver is None or self._ended:
             raise NoCompute("this Compute is not open: use it inside its block, `with sky.Compute(...) as compute:`")
         return self._driver

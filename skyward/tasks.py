@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-import threading
+import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from functools import partial
@@ -20,6 +21,8 @@ from skyward.remote.protocol import LARGEST
 from skyward.remote.terms import DEFAULT, Terms, whole
 from skyward.shelf import Seen, Shelf
 from skyward.sources import Sources
+
+FORKED = "this process was forked from the one that opened this Compute; only that one can use it"
 
 
 class Pool(Protocol):
@@ -115,8 +118,11 @@ class TaskGroup:
         self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
         self._tasks = 0
         self._pending: set[Future[Any]] = set()
-        self._closed = self._finished = False
-        self._lock = threading.Lock()
+        self._closed = False
+        self._process = os.getpid()
+        # also when nobody closes it
+        self._let_go = weakref.finalize(self, pool.deliveries.give_back, self._state.delivery)
+        self._let_go.atexit = False
 
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn(*args, **kwargs)` on a slot.
@@ -128,8 +134,7 @@ class TaskGroup:
         NoCompute
             The group or the pool is closed.
         """
-        if self._closed:
-            raise NoCompute("this group is closed: make another one with compute.task_group()")
+        self._check_open()
         future: Future[T] = make_future(self._pool)
         entry = self._pack(future, fn, args, kwargs)
         self._expect(future)
@@ -143,19 +148,38 @@ class TaskGroup:
     def post[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Do what `submit` does, but pack and send the call from the group's thread, which costs the caller nothing.
 
-        It never raises: a call that cannot be sent fails its future, from the group's thread.
+        A call that cannot be sent fails its future, from the group's thread.
+
+        Raises
+        ------
+        NoCompute
+            The group is closed.
         """
+        self._check_open()
         future: Future[T] = make_future(self._pool)
         self._expect(future)
         self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
         return future
 
     def reject(self, error: Exception) -> Future[Any]:
-        """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread."""
+        """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread.
+
+        Raises
+        ------
+        NoCompute
+            The group is closed.
+        """
+        self._check_open()
         future = make_future(self._pool)
         self._expect(future)
         self._state.delivery.do(partial(_fail, future, error))
         return future
+
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise NoCompute(FORKED)
+        if self._closed:
+            raise NoCompute("this group is closed: make another one with compute.task_group()")
 
     def _expect(self, future: Future[Any]) -> None:
         self._pending.add(future)
@@ -197,20 +221,17 @@ class TaskGroup:
     def close(self) -> None:
         """Let go of what the group has pickled, and of its thread. Calls that have not ended go on."""
         self._closed = True
-        self._finish_if_over()
+        self._end_if_over()
 
     def _ended(self, future: Future[Any]) -> None:
         self._pending.discard(future)
         if self._closed:
-            self._finish_if_over()
+            self._end_if_over()
 
-    def _finish_if_over(self) -> None:
-        with self._lock:
-            over = self._closed and not self._finished and not self._pending
-            self._finished = self._finished or over
-        if over:
+    def _end_if_over(self) -> None:
+        if not self._pending:
             self._seen.clear()
-            self._pool.deliveries.give_back(self._state.delivery)
+            self._let_go()
 
     def __enter__(self) -> Self:
         return self

@@ -8,11 +8,12 @@ sent by the thread of its group, which is also the one that gives joblib the res
 import contextlib
 import logging
 import math
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from joblib import parallel as joblib_parallel
@@ -73,6 +74,8 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
         joblib runs a call with one job in the caller; `_limit` keeps a call on a single slot to that slot.
         """
+        if (other := self._elsewhere()) is not None:
+            return int(other.effective_n_jobs(n_jobs))
         return 1 if n_jobs == 1 else max(2, self._slots_for(n_jobs))
 
     def _slots_for(self, n_jobs: int | None) -> int:
@@ -91,6 +94,8 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
         A backend serves one `Parallel` object. `parallel_config` offers the same one to all of them: each gets its own.
         """
+        if (other := self._elsewhere()) is not None:
+            raise FallbackToBackend(other)
         if self.parallel is not None and self.parallel is not parallel:
             own = type(self)(self.nesting_level, inner_max_num_threads=self.inner_max_num_threads)
             raise FallbackToBackend(own)
@@ -100,6 +105,15 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._limit = None if workers >= self.pool.slots else workers
         self._threshold = None if max_nbytes == MAX_NBYTES else math.inf if max_nbytes is None else max_nbytes
         return self.effective_n_jobs(n_jobs)
+
+    def _elsewhere(self) -> Any:
+        """Return what joblib uses outside the block, in a process that was forked inside it; else None."""
+        entry = self.entry
+        if entry.process == os.getpid():
+            return None
+        while entry.default == NAME:  # of a block around this one
+            entry = entry.replaced.entry
+        return joblib_parallel.BACKENDS[entry.default](nesting_level=self.nesting_level)
 
     # ------------------------------------------------------------ one call of Parallel
 
@@ -270,6 +284,7 @@ class _Entry:
     default: str
     replaced: Any
     open: bool = True
+    process: int = field(default_factory=os.getpid)
 
 
 def backend_of(pool: Pool) -> type[SkywardBackend]:

@@ -156,7 +156,7 @@ def test_a_ctrl_c_in_the_moment_when_a_call_is_sent_leaves_nothing_behind(monkey
         with monkeypatch.context() as patch:
             patch.setattr(Driver, "_put", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                compute.submit(abs, -1)
+                _ = compute.submit(abs, -1)
         assert compute.submit(abs, -2).result(kit.SOON) == 2
         assert compute.submit(abs, -3).result(kit.SOON) == 3
 

@@ -1,6 +1,7 @@
 """joblib's contract on a pool, where its own tests do not look; those are run by `make conformance`."""
 
 import os
+import select
 import threading
 import warnings
 from collections.abc import Iterator
@@ -8,13 +9,13 @@ from pathlib import Path
 
 import joblib
 import pytest
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from joblib import parallel as joblib_parallel
 
 import skyward as sky
 from skyward.plugins.joblib_backend import DEEPEST
 from tests import joblib_work, work
-from tests.kit import Bell
+from tests.kit import SOON, Bell
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +237,27 @@ def test_without_joblib_the_plugin_says_how_to_install_it(monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(sky.MissingExtra, match=r"pip install 'skyward\[joblib\]'"):
         sky.plugins.joblib()
+
+
+def test_a_process_that_was_forked_inside_the_block_has_what_joblib_has_outside(compute: sky.Compute) -> None:
+    group = compute.task_group()
+    said, say = os.pipe()
+    if not (child := os.fork()):
+        try:
+            with parallel_config(backend="threading"):
+                inner = Parallel(n_jobs=2)(delayed(os.getpid)() for _ in range(3))
+            plain = Parallel(n_jobs=2)(delayed(work.square)(x) for x in range(3))
+            os.write(say, f"{set(inner) == {os.getpid()}} {plain} {joblib.effective_n_jobs(3)}".encode())
+            for call in (group.submit, group.post):
+                with pytest.raises(sky.NoCompute, match="forked"):
+                    _ = call(abs, -1)
+            os.write(say, b" refused")
+        finally:
+            os._exit(0)
+    os.close(say)
+    assert select.select([said], [], [], SOON)[0]
+    os.waitpid(child, 0)
+
+    assert os.read(said, 200) == b"True [0, 1, 4] 3 refused"
+    os.close(said)
+    group.close()

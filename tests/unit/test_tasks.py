@@ -112,6 +112,27 @@ def test_a_callback_that_fails_does_not_stop_the_delivery(
     assert "a bug in a callback" in caplog.text
 
 
+def test_a_group_that_nobody_closes_gives_its_thread_back_when_it_is_dropped(cluster: Cluster) -> None:
+    future = TaskGroup(cluster).submit(double, 1)
+    assert not cluster.deliveries.came_back.is_set()
+    cluster.end(future)
+    assert future.result(5) == 2
+    del future
+
+    assert cluster.deliveries.came_back.wait(5)
+
+
+def test_a_group_that_is_closed_takes_no_call(cluster: Cluster) -> None:
+    group = TaskGroup(cluster)
+    group.close()
+    for call in (group.submit, group.post):
+        with pytest.raises(NoCompute, match="closed"):
+            _ = call(double, 1)
+    with pytest.raises(NoCompute, match="closed"):
+        group.reject(KeyError())
+    assert cluster.deliveries.back == 1
+
+
 # ---------------------------------------------------------------- what an outcome becomes
 
 
