@@ -301,7 +301,7 @@ class Executor:
             size = zygote.RECORD.size + length
             if len(self._news) < size:
                 return
-            text = bytes(self._news[zygote.RECORD.size : size]).decode()
+            text = bytes(self._news[zygote.RECORD.size : size]).decode(errors="replace")  # it may be cut
             del self._news[:size]
             self._do(self._bury(self._workers[number], text))
 

@@ -199,6 +199,19 @@ def test_a_node_that_cannot_start_fails_the_pool_with_what_it_printed(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_long_reason_why_a_node_cannot_start_is_told_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "talkative.py").write_text(f"raise OSError('xx' + {'é' * 3000!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    image = sky.Image(preload=["talkative"])
+    with (
+        pytest.raises(sky.BootFailed, match="OSError: xxéé"),
+        sky.Compute(image=image, options=sky.Options(launch_attempts=1)),
+    ):
+        pass
+
+
 class Recorder(Plugin):
     """A plugin that uses the whole contract."""
 
