@@ -32,8 +32,12 @@ class Forward:
         The port to connect to.
     delay
         Seconds that every byte takes, each way.
+    rate
+        Bytes that pass each way in a second; 0 for as many as there are.
     passed
         Bytes that went each way.
+    arrived
+        Bytes that came out at the node's end.
     cuts
         How often it was cut.
     """
@@ -42,7 +46,9 @@ class Forward:
         self._loop, self._target, self.delay = loop, target, delay
         self._bound = _bound(0)  # it never listens, and keeps the port ours while the link is down
         self.port: int = self._bound.getsockname()[1]
+        self.rate = 0.0
         self.passed: dict[Way, int] = {"there": 0, "back": 0}
+        self.arrived = 0
         self.cuts = 0
         self._marks: deque[tuple[Way, int]] = deque()
         self._cut_by_mark: float | None = None
@@ -134,6 +140,9 @@ class Forward:
                     await asyncio.sleep(rest)
                 writer.write(data)
                 await writer.drain()
+                self.arrived += len(data) if way == "there" else 0
+                if self.rate:
+                    await asyncio.sleep(len(data) / self.rate)
 
         writing = asyncio.create_task(write())
         try:
@@ -254,6 +263,9 @@ class _DistantHost:
     def __init__(self, host: LocalHost, links: Links, node: int) -> None:
         self._host, self._links, self._node = host, links, node
         self.folder, self.python = host.folder, host.python
+
+    def acknowledged(self) -> int:
+        return self._links.latest[self._node].arrived
 
     async def write(self, files: Mapping[str, Content]) -> None:
         await self._host.write(files)

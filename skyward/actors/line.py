@@ -2,6 +2,9 @@
 
 A cut connection loses what was on the wire without a word, so whatever waits is asked again as soon as one is lost:
 every request may be repeated. After a long break casty dials only every 15 s, so a line that is down is replaced.
+
+What is long takes its time on a slow line, and all that is asked meanwhile waits behind it. While bytes get through,
+nothing is late.
 """
 
 import asyncio
@@ -27,8 +30,8 @@ PAUSE = 0.05
 RECENT = 8
 """How many of the last beats the round trip is taken from."""
 
-QUIET = 64 << 10
-"""Bytes sent during an unanswered beat below which the line is not busy, but dead."""
+QUIET = 16 << 10
+"""Bytes that got through during an unanswered beat below which the line is not busy, but dead."""
 
 ATTEMPTS = (0.5, 0.5, 1.0, 2.0)
 """Seconds, beside ten round trips, that attempts at a new connection are given in turn. Each dials at once."""
@@ -53,6 +56,9 @@ class Line:
         Called with the seconds of a round trip after each beat.
     said
         Called with what the node says of itself at each beat.
+    acknowledged
+        Gives the bytes that the machine has acknowledged so far, of all that is sent to it: on the way there lies what
+        this end has sent and nobody has got. None where nothing lies in between.
     """
 
     def __init__(
@@ -66,16 +72,16 @@ class Line:
         heard: Callable[[bool], None] = lambda _: None,
         measured: Callable[[float], None] = lambda _: None,
         said: Callable[[Facts], None] = lambda _: None,
+        acknowledged: Callable[[], int] | None = None,
     ) -> None:
         self._office, self._to, self._cluster, self._address, self._port = office, to, cluster, address, port
-        self._heard, self._measured, self._said = heard, measured, said
+        self._heard, self._measured, self._said, self._acknowledged = heard, measured, said, acknowledged
         self._client = self._make()
-        self._waiting: set[asyncio.Timeout] = set()
+        self._waiting: dict[asyncio.Timeout, float] = {}  # and the seconds that each is given
         self._hurry = asyncio.Event()
         self._alive = True
         self._entered = False
         self._ends: set[asyncio.Task[None]] = set()
-        self._answered = True
         self._trips: deque[float] = deque(maxlen=RECENT)
 
     async def open(self, timeout: float) -> None:
@@ -110,16 +116,16 @@ class Line:
         await asyncio.gather(*self._ends)
 
     async def ask[R](self, message: Askable[R], deadline: float) -> R:
-        """Ask until there is an answer; again at once when the connection is lost, or after `deadline` seconds."""
+        """Ask until there is an answer; again when the connection is lost, or for `deadline` seconds was not busy."""
         while True:
             try:
                 async with asyncio.timeout(deadline) as scope:
-                    self._waiting.add(scope)
+                    self._waiting[scope] = deadline
                     try:
                         answer: R = await self._asked.ask(message)
                         return answer
                     finally:
-                        self._waiting.discard(scope)
+                        del self._waiting[scope]
             except TimeoutError:
                 self._hurry.set()
             except Unavailable:
@@ -138,22 +144,32 @@ class Line:
                 self._note(alive=False)
                 await self._replace(ATTEMPTS[attempt % len(ATTEMPTS)] + 10 * self.round_trip)
                 attempt += 1
-            self._note(alive=self._answered)
+            self._note(alive=True)
 
     async def _is_up(self) -> bool:
         """Whether the connection carries anything. A line busy with a large request may be too slow for a beat."""
-        before = self._client.stats()
-        self._answered = False
+        before, sent = self._client.stats(), self._sent()
         try:
             async with asyncio.timeout(BEAT):
                 await self._beat()
         except Unavailable:
             return False
         except TimeoutError:
-            after = self._client.stats()
-            return after.bytes_sent - before.bytes_sent > QUIET or after.bytes_received > before.bytes_received
-        self._answered = True
+            if self._sent() - sent < QUIET and self._client.stats().bytes_received <= before.bytes_received:
+                return False
+            self._put_off()
         return True
+
+    def _sent(self) -> int:
+        """Bytes that got through to the node, or as much as is known of it."""
+        return self._client.stats().bytes_sent if self._acknowledged is None else self._acknowledged()
+
+    def _put_off(self) -> None:
+        """The line is busy: what waits has all its time before it."""
+        now = asyncio.get_running_loop().time()
+        for scope, deadline in self._waiting.items():
+            if not scope.expired():
+                scope.reschedule(now + deadline)
 
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time

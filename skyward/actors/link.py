@@ -63,6 +63,8 @@ class Link:
         Called with whether the node was heard, whenever that changes.
     noticed
         Called when the node says that its machine is about to be taken away, once or more often.
+    acknowledged
+        Gives the bytes that the machine has received so far, as in `Line`.
     broken
         Called with the reason when this end of the connection has failed, which is a bug; the node is of no more use.
     """
@@ -78,12 +80,13 @@ class Link:
         store_size: int | None,
         heard: Callable[[bool], None],
         noticed: Callable[[str], None],
+        acknowledged: Callable[[], int] | None,
         broken: Callable[[str], None],
     ) -> None:
         self._office, self._node, self._broken = office, node, broken
         self._router = router.ref(office)
         self._noticed = noticed
-        line = partial(Line, office, cluster=cluster, address=address, port=port)
+        line = partial(Line, office, cluster=cluster, address=address, port=port, acknowledged=acknowledged)
         self._line = line(door.ref, heard=heard, measured=self._measured, said=self._said)
         self._bulk = None if store_size is None else Bulk(line(store.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()

@@ -235,6 +235,7 @@ class _Supervisor:
             store_size=None if self.host.shares_memory else kept,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
             noticed=self.note_notice,
+            acknowledged=getattr(self.host, "acknowledged", None),
             broken=self.note_exit,
         )
         await self.link.open(JOIN)

@@ -43,6 +43,10 @@ class DetachedHost:
             raise Unreachable(f"{self._tunnel.to}: a command cannot be started: {ran.stderr.strip()}")
         return DetachedProcess(self._tunnel, self.folder, self._commands, token)
 
+    def acknowledged(self) -> int:
+        """Return the bytes that the machine has received over this connection."""
+        return self._tunnel.acknowledged()
+
     async def tunnel(self, port: int) -> int:
         """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
         return await self._tunnel.forward(port)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import getpass
 import os
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +43,9 @@ USUAL = ("id_ed25519_sk", "id_ecdsa_sk", "id_ed448", "id_ed25519", "id_ecdsa", "
 
 ALIVE, MISSED = 2, 3
 """Seconds between signs of life, and how many may be missing: what is dead is noticed after 8 s."""
+
+WAITING = 30
+"""How many may be missing where TCP itself notices what is dead: on a slow line they wait behind what else is sent."""
 
 CIRCLE = 8
 """Jump hosts on the way to jump hosts, beyond which they lead in a circle."""
@@ -79,7 +83,11 @@ class _Dial:
 
     async def create_connection(self, session: Any, host: str, port: int) -> Any:
         async with asyncio.timeout(CONNECT):
-            return await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
+            made = await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
+        made[0].get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * ALIVE * (MISSED + 1)
+        )
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,7 @@ async def login(
             connect_timeout=None,
             login_timeout=LOGIN,
             keepalive_interval=ALIVE,
-            keepalive_count_max=MISSED,
+            keepalive_count_max=WAITING if isinstance(tunnel, _Dial) else MISSED,
             request_pty=False,
             agent_forwarding=False,
             x11_forwarding=False,

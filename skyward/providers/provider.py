@@ -109,6 +109,9 @@ class Process(Protocol):
 class Host(Protocol):
     """A machine that was reached.
 
+    One that is far away also has `acknowledged()`, the bytes that it has received over the tunnels so far: it tells a
+    slow line from a dead one.
+
     Attributes
     ----------
     folder

@@ -16,6 +16,7 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from skyward.errors import Unreachable
 from skyward.providers import destination, errands, sftp
+from skyward.providers.acknowledged import acknowledged
 from skyward.providers.destination import Destination as Destination
 from skyward.providers.destination import Lost as Lost
 from skyward.providers.destination import Ran as Ran
@@ -99,6 +100,10 @@ class Tunnel:
     def is_up(self) -> bool:
         """Whether there is a connection, as far as is known."""
         return self._connection is not None
+
+    def acknowledged(self) -> int:
+        """Bytes that the machine has acknowledged, of all that this connection sent it; see `acknowledged`."""
+        return 0 if self._connection is None else acknowledged(self._connection.get_extra_info("socket"))
 
     async def up(self, within: float = WITHIN) -> None:
         """Wait until there is a connection; `Lost` if there is none within so many seconds, `Refused` if never."""

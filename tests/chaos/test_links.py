@@ -1,5 +1,6 @@
 """A link that is cut, silent or slow costs time and nothing else: no call runs twice, and none is lost."""
 
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
+from skyward.events import NodeSilent
 from skyward.remote.terms import Terms
 from tests import kit
 from tests.forward import Links, Way
@@ -57,6 +59,18 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "nodes"
     made.mkdir()
     return made
+
+
+def test_a_slow_line_costs_time_and_nothing_else(folder: Path) -> None:
+    with distant(folder, nodes=1, grace=1.0) as (compute, links, _):
+        links.latest[0].rate = 300_000
+        with compute.task_group(blob_threshold=math.inf) as group:
+            there = group.submit(len, bytes(3_000_000))
+            back = [group.submit(bytes, LARGE) for _ in range(2)]
+        assert there.result(0) == 3_000_000
+        assert [len(each.result(0)) for each in back] == [LARGE] * 2
+        assert not compute.report().retries
+        assert not [event for event in compute.events() if isinstance(event, NodeSilent)]
 
 
 @pytest.mark.parametrize(

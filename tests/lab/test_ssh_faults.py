@@ -74,6 +74,23 @@ def test_a_cable_that_is_pulled_for_a_while_costs_nothing_but_time(seconds: floa
             made.all(seconds + 20)
 
 
+def test_a_slow_line_costs_nothing_but_time(hosts: Hosts, lab: Lab) -> None:
+    (machine,) = hosts(1, python=True, slow=True)
+    with working(lab, [machine], grace=3) as (compute, _):
+        compute.submit(work.square, 1).result(kit.SOON)
+        machine.slow(delay=0.02, rate=400_000)
+        arguments = [compute.submit(len, bytes(900_000)) for _ in range(5)]
+        shared = [compute.submit(len, bytes(2_000_000)) for _ in range(2)]
+        results = [compute.submit(bytes, 900_000) for _ in range(3)]
+        lengths = [len(each.result(60)) for each in results]
+        assert (lengths, [each.result(60) for each in (*arguments, *shared)]) == (
+            [900_000] * 3,
+            [900_000] * 5 + [2_000_000] * 2,
+        )
+        assert not compute.report().retries
+        machine.slow()
+
+
 def kill_sessions(host: Host) -> None:
     host.run("pkill -KILL -f 'sshd: [u]buntu@'")
 

@@ -179,6 +179,18 @@ def test_a_file_of_which_the_connection_brings_a_part_does_not_appear(hosts: Hos
     on_host(host, lab, scene)
 
 
+def test_it_knows_what_the_machine_has_received(on: Scene, host: Host) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        before = tunnel.acknowledged()
+        assert len(await echo(await tunnel.forward(5000), bytes(1 << 20))) == 1 << 20
+        assert 1 << 20 <= tunnel.acknowledged() - before < 2 << 20
+        await tunnel.close()
+        assert tunnel.acknowledged() == 0
+
+    listen(host)
+    on(scene)
+
+
 def test_a_forward_carries_many_connections_at_once(on: Scene, host: Host) -> None:
     async def scene(tunnel: Tunnel) -> None:
         port = await tunnel.forward(5000)
