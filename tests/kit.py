@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +15,22 @@ import psutil
 
 import skyward as sky
 from skyward.providers.local import LocalHost
-from skyward.providers.provider import Instance
+from skyward.providers.provider import Instance, Order, Quote
 from tests import work
 
 SOON = 20.0
 """Seconds in which anything that a test waits for has happened, or never will."""
+
+HOUR = 3600.0
+
+
+class Dear(sky.Local):
+    """Machines of this computer for a dollar a second each."""
+
+    async def launch(self, order: Order) -> Instance:
+        assert order.purse is not None
+        order.purse.check(Quote("this computer", "here", 1, HOUR))
+        return replace(await super().launch(order), hourly=HOUR)
 
 
 class Apart(sky.Local):

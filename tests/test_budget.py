@@ -3,27 +3,14 @@
 The machines are those of `sky.Local`, which cost nothing, at a price that the test sets.
 """
 
-from dataclasses import replace
-
 import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
 from skyward.actors import spending
 from skyward.events import Quoted, Spent
-from skyward.providers.provider import Instance, Order, Quote
 from tests import kit, work
-
-HOUR = 3600.0
-
-
-class Dear(sky.Local):
-    """Machines of this computer for a dollar a second each."""
-
-    async def launch(self, order: Order) -> Instance:
-        assert order.purse is not None
-        order.purse.check(Quote("this computer", "here", 1, HOUR))
-        return replace(await super().launch(order), hourly=HOUR)
+from tests.kit import HOUR, Dear
 
 
 @pytest.fixture(autouse=True)

@@ -54,12 +54,14 @@ class _Provisioner:
         match effect:
             case scaling.Start(node, generation):
                 supervisor.ref(office, node, generation).tell(supervisor.Begin(boss=self.me))
-            case scaling.Pause(node, generation, seconds):
-                log.warning("node %s was lost again soon after it was ready; it is started anew in %g s", node, seconds)
+            case scaling.Pause(node, generation, seconds, reason):
+                log.warning("node %s is started anew in %g s, as it has failed again: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)
                 asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
+            case scaling.ReportWaiting(node, reason):
+                log.warning("node %s is asked for again when one that leaves is gone: %s", node, reason)
             case scaling.Leave(node):
-                log.info("node %s has had nothing to do for a while, and leaves", node)
+                log.info("node %s leaves: it ends what it runs, and gets no more", node)
                 router.ref(office).tell(routing.Leave(node))
             case scaling.Dismiss(node, generation):
                 supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())

@@ -5,6 +5,9 @@ is open is started again under its number, in a new generation; one that never b
 times, and only once where another attempt would end the same way. One that becomes ready and is lost soon, again and
 again, is started after longer and longer waits, and in the end no more.
 
+While a node leaves, nothing is given up: what cannot be had beside it may be had after it. So no node ever leaves a
+pool that has no other one, and is not about to get one.
+
 A pool may have up to `most` nodes: it grows when batches wait for slots for a while, and those that are idle for long
 leave, down to `needed`. What leaves is asked by way of the router, so that it holds no batch when it is ended.
 """
@@ -21,8 +24,8 @@ LOSSES = 6
 """Losses in a row, each before the node had settled, after which it is not replaced any more."""
 
 PAUSE = 1.0
-"""Seconds until a node is started again that was lost soon for the second time; twice as many each time after that."""
-
+"""Seconds until a node is started again that was lost soon, or failed to start in an open pool, for the second time;
+twice as many each time after that."""
 
 PATIENCE = 3
 """Looks in a row at which batches must have waited for slots before more nodes are started."""
@@ -36,7 +39,8 @@ class Node:
     """One number of the pool: which generation lives under it, and whether it is ready.
 
     It failed to become so `failures` times in a row, and was lost soon after it had `losses` times in a row. With
-    `pausing` nothing lives there until a while has passed. One that is `leaving` is not replaced.
+    `pausing` nothing lives there until a while has passed, or until one that is leaving is gone. One that is `leaving`
+    is not replaced. One that is `spared` was being started when another had just left: its failure does not count.
     """
 
     generation: int = 0
@@ -45,6 +49,7 @@ class Node:
     losses: int = 0
     pausing: bool = False
     leaving: bool = False
+    spared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +191,20 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Say `Paused` in so many seconds."""
+    """Say `Paused` in so many seconds; for `reason` the node is not started before."""
 
     node: int
     generation: int
     seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportWaiting:
+    """Say that the node is started again once one that is leaving is gone."""
+
+    node: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +255,9 @@ class ReportClosed:
     leaked: tuple[str, ...]
 
 
-type Effect = Start | Pause | Leave | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+type Effect = (
+    Start | Pause | ReportWaiting | Leave | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+)
 
 
 def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -290,7 +306,9 @@ def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple
     node = state.nodes.get(number)
     if node is None or node.generation != generation:
         return state, ()
-    return _open(replace(state, nodes=dict(state.nodes) | {number: replace(node, ready=True, failures=0)}))
+    ready = replace(node, ready=True, failures=0, spared=False)
+    state, effects = _open(replace(state, nodes=dict(state.nodes) | {number: ready}))
+    return state, ((Leave(number), *effects) if node.leaving else effects)  # the router did not know it before
 
 
 def _open(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -311,17 +329,37 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
         return replace(state, nodes=others), () if others else (Sweep(),)
     gone = replace(state, nodes=others, past=dict(state.past) | {ended.node: node.generation})
     if node.leaving:
-        return gone, (ReportGivenUp(ended.node, ""),)
-    failures = 0 if node.ready else node.failures + 1
+        state, starts = _ask_again(gone)
+        return state, (ReportGivenUp(ended.node, ""), *starts)
+    leaver = any(each.leaving for each in others.values())
+    failures, final = (0, False) if node.ready else (node.failures + 1, ended.final)
+    if node.spared and not leaver:
+        failures, final = 0, False
     losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED else node.losses + 1
-    if failures < state.attempts and losses < LOSSES and not ended.final:
-        wait = PAUSE * 2.0 ** (losses - 2) if losses > 1 and node.ready else 0.0
-        again = Node(node.generation + 1, failures=failures, losses=losses, pausing=wait > 0)
-        start = Pause(ended.node, again.generation, wait) if wait else Start(ended.node, again.generation)
-        return replace(state, nodes=dict(state.nodes) | {ended.node: again}), (start,)
+    if leaver or (failures < state.attempts and losses < LOSSES and not final):
+        row = losses if node.ready else failures if state.opened or leaver else 0
+        wait = PAUSE * 2.0 ** (row - 2) if row > 1 else 0.0
+        again = Node(node.generation + 1, failures=failures, losses=losses, pausing=final or wait > 0)
+        nodes = dict(state.nodes) | {ended.node: again}
+        if final:
+            return replace(state, nodes=nodes), (ReportWaiting(ended.node, ended.reason),)
+        pause = Pause(ended.node, again.generation, wait, ended.reason)
+        return replace(state, nodes=nodes), (pause if wait else Start(ended.node, again.generation),)
     if len(others) >= (1 if state.opened else state.needed):
         return replace(gone, most=len(others)), (ReportGivenUp(ended.node, ended.reason),)
     return gone, (ReportFailed(ended.node, ended.reason),)
+
+
+def _ask_again(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
+    """One has left: start what failed beside it, and give another try to what may just be failing for it."""
+    nodes, starts = dict(state.nodes), list[Effect]()
+    for number, node in state.nodes.items():
+        if node.pausing and node.failures:
+            nodes[number] = replace(node, failures=0, pausing=False)
+            starts.append(Start(number, node.generation))
+        elif not node.ready and not node.pausing:
+            nodes[number] = replace(node, spared=True)
+    return replace(state, nodes=nodes), tuple(starts)
 
 
 def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -334,7 +372,7 @@ def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
         coming = sum(not node.ready for node in staying.values())
         lacking = -(-look.waiting // max(1, look.slots)) - coming
         return _grow(state, min(lacking, state.most - len(staying)))
-    spare = len(staying) - state.needed
+    spare = sum(node.ready for node in staying.values()) - state.needed
     if look.waiting or spare <= 0:
         return state, ()
     bored = [number for number, node in staying.items() if node.ready and look.idle.get(number, 0.0) >= IDLE]

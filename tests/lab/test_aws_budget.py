@@ -74,6 +74,16 @@ def test_what_is_too_dear_is_not_launched(cloud: Cloud, aws: Make) -> None:
     assert cloud.left() == []
 
 
+def test_what_is_too_dear_beside_a_machine_that_is_taken_back_is_launched_after_it(cloud: Cloud, aws: Make) -> None:
+    with sky.Compute(provider=aws(spot=True), options=sky.Options(max_hourly=0.02)) as compute:
+        (first,) = compute.nodes
+        cloud.interrupt(first.instance, notice=60)
+        until(lambda: [node.number for node in compute.nodes] == [1], "another takes its place", 60)
+        assert compute.submit(work.square, 3).result(20) == 9
+    assert compute.report().machines == 2
+    assert cloud.left() == []
+
+
 def test_prices_that_may_not_be_asked_stop_only_who_has_a_limit(cloud: Cloud, aws: Make) -> None:
     cloud.fail("GetProducts", "AccessDeniedException", times=1000)
     with sky.Compute(provider=aws()) as compute:

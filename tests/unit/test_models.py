@@ -70,6 +70,7 @@ class Supervisors:
         self.seen: list[scaling.Effect] = []
         self.leaks: list[str] = []
         self.pauses: deque[scaling.Paused] = deque()
+        self.failed = False
 
     def hear(self) -> None:
         if not self.inbox:
@@ -89,21 +90,35 @@ class Supervisors:
                     self.pauses.append(scaling.Paused(node, generation))
                 case scaling.Dismiss(node, generation):
                     assert self.generations[node] == generation
+                case scaling.ReportFailed():
+                    self.failed = True
                 case scaling.Sweep():
                     assert not self.alive
                     self.inbox.append(scaling.Swept(("swept",), asked=False))
+        self.check()
+
+    def check(self) -> None:
+        """A pool that has not failed has a node that stays, or is about to get one: each is there, or comes."""
+        if self.failed or self.state.closing:
+            return
+        nodes = self.state.nodes
+        coming = {event.node for event in (*self.inbox, *self.pauses) if isinstance(event, scaling.Paused)}
+        there = self.alive.keys() | {event.node for event in self.inbox if isinstance(event, scaling.NodeEnded)}
+        leaver = any(node.leaving for node in nodes.values())
+        assert all(leaver or number in coming if node.pausing else number in there for number, node in nodes.items())
+        assert any(not node.leaving for node in nodes.values())
 
     def serve(self, node: int) -> None:
         if node in self.alive and node not in self.ready:
             self.ready.add(node)
             self.inbox.append(scaling.NodeReady(node, self.alive[node]))
 
-    def end(self, node: int, *, leaked: bool = False) -> None:
+    def end(self, node: int, *, leaked: bool = False, final: bool = False) -> None:
         if node in self.alive:
             reason = f"{node}.{self.alive[node]}"
             self.leaks += [reason] * leaked
             self.ready.discard(node)
-            self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), "it ended", reason * leaked))
+            self.inbox.append(scaling.NodeEnded(node, self.alive.pop(node), "it ended", reason * leaked, final))
 
     def wake(self) -> None:
         if self.pauses:
@@ -113,24 +128,27 @@ class Supervisors:
         return sum(isinstance(effect, kind) for effect in self.seen)
 
 
-FATES = st.sampled_from(["hear", "hear", "serve", "serve", "end", "wake", "leak", "want", "look", "notice", "close"])
+FATES = st.sampled_from(
+    ["hear", "hear", "serve", "serve", "end", "refuse", "wake", "leak", "want", "look", "notice", "close"]
+)
 
 
-@QUICK
-@given(st.lists(st.tuples(FATES, st.integers(0, 3)), max_size=60), st.integers(1, 3))
-def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
-    history: list[tuple[str, int]], attempts: int
-) -> None:
+HISTORIES = st.lists(st.tuples(FATES, st.integers(0, 3)), max_size=60)
+
+
+def lived(history: list[tuple[str, int]], attempts: int, wanted: int) -> Supervisors:
+    """A pool of so many nodes, of which one is needed, after this history."""
     pool = Supervisors(attempts)
-    pool.inbox.append(scaling.Wanted(3, 1, 5))
+    pool.inbox.append(scaling.Wanted(wanted, 1, 5))
+    pool.hear()
     for what, node in history:
         match what:
             case "hear":
                 pool.hear()
             case "serve":
                 pool.serve(node)
-            case "end" | "leak":
-                pool.end(node, leaked=what == "leak")
+            case "end" | "leak" | "refuse":
+                pool.end(node, leaked=what == "leak", final=what == "refuse")
             case "wake":
                 pool.wake()
             case "look":
@@ -142,6 +160,15 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
                 pool.inbox.append(scaling.Wanted(node + 1))
             case _ if node == 0:
                 pool.inbox.append(scaling.Closing())
+    return pool
+
+
+@QUICK
+@given(HISTORIES, st.integers(1, 3), st.integers(1, 3))
+def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
+    history: list[tuple[str, int]], attempts: int, wanted: int
+) -> None:
+    pool = lived(history, attempts, wanted)
     pool.inbox.append(scaling.Closing())
     while pool.inbox:
         pool.hear()
@@ -152,6 +179,19 @@ def test_a_closing_pool_ends_every_node_it_started_and_says_so_once(
     assert pool.count(scaling.Sweep) == 1
     assert pool.count(scaling.ReportClosed) == 1
     assert pool.seen[-1] == scaling.ReportClosed((*pool.leaks, "swept"))
+
+
+@QUICK
+@given(HISTORIES, st.integers(1, 3), st.integers(1, 3))
+def test_a_pool_fails_when_it_can_have_no_node(history: list[tuple[str, int]], attempts: int, wanted: int) -> None:
+    pool = lived(history, attempts, wanted)
+    while pool.inbox or pool.pauses or pool.alive:
+        pool.hear()
+        if not pool.inbox:
+            pool.wake()
+            for node in sorted(pool.alive, reverse=True):
+                pool.end(node)
+    assert pool.failed or pool.state.closing
 
 
 TURNS = st.sampled_from(["started", "run", "finished", "next", "exited", "recall", "recalled", "stop", "overran"])

@@ -22,6 +22,7 @@ from skyward.actors.scaling import (
     ReportFailed,
     ReportGivenUp,
     ReportOpened,
+    ReportWaiting,
     Scaling,
     Start,
     Sweep,
@@ -72,7 +73,11 @@ def test_a_node_that_is_lost_soon_again_and_again_is_replaced_later_each_time_an
         state, effects = step(state, NodeEnded(0, generation, "x", seconds=5.0))
         seen += effects
         state, _ = step(state, Paused(0, generation + 1))
-    assert seen == [Start(0, 1), *(Pause(0, n, PAUSE * 2.0 ** (n - 2)) for n in range(2, LOSSES)), ReportFailed(0, "x")]
+    assert seen == [
+        Start(0, 1),
+        *(Pause(0, n, PAUSE * 2.0 ** (n - 2), "x") for n in range(2, LOSSES)),
+        ReportFailed(0, "x"),
+    ]
 
 
 def test_a_node_that_had_settled_is_replaced_at_once() -> None:
@@ -82,7 +87,7 @@ def test_a_node_that_had_settled_is_replaced_at_once() -> None:
 
 def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
     lost: list[Event] = [Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeReady(0, 1), NodeEnded(0, 1, "x")]
-    assert told(*lost) == (Pause(0, 2, PAUSE),)
+    assert told(*lost) == (Pause(0, 2, PAUSE, "x"),)
     assert told(*lost, Paused(0, 2)) == (Start(0, 2),)
     assert told(*lost, Paused(0, 2), Paused(0, 2)) == ()
     assert told(*lost, Closing()) == (Sweep(),)
@@ -137,6 +142,75 @@ def test_a_node_that_is_about_to_be_taken_away_leaves_and_another_is_started_at_
     assert told(*two, Noticed(0, 7)) == told(*two, Noticed(9, 0)) == told(*two, Closing(), Noticed(0, 0)) == ()
 
 
+LEAVING: list[Event] = [Wanted(1), NodeReady(0, 0), Noticed(0, 0)]
+"""The only node is about to be taken away, and another is being started for it, as node 1."""
+
+
+def failed(count: int, first: int = 0) -> list[Event]:
+    """Node 1 fails to start so many times."""
+    return [event for n in range(first, first + count) for event in (NodeEnded(1, n, "full"), Paused(1, n + 1))]
+
+
+def test_a_replacement_is_tried_until_the_one_that_leaves_is_gone_after_longer_and_longer_pauses() -> None:
+    state, _ = step(Scaling(3), Wanted(1))
+    seen: list[Effect] = []
+    for event in [*LEAVING[1:], *failed(5)]:
+        state, effects = step(state, event)
+        seen += [effect for effect in effects if isinstance(effect, Pause | ReportGivenUp | ReportFailed)]
+    assert seen == [Pause(1, n, PAUSE * 2.0 ** (n - 2), "full") for n in range(2, 6)]
+
+
+def test_a_replacement_is_asked_for_again_when_the_one_that_leaves_is_gone_and_then_fails_the_pool() -> None:
+    paused = [*LEAVING, *failed(4), NodeEnded(1, 4, "full")]
+    gone = [*paused, NodeEnded(0, 0, "taken")]
+    assert told(*paused) == (Pause(1, 5, PAUSE * 8, "full"),)
+    assert told(*gone) == (ReportGivenUp(0, ""), Start(1, 5))
+    assert told(*gone, Paused(1, 5)) == ()
+    assert told(*gone, NodeEnded(1, 5, "full")) == (Start(1, 6),)
+    assert told(*gone, NodeEnded(1, 5, "full"), NodeEnded(1, 6, "full")) == (ReportFailed(1, "full"),)
+    assert told(*gone, NodeEnded(1, 5, "full", final=True)) == (ReportFailed(1, "full"),)
+
+
+def test_a_replacement_is_tried_after_pauses_in_a_pool_that_is_not_open_yet_as_well() -> None:
+    failed_twice = [NodeEnded(2, 0, "full"), NodeEnded(2, 1, "full")]
+    assert told(Wanted(2), NodeReady(0, 0), Noticed(0, 0), *failed_twice) == (Pause(2, 2, PAUSE, "full"),)
+
+
+def test_what_would_not_be_had_beside_one_that_leaves_waits_until_that_is_gone() -> None:
+    refused = [*LEAVING, NodeEnded(1, 0, "too dear", final=True)]
+    assert told(*refused) == (ReportWaiting(1, "too dear"),)
+    assert told(*refused, NodeEnded(0, 0, "taken")) == (ReportGivenUp(0, ""), Start(1, 1))
+    assert told(*refused, NodeEnded(0, 0, "taken"), NodeReady(1, 1), NodeEnded(1, 1, "x")) == (Start(1, 2),)
+    assert told(*refused, Closing()) == (Dismiss(0, 0),)
+
+
+def test_what_fails_just_after_one_has_left_may_have_failed_for_it_and_is_tried_again() -> None:
+    gone = [*LEAVING, NodeEnded(0, 0, "taken")]
+    refused = [*gone, NodeEnded(1, 0, "too dear", final=True)]
+    assert told(*refused) == (Start(1, 1),)
+    assert told(*refused, NodeEnded(1, 1, "too dear", final=True)) == (ReportFailed(1, "too dear"),)
+    assert told(*gone, NodeReady(1, 0), NodeEnded(1, 0, "x"), NodeEnded(1, 1, "y", final=True)) == (
+        ReportFailed(1, "y"),
+    )
+
+
+def test_one_that_pauses_as_it_was_lost_again_and_again_goes_on_pausing_when_another_leaves() -> None:
+    lost: list[Event] = [Wanted(2), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(1, 0, "x"), NodeReady(1, 1)]
+    paused: list[Event] = [*lost, Noticed(0, 0), NodeReady(2, 0), NodeEnded(1, 1, "x")]
+    assert told(*paused) == (Pause(1, 2, PAUSE, "x"),)
+    assert told(*paused, NodeEnded(0, 0, "taken")) == (ReportGivenUp(0, ""),)
+
+
+def test_no_node_leaves_for_another_that_is_not_ready() -> None:
+    two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(1, 0, "x")]
+    assert told(*two, *looks(1, 0, {0: IDLE})) == ()
+    assert told(*two, NodeReady(1, 1), *looks(1, 0, {0: IDLE})) == (Leave(0),)
+
+
+def test_a_node_that_is_about_to_be_taken_away_before_it_is_ready_leaves_when_it_is() -> None:
+    assert told(Wanted(1), Noticed(0, 0), NodeReady(0, 0)) == (Leave(0), ReportOpened())
+
+
 def test_what_could_not_be_had_is_not_asked_for_again() -> None:
     grown = [*OPEN, *looks(PATIENCE, 3), NodeEnded(1, 0, "full"), NodeEnded(1, 1, "full")]
     assert told(*grown) == (ReportGivenUp(1, "full"),)
@@ -151,6 +225,12 @@ def test_a_node_that_does_not_start_is_tried_again_and_then_fails_the_pool() -> 
 def test_an_open_pool_goes_on_without_a_node_that_cannot_be_replaced() -> None:
     opened = (Wanted(2), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"))
     assert told(*opened, NodeEnded(0, 2, "z")) == (ReportGivenUp(0, "z"),)
+
+
+def test_an_open_pool_pauses_between_starts_that_fail() -> None:
+    opened: tuple[Event, ...] = (Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"))
+    assert told(*opened, NodeEnded(0, 2, "z"), attempts=3) == (Pause(0, 3, PAUSE, "z"),)
+    assert told(Wanted(1), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"), attempts=3) == (Start(0, 2),)
 
 
 def test_a_number_that_was_given_up_is_not_started_from_its_first_generation() -> None:
