@@ -223,9 +223,8 @@ class Compute(futures.Executor):
     ) -> Future[Any]:
         """Run a call under terms; see `submit`."""
         driver = self._open()
-        if terms.node is not None and terms.node not in (numbers := self._node_numbers()):
-            named = ", ".join(map(str, numbers)) if self._blueprint.nodes.elastic else f"0 to {numbers[-1]}"
-            raise InvalidArgument(f"node={terms.node}: the pool has nodes {named}")
+        if terms.node is not None:
+            driver.check_node(terms.node)
         entry = make_entry(self._group, self._packer, terms, make_future(driver), fn, args, kwargs)
         driver.send([entry])
         return entry.future
@@ -270,8 +269,12 @@ class Compute(futures.Executor):
         return _results(group, results, end)
 
     def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node."""
-        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in self._node_numbers()]
+        """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node.
+
+        A node that is just being replaced is waited for. One that is about to be taken back is left out, as another
+        comes for it.
+        """
+        waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in self._open().node_numbers()]
         try:
             wait_for_all(waiting, futures.FIRST_EXCEPTION)
             failed = [future for future in waiting if future.done() and future.exception() is not None]
@@ -360,12 +363,6 @@ class Compute(futures.Executor):
         if self._record is None:
             raise NoCompute("nothing has happened yet: enter the block first, `with sky.Compute(...) as compute:`")
         return self._record.events(follow=follow)
-
-    def _node_numbers(self) -> Sequence[int]:
-        """The numbers of the nodes that there are, or will be again; of an elastic pool those that take calls now."""
-        if self._blueprint.nodes.elastic:
-            return [node.number for node in self.nodes]
-        return range(self._blueprint.nodes.count)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"

@@ -16,7 +16,7 @@ import uvloop
 from skyward.actors import provisioner, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
-from skyward.errors import BudgetExceeded, NoCompute, PoolFailed
+from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed
 from skyward.events import BatchesArrived, Reported
 from skyward.record import Record, now
 from skyward.remote.future import result_of
@@ -133,6 +133,29 @@ class Driver:
         """The nodes that take calls now, by number."""
         office = self._office
         return tuple(office.nodes[number] for number in sorted(office.up))
+
+    def node_numbers(self) -> list[int]:
+        """The numbers of the nodes that there are, or should be; of an elastic pool those that take calls now.
+
+        Those that are leaving are not among them.
+        """
+        office = self._office
+        return sorted(office.numbers & office.up if self._blueprint.nodes.elastic else office.numbers)
+
+    def check_node(self, node: int) -> None:
+        """Refuse a number that never was a node's; what is for one that has gone fails, and says why it has.
+
+        Raises
+        ------
+        InvalidArgument
+            The pool has no such node.
+        """
+        numbers, nodes = self.node_numbers(), self._blueprint.nodes
+        if node in numbers or (not nodes.elastic and node < nodes.count):
+            return
+        gap = len(numbers) < 2 or numbers[-1] - numbers[0] >= len(numbers)
+        named = ", ".join(map(str, numbers)) if gap else f"{numbers[0]} to {numbers[-1]}"
+        raise InvalidArgument(f"node={node}: the pool has nodes {named}")
 
     def slots(self) -> int:
         """The slots of all nodes, those that are just being replaced or may yet come included."""

@@ -78,7 +78,9 @@ class Office(ActorSystem):
     nodes
         The last known node under each number; it stays while the node is being replaced.
     up
-        The numbers of the nodes that take calls now.
+        The numbers of the nodes that take calls now, those that are leaving included.
+    numbers
+        The numbers of all nodes that were ever asked for, without those that are leaving or have left.
     opened, closed
         Done when every node is ready, with an exception if that cannot be; done with what leaked when the pool is gone.
     problems
@@ -122,6 +124,7 @@ class Office(ActorSystem):
         self.links: dict[int, Link] = {}
         self.nodes: dict[int, Node] = {}
         self.up: set[int] = set()
+        self.numbers: set[int] = set()
         self.opened: futures.Future[None] = futures.Future()
         self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.problems: dict[int, BaseException] = {}

@@ -54,6 +54,7 @@ class _Provisioner:
         match effect:
             case scaling.Start(node, generation):
                 supervisor.ref(office, node, generation).tell(supervisor.Begin(boss=self.me))
+                office.numbers.add(node)
             case scaling.Pause(node, generation, seconds, reason):
                 log.warning("node %s is started anew in %g s, as it has failed again: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)
@@ -62,6 +63,7 @@ class _Provisioner:
                 log.warning("node %s is asked for again when one that leaves is gone: %s", node, reason)
             case scaling.Leave(node):
                 log.info("node %s leaves: it ends what it runs, and gets no more", node)
+                office.numbers.discard(node)
                 router.ref(office).tell(routing.Leave(node))
             case scaling.Dismiss(node, generation):
                 supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())
@@ -75,7 +77,7 @@ class _Provisioner:
                     log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
                 office.record.put(NodeGivenUp(now(), node, reason))
                 office.nodes.pop(node, None)
-                router.ref(office).tell(routing.NodeGivenUp(node, reason or "it has left the pool"))
+                router.ref(office).tell(routing.NodeGivenUp(node, reason or f"node {node} has left the pool"))
             case scaling.Sweep():
                 task = asyncio.create_task(self.sweep())
                 self.tasks.add(task)

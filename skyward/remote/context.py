@@ -16,11 +16,12 @@ class InstanceInfo:
     Attributes
     ----------
     node
-        Number of the node, from 0. A node that replaces a lost one takes its number.
+        Number of the node, from 0. A node that replaces a lost one takes its number; one that comes for a machine that
+        is yet to be taken back, and one by which the pool has grown, has a number of its own.
     slot
         Number of the slot on its node, from 0.
     nodes
-        How many nodes the pool has.
+        How many nodes the pool began with.
     slots
         How many slots this node has.
     host
@@ -90,9 +91,15 @@ def shard(data: Any) -> Any:
     Raises
     ------
     InvalidArgument
-        `data` has no length or no order: a set, a dictionary, an iterator.
+        `data` has no length or no order: a set, a dictionary, an iterator. Or this node came later than the first ones,
+        under a number of its own.
     """
     here = instance_info()
+    if here.node >= here.nodes:
+        raise InvalidArgument(
+            f"shard: node {here.node} has no share, as the pool began with nodes 0 to {here.nodes - 1}; "
+            "cut the data before the call, and give each call its part"
+        )
     items = getattr(data, "iloc", data)
     if isinstance(data, Mapping) or not (hasattr(data, "__len__") and hasattr(items, "__getitem__")):
         raise InvalidArgument.of("data", data, "cannot be cut into shares", "give a list, an array or a data frame")

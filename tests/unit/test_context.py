@@ -56,6 +56,11 @@ class Rows:
         return Frame(self.rows[share])
 
 
+def test_a_node_that_came_later_has_no_share() -> None:
+    with pytest.raises(InvalidArgument, match=r"node 2 has no share, as the pool began with nodes 0 to 1; cut the"):
+        share([1, 2, 3], 2, 2)
+
+
 def test_outside_a_task_this_process_is_the_only_slot_of_the_only_node() -> None:
     assert instance_info() == InstanceInfo(node=0, slot=0, nodes=1, slots=1, host=socket.gethostname())
 
