@@ -84,9 +84,7 @@ class _Dial:
     async def create_connection(self, session: Any, host: str, port: int) -> Any:
         async with asyncio.timeout(CONNECT):
             made = await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
-        made[0].get_extra_info("socket").setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * ALIVE * (MISSED + 1)
-        )
+        made[0].get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * ALIVE * MISSED)
         return made
 
 
