@@ -7,6 +7,7 @@ a slow disk nor a slow terminal holds up a run.
 import contextlib
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -33,6 +34,9 @@ SPOKEN = 100 << 20
 
 SUFFIX = ".jsonl"
 
+OURS = re.compile(rf"\d{{8}}-[0-9a-f]{{8}}\{SUFFIX}", re.ASCII)
+"""How files of records are named, after their runs: others in the same folder are none of our business."""
+
 _OFFSET = time.time() - time.perf_counter()
 
 
@@ -54,7 +58,7 @@ class Record:
     run
         The name of the run, and of its file.
     folder
-        Where the file is made, and the oldest ones of more than `KEPT` are removed. None keeps the record until this
+        Where the file is made, and the oldest records of more than `KEPT` are removed. None keeps the record until this
         process ends, and no longer.
     """
 
@@ -65,7 +69,7 @@ class Record:
         self._listeners: tuple[Callable[[Sequence[Event]], None], ...] = ()
         self._lock = threading.RLock()
         self._ending = threading.Event()
-        self._ended = self._lacks = False
+        self._ended = self._lacks = self._torn = False
         self._spoken = 0
         self._fd = self._open(folder)
         weakref.finalize(self, os.close, self._fd)
@@ -121,11 +125,12 @@ class Record:
         if not news:
             return
         try:
-            _write_all(self._fd, b"".join(self._kept(news)))
+            _write_all(self._fd, b"".join((b"\n" if self._torn else b"", *self._kept(news))))
+            self._torn = False
         except OSError as error:
             if not self._lacks:
                 log.warning("the record of this run lacks something: %s", error)
-            self._lacks = True
+            self._lacks = self._torn = True
         for listener in self._listeners:
             try:
                 listener(news)
@@ -149,8 +154,9 @@ class Record:
         try:
             if self.path is not None and folder is not None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                for old in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)[: 1 - KEPT]:
-                    old.unlink(missing_ok=True)
+                for old in records(folder)[KEPT - 1 :]:
+                    with contextlib.suppress(OSError):
+                        old.unlink()
                 return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             log.warning("this run is recorded until it ends only: %s", error)
@@ -190,16 +196,14 @@ def find(name: str, folder: Path | None = None) -> Path:
     if (path := Path(name).expanduser()).is_file():
         return path
     where = usual() if folder is None else folder
-    there = sorted(where.glob(f"*{SUFFIX}"), key=lambda path: path.name)
-    wanted = name.removesuffix(SUFFIX)
-    found = [path for path in there if path.stem == wanted] or [path for path in there if path.stem.startswith(wanted)]
-    match found:
+    there, wanted = records(where), name.removesuffix(SUFFIX)
+    match sorted(path for path in there if path.stem.startswith(wanted)):
         case [one]:
             return one
         case []:
-            last = f"the last one is {max(there, key=_age).stem}" if there else "there is none at all"
+            last = f"the last one is {there[0].stem}" if there else "there is none at all"
             raise InvalidArgument.of("run", name, f"no record in {where} begins so", last)
-        case _:
+        case found:
             some = ", ".join(path.stem for path in found[:3]) + (", ..." if len(found) > 3 else "")
             raise InvalidArgument.of("run", name, f"{len(found)} runs begin so: {some}", "give more of the name")
 
@@ -207,8 +211,11 @@ def find(name: str, folder: Path | None = None) -> Path:
 def records(folder: Path | None = None) -> list[Path]:
     """Return the records that there are, the newest first."""
     where = usual() if folder is None else folder
-    return sorted(where.glob(f"*{SUFFIX}"), key=_age, reverse=True)
+    return sorted((path for path in where.glob(f"*{SUFFIX}") if OURS.fullmatch(path.name)), key=_age, reverse=True)
 
 
 def _age(path: Path) -> float:
-    return path.stat().st_mtime
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another program has removed it just now
+        return 0.0

@@ -244,7 +244,7 @@ class Options(Checked):
         Dollars an hour that they may cost together; no machine is launched beyond that.
     record
         Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
-        100 are, a folder, or `False` to keep them for as long as this process lives.
+        100 are, another folder, or `False` to keep them for as long as this process lives.
     dashboard
         Whether the run can be watched in a browser on this machine. The link is logged, and is an event.
     console
@@ -295,9 +295,16 @@ class Options(Checked):
     max_hourly: float | None = Field(
         default=None, gt=0, description="give dollars an hour that machines may cost together", examples=["0.50"]
     )
-    record: bool | Path = Field(
-        default=True, description="say whether the events of a run are kept, or in which folder", examples=["True"]
+    record: bool | str | Path = Field(
+        default=True, description="say whether the events of a run are kept, or in which folder", examples=["'runs'"]
     )
+
+    @field_validator("record", mode="before")
+    @classmethod
+    def _kept(cls, value: object) -> object:
+        if not isinstance(value, bool | str | Path) or value == "":
+            raise refused("must be True, False or a folder")
+        return value
 
     dashboard: bool = Field(
         default=False, description="say whether the run can be watched in a browser", examples=["True"]
@@ -318,7 +325,9 @@ class Options(Checked):
         """Return the folder where the record of a run is kept, None for nowhere."""
         from skyward.record import usual  # not above: this module only says what is wanted
 
-        return (usual() if self.record else None) if isinstance(self.record, bool) else self.record
+        if isinstance(self.record, bool):
+            return usual() if self.record else None
+        return Path(self.record).expanduser()
 
     _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
         _whole

@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import stat
 import threading
 from collections.abc import Sequence
@@ -11,6 +13,9 @@ from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, NodeHeard, Printed
 from skyward.record import Record
 from tests import kit
+
+NAME = "07311200-1234567"
+"""The beginning of the name of a run; one more digit makes it whole."""
 
 
 def test_what_was_put_is_read_again_by_another_program(tmp_path: Path) -> None:
@@ -90,11 +95,37 @@ def test_a_listener_that_fails_does_not_hurt_the_others(tmp_path: Path, caplog: 
 def test_the_oldest_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "KEPT", 3)
     for number in range(5):
-        path = tmp_path / f"{number}.jsonl"
+        path = tmp_path / f"{NAME}{number}.jsonl"
         path.touch()
         os.utime(path, (number, number))
     Record("new", tmp_path).close()
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["3", "4", "new"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [f"{NAME}3", f"{NAME}4", "new"]
+
+
+def test_what_else_is_in_a_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "KEPT", 1)
+    others = ["data.jsonl", f"{NAME}.jsonl", f"{NAME}12.jsonl", f"{NAME}x.jsonl", f"my-{NAME}1.jsonl", f"{NAME}1.csv"]
+    for name in (*others, f"{NAME}1.jsonl"):
+        (tmp_path / name).touch()
+    Record("new", tmp_path).close()
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "new.jsonl"}
+    assert record.records(tmp_path) == []
+    with pytest.raises(InvalidArgument, match="there is none at all"):
+        record.find("data", tmp_path)
+
+
+def test_a_record_that_vanishes_or_cannot_be_removed_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "KEPT", 1)
+    (tmp_path / f"{NAME}1.jsonl").symlink_to(tmp_path / "nowhere")  # as one that another program has just removed
+    (tmp_path / f"{NAME}2.jsonl").mkdir()
+    (tmp_path / f"{NAME}3.jsonl").touch()
+    assert {path.stem for path in record.records(tmp_path)} == {f"{NAME}{number}" for number in (1, 2, 3)}
+    made = Record("new", tmp_path)
+    made.close()
+    assert made.path is not None
+    assert {path.stem for path in tmp_path.iterdir()} == {f"{NAME}2", "new"}
 
 
 def test_a_run_goes_on_where_no_record_can_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,6 +136,29 @@ def test_a_run_goes_on_where_no_record_can_be_made(tmp_path: Path, caplog: pytes
     made.close()
     assert list(made.events()) == [NodeHeard(1.0, 1)]
     assert "this run is recorded until it ends only" in caplog.text
+
+
+def test_what_comes_after_a_line_that_was_torn_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Record("run", tmp_path)
+    assert made.path is not None
+    long = Printed(1.0, 0, 0, "stdout", "x" * 5000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        made.put(NodeHeard(0.0, 0))
+        assert list(made.events()) == [NodeHeard(0.0, 0)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (made.path.stat().st_size + 1000, before[1]))  # as on a full disk
+        made.put(long)
+        assert list(made.events()) == [NodeHeard(0.0, 0)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    made.put(NodeHeard(2.0, 2))
+    made.put(NodeHeard(3.0, 3))
+    made.close()
+    assert list(record.read(made.path)) == list(made.events()) == [NodeHeard(float(n), n) for n in (0, 2, 3)]
+    assert b'xx\n{"event": "NodeHeard"' in made.path.read_bytes()
+    assert caplog.text.count("lacks something") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -150,45 +204,44 @@ def test_what_tasks_print_does_not_fill_the_disk(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    for number, name in enumerate(("1124-aa11", "1125-aa22", "1125-bb33")):
+    for number, name in enumerate(("11240000-aaaa1111", "11250000-aaaa2222", "11250000-bbbb3333")):
         (tmp_path / f"{name}.jsonl").touch()
         os.utime(tmp_path / f"{name}.jsonl", (number, number))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["1125-bb33", "1125-bb33.jsonl", "1125-b"])
+@pytest.mark.parametrize("name", ["11250000-bbbb3333", "11250000-bbbb3333.jsonl", "11250000-b"])
 def test_a_record_is_found_by_a_beginning_of_its_name(runs: Path, name: str) -> None:
-    assert record.find(name, runs) == runs / "1125-bb33.jsonl"
+    assert record.find(name, runs) == runs / "11250000-bbbb3333.jsonl"
 
 
 def test_a_record_is_found_by_its_path(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record.find(str(runs / "1124-aa11.jsonl"), runs / "elsewhere") == runs / "1124-aa11.jsonl"
+    assert record.find(str(runs / "11240000-aaaa1111.jsonl"), runs / "elsewhere") == runs / "11240000-aaaa1111.jsonl"
     monkeypatch.chdir(runs)
-    assert record.find("1124-aa11.jsonl") == Path("1124-aa11.jsonl")
-
-
-def test_a_whole_name_is_enough_where_another_one_goes_on(runs: Path) -> None:
-    (runs / "1124-aa11b.jsonl").touch()
-    assert record.find("1124-aa11", runs).stem == "1124-aa11"
+    assert record.find("11240000-aaaa1111.jsonl") == Path("11240000-aaaa1111.jsonl")
 
 
 def test_a_beginning_of_several_names_is_refused_with_them(runs: Path) -> None:
-    with pytest.raises(InvalidArgument, match="2 runs begin so: 1125-aa22, 1125-bb33; give more of the name"):
+    with pytest.raises(
+        InvalidArgument, match="2 runs begin so: 11250000-aaaa2222, 11250000-bbbb3333; give more of the name"
+    ):
         record.find("1125", runs)
-    (runs / "1125-cc44.jsonl").touch()
-    (runs / "1125-dd55.jsonl").touch()
-    with pytest.raises(InvalidArgument, match=r"4 runs begin so: 1125-aa22, 1125-bb33, 1125-cc44, \.\.\."):
+    (runs / "11250000-cccc4444.jsonl").touch()
+    (runs / "11250000-dddd5555.jsonl").touch()
+    with pytest.raises(
+        InvalidArgument, match=r"4 runs begin so: 11250000-aaaa2222, 11250000-bbbb3333, 11250000-cccc4444, \.\.\."
+    ):
         record.find("1125", runs)
 
 
 def test_a_name_that_no_run_has_is_refused_with_the_last_one(runs: Path) -> None:
-    with pytest.raises(InvalidArgument, match=r"no record in .* begins so; the last one is 1125-bb33"):
+    with pytest.raises(InvalidArgument, match=r"no record in .* begins so; the last one is 11250000-bbbb3333"):
         record.find("1126", runs)
     with pytest.raises(InvalidArgument, match="there is none at all"):
         record.find("1126", runs / "elsewhere")
 
 
 def test_records_are_where_they_usually_are() -> None:
-    made = Record("a-run-of-this-test", record.usual())
+    made = Record(f"{NAME}8", record.usual())
     made.close()
-    assert record.find("a-run-of-this") == made.path
+    assert record.find(NAME) == made.path
