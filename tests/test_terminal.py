@@ -205,6 +205,30 @@ def test_where_there_is_no_terminal_little_is_said(tmp_path: Path, console: str,
     )
 
 
+def test_a_start_that_failed_with_a_long_log_scrolls_nothing_away(start: Start, tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    node.write_text('#!/bin/sh\nmkdir "$0.failed" || exec cat\nseq -f "boot log line %g" 300\nexit 7\n')
+    node.chmod(0o755)
+    program = start(
+        f"""
+import logging
+logging.disable(logging.WARNING)  # where the reason is said, whole
+class Failing(sky.Local):
+    async def reach(self, instance):
+        host = await super().reach(instance)
+        host.python = {str(node)!r}
+        return host
+print(*["printed before"] * 20, sep="\\n")
+with sky.Compute(provider=Failing(), options=sky.Options(record=False)):
+    pass
+"""
+    )
+    seen = program.until("after the one before: BootFailed: node 0 ended with exit code 7")
+    assert seen[:20] == ["printed before"] * 20
+    assert len(seen) < 25
+    assert not program.screen.history.top
+
+
 NOTEBOOK = """
 import json, nbclient, nbformat, sys
 book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.argv[1])])

@@ -171,11 +171,11 @@ class Screen:
         except (OSError, ValueError):  # ValueError: it is closed
             return ""
         self._console.width = max(1, width - 1)
-        shown = lines[: max(1, height - 2)]
+        rows = max(1, height - 2)
         with self._console.capture() as captured:
-            for line in shown:
+            for line in lines[:rows]:
                 self._console.print(Text.assemble(*line), no_wrap=True, overflow="ellipsis", crop=True)
-        text = captured.get()
+        text = "\n".join(captured.get().splitlines()[:rows])  # one line may have been several
         with contextlib.suppress(LookupError):
             text = text.encode(self._stream.encoding, "replace").decode(self._stream.encoding)
         return text

@@ -3,8 +3,10 @@
 A line is pieces of text, each with a style as `rich` names them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import assert_never
 
 from skyward.report import dollars
@@ -24,6 +26,9 @@ WIDTH = 12
 HEAD = ("skyward", "bold cyan")
 DOT = (" · ", "dim")
 ORDER = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
+MOVES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
+"""What a terminal would not show but do."""
+
 COLOURS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
 
 
@@ -107,10 +112,10 @@ def work(progress: Progress, now: float) -> Line:
 def troubles(progress: Progress, now: float, but: str = "") -> list[Line]:
     """Say what is not right with nodes, the worst first."""
     found = [each for each in progress.concerns(now) if each.trouble != but]
-    lines: list[Line] = [
-        (("  ", ""), (f"node {each.node.number}", "bold"), (" ", ""), (trouble(each, now), COLOURS[each.trouble]))
-        for each in found[:NAMED]
-    ]
+    lines: list[Line] = []
+    for each in found[:NAMED]:
+        said = trouble(replace(each, text=headed(each.text)), now)
+        lines.append((("  ", ""), (f"node {each.node.number}", "bold"), (" ", ""), (said, COLOURS[each.trouble])))
     if len(found) > NAMED:
         rest = Counter(each.trouble for each in found[NAMED:])
         lines.append((("  and ", "dim"), (", ".join(f"{count} more {what}" for what, count in rest.items()), "yellow")))
@@ -118,7 +123,7 @@ def troubles(progress: Progress, now: float, but: str = "") -> list[Line]:
 
 
 def trouble(concern: Concern, now: float) -> str:
-    """Say what is not right with a node, and what is done about it."""
+    """Say what is not right with a node, for whatever reason, and what is done about it."""
     node, (first, second) = concern.node, concern.figures
     match concern.trouble:
         case "gone":
@@ -152,6 +157,12 @@ def summary(progress: Progress) -> str:
     ]
     told = plain(_dotted(said)).replace(" · ", ", ")
     return f"skyward: {told} in {clock(progress.ended - progress.began)}" if told else ""
+
+
+def headed(reason: str) -> str:
+    """Return the first line of a reason, which may have a log below it, less what would move the cursor."""
+    first, *more = reason.splitlines() or [""]
+    return MOVES.sub("", first) + (" ..." if more else "")
 
 
 # ---------------------------------------------------------------- figures
@@ -197,7 +208,7 @@ def _node(node: Node, digits: int, now: float) -> Line:
     if node.stage == "ready":
         rest = f"{many(node.slots, 'slot')}{f' on {node.host}' if node.host else ''}"
     elif node.lost is not None:
-        rest = f"{clock(now - node.since)}  after the one before: {node.lost[1]}"
+        rest = f"{clock(now - node.since)}  after the one before: {headed(node.lost[1])}"
     else:
         rest = clock(now - node.since)
     return (f"  node {node.number:>{digits}}  ", ""), (f"{at:<9}", _colour(at)), (f"  {rest}", "dim")

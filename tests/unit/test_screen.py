@@ -145,6 +145,20 @@ def test_lines_are_cut_to_the_terminal(terminal: Terminal) -> None:
     screen.leave(wide)
 
 
+def test_lines_that_have_several_are_cut_to_the_terminal_and_scroll_nothing_away(terminal: Terminal) -> None:
+    def high() -> list[Line]:
+        return [WORK, (("\n".join("abcdefghijklmnopqrst"), ""),), WORK]
+
+    print("before", file=terminal.out)
+    screen = Screen.of(terminal.out, [])
+    screen.show(high)
+    seen = terminal.until(lambda seen: len(seen) > 2)
+    assert seen == ["before", "", "work goes on", *"abcdefg"]
+    screen.leave(high, "done")
+    assert terminal.seen() == ["before", "done"]
+    assert not terminal.screen.history.top
+
+
 def test_it_stands_back_while_somebody_edits_a_line(terminal: Terminal) -> None:
     looked = threading.Semaphore(0)
 

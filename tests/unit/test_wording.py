@@ -60,6 +60,23 @@ def test_a_node_that_is_started_anew_says_why() -> None:
     assert shown(progress, 3.0)[1:] == ["  node 0  launching  0:01  after the one before: no key"]
 
 
+def test_of_a_reason_that_is_long_the_first_line_is_shown_and_all_of_it_is_told() -> None:
+    reason = "exit code 7\n--- last lines of its log ---\n\x1b[2Jno space left"
+    progress = Progress()
+    progress.add([START, NodeChanged(1.0, 0, 0, "ending", reason), NodeChanged(2.0, 0, 1, "launching")])
+    progress.add([NodeGivenUp(2.0, 1, f"\x1b[31mno\r\n{reason}")])
+    assert shown(progress, 3.0)[1:] == [
+        "  node 0  launching  0:01  after the one before: exit code 7 ...",
+        "  node 1  ended: given up  0:03",
+        "  node 1 is given up: no ...",
+    ]
+    progress.add([BatchesArrived(3.0, 1, 1)])
+    assert shown(progress, 3.0)[-1] == "  node 0 was lost: exit code 7 ...; another is launching"
+    assert [wording.trouble(each, 3.0) for each in progress.concerns(3.0)][1] == (
+        f"was lost: {reason}; another is launching"
+    )
+
+
 def test_many_nodes_are_a_summary() -> None:
     progress = Progress()
     progress.add([replace(START, nodes=40), *(NodeChanged(1.0, node, 0, "booting") for node in range(40))])
