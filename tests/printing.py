@@ -42,6 +42,11 @@ def stumble(mark: str) -> None:
         log.exception("%s %d", mark, 1)
 
 
+def log_at_length(sizes: list[int]) -> None:
+    for size in sizes:
+        log.warning("begins %s ends", "x" * size)
+
+
 def warn(text: str) -> None:
     warnings.warn(text, stacklevel=1)
 

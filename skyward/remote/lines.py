@@ -61,7 +61,9 @@ class Line:
     def take(self, data: bytes, now: float) -> str:
         """Go on with `data`; return what are whole lines now."""
         text = self._text + self._decoder.decode(data)
-        end = len(text) if len(text) > LONGEST else text.rfind("\n") + 1
+        end = text.rfind("\n") + 1
+        if len(text) - end > LONGEST:
+            end = len(text)
         self._text = text[end:]
         if not self._text:
             self.since = None

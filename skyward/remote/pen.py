@@ -20,6 +20,9 @@ from typing import Any
 from skyward.remote import context
 from skyward.remote.lines import ERR, LOG, OUT, STREAMS, strokes
 
+TEXT, NAME = 30_000, 1_000
+"""Characters of JSON that the message and the trace of a record have at most, and its names: all fit in a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pens:
@@ -97,17 +100,29 @@ class Ink(logging.Handler):
             if record.stack_info:
                 trace.append(record.stack_info)
             said = (
-                record.name,
+                fitting(record.name, NAME),
                 record.levelno,
-                record.getMessage(),
-                "\n".join(trace),
-                record.pathname,
+                fitting(record.getMessage(), TEXT),
+                fitting("\n".join(trace), TEXT),
+                fitting(record.pathname, NAME),
                 record.lineno,
-                record.funcName or "",
+                fitting(record.funcName or "", NAME),
             )
             self._pen.write(f"{json.dumps(said)}\n".encode())
         except Exception:  # noqa: BLE001 - user code: the arguments of the message
             self.handleError(record)
+
+
+def fitting(text: str, most: int) -> str:
+    """Return a text that has `most` characters as JSON; of a longer one the beginning and the end."""
+    if len(json.dumps(text)) <= most:
+        return text
+    half = most // 2
+    while True:
+        kept = f"{text[:half]}\n... {len(text) - 2 * half:,} characters are left out ...\n{text[-half:]}"
+        if (size := len(json.dumps(kept))) <= most:
+            return kept
+        half = half * most // size - 1  # a character may be several of JSON
 
 
 def _handlers(name: str) -> list[logging.Handler]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from skyward.remote.lines import ERR, FRAME, OUT, Line, frames, runs
+from skyward.remote.lines import ERR, FRAME, LOG, OUT, Line, frames, runs
 from skyward.remote.pen import Pens
 
 PATIENCE = 0.25
@@ -129,7 +129,9 @@ class Scribe:
             pipe.rests = None
             self._selector.register(pipe.end, selectors.EVENT_READ, pipe)
         for key, line in tuple(self._begun.items()):
-            if line.since is not None and line.since + PATIENCE <= now:
+            if line.since is not None and self._size > FULL:
+                line.since = now  # what goes on with it is not read
+            elif line.since is not None and line.since + PATIENCE <= now:
                 self._print(key, line.rest())
             if line.since is None:
                 del self._begun[key]
@@ -185,7 +187,8 @@ class Scribe:
             key = (pipe.worker, slot, stream)
             line = self._lines.setdefault(key, Line())
             self._print(key, line.take(piece, now))
-            self._begun[key] = line
+            if stream != LOG:  # of a record, which is no use to anybody before it is whole
+                self._begun[key] = line
         return len(data)
 
     def _end(self, pipe: _Pipe) -> None:

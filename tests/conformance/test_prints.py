@@ -136,6 +136,16 @@ def one_slot(kind: str, **options: object) -> sky.Compute:
     return sky.Compute(worker=worker, options=sky.Options(**options))  # type: ignore[arg-type]
 
 
+def test_long_records_in_a_burst_come_as_records(kind: str) -> None:
+    sizes = [10, 40_000, 65_500, 200_000] * 5
+    with one_slot(kind) as compute:
+        compute.submit(printing.log_at_length, sizes).result(20)
+    events = [event for event in compute.events() if isinstance(event, Printed | Logged)]
+    assert [type(event) for event in events] == [Logged] * 20
+    assert [event.text.startswith("begins") and event.text.endswith("ends") for event in events] == [True] * 20
+    assert ["characters are left out" in event.text for event in events] == [size > 30_000 for size in sizes]
+
+
 def test_each_line_is_shown_on_its_stream_with_its_place(
     kind: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,12 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     assert line.since is None
 
 
+def test_of_much_that_comes_at_once_whole_lines_are_taken() -> None:
+    line, text = Line(), f"{'x' * 999}\n" * 70
+    assert line.take(f"{text}begun".encode(), 1.0) == text
+    assert (line.take(b" and ended\n", 2.0), line.since) == ("begun and ended\n", None)
+
+
 @given(st.integers(-1, 300), st.sampled_from([OUT, ERR, LOG]), TEXT, st.integers(1, 3000))
 def test_text_comes_out_of_its_frames(slot: int, stream: int, text: str, times: int) -> None:
     text = (text + "\x00ü") * times

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import select
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skyward.remote.lines import ERR, LOG, OUT, runs
+from skyward.remote.lines import ERR, LOG, LONGEST, OUT, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,6 +106,30 @@ def test_a_record_has_its_traceback_and_its_place(tmp_path: Path) -> None:
     assert (name, level, text, line > 0, function) == ("lib", logging.ERROR, "oops", True, "fit")
     assert trace.startswith("Traceback")
     assert "ZeroDivisionError: division by zero\nStack (most recent call last)" in trace
+
+
+@pytest.mark.parametrize("character", ["a", "\\u4e2d", "\\1", "\\udc80", "\\U0001f600"])
+def test_a_record_fits_in_a_line_and_says_what_it_lacks(tmp_path: Path, character: str) -> None:
+    said = Said(
+        tmp_path,
+        f"import logging\nlong = 'begins' + '{character}' * 100_000 + 'ends'\n"
+        "def fit():\n"
+        "    try:\n"
+        "        raise ValueError(long)\n"
+        "    except ValueError:\n"
+        "        logging.getLogger(long).exception(long)\n"
+        "exec(compile('fit()', long, 'exec')); logging.warning('short')",
+    )
+    assert max(len(line) for _, _, data in said.page for line in data.decode().splitlines()) < LONGEST
+    (name, _, text, trace, *_), (_, _, short, *_) = said.logged
+    for each in (name, text):
+        assert each.startswith("begins")
+        assert each.endswith("ends")
+        assert re.search(r"\n\.\.\. [\d,]+ characters are left out \.\.\.\n", each)
+    assert len(text) > 2000
+    assert trace.startswith("Traceback (most recent call last):\n")
+    assert trace.endswith("ends")
+    assert short == "short"
 
 
 def test_records_that_nobody_wants_where_the_pool_is_stay_here(tmp_path: Path) -> None:

@@ -134,6 +134,36 @@ def test_a_part_of_a_line_is_printed_after_a_while(desk: Desk) -> None:
     desk.scribe.finish(1)
 
 
+def test_a_record_of_logging_is_printed_when_it_is_whole_however_long_that_takes(desk: Desk) -> None:
+    pens = desk.worker(1, 0)
+    say(pens, 0, '["half', LOG)
+    say(pens, 0, "a part")
+    desk.work(lambda: desk.heard)  # after a while
+    assert desk.heard == [(0, OUT, "a part")]
+    say(pens, 0, ' a record"]\n', LOG)
+    desk.work(lambda: len(desk.heard) == 2)
+    assert desk.heard[1] == (0, LOG, '["half a record"]\n')
+    let_go(pens)
+    desk.scribe.finish(1)
+
+
+def test_large_tables_come_in_whole_lines_although_somebody_reads_late(desk: Desk) -> None:
+    pens, table = desk.worker(1, 0), "".join(f"row {number} {'x' * 200}\n" for number in range(2000))
+    writer = threading.Thread(target=say, args=(pens, 0, table), daemon=True)
+    writer.start()
+    until = time.monotonic() + 2 * scribe.PATIENCE
+    while time.monotonic() < until:  # nobody takes what is printed
+        for key, _ in desk.selector.select(0.01):
+            desk.scribe.hear(key.data)
+        desk.scribe.tend()
+    desk.work(lambda: len(desk.text(0, OUT)) == len(table))
+    writer.join(SOON)
+    assert desk.text(0, OUT) == table
+    assert all(text.endswith("\n") for _, _, text in desk.heard if text)
+    let_go(pens)
+    desk.scribe.finish(1)
+
+
 def test_what_a_worker_wrote_before_it_died_is_there_at_once(desk: Desk) -> None:
     pens = desk.worker(1, 0)
     say(pens, 0, "last words\nand no end")
