@@ -323,5 +323,5 @@ def from_json(line: str) -> Event | None:
             **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         )
         return event
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

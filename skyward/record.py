@@ -102,7 +102,7 @@ class Record:
             while piece := os.pread(self._fd, 1 << 16, at):
                 at += len(piece)
                 *lines, rest = (rest + piece).split(b"\n")
-                yield from (event for line in lines if (event := from_json(line.decode())) is not None)
+                yield from (event for line in lines if (event := from_json(line.decode(errors="replace"))) is not None)
             if ended or not follow:
                 return
             self._ending.wait(PAUSE)

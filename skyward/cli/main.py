@@ -3,6 +3,7 @@
 A script that it runs has its own; after Ctrl-C it is 130.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     if words[:1] == ["run"]:
         words = ["run", *split(words[1:])]
+    elif isinstance(sys.stdout, io.TextIOWrapper):  # what is printed need not be text that the terminal knows
+        sys.stdout.reconfigure(errors="backslashreplace")
     app = cyclopts.App(
         name="skyward",
         help="Machines for your functions: provisioned, used and ended for you.",
@@ -37,16 +40,22 @@ def main(words: Sequence[str] | None = None) -> None:
         app.command(command)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        if words[:1] != ["run"] and sys.stdout is not None:
+            sys.stdout.flush()
     except (cyclopts.CycloptsError, InvalidArgument, MissingExtra) as error:
         _refuse(error)
     except SkywardError as error:
         _refuse(error, 1)
-    except BrokenPipeError:  # `| head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except OSError as error:
+        if error.filename is None:  # it may be standard output: what waits to be written there never will be
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):  # `| head`: nobody reads on
+            sys.exit(1)
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _refuse(f"{where}{error.strerror or str(error) or type(error).__name__}", 1)
     sys.exit(code)
 
 
-def _refuse(error: Exception, code: int = 2) -> NoReturn:
+def _refuse(error: Exception | str, code: int = 2) -> NoReturn:
     print(f"skyward: {error}", file=sys.stderr)
     sys.exit(code)

@@ -75,9 +75,14 @@ def _table(start: Path) -> tuple[str, dict[str, Any]]:
         if not file.is_file():
             continue
         try:
-            table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("skyward", {})
-        except tomllib.TOMLDecodeError as error:
+            table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise InvalidArgument(f"{file}: it cannot be read: {error}") from None
+        for name, key in (("tool", "tool"), ("tool.skyward", "skyward")):
+            table = table.get(key, {})
+            if not isinstance(table, dict):
+                fix = "write [tool.skyward] and settings below it"
+                raise InvalidArgument(f"{file}: {InvalidArgument.of(name, table, 'must be a table', fix)}")
         return str(file), table
     return "", {}
 

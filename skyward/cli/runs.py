@@ -4,7 +4,8 @@ import datetime as dt
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -29,12 +30,23 @@ type AsJson = Annotated[bool, Parameter(help="Print a list for programs.", negat
 
 def runs(*, json: AsJson = False) -> int:
     """List the runs that are recorded here, the newest first."""
-    known = [known_of(path) for path in records()]
+    known: list[dict[str, Any]] = []
+    rows: list[tuple[str, ...]] = []
+    for path in records():
+        try:
+            with _reading(path):
+                told = known_of(path, read(path))
+                rows.append(_row(told))
+        except FileNotFoundError:  # another program has removed it just now
+            continue
+        except (InvalidArgument, OSError):
+            told = known_of(path, ())
+            rows.append(_row(told))
+        known.append(told)
     if json:
         print(dumps(known, indent=2))
-        return 0
-    now = time.time()
-    print("\n".join(columns([_row(each, now) for each in known])) if known else "no run is recorded here")
+    else:
+        print("\n".join(columns(rows)) if rows else "no run is recorded here")
     return 0
 
 
@@ -48,17 +60,11 @@ def logs(
 ) -> int:
     """Print what the tasks of a run printed and logged, whole."""
     path = chosen(run)
-    for event in _followed(path) if follow else read(path):
-        if not isinstance(event, Printed | Logged) or node not in (None, event.node) or slot not in (None, event.slot):
-            continue
-        head = label(event.node, event.slot)
-        if isinstance(event, Logged):
-            text = f"{logging.getLevelName(event.level)} {event.logger}: {event.text}" + (
-                f"\n{event.trace}" if event.trace else ""
-            )
-        else:
-            text = event.text.removesuffix("\n")
-        print("\n".join(head + line for line in text.split("\n")), flush=follow)
+    with _reading(path):
+        for event in _followed(path) if follow else read(path):
+            if isinstance(event, Printed | Logged) and node in (None, event.node) and slot in (None, event.slot):
+                head = label(event.node, event.slot)
+                print("\n".join(head + line for line in _text(event).split("\n")), flush=follow)
     return 0
 
 
@@ -71,11 +77,23 @@ def report(
 ) -> int:
     """Print what a run did with its slots' time, or save the page that shows it."""
     path = chosen(run)
-    if save is not None:
-        page.save(save, read(path))
-        print(save)
-        return 0
-    told = known_of(path)
+    with _reading(path):
+        if save is not None:
+            return _saved(save, page.page(read(path)))
+        return _reported(path, known_of(path, read(path)), json=json)
+
+
+def _saved(save: Path, drawn: str) -> int:
+    try:
+        save.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        fix = "give a file that can be written, in a folder that there is"
+        raise InvalidArgument.of("save", str(save), error.strerror or str(error), fix) from None
+    print(save)
+    return 0
+
+
+def _reported(path: Path, told: dict[str, Any], *, json: bool) -> int:
     if json:
         print(dumps(told, indent=2))
         return 0
@@ -101,12 +119,23 @@ def chosen(run: str | None) -> Path:
     return there[0]
 
 
-def known_of(path: Path) -> dict[str, Any]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of a file that it is no record, whatever is wrong in it: others may have written it, or a newer Skyward."""
+    try:
+        yield
+    except InvalidArgument:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InvalidArgument(f"{path}: it is not a record that can be read: {type(error).__name__}: {error}") from None
+
+
+def known_of(path: Path, events: Iterable[Event]) -> dict[str, Any]:
     """Return what a record says of its run as a whole, as what JSON knows; times are seconds since 1970."""
     first: RunStarted | None = None
     last: Event | None = None
     at, found = None, dict[str, Any]()
-    for event in read(path):
+    for event in events:
         last = event
         if isinstance(event, RunStarted):
             first = event
@@ -122,7 +151,7 @@ def known_of(path: Path) -> dict[str, Any]:
     return told
 
 
-def _row(told: dict[str, Any], now: float) -> tuple[str, ...]:
+def _row(told: dict[str, Any]) -> tuple[str, ...]:
     began = told["began"]
     if began is None:
         return told["run"], "", "", "", "it cannot be read"
@@ -130,7 +159,15 @@ def _row(told: dict[str, Any], now: float) -> tuple[str, ...]:
     did = "" if found is None else f"{counted(found.tasks, 'task')}, {found.efficiency:.0%}"
     cost = f", {dollars(found.cost)}" if found is not None and found.cost else ""
     when = _clock(began, "%Y-%m-%d %H:%M")
-    return told["run"], when, told["program"], told["provider"], f"{_end(told)}{', ' if did else ''}{did}{cost}"
+    end = f"{_end(told)}{', ' if did else ''}{did}{cost}"
+    return told["run"], when, f"{told['program']}", f"{told['provider']}", end
+
+
+def _text(event: Printed | Logged) -> str:
+    if isinstance(event, Printed):
+        return event.text.removesuffix("\n")
+    trace = f"\n{event.trace}" if event.trace else ""
+    return f"{logging.getLevelName(event.level)} {event.logger}: {event.text}{trace}"
 
 
 def _clock(at: float, form: str) -> str:

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from skyward.events import Printed, RunEnded, RunStarted, to_json
+from skyward.record import Record
 from tests import kit
 
 pytestmark = pytest.mark.timeout(60)
@@ -46,10 +49,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def skyward(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def skyward(
+    folder: Path, *words: str, stdout: int | IO[str] = subprocess.PIPE, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "skyward", *words]
-    env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state")}
-    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state"), "PYTHONUNBUFFERED": ""} | environment
+    return subprocess.run(
+        command, env=env, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+    )
 
 
 def test_a_script_runs_unchanged_on_a_pool(folder: Path) -> None:
@@ -102,6 +109,7 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
         ("nods = 2", ["job.py"], "[tool.skyward] has 'nods', which nothing reads"),
         ("nodes = 0", ["job.py"], "nodes=0: must be at least 1"),
         ("nodes = [", ["job.py"], "pyproject.toml: it cannot be read"),
+        ("\udcff", ["job.py"], "pyproject.toml: it cannot be read"),
         ("[tool.skyward.local]\nspeed = 3", ["job.py"], "speed"),
         ("", ["nojob.py"], "nojob.py: there is no such script"),
         ("", ["--nodes", "many", "job.py"], "nodes='many': is no number of nodes"),
@@ -109,12 +117,26 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words: list[str], said: str) -> None:
-    (folder / "pyproject.toml").write_text(f"[tool.skyward]\n{table}\n")
+    (folder / "pyproject.toml").write_text(f"[tool.skyward]\n{table}\n", errors="surrogateescape")
     ran = skyward(folder, "run", *words)
 
     assert ran.returncode == 2
     assert ran.stderr.startswith("skyward: ")
     assert said in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tool]\nskyward = 5", "tool.skyward=5: must be a table; write [tool.skyward] and settings below it"),
+        ("tool = 'a'", "tool='a': must be a table; write [tool.skyward] and settings below it"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(folder: Path, text: str, said: str) -> None:
+    (folder / "pyproject.toml").write_text(text)
+    ran = skyward(folder, "run", "job.py")
+
+    assert (ran.returncode, ran.stderr) == (2, f"skyward: {folder}/pyproject.toml: {said}\n")
 
 
 def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
@@ -143,7 +165,8 @@ def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
 def test_a_run_that_was_killed_has_no_report_but_a_page(folder: Path) -> None:
     skyward(folder, "run", "-q", "job.py")
     (record,) = (folder / "state/skyward/runs").iterdir()
-    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-1]))
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if '"report": ' not in line))
 
     ran = skyward(folder, "report")
     assert ran.returncode == 1
@@ -172,3 +195,85 @@ def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) ->
     shown = skyward(tmp_path, *command.split(), "--help").stdout.splitlines()
     assert 3 < len(shown) <= 24
     assert max(map(len, shown)) <= 80
+
+
+# ---------------------------------------------------------------- records as they may be found
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """The record of a run whose tasks printed a lot, and what Unicode has no place for."""
+    (runs := tmp_path / "state/skyward/runs").mkdir(parents=True)
+    made = Record("07311200-0123abcd", runs)
+    made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
+    for number in range(5000):
+        made.put(Printed(2.0, 0, 0, "stdout", f"line {number} \udcff ü\n"))
+    made.put(RunEnded(3.0, "", (), {}))
+    made.close()
+    assert made.path is not None
+    return made.path
+
+
+def test_a_page_that_cannot_be_saved_is_said_in_a_line(tmp_path: Path, recorded: Path) -> None:
+    ran = skyward(tmp_path, "report", "--save", "no/such/x.html", recorded.stem)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("skyward: save='no/such/x.html': No such file or directory; give a file that can be")
+
+
+def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, recorded: Path) -> None:
+    ran = skyward(tmp_path, "logs", recorded.stem, PYTHONIOENCODING="ascii:strict")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == "[node 0 slot 0] line 4999 \\udcff \\xfc"
+
+
+@pytest.mark.parametrize("words", [("logs", "07"), ("logs", "07", "--follow"), ("runs",)])
+def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, recorded: Path, words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = skyward(tmp_path, *words, stdout=writing)
+    os.close(writing)
+
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_what_the_system_refuses_is_said_in_a_line(tmp_path: Path, recorded: Path) -> None:
+    for words in (("logs", recorded.stem), ("runs",)):
+        with Path("/dev/full").open("w") as full:
+            ran = skyward(tmp_path, *words, stdout=full)
+        assert (ran.returncode, ran.stderr) == (1, "skyward: No space left on device\n")
+
+
+def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, recorded: Path) -> None:
+    started = recorded.read_text().splitlines()[0]
+    odd = {
+        "00000001-00000000": "\0\udcff\n5\n[]\n{}\n" + "[" * 200_000,
+        "00000002-00000000": f"{started}\n{to_json(RunEnded(2.0, '', (), {'a': 1}))}",
+        "00000003-00000000": started.replace("1.0", '"x"'),
+        "00000004-00000000": f"{started}\n{to_json(Printed(2.0, 0, 0, 'stdout', 'a')).replace(': 0', ': null')}",
+    }
+    for name, text in odd.items():
+        (recorded.parent / f"{name}.jsonl").write_text(text, errors="surrogateescape")
+    (recorded.parent / "00000005-00000000.jsonl").symlink_to("nowhere")
+    (recorded.parent / "00000006-00000000.jsonl").mkdir()
+    (recorded.parent / "mine.jsonl").write_text("5")
+
+    ran = skyward(tmp_path, "runs")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert sorted(line.split()[0] for line in ran.stdout.splitlines()) == sorted(
+        [*odd, "00000006-00000000", recorded.stem]
+    )
+    for words, code in (
+        (("logs", "00000001"), 0),
+        (("report", "00000002"), 2),
+        (("report", "--save", "x.html", "00000002"), 2),
+        (("logs", "00000004"), 2),
+        (("logs", "00000005"), 1),
+        (("report", "00000006"), 1),
+    ):
+        ran = skyward(tmp_path, *words)
+        assert ran.returncode == code
+        assert len(ran.stderr.splitlines()) == bool(code), ran.stderr
+        assert ran.stderr.startswith("skyward: " if code else "")

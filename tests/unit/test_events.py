@@ -44,3 +44,4 @@ def test_a_line_that_was_cut_off_is_none() -> None:
     assert events.from_json(line[:-5]) is None
     assert events.from_json('{"event": "NodeHeard", "at": 1.0}') is None
     assert events.from_json("[]") is None
+    assert events.from_json("[" * 200_000) is None
