@@ -229,6 +229,31 @@ with sky.Compute(provider=Failing(), options=sky.Options(record=False)):
     assert not program.screen.history.top
 
 
+def test_where_there_is_no_terminal_a_start_that_hangs_is_told(tmp_path: Path) -> None:
+    path, node = tmp_path / "program.py", tmp_path / "node"
+    node.write_text("#!/bin/sh\nexec cat\n")
+    node.chmod(0o755)
+    path.write_text(
+        f"""{HEAD}
+class Hanging(sky.Local):
+    async def reach(self, instance):
+        host = await super().reach(instance)
+        host.python = {str(node)!r}
+        return host
+with sky.Compute(provider=Hanging(), options=sky.Options(record=False)):
+    pass
+"""
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, str(path)], env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr is not None
+        assert re.match(r"skyward: 0 of 1 node ready · local · \d:\d\d, node 0 is booting", running.stderr.readline())
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=20)
+
+
 NOTEBOOK = """
 import json, nbclient, nbformat, sys
 book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.argv[1])])

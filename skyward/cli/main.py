@@ -40,20 +40,27 @@ def main(words: Sequence[str] | None = None) -> None:
         app.command(command)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        if words[:1] != ["run"] and sys.stdout is not None:
-            sys.stdout.flush()
+        if words[:1] != ["run"]:
+            print(end="", flush=True)
     except (cyclopts.CycloptsError, InvalidArgument, MissingExtra) as error:
         _refuse(error)
     except SkywardError as error:
         _refuse(error, 1)
     except OSError as error:
-        if error.filename is None:  # it may be standard output: what waits to be written there never will be
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_go()
         if isinstance(error, BrokenPipeError):  # `| head`: nobody reads on
             sys.exit(1)
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        where = "" if error.filename is None else f"{error.filename}: "
         _refuse(f"{where}{error.strerror or str(error) or type(error).__name__}", 1)
     sys.exit(code)
+
+
+def _let_go() -> None:
+    """Print what waits to be printed; if it cannot be, have Python not try it again when it ends."""
+    try:
+        print(end="", flush=True)
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _refuse(error: Exception | str, code: int = 2) -> NoReturn:

@@ -3,6 +3,7 @@
 All is drawn from the events of the run, beside it, and goes to standard error.
 """
 
+import contextlib
 import importlib.util
 import sys
 import threading
@@ -19,6 +20,9 @@ type How = Literal["auto", "plain", "off"]
 
 PATIENCE = 0.4
 """Seconds for which nothing is shown: a start that takes no longer needs no word."""
+
+EVERY = 1.0
+"""Seconds between two looks at whether something takes its time."""
 
 
 class Place(Protocol):
@@ -56,16 +60,32 @@ class Live:
 
 
 class Plain:
-    """The run as lines that stay."""
+    """The run as lines that stay; what takes its time is told as well, although nothing happens."""
 
     def __init__(self, stream: TextIO, *, brief: bool) -> None:
         self._stream = stream
         self._progress = Progress()
         self._bulletin = Bulletin(brief=brief)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="skyward-console", daemon=True).start()
 
     def hear(self, events: Sequence[Event]) -> None:
         """Take in what has happened, and say what is worth it."""
-        self._progress.add(events)
+        with self._lock:
+            self._progress.add(events)
+            self._say()
+            if self._progress.ended is not None:
+                self._ended.set()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the stream is gone: whoever writes next will hear of it
+            while not self._ended.wait(EVERY):
+                with self._lock:
+                    if self._progress.began and not self._ended.is_set():
+                        self._say()
+
+    def _say(self) -> None:
         if said := self._bulletin.news(self._progress, now()):
             self._stream.write("".join(f"{line}\n" for line in said))
             self._stream.flush()
