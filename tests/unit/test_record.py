@@ -5,6 +5,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from skyward import record
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, NodeHeard, Printed
 from skyward.record import Record
+from skyward.spec import Options
 from tests import kit
 
 NAME = "07311200-1234567"
@@ -245,3 +247,14 @@ def test_records_are_where_they_usually_are() -> None:
     made = Record(f"{NAME}8", record.usual())
     made.close()
     assert record.find(NAME) == made.path
+
+
+def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Options(record="runs").records() == Options(record=Path("runs")).records() == Path("runs")
+    assert Options(record="~/runs").records() == Path("/home/me/runs")
+    assert (Options(record=True).records(), Options(record=False).records()) == (record.usual(), None)
+    for wrong in (None, ""):
+        given: Any = wrong
+        with pytest.raises(InvalidArgument, match="must be True, False or a folder; say whether"):
+            Options(record=given)

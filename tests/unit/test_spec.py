@@ -3,7 +3,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from skyward.checked import Checked
 from skyward.errors import InvalidArgument
 from skyward.plugins.plugin import Plugin
-from skyward.record import usual
 from skyward.spec import Blueprint, Image, Nodes, Options, Worker, check
 
 
@@ -106,13 +104,6 @@ def test_the_defaults_of_the_options() -> None:
         "dashboard": False,
         "console": "auto",
     }
-
-
-def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert Options(record="runs").records() == Options(record=Path("runs")).records() == Path("runs")
-    assert Options(record="~/runs").records() == Path("/home/me/runs")
-    assert (Options(record=True).records(), Options(record=False).records()) == (usual(), None)
 
 
 def test_zero_is_fine_where_nothing_is_wanted() -> None:
@@ -243,7 +234,6 @@ EXECUTOR = "say what a slot of a node is, for example executor='process'"
 MODULES = "write it as in `import`, for example ['sklearn']"
 IMAGE = "say what a node needs, for example image=sky.Image(packages=['numpy'])"
 OPTIONS = "say how long to wait and how often to try, for example options=sky.Options(retries=2)"
-RECORD = "say whether the events of a run are kept, or in which folder, for example record='runs'"
 LEASE = "give the seconds after which an abandoned node ends itself, for example lease=300"
 
 
@@ -293,8 +283,6 @@ LEASE = "give the seconds after which an abandoned node ends itself, for example
         (Options, {"lease": "5m"}, f"lease='5m': must be a number; {LEASE}"),
         (Options, {"lease": True}, f"lease=True: must be a number; {LEASE}"),
         (Options, {"lease": float("inf")}, f"lease=inf: must be a finite number; {LEASE}"),
-        (Options, {"record": None}, f"record=None: must be True, False or a folder; {RECORD}"),
-        (Options, {"record": ""}, f"record='': must be True, False or a folder; {RECORD}"),
     ],
 )
 def test_a_wrong_value_is_answered_with_the_fix(
