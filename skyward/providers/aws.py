@@ -4,6 +4,7 @@
 | --- | --- |
 | `aws.py` | what the user writes, and the contract of a provider |
 | `aws_pool.py` | what one pool has there: keys, group, machines |
+| `aws_group.py` | who is let in to its machines |
 | `aws_plan.py`, `shopping.py` | which image, type, zone, at what price |
 | `aws_found.py` | what of ours is there, and its end |
 | `aws_guard.py` | who ends it when the driver was killed |

@@ -16,13 +16,10 @@ is another launch with another token. A node that ended and is launched once mor
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import hashlib
-import ipaddress
 import json
 import logging
-import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from skyward.errors import BudgetExceeded, Denied, InvalidArgument, NoCapacity, ProvisioningError
-from skyward.providers import aws_found, userdata
+from skyward.errors import BudgetExceeded, Denied, NoCapacity, ProvisioningError
+from skyward.providers import aws_found, aws_group, userdata
 from skyward.providers.aws_api import Api, Refusal, Unanswered
 from skyward.providers.aws_found import BY, GOING, LEASE, MADE, NODES, POOL, UNTIL, Found, whose
 from skyward.providers.aws_guard import Charge, Guard
@@ -206,7 +203,9 @@ class PoolInCloud:
             "InstanceInitiatedShutdownBehavior": "terminate",
             "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             "SecurityGroupIds": list(groups),
-            "TagSpecifications": [{"ResourceType": kind, "Tags": _listed(tags)} for kind in ("instance", "volume")],
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": aws_group.listed(tags)} for kind in ("instance", "volume")
+            ],
         }
         asked |= {"SubnetId": subnet[0]} if subnet else {"Placement": {"AvailabilityZone": offer.zone}}
         if offer.spot:
@@ -251,38 +250,10 @@ class PoolInCloud:
         if self.wish.security_groups:
             return self.wish.security_groups
         if self._group is None:
-            self._group = await self._make_group()
+            self._group = await aws_group.make(
+                self.api, self.plan, self._journal, self.pool, self.wish.allow, self._tags()
+            )
         return [self._group]
-
-    async def _make_group(self) -> str:
-        """Make a group that lets in the one who makes it, to sshd, and nobody else to nothing."""
-        source, subnets = await side_by_side(asyncio.to_thread(_source, self.wish.allow), self.plan.subnets())
-        name = f"skyward-{self.pool}"
-        more: dict[str, Any] = {"VpcId": next(iter(subnets.values()))[1]} if subnets else {}
-        await self._journal.note("create_security_group", pool=self.pool, region=await self.api.region(), name=name)
-        try:
-            made = await self.api.call(
-                "ec2",
-                "create_security_group",
-                GroupName=name,
-                Description=f"sshd of the machines of skyward pool {self.pool}, for who made them",
-                TagSpecifications=[{"ResourceType": "security-group", "Tags": _listed(self._tags())}],
-                **more,
-            )
-            group = str(made["GroupId"])
-        except Refusal as refusal:
-            if refusal.code != "InvalidGroup.Duplicate":  # which is our own, if only the answer was lost
-                raise
-            group = (await aws_found.groups(self.api, self.pool))[0].id
-        rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-        with _passing("InvalidPermission.Duplicate"):
-            await self.api.call(
-                "ec2",
-                "authorize_security_group_ingress",
-                GroupId=group,
-                IpPermissions=[{**rule, "IpRanges": [{"CidrIp": source, "Description": "who made the pool"}]}],
-            )
-        return group
 
     # ---------------------------------------------------------------- what there is, and its end
 
@@ -325,34 +296,11 @@ class PoolInCloud:
         async with self.api.open():
             left = await aws_found.cleared(self.api, self.pool, CLEAR)
             if not left:
-                await self._remove_groups_of_others()
+                await aws_group.remove_those_left_behind(self.api)
                 await self._journal.note("gone", pool=self.pool)
                 await asyncio.to_thread(self._guard.dismiss)
                 self._guard = self._group = None
         return tuple(left)
-
-    async def _remove_groups_of_others(self) -> None:
-        """Remove the groups of pools whose driver and guard were killed, or lost power."""
-        now = dt.datetime.now(dt.UTC)
-        for each in await aws_found.groups(self.api):
-            if aws_found.is_stale(each.tags, now, alone=False):
-                log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
-                with contextlib.suppress(Refusal):  # it is not this pool's trouble
-                    await aws_found.remove(self.api, each.id)
-
-
-@contextlib.contextmanager
-def _passing(code: str) -> Any:
-    """Pass over a refusal with this code."""
-    try:
-        yield
-    except Refusal as refusal:
-        if refusal.code != code:
-            raise
-
-
-def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"Key": name, "Value": value} for name, value in tags.items()]
 
 
 def _chunks(pool: str, nodes: Sequence[str]) -> list[list[str]]:
@@ -367,21 +315,3 @@ def _chunks(pool: str, nodes: Sequence[str]) -> list[list[str]]:
         chunks[-1].append(node)
         length += size
     return chunks
-
-
-def _source(allow: str) -> str:
-    """Return the network that may reach sshd: as it was given, or this machine's address as a server sees it."""
-    text = allow
-    if "://" in allow:
-        try:
-            with urllib.request.urlopen(allow, timeout=10) as answer:
-                text = answer.read(100).decode().strip()
-        except OSError as error:
-            fix = "give the address from which you reach the machines, for example allow='203.0.113.7'"
-            raise ProvisioningError(f"allow={allow!r}: it does not say what your address is: {error}; {fix}") from error
-    try:
-        return str(ipaddress.IPv4Network(text, strict=False))
-    except ValueError as error:
-        raise InvalidArgument.of(
-            "allow", text, f"not an address: {error}", "give one, for example '203.0.113.7'"
-        ) from None

@@ -13,7 +13,8 @@ import pytest
 import skyward as sky
 from skyward.errors import InvalidArgument
 from skyward.providers import aws_found
-from skyward.providers.aws_pool import Pair, _chunks, _source
+from skyward.providers.aws_group import source
+from skyward.providers.aws_pool import Pair, _chunks
 from skyward.providers.provider import Order
 
 
@@ -91,14 +92,14 @@ def test_without_the_extra_the_line_that_installs_it_is_told(monkeypatch: pytest
     [("203.0.113.7", "203.0.113.7/32"), ("203.0.113.0/24", "203.0.113.0/24"), ("203.0.113.7/24", "203.0.113.0/24")],
 )
 def test_an_address_is_a_network_of_one(allow: str, network: str) -> None:
-    assert _source(allow) == network
+    assert source(allow) == network
 
 
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="allow='here': not an address"):
-        _source("here")
+        source("here")
     with pytest.raises(sky.ProvisioningError, match=r"allow='http://127.0.0.1:1/': .*give the address"):
-        _source("http://127.0.0.1:1/")
+        source("http://127.0.0.1:1/")
 
 
 def test_nodes_are_cut_into_launches_whose_tag_names_them_all() -> None:
