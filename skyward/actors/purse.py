@@ -71,9 +71,9 @@ class Purse:
         return None if left is None else max(0.0, left + LAST)
 
     def begin(self, machine: str, hourly: float | None) -> None:
-        """A machine is there."""
+        """A machine is there; it may be said again, also when it has ended meanwhile."""
         self._spending.begin(machine, hourly, time.time())
-        if hourly:
+        if machine in self._spending.charges:
             self._tell()
             if self._timer is None:
                 self.look()

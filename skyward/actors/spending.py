@@ -33,15 +33,20 @@ class Charge:
 class Spending:
     """The money of one pool: `budget` dollars in all, `max_hourly` dollars an hour at most; None for no limit.
 
-    `charges` are those of the machines that are there, by their ids; `past` is what the others have cost, and
-    `machines` is how many there were in all that cost something.
+    `charges` are those of the machines that are there, by their ids; `past` is what the others have cost, and `known`
+    are the ids of all that cost something: none of them begins twice.
     """
 
     budget: float | None = None
     max_hourly: float | None = None
     charges: dict[str, Charge] = field(default_factory=dict)
     past: float = 0.0
-    machines: int = 0
+    known: set[str] = field(default_factory=set)
+
+    @property
+    def machines(self) -> int:
+        """How many machines there were that cost something."""
+        return len(self.known)
 
     @property
     def limited(self) -> bool:
@@ -54,10 +59,10 @@ class Spending:
         return sum(charge.hourly for charge in self.charges.values())
 
     def begin(self, machine: str, hourly: float | None, now: float) -> None:
-        """A machine is there."""
-        if hourly and machine not in self.charges:
+        """A machine is there; it may be said again, also when it has ended meanwhile."""
+        if hourly and machine not in self.known:
             self.charges[machine] = Charge(hourly, now)
-            self.machines += 1
+            self.known.add(machine)
 
     def end(self, machine: str, now: float) -> None:
         """A machine is there no more."""

@@ -181,6 +181,9 @@ class PoolInCloud:
             for each in answer["Instances"]
         ]
         self.known |= {each.node: each for each in made}
+        if self.purse is not None:
+            for each in made:  # at once: the next call is checked before anybody hears of these
+                self.purse.begin(each.id, each.hourly)
         self.first_host_keys |= dict.fromkeys((each.id for each in made), host_key)
         await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
         log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)

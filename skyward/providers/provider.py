@@ -50,6 +50,13 @@ class Purse(Protocol):
         """
         ...
 
+    def begin(self, machine: str, hourly: float | None) -> None:
+        """Hear that a machine is there, by its id, as soon as that is known: what is checked next counts it.
+
+        That it was launched and that it has ended is noted by whoever ordered it, too; it may be said twice.
+        """
+        ...
+
     def left(self) -> float | None:
         """Return the seconds after which the money is used up, so that no machine may be there then; None: never."""
         ...

@@ -9,8 +9,10 @@ import pytest
 
 import skyward as sky
 from skyward.actors import spending
+from skyward.actors.purse import Purse
 from skyward.events import Quoted, Spent
 from skyward.providers.provider import Order, Quote
+from skyward.record import Record
 from tests import work
 from tests.lab.cloud import Cloud
 from tests.lab.host import until
@@ -28,6 +30,9 @@ class Stingy:
 
     def check(self, quote: Quote) -> None:
         """Pay for anything."""
+
+    def begin(self, machine: str, hourly: float | None) -> None:
+        """Count nothing."""
 
     def left(self) -> float:
         self.until = self.until or time.monotonic() + 3.0
@@ -82,6 +87,38 @@ def test_what_is_too_dear_beside_a_machine_that_is_taken_back_is_launched_after_
         assert compute.submit(work.square, 3).result(20) == 9
     assert compute.report().machines == 2
     assert cloud.left() == []
+
+
+def test_a_machine_counts_from_the_answer_on_though_nobody_has_heard_of_it_yet(cloud: Cloud, aws: Make) -> None:
+    async def scenario() -> None:
+        purse = Purse(None, 0.02, Record("run", None), lambda _: None)
+        provider = aws()
+        await provider.launch(Order("pool", "pool-0-0", purse=purse))
+        assert purse.machines == 1
+        with pytest.raises(sky.BudgetExceeded, match=r"1 x t4g.micro more would make it \$0.0301 an hour"):
+            await provider.launch(Order("pool", "pool-1-0", purse=purse))
+        purse.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert cloud.endpoint.count("RunInstances") == 1
+
+
+def test_a_machine_whose_launch_fails_after_the_answer_costs_money_as_well(cloud: Cloud, aws: Make) -> None:
+    provider = aws()
+
+    def spoil(_: object) -> None:
+        provider.journal_path.unlink()
+        provider.journal_path.mkdir()
+
+    async def scenario() -> None:
+        purse = Purse(None, None, Record("run", None), lambda _: None)
+        with pytest.raises(OSError, match="directory"):
+            await provider.launch(Order("pool", "pool-0-0", purse=purse))
+        assert (purse.machines, len(cloud.living())) == (1, 1)
+        purse.close()
+
+    cloud.fail("RunInstances", after=True, do=spoil)
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_prices_that_may_not_be_asked_stop_only_who_has_a_limit(cloud: Cloud, aws: Make) -> None:

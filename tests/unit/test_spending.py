@@ -34,6 +34,14 @@ def test_what_costs_nothing_or_is_there_already_changes_nothing() -> None:
     assert money.machines == 1
 
 
+def test_a_machine_that_has_ended_does_not_begin_again() -> None:
+    money = Spending()
+    money.begin("a", 1.0, 0.0)
+    money.end("a", 100.0)
+    money.begin("a", 1.0, 101.0)
+    assert (money.machines, money.hourly) == (1, 0.0)
+
+
 def test_without_a_budget_it_is_never_used_up() -> None:
     money = Spending(max_hourly=2 * HOUR)
     money.begin("a", DOLLAR_A_SECOND, 0.0)
