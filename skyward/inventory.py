@@ -7,6 +7,7 @@ from another machine.
 import asyncio
 import contextlib
 import datetime as dt
+import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Any
 from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError
 from skyward.providers import aws_found, aws_prices, journal
 from skyward.providers.aws_api import Api, Refusal
-from skyward.providers.aws_found import BY, LEASE, UNTIL, Found, FoundGroup
+from skyward.providers.aws_found import BY, LEASE, UNTIL, Found, FoundGroup, NotEnded
 from skyward.providers.shopping import Prices
 from skyward.providers.together import side_by_side
+
+log = logging.getLogger("skyward")
 
 PATIENCE = 300.0
 """Seconds in which a security group can be removed, once the machines that had it go down."""
@@ -113,7 +116,7 @@ def ls(*, region: str | None = None, profile: str | None = None, prices: bool = 
     ----------
     region
         Where to look; left out, in the region of the configuration, and in those where pools of this machine were begun
-        of which nothing says that all is gone.
+        of which nothing says that all is gone. One of several that cannot be looked at is told by the log `skyward`.
     profile
         A profile of `~/.aws/config`.
     prices
@@ -135,7 +138,7 @@ def down(pool: str | None = None, *, region: str | None = None, profile: str | N
     InvalidArgument
         There is no such pool.
     Leaked
-        Something could not be ended; the text names it.
+        Something could not be ended, though all was tried; the text names it by pool, with what was said.
     """
     return _ran(_down(pool, region, profile))
 
@@ -146,7 +149,7 @@ def end(pools: Sequence[CloudPool], *, profile: str | None = None) -> None:
     Raises
     ------
     Leaked
-        Something could not be ended; the text names it.
+        Something could not be ended, though all was tried; the text names it by pool, with what was said.
     """
     _ran(_end_all(pools, profile))
 
@@ -164,8 +167,21 @@ async def _everywhere(region: str | None, profile: str | None, prices: bool) -> 
     regions = {await Api(region, profile).region()}
     if region is None:
         regions |= set(journal.Journal(journal.usual()).unfinished().values())
-    found = await side_by_side(*(_there(Api(each, profile), prices) for each in sorted(regions)))
-    return tuple(pool for pools in found for pool in pools)
+    found = await side_by_side(*(_looked(Api(each, profile), prices) for each in sorted(regions)))
+    refused = {each: error for each, error in zip(sorted(regions), found, strict=True) if isinstance(error, Exception)}
+    if len(refused) == len(found):
+        raise next(iter(refused.values()))
+    for each, error in refused.items():
+        log.warning("%s could not be looked at: %s", each, aws_found.said(error))
+    return tuple(pool for pools in found if isinstance(pools, list) for pool in pools)
+
+
+async def _looked(api: Api, priced: bool) -> list[CloudPool] | ProvisioningError | Refusal:
+    """Return the pools of one region, or why it could not be looked at."""
+    try:
+        return await _there(api, priced)
+    except (ProvisioningError, Refusal) as error:
+        return error
 
 
 async def _there(api: Api, priced: bool) -> list[CloudPool]:
@@ -248,14 +264,20 @@ async def _down(pool: str | None, region: str | None, profile: str | None) -> tu
 
 
 async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
-    left = [name for names in await side_by_side(*(_end(each, profile) for each in pools)) for name in names]
-    if left:
-        raise Leaked(f"these could not be removed: {', '.join(left)}", left)
+    """End these pools, each whatever becomes of the others."""
+    ended = await asyncio.gather(*(_end(each, profile) for each in pools), return_exceptions=True)
+    problems, left = list[str](), list[str]()
+    for pool, error in zip(pools, ended, strict=True):
+        if isinstance(error, Exception):
+            problems.append(f"{pool.name} in {pool.region}: {aws_found.said(error)}")
+            whole = [*(machine.id for machine in pool.machines), *pool.groups]
+            left += error.errors if isinstance(error, NotEnded) else whole
+    if problems:
+        raise Leaked(f"these could not be ended: {'; '.join(problems)}", left)
 
 
-async def _end(pool: CloudPool, profile: str | None) -> list[str]:
-    """End all of a pool; return what is left."""
+async def _end(pool: CloudPool, profile: str | None) -> None:
     left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE)
-    if not left:
-        await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
-    return left
+    if left:
+        raise NotEnded(dict.fromkeys(left, ProvisioningError("a machine that goes down still has it")))
+    await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")

@@ -7,7 +7,7 @@ import asyncio
 import datetime as dt
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,25 +106,55 @@ async def groups(api: Api, pool: str | None = None) -> list[FoundGroup]:
     return found
 
 
-async def end(api: Api, ids: Sequence[str]) -> None:
-    """End these machines, and return when the API says that they go down. One that is gone already is no error."""
+class NotEnded(ProvisioningError):
+    """Something of a pool could not be ended, though all was tried. `errors` are what was said, by ids."""
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        self.errors = dict(errors)
+        reasons: dict[str, list[str]] = {}
+        for each, error in errors.items():
+            reasons.setdefault(said(error), []).append(each)
+        super().__init__("; ".join(f"{', '.join(ids)}: {reason}" for reason, ids in reasons.items()))
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, as a user is told it."""
+    return str(error.explained() if isinstance(error, Refusal) else error)
+
+
+async def end(api: Api, ids: Sequence[str]) -> dict[str, Exception]:
+    """End these machines, and return when the API says that they go down; those that do not, with what was said.
+
+    For one that may not be ended the API refuses the whole call, so that they are ended one by one then. A machine that
+    the API does not know is told as well: see `is_unknown`.
+    """
+    failed: dict[str, Exception] = {}
     async with api.open():
         for first in range(0, len(ids), AT_ONCE):
             some = list(ids[first : first + AT_ONCE])
             try:
-                await _end(api, some)
+                failed |= await _end(api, some)
             except Refusal as refusal:
-                if refusal.code != "InvalidInstanceID.NotFound":
-                    raise
+                if len(some) == 1:
+                    failed[some[0]] = refusal
                 for each in some if len(some) > 1 else []:
-                    await end(api, [each])
+                    failed |= await end(api, [each])
+    return failed
 
 
-async def _end(api: Api, ids: list[str]) -> None:
+async def _end(api: Api, ids: list[str]) -> dict[str, Exception]:
     answer = await api.call("ec2", "terminate_instances", InstanceIds=ids)
     states = {each["InstanceId"]: each["CurrentState"]["Name"] for each in answer["TerminatingInstances"]}
-    if alive := [f"{each} is {state}" for each, state in states.items() if state not in GOING]:
-        raise ProvisioningError(f"ec2:TerminateInstances: {', '.join(alive)}, and not shutting down")
+    return {
+        each: ProvisioningError(f"ec2:TerminateInstances: it is {state}, and not shutting down")
+        for each, state in states.items()
+        if state not in GOING
+    }
+
+
+def is_unknown(error: Exception) -> bool:
+    """Whether it says that there is no such machine."""
+    return isinstance(error, Refusal) and error.code == "InvalidInstanceID.NotFound"
 
 
 async def remove(api: Api, group: str) -> bool:
@@ -143,12 +173,25 @@ async def sweep(api: Api, pool: str) -> tuple[list[str], list[str]]:
     """End what a pool has; return the machines that ran, and go down now, and the groups that are still held by some.
 
     When both are empty, nothing is there any more; else it is to be called again.
+
+    Raises
+    ------
+    NotEnded
+        Some of it may not be ended; the rest was.
     """
     async with api.open():
         alive = [each.id for each in await machines(api, pool) if each.is_alive]
-        if alive:
-            await end(api, alive)
-        return alive, [each.id for each in await groups(api, pool) if not await remove(api, each.id)]
+        failed = {each: error for each, error in (await end(api, alive)).items() if not is_unknown(error)}
+        held = []
+        for each in await groups(api, pool):
+            try:
+                if not await remove(api, each.id):
+                    held.append(each.id)
+            except Refusal as refusal:
+                failed[each.id] = refusal
+    if failed:
+        raise NotEnded(failed)
+    return alive, held
 
 
 async def cleared(api: Api, pool: str, patience: float) -> list[str]:

@@ -289,8 +289,10 @@ class PoolInCloud:
         self.first_host_keys.pop(instance.id, None)
 
     async def _end(self, machines: Sequence[str]) -> Mapping[str, Exception | None]:
-        await aws_found.end(self.api, machines)
-        return dict.fromkeys(machines)
+        failed = await aws_found.end(self.api, machines)
+        return dict.fromkeys(machines) | {
+            each: error for each, error in failed.items() if not aws_found.is_unknown(error)
+        }
 
     async def clear(self) -> Sequence[str]:
         """Remove what the machines shared, once they have let go of it; return the ids of what is left."""

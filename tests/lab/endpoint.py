@@ -37,12 +37,13 @@ type Params = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as it came: its action and parameters, the access key of who called, and when, in monotonic time."""
+    """One call as it came: when, in monotonic time, its action and parameters, and the access key and region of it."""
 
     at: float
     action: str
     params: Params
     key: str
+    region: str
 
 
 @dataclass(slots=True)
@@ -145,8 +146,8 @@ class Endpoint:
             json.loads(body or b"{}") if target else dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
         )
         action = target.rpartition(".")[2] or str(params.get("Action", ""))
-        found = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
-        call = Call(time.monotonic(), action, params, found[1] if found else "")
+        found = re.search(r"Credential=([^/]+)/[^/]+/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+        call = Call(time.monotonic(), action, params, *(found.groups() if found else ("", "")))
         self.calls.append(call)
         status, headers, text = self._suffer(call, environ, body, _speaker(bool(target)))
         kept = [each for each in headers if each[0].lower() != "content-length"]

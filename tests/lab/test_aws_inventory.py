@@ -3,7 +3,9 @@
 import asyncio
 import datetime as dt
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 
 import skyward as sky
+from skyward import inventory
 from skyward.providers import aws_found
+from skyward.providers.journal import Journal
 from skyward.providers.provider import Order
 from tests.lab.cloud import REGION, Cloud
 from tests.lab.host import until
@@ -136,8 +140,58 @@ def test_what_cannot_be_removed_is_said(cloud: Cloud, aws: Make, monkeypatch: py
     launch(aws(), "pool")
     cloud.ending = 1000
     monkeypatch.setattr("skyward.inventory.PATIENCE", 0.5)
-    with pytest.raises(sky.Leaked, match="these could not be removed: sg-"):
+    with pytest.raises(
+        sky.Leaked, match=f"these could not be ended: pool in {REGION}: sg-.*: a machine that goes down still has it"
+    ):
         sky.down("pool")
+
+
+def test_what_may_not_be_ended_keeps_no_other_machine_and_no_other_pool(cloud: Cloud, aws: Make) -> None:
+    launch(aws(), "one", 3)
+    launch(aws(), "two")
+    kept = cloud.living(skyward_pool="one")[1].id
+    cloud.fail("TerminateInstances", "UnauthorizedOperation", times=99, match=lambda call: kept in call.params.values())
+    with pytest.raises(sky.Leaked) as told:
+        inventory.end(sky.ls())
+
+    assert re.fullmatch(
+        f"these could not be ended: one in {REGION}: {kept}: the credentials may not do ec2:TerminateInstances: .*",
+        str(told.value),
+    )
+    assert told.value.instances == (kept,)
+    until(lambda: len(cloud.machines()) == 1, "the others are ended")
+    assert [each.name for each in sky.ls()] == ["one"]
+
+
+def test_a_driver_ends_the_machines_that_may_be_ended(cloud: Cloud, aws: Make) -> None:
+    async def scenario() -> None:
+        provider = aws()
+        made = [await provider.launch(Order("pool", f"pool-{n}-0")) for n in range(3)]
+        kept = made[1].id
+        cloud.fail(
+            "TerminateInstances", "OperationNotPermitted", times=99, match=lambda call: kept in call.params.values()
+        )
+        ended = await asyncio.gather(*(provider.terminate(each) for each in made), return_exceptions=True)
+
+        assert [type(each) for each in ended] == [type(None), sky.ProvisioningError, type(None)]
+        assert [each.id for each in cloud.living()] == [kept]
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_region_that_refuses_hides_no_other(
+    cloud: Cloud, aws: Make, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch(aws(), "pool")
+    begun = Journal(home / ".local/state/skyward/aws.jsonl").note("run_instances", pool="far", region="eu-west-3")
+    asyncio.run(begun)
+    cloud.fail("*", "OptInRequired", times=math.inf, match=lambda call: call.region == "eu-west-3")
+
+    assert [each.name for each in sky.ls()] == ["pool"]
+    assert "eu-west-3 could not be looked at: the credentials are not accepted" in caplog.text
+    with pytest.raises(sky.Denied, match="OptInRequired"):
+        sky.ls(region="eu-west-3")
+    assert [each.name for each in sky.down("pool")] == ["pool"]
 
 
 def test_credentials_that_do_not_do_are_told_as_such(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
