@@ -214,6 +214,8 @@ class PoolInCloud:
         if offer.spot:
             how = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
             asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
+        if offer.burstable:  # else what it does beyond its credits costs money that nothing here can count
+            asked["CreditSpecification"] = {"CpuCredits": "standard"}
         if wish.volume_gb is not None:
             disk = {"VolumeSize": wish.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
             device = (await self.plan.image(offer.architecture)).device

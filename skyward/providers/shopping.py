@@ -31,6 +31,8 @@ class Kind:
         `on-demand`, `spot`, or both.
     bare
         Whether it is a whole machine, which takes long to start.
+    burstable
+        Whether it may use its processors in full only as long as it has credits for that.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Kind:
     accelerators: tuple[str, ...] = ()
     markets: tuple[str, ...] = ("on-demand", "spot")
     bare: bool = False
+    burstable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Offer:
     ----------
     machine, address, disk
         What the hour costs, of the machine, of its public address, and of its disk.
+    burstable
+        Whether it may use its processors in full only as long as it has credits for that.
     """
 
     kind: str
@@ -69,6 +74,7 @@ class Offer:
     machine: float | None = None
     address: float | None = None
     disk: float | None = None
+    burstable: bool = False
 
     @property
     def hourly(self) -> float | None:
@@ -107,6 +113,7 @@ def _kind(told: Mapping[str, Any]) -> Kind:
         tuple(sorted({*names, "gpu"} - {""})) if devices else (),
         tuple(told.get("SupportedUsageClasses", ("on-demand", "spot"))),
         bool(told.get("BareMetal", False)),
+        bool(told.get("BurstablePerformanceSupported", False)),
     )
 
 
@@ -154,7 +161,17 @@ def offers(
     found: list[Offer] = []
     for is_spot in markets:
         market = [
-            priced(Offer(kind.name, zone, is_spot, architecture(kind, architecture_wanted) or ""), prices, disk)
+            priced(
+                Offer(
+                    kind.name,
+                    zone,
+                    is_spot,
+                    architecture(kind, architecture_wanted) or "",
+                    burstable=kind.burstable,
+                ),
+                prices,
+                disk,
+            )
             for kind in candidates
             if ("spot" if is_spot else "on-demand") in kind.markets
             for zone in zones.get(kind.name, ())

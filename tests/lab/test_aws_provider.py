@@ -15,6 +15,7 @@ from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
 from tests.lab import firstboot
 from tests.lab.cloud import IMAGES, Cloud
+from tests.lab.endpoint import Call
 from tests.lab.host import until
 from tests.lab.lab import NEAR, Key
 
@@ -37,9 +38,14 @@ async def launch_all(provider: Provider, count: int) -> Sequence[Instance]:
     return await asyncio.gather(*(provider.launch(order) for order in orders(count)))
 
 
-def params(cloud: Cloud, action: str = "RunInstances") -> dict[str, Any]:
-    """What the first call of an action asked for."""
-    return dict(next(call.params for call in cloud.calls if call.action == action))
+def launches(cloud: Cloud) -> list[Call]:
+    """The calls for machines."""
+    return [call for call in cloud.calls if call.action == "RunInstances"]
+
+
+def params(cloud: Cloud) -> dict[str, Any]:
+    """What the first call for machines asked for."""
+    return dict(launches(cloud)[0].params)
 
 
 # ---------------------------------------------------------------- one call, whatever becomes of its answer
@@ -110,6 +116,7 @@ def test_what_is_asked_for_has_everything_in_the_very_same_call(aws: Make, cloud
         assert asked["InstanceInitiatedShutdownBehavior"] == "terminate"
         assert asked["MetadataOptions.HttpTokens"] == "required"
         assert not [name for name in asked if name.startswith(("IamInstanceProfile", "KeyName"))]
+        assert asked["CreditSpecification.CpuCredits"] == "standard"  # or bursts would cost what no quote says
         assert asked["BlockDeviceMapping.1.Ebs.VolumeSize"] == "30"
         assert asked["InstanceMarketOptions.MarketType"] == "spot"
         assert tags["team"] == "vision"
@@ -178,6 +185,10 @@ def test_what_is_needed_is_had_where_it_is_cheapest_and_has_room(aws: Make, clou
         cloud.capacity = {"*/c7g.xlarge/*": 0}
         await provider.launch(ORDER)
         assert {place.split("/")[1] for place in cloud.spread()} == {"t4g.xlarge"}
+        credits = {
+            call.params["InstanceType"]: "CreditSpecification.CpuCredits" in call.params for call in launches(cloud)
+        }
+        assert credits == {"c7g.xlarge": False, "t4g.xlarge": True}
 
     run(scenario())
 

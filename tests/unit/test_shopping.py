@@ -34,9 +34,14 @@ def product(price: str, unit: str, **attributes: str) -> str:
 
 def test_a_type_is_read_as_it_is_told() -> None:
     gpus = {"Gpus": [{"Name": "A10G", "Manufacturer": "NVIDIA"}]}
-    plain, gpu = shopping.kinds([told("m5.xlarge", SupportedUsageClasses=["spot"]), told("g5.xlarge", GpuInfo=gpus)])
+    burst = told("t3.xlarge", BurstablePerformanceSupported=True)
+    plain, gpu, burstable = shopping.kinds(
+        [told("m5.xlarge", SupportedUsageClasses=["spot"]), told("g5.xlarge", GpuInfo=gpus), burst]
+    )
 
     assert plain == Kind("m5.xlarge", 4, 16.0, ("x86_64",), markets=("spot",))
+    assert burstable == Kind("t3.xlarge", 4, 16.0, ("x86_64",), burstable=True)
+    assert [each.burstable for each in shopping.offers([burstable], {"t3.xlarge": ["a"]}, PRICES, spot=False)] == [True]
     assert gpu == GPU
 
 
