@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError
-from skyward.providers import aws_found, aws_prices, journal
+from skyward.providers import aws_found, aws_prices, aws_stale, journal
 from skyward.providers.aws_api import Api, Refusal
-from skyward.providers.aws_found import BY, LEASE, UNTIL, Found, FoundGroup, NotEnded
+from skyward.providers.aws_found import LEASE, Found, FoundGroup, NotEnded
+from skyward.providers.aws_stale import BY, UNTIL
 from skyward.providers.shopping import Prices
 from skyward.providers.together import side_by_side
 
@@ -82,8 +83,8 @@ class CloudPool:
     by
         Who made it: a machine and a process, as `host:pid`.
     stale
-        Whether nobody needs it any more: its driver was on this machine and is gone, it is older than it may get, or
-        nothing but a security group is left.
+        Whether nobody needs it any more: its driver was on this machine and is surely gone, all its machines are older
+        than they may get, or nothing but a security group is left.
     """
 
     name: str
@@ -200,11 +201,11 @@ def _pool(
 ) -> CloudPool:
     machines = [each for each in alive if each.pool == name]
     mine = [each for each in groups if each.pool == name]
-    tags = [*(each.tags for each in machines), *(each.tags for each in mine)]
-    now = dt.datetime.now(dt.UTC)
-    stale = any(aws_found.is_stale(each, now, alone=not machines) for each in tags)
+    of_machines, of_groups = [each.tags for each in machines], [each.tags for each in mine]
+    stale = aws_stale.is_stale(of_machines, of_groups, dt.datetime.now(dt.UTC))
+    by = [*of_machines, *of_groups][0].get(BY, "").rpartition(":")[0]
     shown = tuple(_machine(each, costs.get(each.id)) for each in sorted(machines, key=lambda each: each.node))
-    return CloudPool(name, region, shown, tuple(each.id for each in mine), tags[0].get(BY, ""), stale)
+    return CloudPool(name, region, shown, tuple(each.id for each in mine), by, stale)
 
 
 def _machine(found: Found, hourly: float | None) -> CloudMachine:

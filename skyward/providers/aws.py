@@ -7,6 +7,7 @@
 | `aws_group.py` | who is let in to its machines |
 | `aws_plan.py`, `shopping.py` | which image, type, zone, at what price |
 | `aws_found.py` | what of ours is there, and its end |
+| `aws_stale.py` | whose it is, and whether anybody needs it any more |
 | `aws_guard.py` | who ends it when the driver was killed |
 | `aws_api.py`, `aws_errors.py` | calls, retries, and what an error means |
 | `userdata.py`, `leased.py` | how a machine ends itself, and what keeps it from that |

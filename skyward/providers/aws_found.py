@@ -5,8 +5,6 @@ Machines and security groups are all that we create: a machine gets its keys in 
 
 import asyncio
 import datetime as dt
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +12,8 @@ from typing import Any
 from skyward.errors import ProvisioningError
 from skyward.providers.aws_api import Api, Refusal
 
-POOL, NODES, LEASE, BY = "skyward:pool", "skyward:nodes", "skyward:lease", "skyward:by"
-"""The tags of what is ours: its pool, its launch's nodes, its lease in seconds, and whose it is."""
-
-MADE, UNTIL = "skyward:made", "skyward:until"
-"""When its pool began to make something, and when all of that is to have ended in any case."""
-
-STARTING = dt.timedelta(minutes=15)
-"""How long, after its pool has begun, a security group may be without a machine."""
+POOL, NODES, LEASE = "skyward:pool", "skyward:nodes", "skyward:lease"
+"""The tags of what is ours: its pool, its launch's nodes, and its lease in seconds; for others see `aws_stale`."""
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 GOING = ("shutting-down", "terminated")
@@ -205,38 +197,3 @@ async def cleared(api: Api, pool: str, patience: float) -> list[str]:
                 return held
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, 5.0)
-
-
-def whose() -> str:
-    """Return who makes something here and now: this machine, and this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def is_orphan(tags: dict[str, str]) -> bool:
-    """Whether what has these tags was made by a process of this machine that has ended."""
-    host, _, pid = tags.get(BY, "").rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def is_stale(tags: dict[str, str], now: dt.datetime, *, alone: bool) -> bool:
-    """Whether nobody needs what has these tags any more; `alone`: its pool has no machine."""
-    if is_orphan(tags) or is_overdue(tags, now):
-        return True
-    made = tags.get(MADE, "")
-    return alone and bool(made) and now > dt.datetime.fromisoformat(made) + STARTING
-
-
-def is_overdue(tags: dict[str, str], now: dt.datetime) -> bool:
-    """Whether what has these tags should long have ended."""
-    try:
-        return now > dt.datetime.fromisoformat(tags[UNTIL])
-    except (KeyError, ValueError):
-        return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 import ipaddress
 import logging
 import urllib.request
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skyward.errors import InvalidArgument, ProvisioningError
-from skyward.providers import aws_found
+from skyward.providers import aws_found, aws_stale
 from skyward.providers.aws_api import Api, Refusal
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
@@ -51,10 +50,9 @@ async def make(api: Api, plan: Plan, journal: Journal, pool: str, allow: str, ta
 
 
 async def remove_those_left_behind(api: Api) -> None:
-    """Remove the groups of pools whose driver and guard were killed, or lost power."""
-    now = dt.datetime.now(dt.UTC)
+    """Remove the groups of pools of this machine whose driver and guard were killed."""
     for each in await aws_found.groups(api):
-        if aws_found.is_stale(each.tags, now, alone=False):
+        if aws_stale.is_orphan(each.tags):
             log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
             with contextlib.suppress(Refusal):  # it is not this pool's trouble
                 await aws_found.remove(api, each.id)

@@ -6,7 +6,7 @@ pool's machines and removes their security group, again and again until nothing 
 time in between, as a launch may still be under way. Once the group is gone no such launch can succeed.
 
 It is not what the machines' end depends on: if this machine dies, they end themselves when their lease is over, and
-their group, which costs nothing, is removed by whoever uses or asks next: see `aws_found.is_orphan` and `sky.down`.
+their group, which costs nothing, is removed by whoever uses or asks next: see `aws_stale` and `sky.down`.
 """
 
 import asyncio

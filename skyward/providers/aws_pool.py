@@ -16,7 +16,6 @@ is another launch with another token. A node that ended and is launched once mor
 """
 
 import asyncio
-import datetime as dt
 import hashlib
 import json
 import logging
@@ -28,9 +27,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from skyward.errors import BudgetExceeded, Denied, NoCapacity, ProvisioningError
-from skyward.providers import aws_found, aws_group, userdata
+from skyward.providers import aws_found, aws_group, aws_stale, userdata
 from skyward.providers.aws_api import Api, Refusal, Unanswered
-from skyward.providers.aws_found import BY, GOING, LEASE, MADE, NODES, POOL, UNTIL, Found, whose
+from skyward.providers.aws_found import GOING, LEASE, NODES, POOL, Found
 from skyward.providers.aws_guard import Charge, Guard
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
@@ -91,7 +90,7 @@ class PoolInCloud:
         self._ended: Counter[str] = Counter()
         self._group: str | None = None
         self._guard: Guard | None = None
-        self._made = self._until = self._problem = ""
+        self._problem = ""
         self._launches = Together(self._launch)
         self._looks = Together(self._look)
         self._ends = Together(self._end)
@@ -225,16 +224,14 @@ class PoolInCloud:
         return asked
 
     def _tags(self) -> dict[str, str]:
-        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, BY: whose(), MADE: self._made, UNTIL: self._until}
+        """The tags of what is made now."""
+        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **aws_stale.stamps(self.wish.max_lifetime)}
         return {**self.wish.tags, **ours}
 
     async def _stand_by(self) -> None:
         """Have somebody who survives us end what is about to be created."""
         if self._guard is None:
             region, lifetime = await self.api.region(), self.wish.max_lifetime
-            now = dt.datetime.now(dt.UTC)
-            self._made = now.isoformat(timespec="seconds")
-            self._until = (now + dt.timedelta(seconds=lifetime)).isoformat(timespec="seconds")
             charge = Charge(
                 self.pool,
                 region,

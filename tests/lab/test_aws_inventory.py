@@ -16,7 +16,7 @@ import pytest
 
 import skyward as sky
 from skyward import inventory
-from skyward.providers import aws_found
+from skyward.providers import aws_stale
 from skyward.providers.journal import Journal
 from skyward.providers.provider import Order
 from tests.lab.cloud import REGION, Cloud
@@ -102,10 +102,23 @@ def test_only_what_nobody_needs_is_ended_when_no_pool_is_named(cloud: Cloud, aws
     assert len(cloud.living()) == 1
 
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat(timespec="seconds")
-    retag(cloud, aws_found.UNTIL, past)
+    retag(cloud, aws_stale.UNTIL, past)
     assert sky.ls()[0].stale
     assert [pool.name for pool in sky.down()] == ["pool"]
     until(lambda: not cloud.left(), "nothing is left")
+
+
+def test_a_pool_whose_machines_were_launched_later_than_its_group_is_not_stale(cloud: Cloud, aws: Make) -> None:
+    async def scenario() -> None:
+        provider = aws()
+        for number in range(2):
+            await provider.launch(Order("pool", f"pool-{number}-0"))
+            retag(cloud, aws_stale.UNTIL, "2020-01-01T00:00:00+00:00")  # it all has become so old
+        assert sky.ls()[0].stale
+        await provider.launch(Order("pool", "pool-2-0"))
+        assert not sky.ls()[0].stale
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_a_group_that_has_been_alone_for_long_is_stale(cloud: Cloud, aws: Make) -> None:
@@ -114,7 +127,7 @@ def test_a_group_that_has_been_alone_for_long_is_stale(cloud: Cloud, aws: Make) 
         launch(aws(), "pool")
     assert [(pool.machines, pool.stale) for pool in sky.ls()] == [((), False)]
 
-    retag(cloud, aws_found.MADE, (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat())
+    retag(cloud, aws_stale.MADE, (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat())
     assert [pool.name for pool in sky.down()] == ["pool"]
     assert cloud.left() == []
 

@@ -1,10 +1,7 @@
 """What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
 
 import asyncio
-import datetime as dt
 import os
-import socket
-import subprocess
 import sys
 from typing import Any
 
@@ -112,35 +109,3 @@ def test_nodes_are_cut_into_launches_whose_tag_names_them_all() -> None:
     assert len(chunks) == 5
     assert aws_found.node_of("pool", tags[1], 0) == chunks[1][0]
     assert aws_found.node_of("pool", tags[1], 1000) == ""
-
-
-# ---------------------------------------------------------------- what nobody needs any more
-
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-
-
-def test_what_a_process_made_that_has_ended_is_an_orphan() -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    mine, here = aws_found.whose(), socket.gethostname()
-
-    assert not aws_found.is_orphan({aws_found.BY: mine})
-    assert aws_found.is_orphan({aws_found.BY: f"{here}:{ended.pid}"})
-    assert not aws_found.is_orphan({aws_found.BY: f"another-{here}:{ended.pid}"})
-    assert not aws_found.is_orphan({aws_found.BY: f"{here}:1"})
-    assert not aws_found.is_orphan({})
-
-
-@pytest.mark.parametrize(
-    ("tags", "alone", "stale"),
-    [
-        ({aws_found.UNTIL: "2025-12-31T23:59:59+00:00"}, False, True),
-        ({aws_found.UNTIL: "2026-01-01T00:00:01+00:00"}, False, False),
-        ({aws_found.UNTIL: "nonsense"}, False, False),
-        ({aws_found.MADE: "2025-12-31T23:00:00+00:00"}, True, True),
-        ({aws_found.MADE: "2025-12-31T23:00:00+00:00"}, False, False),
-        ({aws_found.MADE: "2025-12-31T23:50:00+00:00"}, True, False),
-    ],
-)
-def test_what_is_overdue_or_long_alone_is_stale(tags: dict[str, str], alone: bool, stale: bool) -> None:
-    assert aws_found.is_stale(tags, NOW, alone=alone) is stale
