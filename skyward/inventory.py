@@ -278,7 +278,7 @@ async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
 
 
 async def _end(pool: CloudPool, profile: str | None) -> None:
-    left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE)
+    left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE, aws_found.SETTLE)
     if left:
-        raise NotEnded(dict.fromkeys(left, ProvisioningError("a machine that goes down still has it")))
+        raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still going down, or held by what does")))
     await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")

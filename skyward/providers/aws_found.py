@@ -15,6 +15,12 @@ from skyward.providers.aws_api import Api, Refusal
 POOL, NODES, LEASE = "skyward:pool", "skyward:nodes", "skyward:lease"
 """The tags of what is ours: its pool, its launch's nodes, and its lease in seconds; for others see `aws_stale`."""
 
+UNKNOWN = 60.0
+"""Seconds, from its launch, in which the API may say that it does not know of a machine, or not tell of it."""
+
+SETTLE = 10.0
+"""Seconds after which it is looked once more whether a launch has come to something."""
+
 ALIVE = ("pending", "running", "stopping", "stopped")
 GOING = ("shutting-down", "terminated")
 AT_ONCE = 200
@@ -161,10 +167,22 @@ async def remove(api: Api, group: str) -> bool:
     return True
 
 
-async def sweep(api: Api, pool: str) -> tuple[list[str], list[str]]:
-    """End what a pool has; return the machines that ran, and go down now, and the groups that are still held by some.
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What of a pool was there: machines that ran, and go down now; groups that are gone now, or still held by some."""
 
-    When both are empty, nothing is there any more; else it is to be called again.
+    ended: list[str]
+    removed: list[str]
+    held: list[str]
+
+    @property
+    def left(self) -> list[str]:
+        """What has to be looked after again; if there is nothing, nothing is there any more."""
+        return [*self.ended, *self.held]
+
+
+async def sweep(api: Api, pool: str) -> Swept:
+    """End what a pool has.
 
     Raises
     ------
@@ -174,26 +192,30 @@ async def sweep(api: Api, pool: str) -> tuple[list[str], list[str]]:
     async with api.open():
         alive = [each.id for each in await machines(api, pool) if each.is_alive]
         failed = {each: error for each, error in (await end(api, alive)).items() if not is_unknown(error)}
-        held = []
+        removed, held = list[str](), list[str]()
         for each in await groups(api, pool):
             try:
-                if not await remove(api, each.id):
-                    held.append(each.id)
+                (removed if await remove(api, each.id) else held).append(each.id)
             except Refusal as refusal:
                 failed[each.id] = refusal
     if failed:
         raise NotEnded(failed)
-    return alive, held
+    return Swept(alive, removed, held)
 
 
-async def cleared(api: Api, pool: str, patience: float) -> list[str]:
-    """End what a pool has, again and again until nothing is left; return the groups that are left all the same."""
+async def cleared(api: Api, pool: str, patience: float, settle: float) -> list[str]:
+    """End what a pool has, again and again until nothing is left; return what is left all the same.
+
+    That nothing is told of is no proof: a machine may be too young. It is one when a group of the pool was removed, as
+    it goes only when no machine has it; else a second look, after `settle` seconds, has to find nothing as well.
+    """
     clock = asyncio.get_running_loop().time
-    until, pause = clock() + patience, 0.2
+    until, pause, clean, enough = clock() + patience, 0.2, 0, 2 if settle else 1
     async with api.open():
         while True:
-            ended, held = await sweep(api, pool)
-            if not (ended or held) or clock() > until:
-                return held
-            await asyncio.sleep(pause)
+            swept = await sweep(api, pool)
+            clean, enough = 0 if swept.left else clean + 1, 1 if swept.removed else enough
+            if clean >= enough or clock() > until:
+                return swept.left
+            await asyncio.sleep(settle if clean else pause)
             pause = min(1.5 * pause, 5.0)

@@ -96,7 +96,7 @@ async def _sweep(charge: Charge) -> None:
     until, clean, pause = time.monotonic() + charge.lifetime, 0, 0.2
     while clean < 2 and time.monotonic() < until:
         try:
-            clean = 0 if any(await aws_found.sweep(api, charge.pool)) else clean + 1
+            clean = 0 if (await aws_found.sweep(api, charge.pool)).left else clean + 1
             pause = charge.settle if clean else min(2 * pause, 5.0)
         except Exception:  # noqa: BLE001 - whatever it is, there is nobody to tell, and it may pass
             clean, pause = 0, min(2 * pause, 15.0)

@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,6 @@ log = logging.getLogger("skyward")
 
 TAG = 256
 """Characters that the value of a tag may have, and so a limit to the nodes of one launch."""
-
-SETTLE = 10.0
-"""Seconds, at most, after which a guard looks once more whether a launch under way has come to something."""
 
 PRICES = 5.0
 """Seconds that a launch waits for the prices, where no limit depends on them."""
@@ -88,6 +86,8 @@ class PoolInCloud:
         self.known: dict[str, Instance] = {}
         self._journal = Journal(wish.journal_path)
         self._ended: Counter[str] = Counter()
+        self._launched: dict[str, float] = {}
+        self._last: float | None = None
         self._group: str | None = None
         self._guard: Guard | None = None
         self._problem = ""
@@ -168,7 +168,10 @@ class PoolInCloud:
         token = hashlib.sha256(json.dumps([asked, turns], sort_keys=True).encode()).hexdigest()
         facts = {"pool": self.pool, "region": await self.api.region(), "nodes": list(nodes), "token": token}
         await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
-        answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
+        try:
+            answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
+        finally:
+            self._last = at = time.monotonic()  # whatever was answered, there may be machines
         made = [
             Instance(
                 each["InstanceId"],
@@ -184,6 +187,7 @@ class PoolInCloud:
             for each in made:  # at once: the next call is checked before anybody hears of these
                 self.purse.begin(each.id, each.hourly)
         self.first_host_keys |= dict.fromkeys((each.id for each in made), host_key)
+        self._launched |= dict.fromkeys((each.id for each in made), at)
         await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
         log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)
         return made
@@ -237,7 +241,7 @@ class PoolInCloud:
                 region,
                 self.wish.profile,
                 str(self._journal.path),
-                min(SETTLE, self.lease),
+                min(aws_found.SETTLE, self.lease),
                 lifetime,
             )
             self._guard = Guard(charge)
@@ -282,29 +286,39 @@ class PoolInCloud:
             told = await self.look(instance.id)
             if told is None or told.node != instance.node or told.state in GOING:
                 return
-        await self._ends.do(instance.id)
+        pause = 0.2
+        while not await self._ends.do(instance.id) and _is_young(self._launched.get(instance.id)):
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
         self._ended[instance.node] += 1
         self.known.pop(instance.node, None)
         self.first_host_keys.pop(instance.id, None)
+        self._launched.pop(instance.id, None)
 
-    async def _end(self, machines: Sequence[str]) -> Mapping[str, Exception | None]:
+    async def _end(self, machines: Sequence[str]) -> Mapping[str, bool | Exception]:
+        """End machines; false for one that the API does not know."""
         failed = await aws_found.end(self.api, machines)
-        return dict.fromkeys(machines) | {
-            each: error for each, error in failed.items() if not aws_found.is_unknown(error)
-        }
+        told = {each: False if aws_found.is_unknown(error) else error for each, error in failed.items()}
+        return dict.fromkeys(machines, True) | told
 
     async def clear(self) -> Sequence[str]:
         """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
         if self._guard is None:
             return ()
         async with self.api.open():
-            left = await aws_found.cleared(self.api, self.pool, CLEAR)
+            settle = min(aws_found.SETTLE, self.lease) if _is_young(self._last) else 0.0
+            left = await aws_found.cleared(self.api, self.pool, CLEAR, settle)
             if not left:
                 await aws_group.remove_those_left_behind(self.api)
                 await self._journal.note("gone", pool=self.pool)
                 await asyncio.to_thread(self._guard.dismiss)
                 self._guard = self._group = None
         return tuple(left)
+
+
+def _is_young(since: float | None) -> bool:
+    """Whether the API may not know yet of what was launched then."""
+    return since is not None and time.monotonic() < since + aws_found.UNKNOWN
 
 
 def _chunks(pool: str, nodes: Sequence[str]) -> list[list[str]]:

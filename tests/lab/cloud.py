@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -40,6 +41,8 @@ class Cloud:
     ----------
     pending, ending
         Seconds that a machine is pending, and shutting down.
+    forgetful
+        Seconds, from its launch, in which no other call knows of a machine.
     hosts
         The hosts of the machines that run, by id.
     capacity
@@ -48,11 +51,12 @@ class Cloud:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.pending, self.ending = 0.1, 0.3
+        self.pending, self.ending, self.forgetful = 0.1, 0.3, 0.0
         self.python = True
         self.hosts: dict[str, Host] = {}
         self.capacity: dict[str, float] = {}
         self._groups: dict[str, set[str]] = {}
+        self._made: dict[str, float] = {}
         self._notices: dict[str, str] = {}
         self._answers: dict[str, Callable[[Params], bytes]] = {}
         self._lock, self._closing = threading.RLock(), threading.Event()
@@ -100,7 +104,7 @@ class Cloud:
         kinds = self.model.describe_instance_types()
         self.market = Market(kinds, self.model.describe_instance_type_offerings("availability-zone"))
         self._kinds = {kind["InstanceType"]: kind for kind in kinds}
-        run, end = hooked.run_instances, ended.terminate
+        run, end, describe = hooked.run_instances, ended.terminate, hooked.describe_instances
 
         def run_instances(backend: Any, *args: Any, **more: Any) -> Any:
             made = run(backend, *args, **more)
@@ -116,11 +120,18 @@ class Cloud:
             self._end(machine, "Client.UserInitiatedShutdown")
             return was
 
+        def describe_instances(backend: Any, *args: Any, **more: Any) -> Any:
+            told = describe(backend, *args, **more)  # copies
+            for reservation in told:
+                reservation.instances = [each for each in reservation.instances if not self._is_forgotten(each.id)]
+            return [reservation for reservation in told if reservation.instances]
+
         def restore() -> None:
-            hooked.run_instances, ended.terminate = run, end
+            hooked.run_instances, ended.terminate, hooked.describe_instances = run, end, describe
 
         self._restore = restore
         hooked.run_instances, ended.terminate = run_instances, terminate
+        hooked.describe_instances = describe_instances
 
     def environment(self, key: str = "lab") -> dict[str, str]:
         """What a driver's environment needs. Without keys the SDK would ask the metadata service for some: never."""
@@ -223,7 +234,11 @@ class Cloud:
         self._threads.append(thread)
         thread.start()
 
+    def _is_forgotten(self, machine: str) -> bool:
+        return time.monotonic() < self._made.get(machine, -math.inf) + self.forgetful
+
     def _launch(self, machine: Machine) -> None:
+        self._made[machine.id] = time.monotonic()
         self._state(machine, "pending")
         self._address(machine, None, None)
         self._groups[machine.id] = {group.id for group in machine.security_groups or []}
@@ -334,6 +349,11 @@ class Cloud:
     def groups_in_use(self) -> set[str]:
         """The ids of the groups that cannot be deleted."""
         return {group for groups in list(self._groups.values()) for group in groups}
+
+    def forgotten(self, params: Params) -> list[str]:
+        """The machines that a call names and that are not known yet."""
+        ids = [str(value) for name, value in params.items() if name.startswith("InstanceId.")]
+        return [each for each in ids if self._is_forgotten(each)]
 
     def wrong_architecture(self, params: Params) -> str:
         """What is wrong with a launch whose image is not for its type."""

@@ -154,7 +154,8 @@ def test_what_cannot_be_removed_is_said(cloud: Cloud, aws: Make, monkeypatch: py
     cloud.ending = 1000
     monkeypatch.setattr("skyward.inventory.PATIENCE", 0.5)
     with pytest.raises(
-        sky.Leaked, match=f"these could not be ended: pool in {REGION}: sg-.*: a machine that goes down still has it"
+        sky.Leaked,
+        match=f"these could not be ended: pool in {REGION}: sg-.*: it is still going down, or held by what does",
     ):
         sky.down("pool")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
+from skyward.providers import aws_found
 from skyward.providers.aws_api import Api, Unanswered
 from skyward.providers.provider import Instance, Order, Provider
 from tests.conformance import test_provider as suite
@@ -344,6 +345,58 @@ def test_a_spot_notice_can_be_read_where_a_task_would(aws: Make, cloud: Cloud) -
             process = await host.start(["sh", "-c", ask])
             lines = [line async for _, line in process.lines()]
             assert json.loads(lines[0])["action"] == "terminate"
+
+    run(scenario())
+
+
+# ---------------------------------------------------------------- what the API does not know yet
+
+
+@pytest.fixture
+def mine(cloud: Cloud) -> list[str]:
+    """A security group of the user's own: what the pool has goes without one to remove."""
+    return [cloud.model.create_security_group("mine", "-", cloud.model.get_default_vpc().id).id]
+
+
+def test_a_machine_is_ended_though_the_api_does_not_know_of_it_yet(aws: Make, cloud: Cloud, mine: list[str]) -> None:
+    async def scenario() -> None:
+        provider = aws(security_groups=mine)
+        cloud.forgetful = 60
+        instance = await provider.launch(ORDER)
+        cloud.fail("TerminateInstances", after=True, do=lambda _: setattr(cloud, "forgetful", 0))
+        await provider.terminate(instance)
+        assert cloud.living() == []
+
+    run(scenario())
+
+
+def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
+    aws: Make, cloud: Cloud, mine: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(aws_found, "SETTLE", 0.5)
+        provider = aws(security_groups=mine)
+        cloud.forgetful = 60
+        cloud.fail("RunInstances", "UnauthorizedOperation", after=True)
+        with pytest.raises(sky.Denied):
+            await provider.launch(ORDER)
+        cloud.fail("DescribeInstances", after=True, do=lambda _: setattr(cloud, "forgetful", 0))
+        assert await provider.clear("pool") == ()
+        assert cloud.living() == []
+
+    run(scenario())
+
+
+def test_what_is_gone_for_good_is_believed_after_a_while(
+    aws: Make, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(aws_found, "UNKNOWN", 1.0)
+        provider = aws()
+        instance = await provider.launch(ORDER)
+        cloud.fail("TerminateInstances", "InvalidInstanceID.NotFound", times=math.inf)
+        await provider.terminate(instance)
+        assert cloud.endpoint.count("TerminateInstances") > 1
 
     run(scenario())
 

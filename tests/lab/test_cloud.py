@@ -82,6 +82,19 @@ def test_a_machine_goes_through_its_states_and_runs_what_it_was_given(cloud: Clo
     run(scenario())
 
 
+def test_a_machine_may_not_be_known_for_a_moment_after_its_launch(cloud: Cloud) -> None:
+    async def scenario() -> None:
+        cloud.forgetful = 60
+        async with client() as ec2:
+            (machine,) = await launched(ec2)
+            assert (await ec2.describe_instances())["Reservations"] == []
+            assert await refused(lambda: ec2.terminate_instances(InstanceIds=[machine])) == "InvalidInstanceID.NotFound"
+            cloud.forgetful = 0
+            await seen(ec2, machine, "running")
+
+    run(scenario())
+
+
 def test_a_shutdown_from_inside_ends_the_machine_or_stops_it(cloud: Cloud) -> None:
     async def scenario() -> None:
         async with client() as ec2:
