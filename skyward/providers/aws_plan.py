@@ -1,7 +1,8 @@
 """What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,16 @@ class Image:
     disk: int
 
 
-class Plan:
-    """Looks up what is wished for; what was found once is not asked for again."""
+FRESH = 300.0
+"""Seconds for which spot prices are good: they change a few times a day."""
 
-    def __init__(self, wish: "AWS", api: Api) -> None:
-        self._wish, self._api = wish, api
+
+class Plan:
+    """Looks up what is wished for; what was found once is not asked for again, but for offers at spot prices."""
+
+    def __init__(self, wish: "AWS", api: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self._wish, self._api, self._clock = wish, api, clock
+        self._found_at = 0.0
         self._ids: dict[str, str] = {}
         self._images: dict[str, Image] = {}
         self._offers: list[Offer] | None = None
@@ -45,8 +51,9 @@ class Plan:
 
     async def launchable(self) -> list[Offer]:
         """Return what to try in order. Prices are asked for only where they matter for that."""
-        if self._offers is None:
+        if self._offers is None or (self._wish.spot and self._clock() > self._found_at + FRESH):
             self._offers = await self._find(priced=self._wish.has_needs)
+            self._prices, self._found_at = None, self._clock()
         return self._offers
 
     async def priced(self) -> list[Offer]:
@@ -54,8 +61,8 @@ class Plan:
         return await self._find(priced=True)
 
     async def with_prices(self, offers: Sequence[Offer]) -> list[Offer]:
-        """Return these with prices; asked for once."""
-        if all(offer.hourly is not None for offer in offers):
+        """Return these with prices, of address and disk, too; asked for once."""
+        if self._wish.has_needs and all(offer.hourly is not None for offer in offers):
             return list(offers)
         if self._prices is None:
             kinds = list(dict.fromkeys(offer.kind for offer in offers))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers import aws_found
+from skyward.providers import aws_found, aws_plan
 from skyward.providers.aws_api import Api, Unanswered
+from skyward.providers.aws_plan import Plan
 from skyward.providers.provider import Instance, Order, Provider
 from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
@@ -214,6 +215,26 @@ def test_spare_machines_are_taken_where_they_are_cheapest_or_others_if_there_are
         assert cloud.spread() == {"us-east-1c/t4g.micro/spot": 1, "us-east-1a/t4g.micro/on-demand": 1}
         with pytest.raises(sky.NoCapacity, match="no room for 1 of 1 machines: tried t4g"):
             await aws(spot=True).launch(Order("other", "other-0-0"))
+
+    run(scenario())
+
+
+def test_spot_prices_are_asked_for_anew_when_they_are_old(aws: Make, cloud: Cloud) -> None:
+    async def scenario() -> None:
+        wish, now = aws(spot=True), [0.0]
+        api = Api("us-east-1", None)
+        plan = Plan(wish, api, clock=lambda: now[0])
+        async with api.open():
+            cloud.market.spot = {"us-east-1c": 0.2}
+            assert [(await plan.launchable())[0].zone for _ in range(2)] == ["us-east-1c"] * 2
+            cheap = (await plan.with_prices(await plan.launchable()))[0]
+            assert cheap.hourly == pytest.approx(0.2 * 0.0084 + 0.005 + 15 * 0.08 / 730)
+            cloud.market.spot = {"us-east-1b": 0.1}
+            now[0] = aws_plan.FRESH + 1
+            cheap = (await plan.with_prices(await plan.launchable()))[0]
+            assert cheap.zone == "us-east-1b"
+            assert cheap.machine == pytest.approx(0.1 * 0.0084)
+        assert cloud.endpoint.count("DescribeInstanceTypes") == 2
 
     run(scenario())
 
