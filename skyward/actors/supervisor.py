@@ -191,9 +191,13 @@ class _Supervisor:
         if self.provider.bare:
             self.office.prepare()
         lease, purse = self.office.blueprint.options.lease, self.office.purse
-        self.instance = await self.provider.launch(Order(self.office.pool, self.name, lease, purse))
+        self.instance = await self.provider.launch(Order(self.office.pool, self.name, lease, purse, self.is_wanted))
         purse.begin(self.instance.id, self.instance.hourly)
         return lifecycle.Launched()
+
+    def is_wanted(self) -> bool:
+        """Whether the machine that is being launched still has a use."""
+        return isinstance(self.stage, lifecycle.Launching) and self.stage.unwanted is None
 
     async def reach(self) -> lifecycle.Event:
         assert self.instance is not None

@@ -234,10 +234,8 @@ class AWS(Checked):
 
     async def launch(self, order: Order) -> Instance:
         """Launch a machine, in one call with those that are ordered at about the same time."""
-        pool = self._pool(order.pool)
-        pool.lease, pool.purse = order.lease, order.purse
         with _told(self.instance_type or ""):
-            return await pool.launch(order.node)
+            return await self._pool(order.pool).launch(order)
 
     async def reach(self, instance: Instance) -> "LeasedHost":
         """Wait until the machine runs and lets us in; take hold of its leash; give it a host key of its own."""

@@ -34,7 +34,7 @@ from skyward.providers.aws_found import GOING, LEASE, NODES, POOL, Found
 from skyward.providers.aws_guard import Charge, Guard
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
-from skyward.providers.provider import Instance, Purse, Quote
+from skyward.providers.provider import Instance, Order, Purse, Quote
 from skyward.providers.shopping import Offer
 from skyward.providers.together import Together, side_by_side
 from skyward.providers.userdata import Limits
@@ -90,6 +90,8 @@ class PoolInCloud:
         self._last: float | None = None
         self._group: str | None = None
         self._guard: Guard | None = None
+        self._orders: dict[str, Order] = {}
+        self._closing = False
         self._problem = ""
         self._launches = Together(self._launch)
         self._looks = Together(self._look)
@@ -97,16 +99,26 @@ class PoolInCloud:
 
     # ---------------------------------------------------------------- launch
 
-    async def launch(self, node: str) -> Instance:
+    async def launch(self, order: Order) -> Instance:
         """Return the machine of a node, launching it with those of others if it is not there."""
-        return self.known.get(node) or await self._launches.do(node)
+        node = order.node
+        self.lease, self.purse, self._orders[node] = order.lease, order.purse, order
+        try:
+            return self.known.get(node) or await self._launches.do(node)
+        finally:
+            self._orders.pop(node, None)
+
+    def _is_wanted(self, node: str) -> bool:
+        """Whether somebody still waits for the machine of a node."""
+        order = self._orders.get(node)
+        return order is not None and order.wanted() and not self._closing
 
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
         async with self.api.open():
             await self._stand_by()
             offers, groups = await side_by_side(self._priced(), self._groups())
-            done: dict[str, Instance | Exception] = {}
-            for some in _chunks(self.pool, nodes):
+            done: dict[str, Instance | Exception] = {node: self.known[node] for node in nodes if node in self.known}
+            for some in _chunks(self.pool, [node for node in nodes if node not in done]):
                 done |= await self._shop(some, offers, groups)
             return done
 
@@ -137,6 +149,11 @@ class PoolInCloud:
         left, done = list(nodes), dict[str, Instance | Exception]()
         full: list[str] = []
         for offer in offers:
+            unwanted = [node for node in left if not self._is_wanted(node)]
+            done |= dict.fromkeys(unwanted, ProvisioningError("its machine is not wanted any more"))
+            left = [node for node in left if node not in done]
+            if not left:
+                return done
             try:
                 made = await self._run(left, offer, groups)
             except Refusal as refusal:
@@ -150,9 +167,9 @@ class PoolInCloud:
                 return done | dict.fromkeys(left, error)
             done |= {each.node: each for each in made}
             left = [node for node in left if node not in done]
-            if not left:
-                return done
             full.append(f"{offer.kind} in {offer.zone} after {len(made)}")
+        if not left:
+            return done
         text = f"no room for {len(left)} of {len(nodes)} machines: tried {', '.join(full)}"
         return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
 
@@ -303,6 +320,7 @@ class PoolInCloud:
 
     async def clear(self) -> Sequence[str]:
         """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
+        self._closing = True
         if self._guard is None:
             return ()
         async with self.api.open():

@@ -4,7 +4,7 @@ A provider launches machines, finds the ones of a pool again, reaches one and en
 batches or plugins: what runs on a machine is handed to `Host` as files and a command.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Protocol
@@ -68,13 +68,14 @@ class Order:
 
     `node` is also the client token: launching the same order twice gives one machine. `lease` is how many seconds a
     machine that costs money waits for a sign of the driver before it ends itself, and `purse` is asked before it is
-    launched.
+    launched. `wanted` says whether it still is: a launch that goes from place to place asks it before each attempt.
     """
 
     pool: str
     node: str
     lease: float = 300.0
     purse: Purse | None = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,20 @@ def test_ctrl_c_ends_the_machines_within_ten_seconds(cloud: Cloud, start: Callab
     assert guards("ctrl-c") == []
 
 
+def test_after_ctrl_c_no_other_zone_is_asked_for_a_machine(cloud: Cloud, start: Callable[..., Driver]) -> None:
+    cloud.capacity = {"*": 0}
+
+    def interrupt(_: object) -> None:
+        driver.kill(signal.SIGINT)
+        until(lambda: "Dismissed()" in driver.said, "its nodes are dismissed", 15)
+
+    cloud.fail("RunInstances", do=interrupt)
+    driver = start("shopping")
+    until(lambda: not driver.is_alive, "the driver leaves", 30)
+    assert cloud.endpoint.count("RunInstances") == 1
+    assert cloud.left() == []
+
+
 def test_a_second_ctrl_c_is_safe_too(cloud: Cloud, start: Callable[..., Driver]) -> None:
     cloud.fail("TerminateInstances", delay=2)
     driver = start("twice")

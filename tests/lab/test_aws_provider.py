@@ -162,6 +162,41 @@ def test_what_a_zone_has_no_room_for_is_had_in_the_next(provider: Provider, clou
     run(scenario())
 
 
+def test_no_machine_is_made_for_one_who_does_not_want_it_any_more(provider: Provider, cloud: Cloud) -> None:
+    async def scenario() -> None:
+        cloud.capacity = {"us-east-1a/*/*": 0}
+        wants = {"pool-0-0": True, "pool-1-0": True}
+        both = [Order("pool", node, wanted=lambda node=node: wants[node]) for node in wants]  # type: ignore[misc]
+        cloud.fail("RunInstances", do=lambda _: wants.update({"pool-0-0": False}))
+        first, second = await asyncio.gather(*(provider.launch(each) for each in both), return_exceptions=True)
+
+        assert isinstance(first, sky.ProvisioningError)
+        assert isinstance(second, Instance)
+        assert [call.params["MaxCount"] for call in launches(cloud)] == ["2", "1"]
+        assert len(cloud.living()) == 1
+
+    run(scenario())
+
+
+def test_no_machine_is_made_for_one_who_does_not_wait_for_it_any_more(provider: Provider, cloud: Cloud) -> None:
+    async def scenario() -> None:
+        cloud.capacity = {"us-east-1a/*/*": 0}
+        loop, launching = asyncio.get_running_loop(), asyncio.create_task(provider.launch(ORDER))
+
+        def stop(_: object) -> None:
+            loop.call_soon_threadsafe(launching.cancel)
+            until(launching.done, "it waits no more")
+
+        cloud.fail("RunInstances", do=stop)
+        with pytest.raises(asyncio.CancelledError):
+            await launching
+        assert await provider.clear("pool") == ()
+        assert len(launches(cloud)) == 1
+        assert cloud.left() == []
+
+    run(scenario())
+
+
 def test_no_room_anywhere_says_where_it_was_looked_for(aws: Make, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.capacity = {"us-east-1a/*/*": 1, "*": 0}
