@@ -67,6 +67,11 @@ def is_busy(code: str, status: int) -> bool:
     return code in BUSY or (status >= 500 and code not in NO_ROOM)
 
 
+def concerns_all(code: str, status: int) -> bool:
+    """Whether another call would be answered the same, whatever it is about."""
+    return code in STRANGER or is_busy(code, status)
+
+
 def quota(code: str, kind: str, spot: bool) -> str | None:
     """Return the name of the quota that is used up, as the console of service quotas has it; None if none is."""
     if code in _QUOTAS:

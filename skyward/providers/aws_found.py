@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import ProvisioningError
+from skyward.providers import aws_errors
 from skyward.providers.aws_api import Api, Refusal
 
 POOL, NODES, LEASE = "skyward:pool", "skyward:nodes", "skyward:lease"
@@ -133,9 +134,10 @@ async def end(api: Api, ids: Sequence[str]) -> dict[str, Exception]:
             try:
                 failed |= await _end(api, some)
             except Refusal as refusal:
-                if len(some) == 1:
-                    failed[some[0]] = refusal
-                for each in some if len(some) > 1 else []:
+                if len(some) == 1 or aws_errors.concerns_all(refusal.code, refusal.status):
+                    failed |= dict.fromkeys(some, refusal)
+                    continue
+                for each in some:
                     failed |= await end(api, [each])
     return failed
 
