@@ -108,19 +108,26 @@ class PoolInCloud:
         finally:
             self._orders.pop(node, None)
 
-    def _is_wanted(self, node: str) -> bool:
-        """Whether somebody still waits for the machine of a node."""
-        order = self._orders.get(node)
-        return order is not None and order.wanted() and not self._closing
+    def _settled(self, nodes: Sequence[str]) -> dict[str, Instance | Exception]:
+        """Return those of the nodes that need no launch: their machine is there, or nobody waits for it any more."""
+        found: dict[str, Instance | Exception] = {}
+        for node in nodes:
+            order = self._orders.get(node)
+            if node in self.known:
+                found[node] = self.known[node]
+            elif self._closing or order is None or not order.wanted():
+                found[node] = ProvisioningError("its machine is not wanted any more")
+        return found
 
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
-        async with self.api.open():
-            await self._stand_by()
-            offers, groups = await side_by_side(self._priced(), self._groups())
-            done: dict[str, Instance | Exception] = {node: self.known[node] for node in nodes if node in self.known}
-            for some in _chunks(self.pool, [node for node in nodes if node not in done]):
-                done |= await self._shop(some, offers, groups)
-            return done
+        done = self._settled(nodes)
+        if left := [node for node in nodes if node not in done]:
+            async with self.api.open():
+                await self._stand_by()
+                offers, groups = await side_by_side(self._priced(), self._groups())
+                for some in _chunks(self.pool, left):
+                    done |= await self._shop(some, offers, groups)
+        return done
 
     async def _priced(self) -> Sequence[Offer]:
         """Return what to try with prices: those that come soon, or all where there is a limit to them."""
@@ -149,8 +156,7 @@ class PoolInCloud:
         left, done = list(nodes), dict[str, Instance | Exception]()
         full: list[str] = []
         for offer in offers:
-            unwanted = [node for node in left if not self._is_wanted(node)]
-            done |= dict.fromkeys(unwanted, ProvisioningError("its machine is not wanted any more"))
+            done |= self._settled(left)
             left = [node for node in left if node not in done]
             if not left:
                 return done
