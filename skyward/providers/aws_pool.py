@@ -80,6 +80,7 @@ class PoolInCloud:
         self.wish, self.pool, self.login = wish, pool, login
         self.lease = 300.0
         self.purse: Purse | None = None
+        self._warned = False
         self.first_host_keys: dict[str, Pair] = {}
         self.api = Api(wish.region, wish.profile)
         self.plan = Plan(wish, self.api)
@@ -213,6 +214,13 @@ class PoolInCloud:
         self._launched |= dict.fromkeys((each.id for each in made), at)
         await self._journal.note("made", pool=self.pool, machines=[each.id for each in made])
         log.info("%d x %s%s in %s", len(made), offer.kind, " spot" if offer.spot else "", offer.zone)
+        if self._is_held_back(offer) and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: with a limit no credits for bursts are bought, so that it has a part of its processors only, and "
+                "starts slowly; a type that does not burst has all of them: instance_type='c7g.medium', say",
+                offer.kind,
+            )
         return made
 
     async def _asked(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str], host_key: Pair) -> dict[str, Any]:
@@ -240,7 +248,7 @@ class PoolInCloud:
         if offer.spot:
             how = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
             asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
-        if offer.burstable:  # else what it does beyond its credits costs money that nothing here can count
+        if self._is_held_back(offer):
             asked["CreditSpecification"] = {"CpuCredits": "standard"}
         if wish.volume_gb is not None:
             disk = {"VolumeSize": wish.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
@@ -249,6 +257,10 @@ class PoolInCloud:
         if wish.role is not None:
             asked["IamInstanceProfile"] = {"Name": wish.role}
         return asked
+
+    def _is_held_back(self, offer: Offer) -> bool:
+        """Whether a machine gets no more processor time than its price pays for: a limit counts nothing else."""
+        return offer.burstable and self.purse is not None and self.purse.limited
 
     def _tags(self) -> dict[str, str]:
         """The tags of what is made now."""

@@ -80,7 +80,7 @@ def test_what_is_too_dear_is_not_launched(cloud: Cloud, aws: Make) -> None:
 
 
 def test_what_is_too_dear_beside_a_machine_that_is_taken_back_is_launched_after_it(cloud: Cloud, aws: Make) -> None:
-    with sky.Compute(provider=aws(spot=True), options=sky.Options(max_hourly=0.02)) as compute:
+    with sky.Compute(provider=aws(spot=True), options=sky.Options(max_hourly=0.012)) as compute:
         (first,) = compute.nodes
         cloud.interrupt(first.instance, notice=60)
         until(lambda: [node.number for node in compute.nodes] == [1], "another takes its place", 60)
@@ -95,6 +95,8 @@ def test_a_machine_counts_from_the_answer_on_though_nobody_has_heard_of_it_yet(c
         provider = aws()
         await provider.launch(Order("pool", "pool-0-0", purse=purse))
         assert purse.machines == 1
+        (call,) = [call for call in cloud.calls if call.action == "RunInstances"]
+        assert call.params["CreditSpecification.CpuCredits"] == "standard"  # bursts would cost what nothing counts
         with pytest.raises(sky.BudgetExceeded, match=r"1 x t4g.micro more would make it \$0.0301 an hour"):
             await provider.launch(Order("pool", "pool-1-0", purse=purse))
         purse.close()
