@@ -59,9 +59,9 @@ class Program:
                 return
             yield rows(self.screen)
 
-    def until(self, text: str) -> list[str]:
-        """Wait until a line that has the text is seen."""
-        return next(seen for seen in self.frames() if any(text in line for line in seen))
+    def until(self, *texts: str) -> list[str]:
+        """Wait until each text is seen in a line."""
+        return next(seen for seen in self.frames() if all(any(text in line for line in seen) for text in texts))
 
     def stop(self) -> None:
         """Have it end its pool, if it has not ended."""
@@ -109,7 +109,7 @@ with pool() as compute, kit.Bell() as bell:
 print("after")
 """
     )
-    seen = program.until("0/5+ tasks · 4/4 slots busy")
+    seen = program.until("0/5+ tasks · 4/4 slots busy", "they run")
     assert seen[0] == "they run"
     program.child.sendline("")
     *above, last, after = program.end()
