@@ -31,7 +31,8 @@ RECENT = 8
 """How many of the last beats the round trip is taken from."""
 
 QUIET = 16 << 10
-"""Bytes that got through during an unanswered beat below which the line is not busy, but dead."""
+"""Bytes that got through during an unanswered beat below which the line is not busy, but dead: a node that is stuck has
+casty say something all the same."""
 
 ATTEMPTS = (0.5, 0.5, 1.0, 2.0)
 """Seconds, beside ten round trips, that attempts at a new connection are given in turn. Each dials at once."""
@@ -148,21 +149,23 @@ class Line:
 
     async def _is_up(self) -> bool:
         """Whether the connection carries anything. A line busy with a large request may be too slow for a beat."""
-        before, sent = self._client.stats(), self._sent()
+        before = self._passed()
         try:
             async with asyncio.timeout(BEAT):
                 await self._beat()
         except Unavailable:
             return False
         except TimeoutError:
-            if self._sent() - sent < QUIET and self._client.stats().bytes_received <= before.bytes_received:
+            if self._passed() - before < QUIET:
                 return False
             self._put_off()
         return True
 
-    def _sent(self) -> int:
-        """Bytes that got through to the node, or as much as is known of it."""
-        return self._client.stats().bytes_sent if self._acknowledged is None else self._acknowledged()
+    def _passed(self) -> int:
+        """Bytes that got through to the node and from it, or as much as is known of it."""
+        stats = self._client.stats()
+        sent = stats.bytes_sent if self._acknowledged is None else self._acknowledged()
+        return sent + stats.bytes_received
 
     def _put_off(self) -> None:
         """The line is busy: what waits has all its time before it."""

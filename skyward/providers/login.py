@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from typing import Any, cast
 from skyward.errors import MissingExtra, Unreachable
 from skyward.providers import destination
 from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
+from skyward.providers.traffic import ALIVE, MISSED
 
 try:
     import asyncssh
@@ -41,11 +41,8 @@ CONNECT, LOGIN = 5.0, 15.0
 USUAL = ("id_ed25519_sk", "id_ecdsa_sk", "id_ed448", "id_ed25519", "id_ecdsa", "id_rsa", "id_dsa")
 """The files of keys that are tried without being named."""
 
-ALIVE, MISSED = 2, 3
-"""Seconds between signs of life, and how many may be missing: what is dead is noticed after 8 s."""
-
-WAITING = 30
-"""How many may be missing where TCP itself notices what is dead: on a slow line they wait behind what else is sent."""
+MANY = 1_000_000
+"""Signs of life that may be missing where `Tunnel` looks itself: asyncssh counts each that is not answered in time."""
 
 CIRCLE = 8
 """Jump hosts on the way to jump hosts, beyond which they lead in a circle."""
@@ -83,9 +80,7 @@ class _Dial:
 
     async def create_connection(self, session: Any, host: str, port: int) -> Any:
         async with asyncio.timeout(CONNECT):
-            made = await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
-        made[0].get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * ALIVE * MISSED)
-        return made
+            return await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +153,7 @@ async def login(
             connect_timeout=None,
             login_timeout=LOGIN,
             keepalive_interval=ALIVE,
-            keepalive_count_max=WAITING if isinstance(tunnel, _Dial) else MISSED,
+            keepalive_count_max=MANY if isinstance(tunnel, _Dial) else MISSED,
             request_pty=False,
             agent_forwarding=False,
             x11_forwarding=False,

@@ -16,7 +16,6 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from skyward.errors import Unreachable
 from skyward.providers import destination, errands, sftp
-from skyward.providers.acknowledged import acknowledged
 from skyward.providers.destination import Destination as Destination
 from skyward.providers.destination import Lost as Lost
 from skyward.providers.destination import Ran as Ran
@@ -25,6 +24,7 @@ from skyward.providers.forward import End, Forward
 from skyward.providers.login import login
 from skyward.providers.provider import Content
 from skyward.providers.together import side_by_side
+from skyward.providers.traffic import closed, traffic
 
 log = logging.getLogger("skyward")
 
@@ -102,8 +102,9 @@ class Tunnel:
         return self._connection is not None
 
     def acknowledged(self) -> int:
-        """Bytes that the machine has acknowledged, of all that this connection sent it; see `acknowledged`."""
-        return 0 if self._connection is None else acknowledged(self._connection.get_extra_info("socket"))
+        """Bytes that the machine has received over this connection, as far as is known."""
+        told = None if self._connection is None else traffic(self._connection.get_extra_info("socket"))
+        return 0 if told is None else told.acknowledged
 
     async def up(self, within: float = WITHIN) -> None:
         """Wait until there is a connection; `Lost` if there is none within so many seconds, `Refused` if never."""
@@ -301,7 +302,7 @@ class Tunnel:
 
     async def _kept(self, connection: asyncssh.SSHClientConnection) -> None:
         while self._over is None:
-            await connection.wait_closed()
+            await closed(connection)
             self._connection = None
             self._settled.clear()
             log.info("%s: the connection was lost", self.to)

@@ -61,6 +61,38 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+STUCK = """
+import ctypes, os, pathlib, sys, threading, time
+
+def wait(sign=pathlib.Path(os.environ["STUCK"])):
+    while not sign.exists():
+        time.sleep(0.05)
+    if sign.read_text() == str(os.getpid()):
+        ctypes.PyDLL(None).sleep(600)  # and nobody else has the interpreter meanwhile
+
+if "skyward.remote.node" in sys.orig_argv:
+    threading.Thread(target=wait, daemon=True).start()
+    os.register_at_fork(after_in_child=lambda: threading.Thread(target=wait, daemon=True).start())
+"""
+"""What has a node's process be stuck once its pid is in a file."""
+
+
+def test_a_node_whose_interpreter_is_stuck_is_lost_though_its_connection_is_heard(
+    tmp_path: Path, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("STUCK", str(tmp_path / "stuck"))
+    with sky.Compute(worker=sky.Worker(concurrency=1), options=sky.Options(grace=1.0)) as compute:
+        future = compute.submit(ring, bell.port)
+        first = bell.answer()
+        (tmp_path / "said").write_text(str(kit.host(compute.nodes[0])))
+        (tmp_path / "said").rename(tmp_path / "stuck")
+        bell.answer().release()  # it runs on another node
+        assert future.result(kit.SOON) == b"on"
+        first.release()
+
+
 def test_a_slow_line_costs_time_and_nothing_else(folder: Path) -> None:
     with distant(folder, nodes=1, grace=1.0) as (compute, links, _):
         links.latest[0].rate = 300_000

@@ -108,6 +108,17 @@ def test_connections_that_are_lost_with_their_sshd_cost_nothing_but_time(
                 how(host)
 
 
+def test_a_session_that_is_stuck_on_a_machine_that_is_not_costs_nothing_but_time(hosts: Hosts, lab: Lab) -> None:
+    machines = hosts(1, python=True)
+    with working(lab, machines, grace=20) as (compute, made):
+        made.ask(compute, range(40), 0.1)
+        made.more(5)
+        for pid in machines[0].run("pgrep -f 'sshd: [u]buntu@'").split():
+            machines[0].run(f"kill -STOP {pid}")
+        made.all(30)
+        assert not compute.report().retries
+
+
 def test_a_machine_that_freezes_is_noticed_within_ten_seconds_and_its_work_goes_elsewhere(
     hosts: Hosts, lab: Lab
 ) -> None:
