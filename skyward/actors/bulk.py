@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from casty import Askable
 
@@ -49,8 +50,8 @@ class Bulk:
         await self._there.carry(range(0, blob.size, CHUNK), send)
         self.stock.arrived()
 
-    async def fetch(self, outcome: Outcome) -> memoryview | None:
-        """Return the large result of an outcome; None when the node has it no more."""
+    async def fetch(self, outcome: Outcome, wanted: Callable[[], bool]) -> memoryview | None:
+        """Return the large result of an outcome; None when the node has it no more, or it is not `wanted` any more."""
         assert outcome.large is not None
         size = outcome.large.size
         whole: memoryview | None = None
@@ -58,19 +59,19 @@ class Bulk:
 
         async def receive(at: int) -> None:
             nonlocal whole, complete
+            complete &= wanted()
+            if not complete:
+                return
             if whole is None:  # it takes no memory while others are fetched
                 whole = memoryview(bytearray(size))
             chunk = await self._ask(Fetch(outcome.batch, at))
-            if complete := complete and len(chunk.data) == min(CHUNK, size - at):
+            complete &= len(chunk.data) == min(CHUNK, size - at)
+            if complete:
                 whole[at : at + CHUNK] = chunk.data
 
         await self._back.carry(range(0, size, CHUNK), receive)
-        await self.drop(outcome.batch)
+        await self._ask(Drop((), (outcome.batch,)))
         return whole if complete else None
-
-    async def drop(self, batch: int) -> None:
-        """Tell the node that nobody will fetch the large result of a batch any more."""
-        await self._ask(Drop((), (batch,)))
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -94,16 +95,10 @@ class _Way:
         self._turn = asyncio.Lock()
         self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def carry(self, offsets: range, move: Callable[[int], Awaitable[None]]) -> None:
+    async def carry(self, offsets: range, move: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         """Move the chunk at each offset."""
-
-        async def carried(at: int) -> None:
-            try:
-                await move(at)
-            finally:
-                self._free.release()
 
         async with asyncio.TaskGroup() as moving, self._turn:
             for at in offsets:
                 await self._free.acquire()
-                moving.create_task(carried(at))
+                moving.create_task(move(at)).add_done_callback(lambda _: self._free.release())

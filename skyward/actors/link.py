@@ -222,17 +222,18 @@ class Link:
         """Get a large result, and tell the router that the batch is done."""
         assert outcome.large is not None
         result: memoryview | None = None
-        wanted = outcome.batch in self._office.entries
+
+        def wanted() -> bool:
+            return outcome.batch in self._office.entries
+
         if self._bulk is None:
-            if wanted:
+            if wanted():
                 with contextlib.suppress(OSError):
                     result = Blob.adopt(outcome.large).view()
             self._fetched.append(outcome.batch)
-        elif wanted:
-            result = await self._bulk.fetch(outcome)
         else:
-            await self._bulk.drop(outcome.batch)
-        if result is None and wanted:
+            result = await self._bulk.fetch(outcome, wanted)
+        if result is None and wanted():
             died = routing.Died(outcome.batch, f"its result was lost on node {self._node}")
             self._router.tell(routing.Answered(self._node, died=(died,)))
             return

@@ -43,7 +43,7 @@ def test_results_are_fetched_one_after_the_other_and_a_few_chunks_at_once() -> N
     async def fetch_three() -> tuple[list[int], int, list[memoryview | None]]:
         line, order, most = Held(), [], 0
         bulk = Bulk(line, 1 << 30)  # type: ignore[arg-type]
-        fetching = [asyncio.create_task(bulk.fetch(large(batch, PARTS * CHUNK))) for batch in range(3)]
+        fetching = [asyncio.create_task(bulk.fetch(large(batch, PARTS * CHUNK), lambda: True)) for batch in range(3)]
         await settle()
         while line.asked:
             most = max(most, len(line.asked))
@@ -63,3 +63,27 @@ def test_results_are_fetched_one_after_the_other_and_a_few_chunks_at_once() -> N
     assert [result and (result[0], result[-1], len(result)) for result in results] == [
         (batch, batch, PARTS * CHUNK) for batch in range(3)
     ]
+
+
+def test_a_result_that_nobody_wants_any_more_takes_no_time_of_others() -> None:
+    async def lose_interest() -> tuple[list[int], memoryview | None]:
+        line, order, wanted = Held(), [], [True]
+        bulk = Bulk(line, 1 << 30)  # type: ignore[arg-type]
+        first = asyncio.create_task(bulk.fetch(large(0, PARTS * CHUNK), lambda: wanted[0]))
+        second = asyncio.create_task(bulk.fetch(large(1, CHUNK), lambda: True))
+        await settle()
+        wanted[0] = False
+        while line.asked:
+            message, answer = line.asked.popleft()
+            order.append(message.batch)
+            answer.set_result(Chunk(bytes(CHUNK)))
+            await settle()
+        results = await first, await second
+        await bulk.close()
+        assert results[1] is not None
+        return order, results[0]
+
+    order, lost = asyncio.run(lose_interest())
+
+    assert order == [0] * AT_ONCE + [1]
+    assert lost is None
