@@ -17,7 +17,10 @@ RUNS = "skyward.remote.wire"
 
 def pack_exception(error: BaseException) -> bytes:
     """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again."""
-    text = "".join(traceback.format_exception(_without_own_frames(error)))
+    try:
+        text = "".join(traceback.format_exception(_without_own_frames(error)))
+    except BaseException as why:  # user code: a `__bool__`, a `__str__`
+        text = f"its traceback cannot be printed: {type(why).__name__}"
     label = f"{type(error).__module__}.{type(error).__qualname__}"
     notes: list[str] = []
     try:
@@ -34,7 +37,7 @@ def pack_exception(error: BaseException) -> bytes:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a `__str__` of user code
+    except BaseException:  # a `__str__` of user code
         return ""
 
 
@@ -83,12 +86,17 @@ def _sendable(value: object) -> object:
 def rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], lost: list[str]) -> BaseException:
     """Make an exception again without asking its constructor."""
     error = kind.__new__(kind, *args)
-    BaseException.__setattr__(error, "args", args)
+    _set(error, "args", args)
     error.__dict__.update(state)
     for each in lost:
         with contextlib.suppress(Exception):  # an exception may refuse
             error.add_note(each)
     return error
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    """Set an attribute that every exception has: a class may refuse it, or have a property of that name."""
+    BaseException.__dict__[name].__set__(error, value)
 
 
 def _rebuildable(error: BaseException) -> bytes:
@@ -119,7 +127,7 @@ def open_exception(payload: Buffer) -> BaseException:
         with contextlib.suppress(BaseException):  # user code
             found = pickle.loads(body)
     error = found if isinstance(found, BaseException) else RemoteError(label, message)
-    BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # a frozen one refuses it otherwise
+    _set(error, "__cause__", RemoteTraceback(text))
     for note in notes:
         error.add_note(note)
     return error

@@ -60,6 +60,20 @@ class ArmouredError(Exception):
         raise AttributeError(f"{name} is not for you")
 
 
+class UntruthfulError(Exception):
+    """Has a cause of its own, and cannot be asked whether it is true, as printing a traceback does."""
+
+    @property
+    def __cause__(self) -> None:  # type: ignore[override]
+        return None
+
+    def __bool__(self) -> bool:
+        raise SystemExit(4)
+
+    def __str__(self) -> str:
+        raise SystemExit(5)
+
+
 class EndingError(Exception):
     """Ends whatever opens it."""
 
@@ -204,6 +218,13 @@ def test_an_exception_that_takes_no_attribute_comes_home_as_itself(kind: type[Ex
 
     assert type(error) is kind
     assert "in fail" in str(error.__cause__)
+
+
+def test_an_exception_that_ends_whatever_looks_at_it_ends_nothing() -> None:
+    error = error_of(lambda: fail(UntruthfulError()))
+
+    assert type(error) is UntruthfulError
+    assert isinstance(BaseException.__dict__["__cause__"].__get__(error), RemoteTraceback)
 
 
 def test_an_exception_that_ends_whatever_opens_it_ends_nothing() -> None:
