@@ -155,7 +155,7 @@ class Driver:
             return
         gap = len(numbers) < 2 or numbers[-1] - numbers[0] >= len(numbers)
         named = ", ".join(map(str, numbers)) if gap else f"{numbers[0]} to {numbers[-1]}"
-        raise InvalidArgument(f"node={node}: the pool has nodes {named}")
+        raise InvalidArgument(f"node={node}: the pool has {f'nodes {named}' if numbers else 'no node now'}")
 
     def slots(self) -> int:
         """The slots of all nodes, those that are just being replaced or may yet come included."""

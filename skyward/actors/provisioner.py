@@ -55,6 +55,7 @@ class _Provisioner:
             case scaling.Start(node, generation):
                 supervisor.ref(office, node, generation).tell(supervisor.Begin(boss=self.me))
                 office.numbers.add(node)
+                router.ref(office).tell(routing.NodeComing(node))
             case scaling.Pause(node, generation, seconds, reason):
                 log.warning("node %s is started anew in %g s, as it has failed again: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)

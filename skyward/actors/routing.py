@@ -76,6 +76,13 @@ class GaveBack:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeComing:
+    """A node is being started under this number; another may have been given up."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeUp:
     """The node takes batches. The way there and back takes `round_trip` seconds."""
 
@@ -127,7 +134,9 @@ class Looked:
     """`placing.LOOK` seconds have passed since `LookLater`."""
 
 
-type Event = Looked | Arrived | Answered | GaveBack | NodeUp | Measured | NodeDown | NodeGivenUp | Leave | Cancelled
+type Event = (
+    Looked | Arrived | Answered | GaveBack | NodeComing | NodeUp | Measured | NodeDown | NodeGivenUp | Leave | Cancelled
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +228,11 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
                 if (item := state.items.get(batch)) is not None:
                     item.unwanted = True
             _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
+        case NodeComing(node):
+            state.given_up.pop(node, None)
         case NodeUp(node, slots, round_trip):
             state.nodes[node] = Node(slots, round_trip)
             state.slots += slots
-            state.given_up.pop(node, None)
         case Measured(node, round_trip):
             state.note_round_trip(node, round_trip)
         case NodeDown(node, reason):

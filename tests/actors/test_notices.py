@@ -135,3 +135,14 @@ def test_a_call_that_was_lost_with_its_node_is_told_when_no_other_comes_under_it
         kit.kill(kit.host(compute.nodes[0]))
         with pytest.raises(sky.BatchLost, match="node 0 has left the pool"):
             running.result(kit.SOON)
+
+
+def test_a_broadcast_waits_for_a_node_that_comes_under_a_number_that_was_given_up(bell: Bell) -> None:
+    with sky.Compute(worker=ONE) as compute:
+        notice(compute, 0)
+        kit.until(lambda: [node.number for node in compute.nodes] == [1])
+        notice(compute, 1)
+        assert compute._driver is not None
+        office = compute._driver._office
+        kit.until(lambda: office.numbers == {0})
+        assert compute.broadcast(where) == [0]

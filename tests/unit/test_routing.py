@@ -19,6 +19,7 @@ from skyward.actors.routing import (
     Looked,
     LookLater,
     Measured,
+    NodeComing,
     NodeDown,
     NodeGivenUp,
     NodeUp,
@@ -91,8 +92,9 @@ def test_what_is_lost_with_a_node_that_was_leaving_has_tries_of_its_own() -> Non
 
 
 def test_a_number_that_was_given_up_may_be_used_again() -> None:
-    gone = (NodeUp(1, 1), NodeGivenUp(0, "left"), NodeUp(0, 1))
-    assert told(*gone, Arrived((1,), 1, node=0)) == (Assign(0, (1,)),)
+    coming = (NodeUp(1, 1), NodeGivenUp(0, "left"), NodeComing(0), Arrived((1,), 1, node=0))
+    assert told(*coming) == ()
+    assert told(*coming, NodeUp(0, 1)) == (Assign(0, (1,)),)
 
 
 def test_what_waits_for_slots_is_known() -> None:
