@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 import skyward as sky
+from skyward.actors.purse import Purse
 from skyward.providers import aws_plan
 from skyward.providers.aws_api import Api
 from skyward.providers.aws_plan import Plan
 from skyward.providers.provider import Instance, Order, Provider
+from skyward.record import Record
 from tests.conformance.test_provider import ORDER, run
 from tests.lab.cloud import IMAGES, Cloud
 from tests.lab.host import until
@@ -95,7 +97,9 @@ def test_what_is_needed_is_had_where_it_is_cheapest_and_has_room(aws: Make, clou
         assert offers[0].hourly == pytest.approx(0.01 + 0.005 + 8 * 0.08 / 730)
 
         cloud.capacity = {"*/c7g.xlarge/*": 0}
-        await provider.launch(ORDER)
+        purse = Purse(10.0, None, Record("run", None), lambda _: None)
+        await provider.launch(Order("pool", "pool-0-0", purse=purse))
+        purse.close()
         assert {place.split("/")[1] for place in cloud.spread()} == {"t4g.xlarge"}
         credits = {
             call.params["InstanceType"]: "CreditSpecification.CpuCredits" in call.params for call in launches(cloud)
