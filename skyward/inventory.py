@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +128,32 @@ def ls(*, region: str | None = None, profile: str | None = None, prices: bool = 
     Denied
         The credentials do not allow it.
     """
+    found = survey(region=region, profile=profile, prices=prices)
+    found.warn()
+    return found.pools
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What of ours is there: the pools that were found, and the regions that could not be looked at, with reasons."""
+
+    pools: tuple[CloudPool, ...]
+    refused: Mapping[str, str]
+
+    def warn(self) -> None:
+        """Tell the log where it could not be looked."""
+        for region, why in self.refused.items():
+            log.warning("%s could not be looked at: %s", region, why)
+
+    def check(self) -> None:
+        """Raise `Leaked` if there is a region of which nothing is known."""
+        if self.refused:
+            told = "; ".join(f"{region}: {why}" for region, why in self.refused.items())
+            raise Leaked(f"something may be left where it could not be looked: {told}. Try again, or name a region")
+
+
+def survey(*, region: str | None = None, profile: str | None = None, prices: bool = True) -> Survey:
+    """Return what `ls` lists, and where it could not be looked."""
     return _ran(_everywhere(region, profile, prices))
 
 
@@ -139,7 +165,8 @@ def down(pool: str | None = None, *, region: str | None = None, profile: str | N
     InvalidArgument
         There is no such pool.
     Leaked
-        Something could not be ended, though all was tried; the text names it by pool, with what was said.
+        Something could not be ended, though all was tried; the text names it by pool, with what was said. Or, where all
+        stale ones are to be ended, a region could not be looked at.
     """
     return _ran(_down(pool, region, profile))
 
@@ -164,7 +191,7 @@ def _ran[T](work: Coroutine[Any, Any, T]) -> T:
             raise refusal.explained() from refusal
 
 
-async def _everywhere(region: str | None, profile: str | None, prices: bool) -> tuple[CloudPool, ...]:
+async def _everywhere(region: str | None, profile: str | None, prices: bool) -> Survey:
     regions = {await Api(region, profile).region()}
     if region is None:
         regions |= set(journal.Journal(journal.usual()).unfinished().values())
@@ -172,9 +199,10 @@ async def _everywhere(region: str | None, profile: str | None, prices: bool) -> 
     refused = {each: error for each, error in zip(sorted(regions), found, strict=True) if isinstance(error, Exception)}
     if len(refused) == len(found):
         raise next(iter(refused.values()))
-    for each, error in refused.items():
-        log.warning("%s could not be looked at: %s", each, aws_found.said(error))
-    return tuple(pool for pools in found if isinstance(pools, list) for pool in pools)
+    return Survey(
+        tuple(pool for pools in found if isinstance(pools, list) for pool in pools),
+        {each: aws_found.said(error) for each, error in refused.items()},
+    )
 
 
 async def _looked(api: Api, priced: bool) -> list[CloudPool] | ProvisioningError | Refusal:
@@ -255,12 +283,15 @@ async def _disks(api: Api) -> dict[str, int]:
 
 
 async def _down(pool: str | None, region: str | None, profile: str | None) -> tuple[CloudPool, ...]:
-    there = await _everywhere(region, profile, prices=False)
-    chosen = [each for each in there if each.name == pool or (pool is None and each.stale)]
+    found = await _everywhere(region, profile, prices=False)
+    chosen = [each for each in found.pools if each.name == pool or (pool is None and each.stale)]
     if pool is not None and not chosen:
-        names = ", ".join(each.name for each in there) or "there is none"
+        found.check()
+        names = ", ".join(each.name for each in found.pools) or "there is none"
         raise InvalidArgument.of("pool", pool, "there is no such pool", f"give one of those that are there: {names}")
     await _end_all(chosen, profile)
+    if pool is None:
+        found.check()
     return tuple(chosen)
 
 
@@ -281,4 +312,7 @@ async def _end(pool: CloudPool, profile: str | None) -> None:
     left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE, aws_found.SETTLE)
     if left:
         raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still going down, or held by what does")))
-    await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
+    try:
+        await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
+    except OSError as error:
+        log.warning("that %s is gone could not be noted: %s", pool.name, error)

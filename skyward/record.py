@@ -193,8 +193,9 @@ def find(name: str, folder: Path | None = None) -> Path:
     InvalidArgument
         There is none, or there are several; the text names them.
     """
-    if (path := Path(name).expanduser()).is_file():
-        return path
+    with contextlib.suppress(RuntimeError):  # ~nobody
+        if (path := Path(name).expanduser()).is_file():
+            return path
     where = usual() if folder is None else folder
     there, wanted = records(where), name.removesuffix(SUFFIX)
     match sorted(path for path in there if path.stem.startswith(wanted)):

@@ -304,7 +304,12 @@ class Options(Checked):
     def _kept(cls, value: object) -> object:
         if not isinstance(value, bool | str | Path) or value == "":
             raise refused("must be True, False or a folder")
-        return value
+        if isinstance(value, bool):
+            return value
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # ~nobody
+            raise refused(f"names no folder: {error}") from None
 
     dashboard: bool = Field(
         default=False, description="say whether the run can be watched in a browser", examples=["True"]
@@ -327,7 +332,7 @@ class Options(Checked):
 
         if isinstance(self.record, bool):
             return usual() if self.record else None
-        return Path(self.record).expanduser()
+        return Path(self.record)
 
     _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
         _whole

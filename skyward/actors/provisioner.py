@@ -122,7 +122,7 @@ class _Provisioner:
                     log.warning("%s could not be ended: %s", instance.id, error)
                     leaked.append(instance.id)
             if (clear := getattr(self.office.provider, "clear", None)) is not None:
-                leaked += await clear(self.office.pool)
+                leaked += [each for each in await clear(self.office.pool) if each not in leaked]
         except Exception as error:  # noqa: BLE001 - it is reported
             log.warning("%s could not be asked what is left: %s", self.office.provider.name, error)
             leaked.append(f"whatever is left of {self.office.pool}")

@@ -48,10 +48,13 @@ def down(
     asked = sys.stdin.isatty() and not yes
     if all and not (asked or yes):
         raise InvalidArgument("--all ends pools that are in use, and nobody can be asked here: give --yes as well")
-    there = inventory.ls(region=region, profile=profile, prices=asked)
+    found = inventory.survey(region=region, profile=profile, prices=asked)
+    there = found.pools
+    found.warn()
     chosen = [pool for pool in there if all or (stale and pool.stale) or pool.name in pools]
     if strangers := [name for name in pools if name not in {pool.name for pool in chosen}]:
         names = ", ".join(pool.name for pool in there) or "there is none"
+        found.check()
         raise InvalidArgument.of("pool", strangers[0], "there is no such pool", f"give one of those there: {names}")
     if chosen and asked and not agreed(chosen):
         print("skyward: nothing was ended", file=sys.stderr)
@@ -61,6 +64,8 @@ def down(
         print(dumps([as_dict(pool) for pool in chosen], indent=2))
     else:
         print("\n".join(f"ended {heading(pool)}" for pool in chosen) or "there is nothing to end")
+    if not pools:
+        found.check()
     return 0
 
 

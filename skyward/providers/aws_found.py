@@ -133,9 +133,10 @@ async def end(api: Api, ids: Sequence[str]) -> dict[str, Exception]:
             some = list(ids[first : first + AT_ONCE])
             try:
                 failed |= await _end(api, some)
-            except Refusal as refusal:
-                if len(some) == 1 or aws_errors.concerns_all(refusal.code, refusal.status):
-                    failed |= dict.fromkeys(some, refusal)
+            except (Refusal, ProvisioningError) as error:
+                alike = not isinstance(error, Refusal) or aws_errors.concerns_all(error.code, error.status)
+                if len(some) == 1 or alike:
+                    failed |= dict.fromkeys(some, error)
                     continue
                 for each in some:
                     failed |= await end(api, [each])
@@ -198,8 +199,8 @@ async def sweep(api: Api, pool: str) -> Swept:
         for each in await groups(api, pool):
             try:
                 (removed if await remove(api, each.id) else held).append(each.id)
-            except Refusal as refusal:
-                failed[each.id] = refusal
+            except (Refusal, ProvisioningError) as error:
+                failed[each.id] = error
     if failed:
         raise NotEnded(failed)
     return Swept(alive, removed, held)

@@ -47,6 +47,9 @@ log = logging.getLogger("skyward")
 TAG = 256
 """Characters that the value of a tag may have, and so a limit to the nodes of one launch."""
 
+AGAIN = 1.0
+"""Seconds after which it is looked again for the machines of a launch that was not answered."""
+
 PRICES = 5.0
 """Seconds that a launch waits for the prices, where no limit depends on them."""
 
@@ -89,6 +92,7 @@ class PoolInCloud:
         self._ended: Counter[str] = Counter()
         self._launched: dict[str, float] = {}
         self._last: float | None = None
+        self._unanswered: dict[str, float] = {}
         self._group: str | None = None
         self._guard: Guard | None = None
         self._orders: dict[str, Order] = {}
@@ -194,6 +198,10 @@ class PoolInCloud:
         await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
         try:
             answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
+        except (Refusal, Unanswered) as error:
+            if not isinstance(error, Refusal) or error.status >= 500:
+                self._unanswered |= dict.fromkeys(nodes, time.monotonic())
+            raise
         finally:
             self._last = at = time.monotonic()  # whatever was answered, there may be machines
         made = [
@@ -307,8 +315,17 @@ class PoolInCloud:
         return {machine: found.get(machine) for machine in machines}
 
     async def find(self) -> list[Instance]:
-        """Return every machine of the pool; one that was just launched also when the API does not tell of it yet."""
-        told = await aws_found.machines(self.api, self.pool)
+        """Return every machine of the pool; one that was just launched also when the API does not tell of it yet.
+
+        Of a launch that was not answered nobody knows whether there is a machine: it is waited for a while.
+        """
+        while True:
+            told = await aws_found.machines(self.api, self.pool)
+            seen, since = {each.node for each in told}, time.monotonic() - aws_found.SETTLE
+            self._unanswered = {node: at for node, at in self._unanswered.items() if node not in seen and at > since}
+            if not self._unanswered:
+                break
+            await asyncio.sleep(AGAIN)
         found = {each.id: Instance(each.id, self.pool, each.node, each.id) for each in told if each.is_alive}
         gone = {each.id for each in told} - found.keys()
         launched = {each.id: each for each in self.known.values() if each.id not in gone}  # its price is known, too
@@ -339,11 +356,16 @@ class PoolInCloud:
     async def clear(self) -> Sequence[str]:
         """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
         self._closing = True
+        await self._launches.idle()  # one that nobody waits for any more
         if self._guard is None:
             return ()
         async with self.api.open():
             settle = min(aws_found.SETTLE, self.lease) if _is_young(self._last) else 0.0
-            left = await aws_found.cleared(self.api, self.pool, CLEAR, settle)
+            try:
+                left = await aws_found.cleared(self.api, self.pool, CLEAR, settle)
+            except aws_found.NotEnded as error:
+                log.warning("%s", error)
+                left = list(error.errors)
             if not left:
                 await aws_group.remove_those_left_behind(self.api)
                 await self._journal.note("gone", pool=self.pool)

@@ -36,23 +36,28 @@ def whose() -> str:
 
 
 def is_orphan(tags: Tags) -> bool:
-    """Whether what has these tags was made by a process that has surely ended.
+    """Whether what has these tags was made by a process that has surely ended."""
+    return lives(tags) is False
 
-    That can be said only where it ran, and only on Linux. Of one from before a reboot, or in another container, nothing
-    is known, though the name of the host and the pid be the same.
+
+def lives(tags: Tags) -> bool | None:
+    """Whether the process still runs that made what has these tags; None where that is not known.
+
+    It is known only where it ran, and only on Linux: not of one from before a reboot, or in another container, though
+    the name of the host and the pid be the same.
     """
     maker, _, life = tags.get(BY, "").rpartition(":")
     place, _, began = life.rpartition("-")
     pid = maker.rpartition(":")[2]
     if not place or place != _place() or not pid.isdigit():
-        return False
+        return None
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
-        return True
+        return False
     except PermissionError:
         pass
-    return _began(int(pid)) not in ("", began)
+    return _began(int(pid)) in ("", began)
 
 
 def is_overdue(tags: Tags, now: dt.datetime) -> bool:
@@ -64,9 +69,9 @@ def is_stale(machines: Sequence[Tags], groups: Sequence[Tags], now: dt.datetime)
     """Whether nobody needs a pool any more whose machines and security groups have these tags."""
     if machines:
         return all(is_orphan(each) or is_overdue(each, now) for each in machines)
-    return all(
-        is_orphan(each) or is_overdue(each, now) or _is_past(each.get(MADE, ""), now - STARTING) for each in groups
-    )
+    known = [lives(each) for each in groups]
+    ages = [is_overdue(each, now) or _is_past(each.get(MADE, ""), now - STARTING) for each in groups]
+    return all(old if alive is None else not alive for alive, old in zip(known, ages, strict=True))
 
 
 def _is_past(time: str, now: dt.datetime) -> bool:

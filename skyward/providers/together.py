@@ -29,6 +29,11 @@ class Together[K, V]:
             self._running = asyncio.create_task(self._run())
         return await asyncio.shield(future)
 
+    async def idle(self) -> None:
+        """Wait until nothing is being done."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
+
     async def _run(self) -> None:
         while self._waiting:
             await asyncio.sleep(GATHER)

@@ -33,7 +33,7 @@ def traffic(connection: Any) -> Traffic | None:
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTS + 16)
         return Traffic(*struct.unpack_from("=QQ", info, COUNTS))
-    except (AttributeError, OSError, struct.error):
+    except (AttributeError, OSError, ValueError, struct.error):  # ValueError: it is closed, says uvloop
         return None
 
 

@@ -1,5 +1,6 @@
 """`skyward ls` and `skyward down`, as processes of their own: they know nothing of who made what they find."""
 
+import asyncio
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from skyward.providers import aws_stale
+from skyward.providers.journal import Journal
 from tests.lab.cloud import REGION, Cloud
 from tests.lab.host import until
 from tests.lab.test_aws_inventory import Make, launch, retag
@@ -19,9 +21,11 @@ pytestmark = pytest.mark.timeout(60)
 ROOT = Path(__file__).parents[2]
 
 
-def skyward(*words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.CompletedProcess[str]":
-    # from a home where no driver of ours has ever run
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
+def skyward(
+    *words: str, stdin: int = subprocess.DEVNULL, home: Path = Path("/nonexistent")
+) -> "subprocess.CompletedProcess[str]":
+    # from a home where no driver of ours has ever run, unless it is given
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home)}
     command = [sys.executable, "-m", "skyward", *words]
     return subprocess.run(
         command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=50, check=False
@@ -104,6 +108,17 @@ def test_what_nobody_needs_is_ended_and_nothing_else_until_all_is(cloud: Cloud, 
     assert skyward("down", "--all", "--yes").returncode == 0
     assert skyward("ls").stdout == "nothing of ours is there\n"
     until(lambda: not cloud.left(), "nothing is left")
+
+
+def test_what_could_not_be_looked_for_is_no_success(cloud: Cloud, aws: Make, tmp_path: Path) -> None:
+    launch(aws(), "pool")
+    begun = Journal(tmp_path / ".local/state/skyward/aws.jsonl").note("run_instances", pool="far", region="eu-west-3")
+    asyncio.run(begun)
+    cloud.fail("*", "OptInRequired", times=99, match=lambda call: call.region == "eu-west-3")
+
+    ran = skyward("down", "--all", "--yes", home=tmp_path)
+    assert (ran.returncode, ran.stdout[:11]) == (1, "ended pool ")
+    assert "skyward: something may be left where it could not be looked: eu-west-3: " in ran.stderr
 
 
 def test_a_permission_that_is_missing_is_named(cloud: Cloud) -> None:

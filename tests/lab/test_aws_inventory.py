@@ -177,6 +177,17 @@ def test_what_may_not_be_ended_keeps_no_other_machine_and_no_other_pool(cloud: C
     assert [each.name for each in sky.ls()] == ["one"]
 
 
+def test_an_end_that_cannot_be_noted_is_one(
+    cloud: Cloud, aws: Make, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch(aws(journal=home / "elsewhere"), "pool")
+    (home / ".local/state").mkdir(parents=True, exist_ok=True)
+    (home / ".local/state/skyward").write_text("not a folder")
+
+    assert [each.name for each in sky.down("pool")] == ["pool"]
+    assert "that pool is gone could not be noted" in caplog.text
+
+
 def test_a_driver_ends_the_machines_that_may_be_ended(cloud: Cloud, aws: Make) -> None:
     async def scenario() -> None:
         provider = aws()
@@ -206,6 +217,10 @@ def test_a_region_that_refuses_hides_no_other(
     with pytest.raises(sky.Denied, match="OptInRequired"):
         sky.ls(region="eu-west-3")
     assert [each.name for each in sky.down("pool")] == ["pool"]
+    with pytest.raises(sky.Leaked, match=r"could not be looked: eu-west-3: .*OptInRequired"):
+        sky.down()
+    with pytest.raises(sky.Leaked, match="eu-west-3"):
+        sky.down("far")
 
 
 def test_credentials_that_do_not_do_are_told_as_such(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from skyward.providers.provider import Instance, Order, Provider
 from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
 from tests.lab import firstboot
-from tests.lab.cloud import IMAGES, Cloud
-from tests.lab.endpoint import Call
+from tests.lab.cloud import IMAGES, REGION, Cloud
+from tests.lab.endpoint import DROP, Call
 from tests.lab.host import until
 from tests.lab.lab import NEAR, Key
 
@@ -298,6 +298,50 @@ def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
         cloud.fail("DescribeInstances", after=True, do=lambda _: setattr(cloud, "forgetful", 0))
         assert await provider.clear("pool") == ()
         assert cloud.living() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["InternalError", DROP])
+def test_the_machine_of_a_launch_that_was_not_answered_is_found_when_the_api_tells_of_it(
+    aws: Make, cloud: Cloud, mine: list[str], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(Api.call, "__kwdefaults__", {"patience": 0.1})
+        provider = aws(security_groups=mine)
+        cloud.forgetful = 3
+        cloud.fail("RunInstances", fault, after=True, times=9)
+        with pytest.raises(sky.ProvisioningError, match="RunInstances"):
+            await provider.launch(ORDER)
+        (machine,) = cloud.living()
+        assert [(each.id, each.node) for each in await provider.find("pool")] == [(machine.id, ORDER.node)]
+
+    run(scenario())
+
+
+def test_what_may_not_be_ended_is_named_by_its_id_at_the_end_of_the_pool(aws: Make, cloud: Cloud) -> None:
+    async def scenario() -> None:
+        provider = aws()
+        kept = await provider.launch(ORDER)
+        cloud.fail("TerminateInstances", "OperationNotPermitted", times=99)
+        left = await provider.clear("pool")
+        assert kept.id in left
+
+    run(scenario())
+
+
+def test_machines_of_which_one_is_not_answered_for_are_each_tried(
+    aws: Make, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(Api.call, "__kwdefaults__", {"patience": 0.1})
+        made = await launch_all(aws(), 3)
+        first, *others = sorted(each.id for each in made)
+        monkeypatch.setattr(aws_found, "AT_ONCE", 1)
+        cloud.fail("TerminateInstances", DROP, times=99, match=lambda call: first in call.params.values())
+        failed = await aws_found.end(Api(REGION, None), [first, *others])
+        assert {each: type(error) for each, error in failed.items()} == {first: Unanswered}
+        assert [each.id for each in cloud.living()] == [first]
 
     run(scenario())
 

@@ -75,6 +75,15 @@ def test_a_group_alone_is_stale_when_it_is_overdue_or_long_alone(tags: dict[str,
     assert is_stale([], [tags], NOW) is stale
 
 
+def test_a_group_whose_maker_still_lives_is_not_stale_and_one_whose_maker_has_ended_is(other: str) -> None:
+    old = {MADE: "2025-12-30T00:00:00+00:00", UNTIL: BEFORE}
+    host, pid, life = other.split(":")
+    place, _, began = life.rpartition("-")
+
+    assert not is_stale([], [old | {BY: other}], NOW)
+    assert is_stale([], [{UNTIL: AFTER, BY: f"{host}:{pid}:{place}-{int(began) - 1}"}], NOW)
+
+
 @pytest.mark.parametrize(
     ("machines", "stale"),
     [

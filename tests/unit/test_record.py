@@ -258,3 +258,10 @@ def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.Monke
         given: Any = wrong
         with pytest.raises(InvalidArgument, match="must be True, False or a folder; say whether"):
             Options(record=given)
+    with pytest.raises(InvalidArgument, match=r"record='~nobody-at-all/runs': .*names no folder"):
+        Options(record="~nobody-at-all/runs")
+
+
+def test_a_home_that_nobody_has_is_no_record(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="run='~nobody-at-all/x'"):
+        record.find("~nobody-at-all/x", tmp_path)

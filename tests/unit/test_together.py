@@ -37,6 +37,24 @@ def test_those_who_ask_at_once_are_served_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_it_is_idle_once_nothing_is_being_done_also_for_nobody() -> None:
+    async def scenario() -> None:
+        works = Works()
+        works.gate = asyncio.Event()
+        together = Together(works)
+        await together.idle()
+        asking = asyncio.create_task(together.do(3))
+        await works.begun.wait()
+        asking.cancel()
+        idle = asyncio.create_task(together.idle())
+        await asyncio.sleep(0)
+        assert not idle.done()
+        works.gate.set()
+        await asyncio.wait_for(idle, 5)
+
+    asyncio.run(scenario())
+
+
 def test_those_who_ask_meanwhile_are_next() -> None:
     async def scenario() -> None:
         works = Works()
