@@ -128,6 +128,8 @@ def test_a_group_that_has_been_alone_for_long_is_stale(cloud: Cloud, aws: Make) 
     assert [(pool.machines, pool.stale) for pool in sky.ls()] == [((), False)]
 
     retag(cloud, aws_stale.MADE, (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat())
+    assert sky.down() == ()  # whoever made it still runs
+    retag(cloud, aws_stale.BY, "elsewhere:7:")
     assert [pool.name for pool in sky.down()] == ["pool"]
     assert cloud.left() == []
 
