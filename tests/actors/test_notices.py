@@ -53,17 +53,25 @@ def where() -> int:
     return sky.instance_info().node
 
 
+def leaving_without_another(
+    compute: sky.Compute, provider: Scarce, bell: Bell
+) -> tuple[sky.Future[bytes], sky.Future[int]]:
+    """A call on a node that leaves, and one that waits for another node, for which there is no room again and again."""
+    assert provider.folder is not None
+    running = compute.submit(work.ring, bell.port)
+    bell.answer()
+    (provider.folder / "full").touch()
+    notice(compute, 0)
+    kit.until(lambda: len(provider.refusals()) >= 3)
+    return running, compute.submit(where)
+
+
 def test_calls_go_to_a_node_that_could_be_had_only_after_the_one_that_was_taken_away(
     tmp_path: Path, bell: Bell
 ) -> None:
     provider = Scarce(folder=tmp_path)
     with sky.Compute(provider=provider, worker=ONE) as compute:
-        running = compute.submit(work.ring, bell.port)
-        bell.answer()
-        (tmp_path / "full").touch()
-        notice(compute, 0)
-        kit.until(lambda: len(provider.refusals()) >= 3)
-        waiting = compute.submit(where)
+        running, waiting = leaving_without_another(compute, provider, bell)
         (tmp_path / "full").unlink()
         kit.kill(kit.host(compute.nodes[0]))
         bell.answer().release(b"again")
@@ -74,12 +82,7 @@ def test_calls_go_to_a_node_that_could_be_had_only_after_the_one_that_was_taken_
 def test_the_calls_are_told_when_no_other_node_can_be_had(tmp_path: Path, bell: Bell) -> None:
     provider = Scarce(folder=tmp_path)
     with sky.Compute(provider=provider, worker=ONE) as compute:
-        running = compute.submit(work.ring, bell.port)
-        bell.answer()
-        (tmp_path / "full").touch()
-        notice(compute, 0)
-        kit.until(lambda: len(provider.refusals()) >= 3)
-        waiting = compute.submit(where)
+        running, waiting = leaving_without_another(compute, provider, bell)
         kit.kill(kit.host(compute.nodes[0]))
         assert [type(call.exception(kit.SOON)) for call in (running, waiting)] == [sky.NoCapacity] * 2
         with pytest.raises(sky.PoolFailed, match="there is no room"):
