@@ -38,7 +38,7 @@ lab:
 
 # drivers of a pool on the lab's EC2, killed at every call and in every state: half an hour
 kills:
-	$(PYTHON) -m pytest -m "lab and slow" tests/lab
+	$(PYTHON) -m pytest -m "lab and slow" -o faulthandler_timeout=600 tests/lab
 
 # Every branch of a pure module, by its own tests alone.
 coverage: $(PURE:.py=.covered)

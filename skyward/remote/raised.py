@@ -7,7 +7,7 @@ import traceback
 from typing import Any
 
 from skyward.errors import RemoteError, RemoteTraceback
-from skyward.remote import portable
+from skyward.remote import portable, shown
 from skyward.remote.blobs import Buffer
 from skyward.remote.packer import CallPickler, by_value, dumps
 
@@ -112,11 +112,13 @@ def _rebuildable(error: BaseException) -> bytes:
 
 
 def summary(payload: Buffer) -> str:
-    """Return the exception in a line, `ValueError: no`, without opening it; a large one is not looked into."""
-    _, label, message, _, _ = pickle.loads(payload)
+    """Return the exception in a line without opening it, `ValueError: no, raised by task 7, f(7)`."""
+    _, label, message, text, _ = pickle.loads(payload)
     line = message.strip().partition("\n")[0][:200]
     name = label.removeprefix("builtins.")
-    return f"{name}: {line}" if line else str(name)
+    _, noted, rest = text.rpartition(f"\n{shown.RAISED}")
+    culprit = f", raised by {rest.partition('\n')[0].rstrip('.')}" if noted else ""
+    return f"{name}{': ' if line else ''}{line}{culprit}"
 
 
 def open_exception(payload: Buffer) -> BaseException:

@@ -207,6 +207,8 @@ def grid(cells: list[Cell], cloud: Cloud, drivers: Drivers, folder: Path) -> Non
     def one(cell: Cell) -> str:
         run = Run(cell, cloud, drivers, folder)
         wrong = run.finish()
+        if wrong:
+            run.driver.kill()  # its guard does the rest, and nothing of it is there when the next run has the same keys
         happened.extend([run] if run.happened else [])
         return wrong
 

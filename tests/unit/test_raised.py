@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skyward.errors import RemoteError, RemoteTraceback
-from skyward.remote import raised, wire
+from skyward.remote import raised, shown, wire
 from skyward.remote.packer import Packer
 
 
@@ -289,3 +289,8 @@ def test_an_exception_is_told_in_a_line_without_opening_it() -> None:
     assert summary(ValueError("no\nmore")) == "ValueError: no"
     assert summary(KeyError()) == "KeyError"
     assert summary(NeedsMoreError(3, hint="x")) == f"{__name__}.NeedsMoreError: code 3"
+
+    culprit = KeyError("price")
+    shown.noted(culprit, "task 61, price(61)")
+    culprit.add_note("It knows no better.")
+    assert summary(culprit) == "KeyError: 'price', raised by task 61, price(61)"
