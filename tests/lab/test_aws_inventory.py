@@ -39,7 +39,7 @@ def launch(provider: sky.AWS, pool: str, count: int = 1) -> None:
     async def work() -> None:
         await asyncio.gather(*(provider.launch(Order(pool, f"{pool}-{n}-0", lease=300)) for n in range(count)))
 
-    asyncio.run(asyncio.wait_for(work(), 20))
+    asyncio.run(asyncio.wait_for(work(), 50))
 
 
 def retag(cloud: Cloud, name: str, value: str) -> None:
@@ -118,7 +118,7 @@ def test_a_pool_whose_machines_were_launched_later_than_its_group_is_not_stale(c
         await provider.launch(Order("pool", "pool-2-0"))
         assert not sky.ls()[0].stale
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 50))
 
 
 def test_a_group_that_has_been_alone_for_long_is_stale(cloud: Cloud, aws: Make) -> None:
@@ -201,7 +201,7 @@ def test_a_driver_ends_the_machines_that_may_be_ended(cloud: Cloud, aws: Make) -
         assert [type(each) for each in ended] == [type(None), sky.ProvisioningError, type(None)]
         assert [each.id for each in cloud.living()] == [kept]
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 50))
 
 
 def test_a_region_that_refuses_hides_no_other(

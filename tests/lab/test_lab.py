@@ -23,7 +23,7 @@ def ssh(lab: Lab) -> Ssh:
     """The ssh of this machine, with the lab's configuration."""
 
     def run(host: Host, command: str, *options: str) -> subprocess.CompletedProcess[str]:
-        words = ["ssh", "-F", str(lab.config), "-o", "ConnectTimeout=2", *options, host.name, command]
+        words = ["ssh", "-F", str(lab.config), *options, "-o", "ConnectTimeout=2", host.name, command]
         return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
 
     return run
