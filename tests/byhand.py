@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import json
 import os
@@ -10,7 +9,6 @@ import select
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -180,7 +178,7 @@ class Caller:
         try:
             self._runner.run(open())
         except BaseException:
-            self._let_go()
+            self._runner.close()
             raise
         self._door = door.ref(self._client, self._address)
         return self
@@ -256,15 +254,7 @@ class Caller:
         """Let go of the connection."""
         self._runner.run(self._client.__aexit__(None, None, None))
         del self._door
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Casty 0.30.2 sometimes leaves the socket that wakes its loop to the garbage collector."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            self._runner.close()
-            del self._client
-            gc.collect()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self.connect()
