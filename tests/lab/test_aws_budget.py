@@ -14,6 +14,7 @@ from skyward.events import Quoted, Spent
 from skyward.providers.provider import Order, Quote
 from skyward.record import Record
 from tests import work
+from tests.conformance.test_provider import run
 from tests.lab.cloud import Cloud
 from tests.lab.host import until
 
@@ -101,7 +102,7 @@ def test_a_machine_counts_from_the_answer_on_though_nobody_has_heard_of_it_yet(c
             await provider.launch(Order("pool", "pool-1-0", purse=purse))
         purse.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 50))
+    run(scenario())
     assert cloud.endpoint.count("RunInstances") == 1
 
 
@@ -120,7 +121,7 @@ def test_a_machine_whose_launch_fails_after_the_answer_costs_money_as_well(cloud
         purse.close()
 
     cloud.fail("RunInstances", after=True, do=spoil)
-    asyncio.run(asyncio.wait_for(scenario(), 50))
+    run(scenario())
 
 
 def test_prices_that_may_not_be_asked_stop_only_who_has_a_limit(cloud: Cloud, aws: Make) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aioboto3
@@ -11,6 +11,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 
+from tests.conformance.test_provider import run
 from tests.lab.cloud import SSM, Cloud
 from tests.lab.host import until
 from tests.lab.lab import NEAR, Key, far
@@ -23,10 +24,6 @@ bootcmd:
 runcmd:
 - echo then >>/opt/ran
 """
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 50))
 
 
 @contextlib.asynccontextmanager
