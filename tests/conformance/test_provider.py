@@ -30,7 +30,7 @@ def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Provider:
 
 def run[T](work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, with a deadline."""
-    return asyncio.run(asyncio.wait_for(work, 50))
+    return asyncio.run(asyncio.wait_for(work, 100))
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from typing import IO
 
 from tests.lab import limits
 
-BOOTED = 20.0
+BOOTED = 60.0
 """Seconds in which a host is up, or never will be."""
 
 HERE = Path(__file__).parent

@@ -13,12 +13,12 @@ from skyward.actors.purse import Purse
 from skyward.events import Quoted, Spent
 from skyward.providers.provider import Order, Quote
 from skyward.record import Record
-from tests import work
+from tests import kit, work
 from tests.conformance.test_provider import run
 from tests.lab.cloud import Cloud
 from tests.lab.host import until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 type Make = Callable[..., sky.AWS]
 
@@ -67,7 +67,7 @@ def test_a_budget_ends_the_machines_and_the_call(cloud: Cloud, aws: Make, monkey
         with pytest.raises(sky.BudgetExceeded) as told:
             list(compute.map(work.square_or_wait, range(8), [False, False, True, True, True, True, True, True]))
         assert told.value.results == {0: 0, 1: 1}
-        until(lambda: not cloud.living(), "the machines are ended before the block is left", 15)
+        until(lambda: not cloud.living(), "the machines are ended before the block is left")
     assert 200.0 <= compute.report().cost < 400.0
     assert cloud.left() == []
 
@@ -84,8 +84,8 @@ def test_what_is_too_dear_beside_a_machine_that_is_taken_back_is_launched_after_
     with sky.Compute(provider=aws(spot=True), options=sky.Options(max_hourly=0.012)) as compute:
         (first,) = compute.nodes
         cloud.interrupt(first.instance, notice=60)
-        until(lambda: [node.number for node in compute.nodes] == [1], "another takes its place", 60)
-        assert compute.submit(work.square, 3).result(20) == 9
+        until(lambda: [node.number for node in compute.nodes] == [1], "another takes its place")
+        assert compute.submit(work.square, 3).result(kit.SOON) == 9
     assert compute.report().machines == 2
     assert cloud.left() == []
 

@@ -17,7 +17,7 @@ from tests.lab.cloud import REGION, Cloud
 from tests.lab.host import until
 from tests.lab.test_aws_inventory import Make, launch, retag
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,7 +28,7 @@ def skyward(
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home)}
     command = [sys.executable, "-m", "skyward", *words]
     return subprocess.run(
-        command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=50, check=False
+        command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=100, check=False
     )
 
 

@@ -12,7 +12,7 @@ from skyward.providers.userdata import HELD
 from tests.lab.cloud import Cloud
 from tests.lab.host import Host, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 ORDER = Order("pool", "pool-0-0", lease=3)
 
 type Make = Callable[..., sky.AWS]

@@ -20,7 +20,7 @@ from tests.lab.endpoint import DROP, Call
 from tests.lab.host import until
 from tests.lab.lab import NEAR, Key
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
 
 type Make = Callable[..., sky.AWS]

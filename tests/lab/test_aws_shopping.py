@@ -16,7 +16,7 @@ from tests.lab.cloud import IMAGES, Cloud
 from tests.lab.host import until
 from tests.lab.test_aws_provider import Make, launch_all, launches, orders, params
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

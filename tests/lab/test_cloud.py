@@ -16,7 +16,7 @@ from tests.lab.cloud import SSM, Cloud
 from tests.lab.host import until
 from tests.lab.lab import NEAR, Key, far
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 ONCE = Config(retries={"total_max_attempts": 1}, read_timeout=5)
 FIRST_BOOT = """#cloud-config
 bootcmd:

@@ -13,7 +13,7 @@ from tests.lab.conftest import Hosts
 from tests.lab.host import Host
 from tests.lab.lab import Key, Lab
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
 DISK = "2g"
 

@@ -13,7 +13,7 @@ from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
 from tests.lab.lab import Key, Lab
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 type Ssh = Callable[..., subprocess.CompletedProcess[str]]
 

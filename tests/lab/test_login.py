@@ -12,7 +12,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Key, Lab
 from tests.lab.scenes import opened, refusal, within
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_host_key_that_is_not_known_is_refused_with_the_line_that_accepts_it(hosts: Hosts, lab: Lab) -> None:

@@ -12,7 +12,7 @@ from tests.lab.conftest import Hosts
 from tests.lab.host import Host
 from tests.lab.lab import Lab
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
 
 

@@ -23,7 +23,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.test_ssh_pool import nothing_is_left, ssh
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 CACHE = "/home/ubuntu/.cache/skyward"
 
 

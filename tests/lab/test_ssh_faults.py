@@ -15,7 +15,7 @@ from tests.lab.host import Host, until
 from tests.lab.lab import Lab
 from tests.lab.test_ssh_pool import nothing_is_left, ssh
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 NOTES = "/run/notes"
 """A file system of its own, which outlives full and lost disks."""

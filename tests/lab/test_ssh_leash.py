@@ -14,7 +14,7 @@ from tests.lab.host import Host, until
 from tests.lab.lab import Lab
 from tests.lab.test_ssh_pool import OURS, ROOT, nothing_is_left, program, ssh
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 FOLDERS = "echo /home/ubuntu/.cache/skyward/run/*/*/"
 

@@ -8,7 +8,7 @@ from tests.lab.conftest import Hosts
 from tests.lab.lab import Lab
 from tests.lab.test_ssh_pool import ssh
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(hosts: Hosts, lab: Lab) -> None:

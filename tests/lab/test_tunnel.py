@@ -15,7 +15,7 @@ from tests.lab.host import Host, until
 from tests.lab.lab import Key, Lab
 from tests.lab.scenes import opened, within
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 ECHO = """
 import socket, threading
