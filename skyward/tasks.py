@@ -196,14 +196,19 @@ class TaskGroup:
         return entry
 
     def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if future.done():
+        if future not in self._pending:  # it was cancelled
             return
         try:
             self._pool.send([self._pack(future, fn, args, kwargs)])
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             _fail(future, error)
-        if future.cancelled():  # meanwhile, when the pool did not know of it yet
+        if future not in self._pending and future.cancelled():  # meanwhile, when the pool did not know of it yet
             self._pool.forget((future.batch,))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are calls that have not ended; unlike `pending` it costs nothing, however many there are."""
+        return bool(self._pending)
 
     @property
     def pending(self) -> tuple[Future[Any], ...]:

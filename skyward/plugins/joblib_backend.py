@@ -156,7 +156,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         call = run_batch, tasks, level, first, self.inner_max_num_threads
         if not self.entry.open:
             future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
-        elif group.pending:
+        elif group.busy:
             future = group.post(*call)
         else:  # nobody else wants the lock now
             try:

@@ -74,6 +74,18 @@ def test_a_posted_call_gives_its_result(cluster: Cluster, group: TaskGroup) -> N
     assert future.result(5) == 8
 
 
+def test_a_group_is_busy_until_its_calls_have_ended(cluster: Cluster, group: TaskGroup) -> None:
+    before, over = group.busy, threading.Event()
+    future = group.post(double, 4)
+    future.add_done_callback(lambda _: over.set())
+    meanwhile = group.busy
+    assert cluster.sent.wait(5)
+    cluster.end(future)
+    assert over.wait(5)
+
+    assert (before, meanwhile, group.busy) == (False, True, False)
+
+
 def test_a_posted_call_that_cannot_be_sent_fails_in_the_thread_of_the_group(group: TaskGroup) -> None:
     name: futures.Future[str] = futures.Future()
     with Held(group):
