@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from bench.backends import BACKENDS
 from bench.figures import Figures, rounded, summary
+from bench.machine import speed
 from bench.plan import Plan
 from bench.scenarios import SCENARIOS, Steady, Whole, warm_up
 
@@ -57,6 +58,7 @@ def _heading(plan: Plan) -> Line:
         "settings": settings,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
+        "machine": speed(),
         "load_1m_at_start": _load(),
     }
 
