@@ -17,6 +17,7 @@ for keys in /run/lab/accounts/*; do
     # '*' and not the default '!', by which an account would be locked
     id "$name" >/dev/null 2>&1 || useradd -p '*' -m -s /bin/sh "$name"
     home=$(getent passwd "$name" | cut -d: -f6)
+    chown -R "$name:" "$home" # it may have been there before
     chmod 700 "$home"
     install -d -m 700 -o "$name" "$home/.ssh"
     install -m 600 -o "$name" "$keys" "$home/.ssh/authorized_keys"

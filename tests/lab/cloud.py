@@ -43,6 +43,8 @@ class Cloud:
         Seconds that a machine is pending, and shutting down.
     forgetful
         Seconds, from its launch, in which no other call knows of a machine.
+    used
+        Whether what a node is made of is in the cache of every machine, as in an image made of one that was a node.
     hosts
         The hosts of the machines that run, by id.
     capacity
@@ -52,7 +54,7 @@ class Cloud:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.pending, self.ending, self.forgetful = 0.1, 0.3, 0.0
-        self.python = True
+        self.used = True
         self.hosts: dict[str, Host] = {}
         self.capacity: dict[str, float] = {}
         self._groups: dict[str, set[str]] = {}
@@ -251,7 +253,7 @@ class Cloud:
         pair = self.model.key_pairs[machine.key_name].material_public.decode() if machine.key_name else None
         seed = firstboot.seed(firstboot.text(machine.user_data), USER, [pair] if pair else [])
         try:
-            host = self.lab.start(python=self.python, public=True, seed=seed)
+            host = self.lab.start(python=True, used=self.used, public=True, seed=seed)
         except Exception as error:  # noqa: BLE001 - a host that cannot start is a machine that cannot start
             self._state(machine, "terminated", f"Server.InternalError: {error}")
             return

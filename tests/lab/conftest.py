@@ -75,6 +75,7 @@ def host(hosts: Hosts) -> Host:
 @pytest.fixture
 def cloud(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """An EC2 for one test, whose endpoint and keys are in the environment."""
+    lab.home()  # before a machine needs it
     with Cloud(lab) as opened:
         for name, value in opened.environment().items():
             monkeypatch.setenv(name, value)

@@ -63,6 +63,7 @@ class Spec:
     accounts: tuple[str, ...]
     port: int
     lower: str
+    home: str
     disk: str
     slow: bool
     behind: "Host | None"
@@ -155,6 +156,7 @@ class Host:
             "LAB_BASE": str(self.folder),
             "LAB_LOWER": self.spec.lower,
             "LAB_MASK": " ".join(dict.fromkeys([*MASK, *(name for name in own if name not in SYSTEM)])),
+            "LAB_HOME": self.spec.home,
             "LAB_DISK": self.spec.disk,
             "LAB_SEED": str(seed),
             "LAB_LOG": str(self.folder.with_suffix(".log")),

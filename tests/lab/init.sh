@@ -1,7 +1,7 @@
 #!/bin/sh
 # PID 1 of a host, in new mount, pid, uts, ipc and network namespaces. fd 0: one line once eth0 is there.
 # fd 1: "ready", then "up" when this process has left the machine's own files.
-# LAB_NAME LAB_ADDRESS LAB_MAC LAB_PUBLIC LAB_BASE LAB_LOWER LAB_MASK LAB_DISK LAB_SEED LAB_LOG
+# LAB_NAME LAB_ADDRESS LAB_MAC LAB_PUBLIC LAB_BASE LAB_LOWER LAB_MASK LAB_HOME LAB_DISK LAB_SEED LAB_LOG
 set -e
 exec 2> "$LAB_LOG"
 R=$LAB_BASE/root
@@ -17,6 +17,7 @@ for d in $LAB_MASK; do
     mkdir -p "$LAB_BASE/mask/$d" "$R/$d"
     mount --bind "$LAB_BASE/mask/$d" "$R/$d"
 done
+[ -z "$LAB_HOME" ] || cp -a "$LAB_HOME" "$R/home/ubuntu"
 chmod 1777 "$R/tmp" "$R/var/tmp"
 chmod 700 "$R/root"
 mount -t proc proc "$R/proc"

@@ -12,6 +12,7 @@ from typing import Self
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import skyward as sky
 from skyward.providers.destination import Destination
 from tests.lab import layer
 from tests.lab.host import PATH, Host, Spec, Unavailable, netem, sh
@@ -96,6 +97,7 @@ class Lab:
         self._taken: set[int] = set()
         self._keys: dict[str, Path] = {}
         self._lock = threading.RLock()
+        self._using = threading.Lock()
         # a host dies with the thread that forked it, so one that lives as long as the lab forks them all
         self._forking = ThreadPoolExecutor(1, "forking")
         self._write()
@@ -109,6 +111,7 @@ class Lab:
         slow: bool = False,
         behind: Host | None = None,
         python: bool = False,
+        used: bool = False,
         memory: int | None = None,
         cpus: float | None = None,
         disk: str = "512m",
@@ -129,6 +132,8 @@ class Lab:
             The host through which alone it can be reached.
         python
             Whether it has the Python of this process, without pip, as its own.
+        used
+            Whether it was a node before, for the account `ubuntu`: it finds in its cache what a node is made of.
         memory, cpus
             Limits, in bytes and processors.
         disk
@@ -145,10 +150,11 @@ class Lab:
         if slow and not netem() and not os.access("/dev/net/tun", os.W_OK):
             raise Unavailable("this kernel has no netem, and /dev/net/tun cannot be written")
         key = Key()
+        home = str(self.home()) if used else ""
         with self._lock:
             number = next(each for each in range(11, 250) if each not in self._taken)
             self._taken.add(number)
-            lower = f"{self.python()}:/" if python else "/"
+            lower = f"{self.python()}:/" if python or used else "/"
             seeded = {
                 "ssh_host_ed25519_key": key.private,
                 "ssh_host_ed25519_key.pub": key.public.encode(),
@@ -160,7 +166,9 @@ class Lab:
                 **(seed or {}),
             }
             name = name or f"node-{number}"
-            spec = Spec(name, number, tuple(accounts), port, lower, disk, slow, behind, memory, cpus, public, seeded)
+            spec = Spec(
+                name, number, tuple(accounts), port, lower, home, disk, slow, behind, memory, cpus, public, seeded
+            )
             if behind is not None:
                 self._admit(behind)
         host = Host(spec, self.folder, key.public, self._fork)
@@ -220,6 +228,19 @@ class Lab:
             self._layers.mkdir()
             sh("mount", "-t", "tmpfs", "-o", "size=300m", "layers", str(self._layers))
         return layer.python(self._layers / "python")
+
+    def home(self) -> Path:
+        """Return the home of an account that a node has run for, with all that was put into its cache."""
+        with self._using:
+            if not (home := self._layers / "home").exists():
+                host = self.start(python=True)
+                provider = sky.SSH(hosts=[host.name], config=self.config)
+                with sky.Compute(provider=provider, options=sky.Options(console="off", record=False)):
+                    pass
+                sh("cp", "-a", f"/proc/{host.pid}/root/home/ubuntu", str(home))
+                shutil.rmtree(home / ".ssh")
+                self.end(host)
+            return home
 
     def _fork(self, words: list[str], environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
         """Start a command that dies with this process."""

@@ -234,4 +234,5 @@ def test_a_few_cells_leave_nothing(cloud: Cloud, drivers: Drivers, tmp_path: Pat
 @pytest.mark.timeout(590)
 @pytest.mark.parametrize("seed", range(10, 16))
 def test_every_cell_leaves_nothing(cloud: Cloud, drivers: Drivers, tmp_path: Path, seed: int) -> None:
+    cloud.used = False
     grid(draw(seed, 51), cloud, drivers, tmp_path, at_once=6)

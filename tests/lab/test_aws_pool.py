@@ -128,6 +128,7 @@ def test_a_machine_that_dies_without_a_word_is_replaced_and_ended(cloud: Cloud, 
 
 
 def test_the_published_guide_runs_on_ten_machines(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.used = False
     guide = str(ROOT / "guides" / "10_joblib_concurrency.py")
     words = [sys.executable, guide, "--provider=aws", f"--allow={NEAR}", "--tasks=200", "--seconds=0.2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}

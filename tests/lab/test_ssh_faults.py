@@ -64,7 +64,7 @@ def working(
 
 @pytest.mark.parametrize("seconds", [1.0, 5.0, pytest.param(30.0, marks=pytest.mark.slow)])
 def test_a_cable_that_is_pulled_for_a_while_costs_nothing_but_time(seconds: float, hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with working(lab, machines, grace=60) as (compute, made):
         for _ in range(3 if seconds == 1 else 1):
             made.ask(compute, range(100), 0.05)
@@ -75,7 +75,7 @@ def test_a_cable_that_is_pulled_for_a_while_costs_nothing_but_time(seconds: floa
 
 
 def test_a_slow_line_costs_nothing_but_time(hosts: Hosts, lab: Lab) -> None:
-    (machine,) = hosts(1, python=True, slow=True)
+    (machine,) = hosts(1, used=True, slow=True)
     with working(lab, [machine], grace=3) as (compute, _):
         compute.submit(work.square, 1).result(kit.SOON)
         machine.slow(delay=0.02, rate=400_000)
@@ -99,7 +99,7 @@ def kill_sessions(host: Host) -> None:
 def test_connections_that_are_lost_with_their_sshd_cost_nothing_but_time(
     how: Callable[[Host], None], hosts: Hosts, lab: Lab
 ) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with working(lab, machines) as (compute, made):
         made.ask(compute, range(120), 0.1)
         for _ in range(3):
@@ -109,7 +109,7 @@ def test_connections_that_are_lost_with_their_sshd_cost_nothing_but_time(
 
 
 def test_a_session_that_is_stuck_on_a_machine_that_is_not_costs_nothing_but_time(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(1, python=True)
+    machines = hosts(1, used=True)
     with working(lab, machines, grace=20) as (compute, made):
         made.ask(compute, range(40), 0.1)
         made.more(5)
@@ -122,7 +122,7 @@ def test_a_session_that_is_stuck_on_a_machine_that_is_not_costs_nothing_but_time
 def test_a_machine_that_freezes_is_noticed_within_ten_seconds_and_its_work_goes_elsewhere(
     hosts: Hosts, lab: Lab
 ) -> None:
-    machines = hosts(3, python=True)
+    machines = hosts(3, used=True)
     with working(lab, machines, spare=1, again=True, grace=0.5, lease=10) as (compute, made):
         made.ask(compute, range(300), 0.1)
         made.more(20)
@@ -134,7 +134,7 @@ def test_a_machine_that_freezes_is_noticed_within_ten_seconds_and_its_work_goes_
 
 
 def test_a_machine_that_freezes_for_a_while_costs_nothing_but_time(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with working(lab, machines) as (compute, made):
         made.ask(compute, range(150), 0.1)
         made.more(20)
@@ -142,7 +142,7 @@ def test_a_machine_that_freezes_for_a_while_costs_nothing_but_time(hosts: Hosts,
 
 
 def test_a_machine_that_dies_costs_its_tasks_another_attempt(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(3, python=True)
+    machines = hosts(3, used=True)
     with working(lab, machines, spare=1, again=True, grace=1) as (compute, made):
         made.ask(compute, range(100), 0.1)
         made.more(20)
@@ -154,7 +154,7 @@ def test_a_machine_that_dies_costs_its_tasks_another_attempt(hosts: Hosts, lab: 
 
 
 def test_a_full_disk_loses_what_is_printed_and_no_task(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with working(lab, machines) as (compute, made):
         made.ask(compute, range(100), function=work.noted_and_told)
         made.more(10)
@@ -166,7 +166,7 @@ def test_a_full_disk_loses_what_is_printed_and_no_task(hosts: Hosts, lab: Lab) -
 
 
 def test_a_machine_that_loses_its_files_costs_no_task(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(3, python=True)
+    machines = hosts(3, used=True)
     with working(lab, machines, spare=1, again=True, grace=1) as (compute, made):
         made.ask(compute, range(200), 0.05)
         made.more(20)
@@ -178,7 +178,7 @@ def test_a_machine_that_loses_its_files_costs_no_task(hosts: Hosts, lab: Lab) ->
 def test_a_task_that_takes_all_memory_of_a_machine_fails_alone(hosts: Hosts, lab: Lab) -> None:
     if reason := limits.why_not():
         pytest.skip(reason)
-    machines = hosts(2, python=True, memory=400 << 20)
+    machines = hosts(2, used=True, memory=400 << 20)
     with working(lab, machines, again=True) as (compute, made):
         made.ask(compute, range(100), 0.05)
         made.ask(compute, [600 << 20], function=work.noted_and_greedy, lost=True)
@@ -190,7 +190,7 @@ def test_a_task_that_takes_all_memory_of_a_machine_fails_alone(hosts: Hosts, lab
 
 @pytest.mark.parametrize("loss", [0.0, 0.01])
 def test_a_link_that_is_slow_and_loses_packets_costs_nothing_but_time(loss: float, hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True, slow=True)
+    machines = hosts(2, used=True, slow=True)
     for host in machines:
         host.slow(delay=0.04, loss=loss)
     with working(lab, machines) as (compute, made):

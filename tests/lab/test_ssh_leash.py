@@ -48,7 +48,7 @@ def starting(lab: Lab, host: Host, stay: str) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_driver_that_is_killed_while_a_node_starts_leaves_nothing(moment: str, hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
+    (host,) = hosts(used=True)
     stay, there = MOMENTS[moment]
     with starting(lab, host, stay) as process:
         until(lambda: host.run(f"{there} >/dev/null 2>&1 && echo yes || true"), moment)
@@ -61,7 +61,7 @@ def test_a_driver_that_is_killed_while_a_node_starts_leaves_nothing(moment: str,
 
 @pytest.mark.slow
 def test_a_node_that_starts_is_held_for_as_long_as_its_driver_lives(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
+    (host,) = hosts(used=True)
     stay, there = MOMENTS["before the first contact"]
     with starting(lab, host, stay) as process:
         until(lambda: host.run(f"{there} >/dev/null 2>&1 && echo yes || true"), "it is up")
@@ -74,7 +74,7 @@ def test_a_node_that_starts_is_held_for_as_long_as_its_driver_lives(hosts: Hosts
 
 
 def test_killed_drivers_leave_nothing_however_often(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
+    (host,) = hosts(used=True)
     for _ in range(3):
         with program(lab, [host], "compute.map(time.sleep, [1000] * 9); time.sleep(1000)", lease=5) as process:
             until(lambda: int(host.run(OURS)) >= 5, "the node runs")
@@ -83,7 +83,7 @@ def test_killed_drivers_leave_nothing_however_often(hosts: Hosts, lab: Lab) -> N
 
 
 def test_what_a_dead_leash_left_is_cleared_by_the_next_start(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
+    (host,) = hosts(used=True)
     with program(lab, [host], "time.sleep(1000)", lease=5) as process:
         host.run("kill -STOP $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
         process.send_signal(signal.SIGKILL)

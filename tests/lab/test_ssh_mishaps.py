@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(python=True)
+    (host,) = hosts(used=True)
     for _ in range(2):
         with sky.Compute(provider=ssh(lab, host)) as compute:
             assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
@@ -20,7 +20,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(hosts: Hosts, lab: Lab
 
 
 def test_two_pools_of_one_program_share_a_list_of_machines(hosts: Hosts, lab: Lab) -> None:
-    provider = ssh(lab, *hosts(2, python=True))
+    provider = ssh(lab, *hosts(2, used=True))
     with sky.Compute(provider=provider) as first, sky.Compute(provider=provider) as second:
         assert first.nodes[0].host != second.nodes[0].host
         with pytest.raises(sky.NoCapacity):

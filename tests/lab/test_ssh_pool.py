@@ -37,8 +37,8 @@ def nothing_is_left(host: Host) -> bool:
 
 @pytest.fixture
 def host(hosts: Hosts) -> Host:
-    """A host with a Python and nothing else."""
-    return hosts(python=True)[0]
+    """A host that was a node before."""
+    return hosts(used=True)[0]
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def test_tasks_find_the_packages_files_and_variables_of_the_image(host: Host, la
 
 
 def test_a_killed_driver_leaves_nothing_but_the_cache(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with program(lab, machines, "compute.broadcast(time.sleep, 1000)") as process:
         until(lambda: all(int(host.run(OURS)) >= 4 for host in machines), "the nodes run")
         process.send_signal(signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_two_drivers_on_one_machine_do_not_see_each_other(host: Host, lab: Lab) 
 
 
 def test_another_account_cannot_make_the_node_run_anything(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(accounts=("ubuntu", "mallory"), python=True)
+    (host,) = hosts(accounts=("ubuntu", "mallory"), used=True)
     as_mallory = "setpriv --reuid mallory --regid mallory --clear-groups "
     with sky.Compute(provider=ssh(lab, host), image=sky.Image(env={"TOKEN": "s3cret"})) as compute:
         folder = host.run("echo /home/ubuntu/.cache/skyward/run/*/*").strip()
@@ -218,7 +218,7 @@ print(asyncio.run(main(*sys.argv[1:])))
 
 
 def test_one_dead_machine_does_not_stop_the_others(hosts: Hosts, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    machines = hosts(3, python=True)
+    machines = hosts(3, used=True)
     machines[1].kill()
     nodes = sky.Nodes(count=3, min=2)
     with sky.Compute(provider=ssh(lab, *machines), nodes=nodes, options=sky.Options(launch_attempts=1)) as compute:
@@ -241,7 +241,7 @@ def test_a_machine_that_refuses_us_is_asked_once_and_fails_the_pool(hosts: Hosts
 def test_another_machine_is_taken_for_one_that_refuses_us(
     hosts: Hosts, lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     other = Key()
     machines[0].change_key(other.private, other.public)
     with sky.Compute(provider=ssh(lab, *machines)) as compute:
@@ -250,7 +250,7 @@ def test_another_machine_is_taken_for_one_that_refuses_us(
 
 
 def test_a_machine_that_is_frozen_at_the_end_is_named_and_costs_nobody_an_exception(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     with sky.Compute(provider=ssh(lab, *machines), nodes=2, options=sky.Options(lease=12)) as compute:
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
         machines[1].freeze()
@@ -263,7 +263,7 @@ def test_a_machine_that_is_frozen_at_the_end_is_named_and_costs_nobody_an_except
 
 
 def test_slots_may_be_given_for_each_machine(hosts: Hosts, lab: Lab) -> None:
-    machines = hosts(2, python=True)
+    machines = hosts(2, used=True)
     provider = sky.SSH(hosts=[host.name for host in machines], config=lab.config, slots={machines[0].name: 3})
     with sky.Compute(provider=provider, nodes=2, worker=sky.Worker(concurrency=1)) as compute:
         assert [node.slots for node in compute.nodes] == [3, 1]
@@ -316,7 +316,7 @@ def test_the_published_guide_runs_on_ten_machines(hosts: Hosts, lab: Lab) -> Non
 
 def test_a_machine_behind_another_is_a_node_too(hosts: Hosts, lab: Lab) -> None:
     (gate,) = hosts()
-    (inner,) = hosts(behind=gate, python=True)
+    (inner,) = hosts(behind=gate, used=True)
     with sky.Compute(provider=ssh(lab, inner)) as compute:
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
     assert nothing_is_left(inner)
