@@ -20,7 +20,7 @@ def shared(pool: Pool, plan: Plan) -> Figures:
     """Every task is given the same large array, which the pool has never seen before."""
     numpy, joblib = import_module("numpy"), import_module("joblib")
     array = numpy.random.default_rng().random(SHARED // 8)
-    look = tasks.by_value(tasks.item) if plan.by_value else tasks.item
+    look = tasks.travelling(tasks.item, by_value=plan.by_value)
     began = time.perf_counter()
     answers = pool.parallel((joblib.delayed(look)(array, index) for index in range(plan.tasks)), plan.batch_size)
     elapsed = time.perf_counter() - began
@@ -31,7 +31,7 @@ def shared(pool: Pool, plan: Plan) -> Figures:
 def results(pool: Pool, plan: Plan) -> Figures:
     """Every task returns a large array."""
     joblib = import_module("joblib")
-    fill = tasks.by_value(tasks.fill) if plan.by_value else tasks.fill
+    fill = tasks.travelling(tasks.fill, by_value=plan.by_value)
     began = time.perf_counter()
     answers = pool.parallel((joblib.delayed(fill)(x, RESULT // 8) for x in range(plan.tasks)), plan.batch_size)
     elapsed = time.perf_counter() - began

@@ -113,7 +113,7 @@ def _far_pool(plan: Plan) -> Iterator[Any]:
 def _parallel(plan: Plan, fn: Any, *more: float) -> float:
     """Seconds that one `Parallel` over all tasks takes."""
     joblib = import_module("joblib")
-    fn = tasks.by_value(fn) if plan.by_value else fn
+    fn = tasks.travelling(fn, by_value=plan.by_value)
     began = time.perf_counter()
     answers = joblib.Parallel(n_jobs=-1, batch_size=plan.batch_size)(
         joblib.delayed(fn)(number, *more) for number in range(plan.tasks)

@@ -16,20 +16,24 @@ NODE = "skyward.remote.node"
 
 def tree(backend: str) -> dict[str, float]:
     """Megabytes and counts of this process and all that it started, summed by kind."""
-    psutil = _psutil()
-    driver = psutil.Process()
-    processes = driver.children(recursive=True)
-    kinds = {driver.pid: "driver"} | _kinds(backend, processes)
     held: dict[str, Counter[str]] = {}
-    for process in (driver, *processes):
+    for kind, process in processes(backend):
         try:
             memory = process.memory_full_info()
-        except psutil.NoSuchProcess:
+        except _psutil().NoSuchProcess:
             continue
         megabytes = {f"{what}_mb": getattr(memory, what, 0) / MEGABYTE for what in ("uss", "pss", "rss")}
-        held.setdefault(kinds.get(process.pid, "other"), Counter()).update({"processes": 1} | megabytes)
+        held.setdefault(kind, Counter()).update({"processes": 1} | megabytes)
     held["total"] = sum(held.values(), Counter())
     return {f"{kind}_{what}": amount for kind, amounts in held.items() for what, amount in amounts.items()}
+
+
+def processes(backend: str) -> list[tuple[str, Any]]:
+    """This process (`driver`) and all that it started, each behind its kind."""
+    driver = _psutil().Process()
+    started = driver.children(recursive=True)
+    kinds = _kinds(backend, started)
+    return [("driver", driver), *((kinds.get(process.pid, "other"), process) for process in started)]
 
 
 def left_behind() -> int:

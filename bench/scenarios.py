@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from bench import data, links, memory, tasks, tunnel
+from bench import data, links, memory, profile, tasks, tunnel
 from bench.backends import BACKENDS, Pool
 from bench.figures import Figures, latency
 from bench.plan import Plan
@@ -44,7 +44,7 @@ type Scenario = Steady | Whole
 
 def seed(pool: Pool, plan: Plan) -> Figures:
     """Tasks of equal length: how much of the slots' time was work."""
-    sleep = _travelling(tasks.sleep, plan)
+    sleep = tasks.travelling(tasks.sleep, by_value=plan.by_value)
     elapsed, cpu = _timed(pool, plan, sleep, range(plan.tasks), (plan.seconds,), range(plan.tasks))
     ideal = plan.tasks * plan.seconds / plan.shape.slots
     return {
@@ -58,7 +58,7 @@ def seed(pool: Pool, plan: Plan) -> Figures:
 
 def trivial(pool: Pool, plan: Plan) -> Figures:
     """Tasks that do nothing: how many go through in a second, and what each costs the driver."""
-    square = _travelling(tasks.square, plan)
+    square = tasks.travelling(tasks.square, by_value=plan.by_value)
     right = (x * x for x in range(plan.tasks))
     elapsed, cpu = _timed(pool, plan, square, range(plan.tasks), (), right)
     return {
@@ -76,13 +76,13 @@ def driver_cpu(pool: Pool, plan: Plan) -> Figures:
 
 def roundtrip(pool: Pool, plan: Plan) -> Figures:
     """One call at a time through the library's own `submit`, waiting for each result."""
-    square = _travelling(tasks.square, plan)
+    square = tasks.travelling(tasks.square, by_value=plan.by_value)
     return latency([_clocked(lambda x: pool.submit(square, x)(), x, x * x) for x in range(plan.tasks)])
 
 
 def onetask(pool: Pool, plan: Plan) -> Figures:
     """One `Parallel` of one task at a time."""
-    delayed = import_module("joblib").delayed(_travelling(tasks.square, plan))
+    delayed = import_module("joblib").delayed(tasks.travelling(tasks.square, by_value=plan.by_value))
     return latency(
         [_clocked(lambda x: pool.parallel([delayed(x)], plan.batch_size), x, [x * x]) for x in range(plan.tasks)]
     )
@@ -96,7 +96,7 @@ def idle_memory(_pool: Pool, plan: Plan) -> Figures:
 
 def startstop(plan: Plan) -> Figures:
     """From nothing to ready, to the first result, to an answer from all workers, and back to nothing."""
-    square = import_module("joblib").delayed(_travelling(tasks.square, plan))
+    square = import_module("joblib").delayed(tasks.travelling(tasks.square, by_value=plan.by_value))
     start = time.perf_counter()
     with BACKENDS[plan.backend].open(plan) as pool:
         entered = time.perf_counter()
@@ -118,7 +118,7 @@ def startstop(plan: Plan) -> Figures:
 
 def warm_up(pool: Pool, plan: Plan, how: Literal["parallel", "submit"]) -> int:
     """Give every worker a small task until all have answered or `--warm-limit` is over; how many have answered."""
-    who = _travelling(tasks.who, plan)
+    who = tasks.travelling(tasks.who, by_value=plan.by_value)
     delayed = import_module("joblib").delayed(who)
     everyone = range(plan.shape.slots)
     seen: set[tuple[int, int]] = set()
@@ -132,10 +132,6 @@ def warm_up(pool: Pool, plan: Plan, how: Literal["parallel", "submit"]) -> int:
         if time.monotonic() > deadline:
             break
     return len(seen)
-
-
-def _travelling[**P, R](fn: Callable[P, R], plan: Plan) -> Callable[P, R]:
-    return tasks.by_value(fn) if plan.by_value else fn
 
 
 def _timed(
@@ -167,6 +163,8 @@ SCENARIOS: dict[str, Scenario] = {
     "roundtrip": Steady("submit().result(), one at a time", 500, ("tasks",), "submit", roundtrip),
     "onetask": Steady("Parallel of one task, one at a time", 100, ("tasks", "batch_size"), "parallel", onetask),
     "driver_cpu": Steady("driver CPU per trivial task", 20_000, ("tasks", "batch_size"), "parallel", driver_cpu),
+    "steps": Steady("where the time of one call goes, one at a time", 500, ("tasks",), "submit", profile.steps),
+    "shares": Steady("whose CPU trivial tasks take", 20_000, ("tasks", "batch_size"), "parallel", profile.shares),
     "shared": Steady("200 tasks with the same array of 80 MB", 200, ("tasks", "batch_size"), "parallel", data.shared),
     "results": Steady("500 tasks that return 1 MiB", 500, ("tasks", "batch_size"), "parallel", data.results),
     "search": Steady("RandomizedSearchCV with so many candidates, on digits", 20, ("tasks",), "parallel", data.search),

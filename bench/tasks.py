@@ -1,7 +1,7 @@
 """The functions that travel to the workers.
 
 A user's script defines its functions in `__main__`, and those are pickled by value, which costs more than a name.
-`by_value` makes a function travel like that; as they stand here they travel by name.
+`travelling` makes a function travel like that; as they stand here they travel by name.
 """
 
 import os
@@ -49,7 +49,17 @@ def who(seconds: float) -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
 
 
-def by_value[**P, R](fn: Callable[P, R]) -> Callable[P, R]:
+def clock() -> float:
+    """What the clock says that all processes of a machine share."""
+    return time.perf_counter()
+
+
+def travelling[**P, R](fn: Callable[P, R], *, by_value: bool) -> Callable[P, R]:
+    """`fn`, or a copy of it that travels by value."""
+    return _by_value(fn) if by_value else fn
+
+
+def _by_value[**P, R](fn: Callable[P, R]) -> Callable[P, R]:
     """A copy of `fn` that pickles as a function of the user's own script does."""
     plain = cast(FunctionType, fn)
     copy = FunctionType(plain.__code__, plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__)
