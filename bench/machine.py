@@ -18,8 +18,7 @@ def speed() -> Figures:
     -------
     Figures
         `addition_ns`, of one interpreter, and `wake_us`, half of what a byte needs through a pipe to a process that
-        waits for it, on another processor if there is one, and back. Medians, which take half a
-        second.
+        waits for it, on another processor if there is one, and back. It takes half a second.
     """
     additions = statistics.median(_add() for _ in range(LOOKS))
     return {"addition_ns": rounded(additions * 1e9), "wake_us": rounded(_wake() * 1e6)}
