@@ -48,7 +48,7 @@ def starting(lab: Lab, host: Host, stay: str) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_driver_that_is_killed_while_a_node_starts_leaves_nothing(moment: str, hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(used=True)
+    (host,) = hosts(python=True)
     stay, there = MOMENTS[moment]
     with starting(lab, host, stay) as process:
         until(lambda: host.run(f"{there} >/dev/null 2>&1 && echo yes || true"), moment)
@@ -61,7 +61,7 @@ def test_a_driver_that_is_killed_while_a_node_starts_leaves_nothing(moment: str,
 
 @pytest.mark.slow
 def test_a_node_that_starts_is_held_for_as_long_as_its_driver_lives(hosts: Hosts, lab: Lab) -> None:
-    (host,) = hosts(used=True)
+    (host,) = hosts(python=True)
     stay, there = MOMENTS["before the first contact"]
     with starting(lab, host, stay) as process:
         until(lambda: host.run(f"{there} >/dev/null 2>&1 && echo yes || true"), "it is up")
