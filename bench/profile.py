@@ -1,4 +1,4 @@
-"""Where the time of a call goes: `steps` on its way there and back, `shares` of the processors when there are many.
+"""Where the time of a call goes on its way there and back (`steps`), and whose CPU is used (`spent`).
 
 `steps` looks at Skyward from inside: a note of the time is put around a few of its methods for as long as it measures.
 """
@@ -49,17 +49,6 @@ def steps(pool: Pool, plan: Plan) -> Figures:
     return {f"{name}_us": statistics.median(values) * 1e6 for name, values in gaps.items()}
 
 
-def shares(pool: Pool, plan: Plan) -> Figures:
-    """Microseconds of a processor per trivial task: by thread of the driver, and by kind of a node's processes."""
-    before = _spent(plan)
-    began = time.perf_counter()
-    delayed = import_module("joblib").delayed(tasks.travelling(tasks.square, by_value=plan.by_value))
-    pool.parallel((delayed(x) for x in range(plan.tasks)), plan.batch_size)
-    elapsed, after = time.perf_counter() - began, _spent(plan)
-    spent = {name: (after[name] - before[name]) / plan.tasks * 1e6 for name in after}
-    return {f"{name}_us": each for name, each in spent.items() if each >= 1} | {"clock_us": elapsed / plan.tasks * 1e6}
-
-
 @contextmanager
 def _watched(note: Callable[[str], object]) -> Iterator[None]:
     with ExitStack() as stack:
@@ -79,18 +68,18 @@ def _noting(plain: Callable[..., Any], note: Callable[[str], object], name: str)
     return noting
 
 
-def _spent(plan: Plan) -> Counter[str]:
-    """Seconds of a processor so far: of this process by thread, of the others by kind."""
+def spent(backend: str) -> Counter[str]:
+    """Seconds of CPU so far: of this process by thread, of the others by kind."""
     names = {thread.native_id: _kind(thread.name) for thread in threading.enumerate()}
-    spent: Counter[str] = Counter()
-    for kind, process in memory.processes(plan.backend):
+    used: Counter[str] = Counter()
+    for kind, process in memory.processes(backend):
         if kind != "driver":
             times = process.cpu_times()
-            spent[kind] += times.user + times.system
+            used[kind] += times.user + times.system
             continue
         for thread in process.threads():
-            spent[f"driver_{names.get(thread.id, 'casty')}"] += thread.user_time + thread.system_time
-    return spent
+            used[f"driver_{names.get(thread.id, 'casty')}"] += thread.user_time + thread.system_time
+    return used
 
 
 def _kind(name: str) -> str:

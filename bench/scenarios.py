@@ -74,6 +74,15 @@ def driver_cpu(pool: Pool, plan: Plan) -> Figures:
     return {name: found[name] for name in ("driver_cpu_us_per_task", "tasks_per_s")}
 
 
+def shares(pool: Pool, plan: Plan) -> Figures:
+    """The same tasks: microseconds of CPU of each, by thread of this process and by kind of the others."""
+    before = profile.spent(plan.backend)
+    elapsed = trivial(pool, plan)["elapsed_s"]
+    spent = profile.spent(plan.backend) - before
+    used = {f"{whose}_us": seconds / plan.tasks * 1e6 for whose, seconds in spent.items()}
+    return {name: each for name, each in used.items() if each >= 1} | {"clock_us": elapsed / plan.tasks * 1e6}
+
+
 def roundtrip(pool: Pool, plan: Plan) -> Figures:
     """One call at a time through the library's own `submit`, waiting for each result."""
     square = tasks.travelling(tasks.square, by_value=plan.by_value)
@@ -164,7 +173,7 @@ SCENARIOS: dict[str, Scenario] = {
     "onetask": Steady("Parallel of one task, one at a time", 100, ("tasks", "batch_size"), "parallel", onetask),
     "driver_cpu": Steady("driver CPU per trivial task", 20_000, ("tasks", "batch_size"), "parallel", driver_cpu),
     "steps": Steady("where the time of one call goes, one at a time", 500, ("tasks",), "submit", profile.steps),
-    "shares": Steady("whose CPU trivial tasks take", 20_000, ("tasks", "batch_size"), "parallel", profile.shares),
+    "shares": Steady("whose CPU trivial tasks take", 20_000, ("tasks", "batch_size"), "parallel", shares),
     "shared": Steady("200 tasks with the same array of 80 MB", 200, ("tasks", "batch_size"), "parallel", data.shared),
     "results": Steady("500 tasks that return 1 MiB", 500, ("tasks", "batch_size"), "parallel", data.results),
     "search": Steady("RandomizedSearchCV with so many candidates, on digits", 20, ("tasks",), "parallel", data.search),
