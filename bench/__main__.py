@@ -9,22 +9,26 @@ from collections.abc import Iterator, Sequence
 from bench.backends import BACKENDS, NotInstalledError
 from bench.measure import Line, failed, run
 from bench.plan import BatchSize, Plan, Shape
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, SUITES
 from bench.versus import in_turn
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what the words ask for; 0 when every run gave figures."""
     asked = _parser().parse_args(words)
-    plan = _plan(asked)
-    lines = in_turn(plan, asked.vs, asked.limit) if asked.vs else _one(plan)
     code = 0
-    for line in lines:
+    for line in _lines(asked):
         print(json.dumps(line), flush=True)
         if "error" in line:
             print(f"{line['backend']}: {line['error']}", file=sys.stderr)
             code = 1
     return code
+
+
+def _lines(asked: argparse.Namespace) -> Iterator[Line]:
+    for scenario in SUITES.get(asked.scenario, (asked.scenario,)):
+        plan = _plan(asked, scenario)
+        yield from in_turn(plan, asked.vs, asked.limit) if asked.vs else _one(plan)
 
 
 def _one(plan: Plan) -> Iterator[Line]:
@@ -36,12 +40,12 @@ def _one(plan: Plan) -> Iterator[Line]:
     yield line
 
 
-def _plan(asked: argparse.Namespace) -> Plan:
+def _plan(asked: argparse.Namespace, scenario: str) -> Plan:
     return Plan(
-        scenario=asked.scenario,
+        scenario=scenario,
         backend=asked.backend,
         shape=Shape(asked.nodes, asked.concurrency),
-        tasks=asked.tasks or SCENARIOS[asked.scenario].tasks,
+        tasks=asked.tasks or SCENARIOS[scenario].tasks,
         seconds=asked.seconds,
         batch_size=asked.batch_size,
         by_value=asked.main,
@@ -56,14 +60,15 @@ def _plan(asked: argparse.Namespace) -> Plan:
 
 def _parser() -> argparse.ArgumentParser:
     scenarios = "\n".join(f"  {name:<12}{scenario.about}" for name, scenario in SCENARIOS.items())
+    suites = "\n".join(f"  {name:<12}{', '.join(members)}" for name, members in SUITES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure one scenario on one backend, or on several in turn.",
-        epilog=f"scenarios:\n{scenarios}",
+        epilog=f"scenarios:\n{scenarios}\nseveral, one after the other:\n{suites}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("scenario", choices=SCENARIOS, metavar="SCENARIO", help="see below")
+    add("scenario", choices=[*SCENARIOS, *SUITES], metavar="SCENARIO", help="see below")
     add("--backend", choices=BACKENDS, default="skyward", help="where it runs (default: skyward)")
     add("--vs", choices=BACKENDS, nargs="+", default=[], help="run these too, in turn, and print the ratio")
     add("--nodes", type=_count, default=10, help="default: 10")

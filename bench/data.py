@@ -1,7 +1,10 @@
-"""Scenarios with data: an array that all tasks share, large results, a search by scikit-learn."""
+"""Scenarios with data: large values that all tasks share, large results, a search by scikit-learn."""
 
+import tempfile
 import time
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bench import tasks
@@ -11,6 +14,12 @@ from bench.plan import Plan
 
 SHARED = 80_000_000
 """Bytes of the array that every task of `shared` is given."""
+
+ARGUMENT_BYTES = 100_000_000
+"""Size of the array that is an argument of every task of `array` and `memmap`."""
+
+HELD_BYTES = 64_000_000
+"""Size of the array that the function of `closure`, `variable` or `method` refers to."""
 
 RESULT = 1 << 20
 """Bytes of each result of `results`."""
@@ -25,6 +34,55 @@ def shared(pool: Pool, plan: Plan) -> Figures:
     answers = pool.parallel((joblib.delayed(look)(array, index) for index in range(plan.tasks)), plan.batch_size)
     elapsed = time.perf_counter() - began
     assert answers == [float(array[index]) for index in range(plan.tasks)]
+    return {"elapsed_s": elapsed}
+
+
+def array(pool: Pool, plan: Plan) -> Figures:
+    """Every task is given the same plain array."""
+    values = _values(ARGUMENT_BYTES)
+    return _items(pool, plan, tasks.travelling(tasks.item, by_value=plan.by_value), (values,), values)
+
+
+def memmap(pool: Pool, plan: Plan) -> Figures:
+    """Every task is given the same array, mapped from a file to be read."""
+    numpy = import_module("numpy")
+    values = _values(ARGUMENT_BYTES)
+    with tempfile.TemporaryDirectory(prefix="skyward-bench-") as folder:
+        file = Path(folder) / "values"
+        values.tofile(file)
+        mapped = numpy.memmap(file, dtype=values.dtype, mode="r")
+        return _items(pool, plan, tasks.travelling(tasks.item, by_value=plan.by_value), (mapped,), values)
+
+
+def closure(pool: Pool, plan: Plan) -> Figures:
+    """Every task is a closure over the same array."""
+    values = _values(HELD_BYTES)
+    return _items(pool, plan, tasks.travelling(tasks.closure_over(values), by_value=True), (), values)
+
+
+def variable(pool: Pool, plan: Plan) -> Figures:
+    """Every task reads the same array from a global variable of the user's script."""
+    values = _values(HELD_BYTES)
+    return _items(pool, plan, tasks.reading_global(values), (), values)
+
+
+def method(pool: Pool, plan: Plan) -> Figures:
+    """Every task is a method of the same object of the user's script, which holds an array."""
+    values = _values(HELD_BYTES)
+    return _items(pool, plan, tasks.bound_method(values), (), values)
+
+
+def _values(size: int) -> Any:
+    return import_module("numpy").random.default_rng().random(size // 8)
+
+
+def _items(pool: Pool, plan: Plan, look: Callable[..., float], first: tuple[Any, ...], values: Any) -> Figures:
+    """Measure one `Parallel` of tasks that return one item each."""
+    delayed = import_module("joblib").delayed(look)
+    began = time.perf_counter()
+    answers = pool.parallel((delayed(*first, index) for index in range(plan.tasks)), plan.batch_size)
+    elapsed = time.perf_counter() - began
+    assert answers == values[: plan.tasks].tolist()
     return {"elapsed_s": elapsed}
 
 

@@ -175,6 +175,11 @@ SCENARIOS: dict[str, Scenario] = {
     "steps": Steady("where the time of one call goes, one at a time", 500, ("tasks",), "submit", profile.steps),
     "shares": Steady("whose CPU trivial tasks take", 20_000, ("tasks", "batch_size"), "parallel", shares),
     "shared": Steady("200 tasks with the same array of 80 MB", 200, ("tasks", "batch_size"), "parallel", data.shared),
+    "array": Steady("20 tasks with the same array of 100 MB", 20, ("tasks", "batch_size"), "parallel", data.array),
+    "memmap": Steady("the same, mapped from a file", 20, ("tasks", "batch_size"), "parallel", data.memmap),
+    "closure": Steady("20 tasks with 64 MB in their closure", 20, ("tasks", "batch_size"), "parallel", data.closure),
+    "variable": Steady("the same in a global variable", 20, ("tasks", "batch_size"), "parallel", data.variable),
+    "method": Steady("the same in a bound method's object", 20, ("tasks", "batch_size"), "parallel", data.method),
     "results": Steady("500 tasks that return 1 MiB", 500, ("tasks", "batch_size"), "parallel", data.results),
     "search": Steady("RandomizedSearchCV with so many candidates, on digits", 20, ("tasks",), "parallel", data.search),
     "memory": Steady("memory of an idle pool by kind of process", 1, ("settle",), "parallel", idle_memory),
@@ -185,3 +190,6 @@ SCENARIOS: dict[str, Scenario] = {
     "startstop": Whole("time to start and to stop a pool", 1, startstop),
 }
 """Every scenario by its name on the command line."""
+
+SUITES: dict[str, tuple[str, ...]] = {"data": ("array", "memmap", "closure", "variable", "method")}
+"""Several scenarios under one name, run one after the other."""

@@ -43,6 +43,40 @@ def fill(x: int, items: int) -> Any:
     return numpy.full(items, float(x))
 
 
+def closure_over(values: Any) -> Callable[[int], float]:
+    """Return a function that holds `values` in its closure and returns one item of them."""
+
+    def look(index: int) -> float:
+        return float(values[index])
+
+    return look
+
+
+def reading_global(values: Any) -> Callable[[int], float]:
+    """Return a function of a script that has `values` in the global variable VALUES, and returns one item of them."""
+    script = {"__name__": "__main__", "VALUES": values}
+    exec("def look(index):\n    return float(VALUES[index])", script)
+    return cast(Callable[[int], float], script["look"])
+
+
+class Holder:
+    """An object with a large array."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def item(self, index: int) -> float:
+        """One item of it."""
+        return float(self.values[index])
+
+
+def bound_method(values: Any) -> Callable[[int], float]:
+    """Return a method of an object that holds `values`, of a class that a script defines."""
+    members = {"__init__": Holder.__init__, "item": Holder.item, "__module__": "__main__"}
+    look: Callable[[int], float] = type("Holder", (), members)(values).item
+    return look
+
+
 def who(seconds: float) -> tuple[int, int]:
     """Which worker this is; slow enough that no worker takes two while another has none."""
     time.sleep(seconds)
