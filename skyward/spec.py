@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from skyward.checked import Checked, listed, refused
 from skyward.image import Image
+from skyward.remote.terms import MOST
 
 __all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
 
@@ -134,6 +135,7 @@ class Worker(Checked):
     concurrency: int | None = Field(
         default=None,
         ge=1,
+        le=10_000,
         description="give the number of tasks that one node runs at once (left out: one per CPU)",
         examples=["4"],
     )
@@ -262,10 +264,13 @@ class Options(Checked):
     grace: float = Field(
         default=30.0, ge=0, description="give the seconds that a silent node is waited for", examples=["30"]
     )
-    retries: int = Field(default=2, ge=0, description="give the number of attempts after the first", examples=["2"])
+    retries: int = Field(
+        default=2, ge=0, le=MOST, description="give the number of attempts after the first", examples=["2"]
+    )
     prefetch: int | None = Field(
         default=None,
         ge=0,
+        le=MOST,
         description="give the number of batches queued on each node (left out: one per slot or more)",
         examples=["10"],
     )
@@ -273,7 +278,7 @@ class Options(Checked):
         default=120.0, gt=0, description="give the seconds that a node may take to start", examples=["120"]
     )
     launch_attempts: int = Field(
-        default=3, ge=1, description="say how often a machine is asked for before giving up", examples=["3"]
+        default=3, ge=1, le=MOST, description="say how often a machine is asked for before giving up", examples=["3"]
     )
 
     blob_threshold: int | None = Field(

@@ -297,6 +297,7 @@ def test_a_wrong_value_is_answered_with_the_fix(
         ("grace", -0.1, "must be at least 0"),
         ("retries", -1, "must be at least 0"),
         ("retries", 1.5, "must be a whole number"),
+        ("retries", 2**63, "must be at most 1000000000"),
         ("prefetch", -1, "must be at least 0"),
         ("start_timeout", 0, "must be more than 0"),
         ("start_timeout", float("nan"), "must be a finite number"),
