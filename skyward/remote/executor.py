@@ -15,6 +15,7 @@ from typing import Any
 from skyward.remote import looking, turn, zygote
 from skyward.remote.blobs import Blob, Ref
 from skyward.remote.protocol import Batch, Outcome
+from skyward.remote.worker import HEAD
 
 SHARED = -1
 """The number of the one worker of a node whose slots are threads."""
@@ -52,7 +53,7 @@ class _Worker:
 
     def send(self, *message: Any) -> None:
         data = marshal.dumps(message)
-        data = zygote.HEAD.pack(len(data)) + data
+        data = HEAD.pack(len(data)) + data
         if self.transport is None:
             self.waiting.append(data)
         elif not self.transport.is_closing():  # else it has just died, which its slots are about to hear
@@ -249,7 +250,7 @@ class Executor:
         used = 0
         for message in _messages(data):
             self._take(worker, message)
-            used += zygote.HEAD.size + len(message)
+            used += HEAD.size + len(message)
         for slot in tuple(worker.ended):
             self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot)), last=False))
         return used
@@ -343,9 +344,9 @@ class _Frames(asyncio.Protocol):
 
 def _messages(data: bytes) -> Iterator[memoryview]:
     """Cut what a worker wrote into messages, as far as they are whole."""
-    at, head, view = 0, zygote.HEAD.size, memoryview(data)
+    at, head, view = 0, HEAD.size, memoryview(data)
     while len(data) - at >= head:
-        end = at + head + zygote.HEAD.unpack_from(data, at)[0]
+        end = at + head + HEAD.unpack_from(data, at)[0]
         if end > len(data):
             return
         yield view[at + head : end]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from skyward.remote import kin, leash, zygote
+from skyward.remote.worker import Setting
 
 CONFIG = "node.json"
 """The file in the node's folder that says what it is."""
@@ -109,8 +110,8 @@ def main(folder: Path) -> None:
         _end(group, host, folder)
 
 
-def _setting(config: Mapping[str, Any], folder: Path) -> zygote.Setting:
-    return zygote.Setting(
+def _setting(config: Mapping[str, Any], folder: Path) -> Setting:
+    return Setting(
         node=config["node"],
         nodes=config["nodes"],
         slots=config["slots"],

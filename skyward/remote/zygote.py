@@ -1,4 +1,4 @@
-"""The parent of the slots' worker processes, and what a worker does.
+"""The parent of the slots' worker processes.
 
 A zygote is forked from the node before the node imports casty, so nothing here ever holds a socket of the cluster. It
 imports what the tasks will need, once, and then forks workers, which share that memory. It ends when the host (the
@@ -7,64 +7,23 @@ process with the foreman) does, and takes its workers with it.
 Host and zygote exchange records of nine bytes: what, which worker (a number the host chose), and a value.
 """
 
-import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
-import marshal
 import os
-import select
 import selectors
 import signal
 import socket
 import struct
 import sys
-import threading
-import time
-import traceback
-import types
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn
 
-from skyward.remote import context, kin, looking, modules, pen, raised, wire
-from skyward.remote.blobs import Blob, Buffer, Ref
+from skyward.remote import kin, looking, modules, pen, wire
 from skyward.remote.scribe import Scribe
+from skyward.remote.worker import Hooks, Setting, Worker, exit_now
 
 RECORD = struct.Struct("<Bii")
 FORK, KILL, ENDED = range(3)
-HEAD = struct.Struct("<Q")
-
-SOON = 0.001
-"""Seconds for which an outcome is left for the host to be told of it with the next one."""
-
-
-class Hooks(Protocol):
-    """What a plugin does on a node; `skyward.plugins.plugin.Plugin` is one."""
-
-    def worker(self, info: context.InstanceInfo, /) -> AbstractContextManager[object]: ...
-    def task(self, info: context.InstanceInfo, /) -> AbstractContextManager[object]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a zygote and its workers are told once: the node's place, modules to import, pickled hooks (or none).
-
-    The user's own modules that those need are bundles in `modules`; all that come go below `folder`. `levels` are those
-    of the loggers that have one where the pool is.
-    """
-
-    node: int
-    nodes: int
-    slots: int
-    preload: tuple[str, ...]
-    hooks: bytes
-    folder: str = ""
-    modules: Mapping[str, bytes] = field(default_factory=dict)
-    levels: Mapping[str, int] = field(default_factory=dict)
 
 
 def serve(link: socket.socket, setting: Setting) -> NoReturn:
@@ -155,13 +114,13 @@ class _Zygote:
             pen.take_over(pens, slot, self.setting.levels)
             link, page, *pipes = fds
             looking.write_to(page)
-            _Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
+            Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
         except (BrokenPipeError, ConnectionResetError):  # the host is gone
-            _leave(1)
+            exit_now(1)
         except BaseException:
             sys.excepthook(*sys.exc_info())
-            _leave(1)
-        _leave(0)
+            exit_now(1)
+        exit_now(0)
 
     def bury(self) -> None:
         while self.workers:
@@ -175,222 +134,3 @@ class _Zygote:
                 text = kin.ending(status, used.ru_maxrss, self.starvations > before).encode()
                 with contextlib.suppress(OSError):
                     self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
-
-
-def _leave(code: int) -> NoReturn:
-    """End this process without taking Python apart, which for a hundred workers would take seconds."""
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
-
-
-class Stopped(BaseException):
-    """Raised in a thread slot whose task is to stop; a process slot is killed instead."""
-
-
-type _Sent = tuple[int, bytes, tuple[str, ...], dict[str, tuple[str, int, int]]]
-"""A call as it comes over the socket: its number, its bytes, its buffers, and where its blobs are."""
-
-
-class _Worker:
-    """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each.
-
-    Before it begins one of several calls that it was given together it takes a byte from the pipe `tokens`. The host
-    may take it first, and then the call does not begin. The outcomes of all but the last it may leave in the pipe
-    `tray`, which the host empties whenever it hears of it: so it is not woken for each, and none is lost when a call
-    takes this process down.
-    """
-
-    def __init__(
-        self,
-        link: socket.socket,
-        setting: Setting,
-        hooks: tuple[Hooks, ...],
-        tokens: int = -1,
-        tray: int = -1,
-        *,
-        alone: bool,
-    ) -> None:
-        self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
-        self.tokens, self.tray = tokens, tray
-        self.left = 0.0  # when the first was left of which the host has not heard
-        self.functions = _Functions()
-        self.lanes: dict[int, _Lane] = {}
-        self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
-        self.lock = threading.Lock()
-        self.host = socket.gethostname()
-        self.stack = ExitStack()
-
-    def run(self) -> None:
-        _reseed()
-        sys.modules["__main__"] = types.ModuleType("__main__")  # nothing of the node's own is importable from there
-        entered = False
-        reader = self.link.makefile("rb", buffering=1 << 16)
-        with self.stack:
-            while head := reader.read(HEAD.size):
-                what, slot, *rest = marshal.loads(reader.read(HEAD.unpack(head)[0]))
-                if what == "start":
-                    info = context.InstanceInfo(
-                        self.setting.node, slot, self.setting.nodes, self.setting.slots, self.host
-                    )
-                    if not entered:
-                        entered = True
-                        context.enter(info)
-                        self.prepare(slot, info)
-                    self.lanes[slot] = _Lane(self, info)
-                    self.say("up", slot, os.getpid(), (self.lanes[slot].thread or threading.current_thread()).ident)
-                elif what == "run":
-                    functions, clear, calls = rest
-                    if clear:
-                        self.functions = _Functions()
-                    self.functions.raw.update(modules.install(self.setting.folder, functions))
-                    self.serve(slot, calls)
-                elif what == "taken":
-                    self.results.pop(rest[0], None)
-                else:
-                    self.lanes.pop(slot).abandon()
-                    self.say("stopped", slot)
-
-    def serve(self, slot: int, calls: list[_Sent]) -> None:
-        """Run what the slot was given, or what of it is not taken back."""
-        for place, (batch, payload, buffers, places) in enumerate(calls, 1):
-            if len(calls) > 1 and not self.may_begin():
-                self.say("nothing more", slot)
-                return
-            blobs = {name: Ref(*where) for name, where in places.items()}
-            beside = wire.Beside(self.functions, blobs, buffers)
-            self.lanes[slot].take(_Call(batch, payload, beside, last=place == len(calls)))
-
-    def may_begin(self) -> bool:
-        try:
-            return len(os.read(self.tokens, 1)) == 1
-        except BlockingIOError:
-            return False
-
-    def prepare(self, slot: int, info: context.InstanceInfo) -> None:
-        """Enter what plugins put around this process; without that it is of no use."""
-        for hook in self.hooks:
-            try:
-                self.stack.enter_context(hook.worker(info))
-            except Exception as error:  # user code
-                traceback.print_exc()
-                self.say("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
-                _leave(1)
-
-    def answer(self, slot: int, call: "_Call", status: wire.Status, parts: list[Buffer], seconds: float) -> None:
-        """Hand over an outcome, through shared memory if it is large."""
-        sizes = tuple(len(part) for part in parts)
-        if sum(sizes) < wire.LARGE_RESULT:
-            message = ("done", slot, call.batch, status, parts[0], seconds, call.last)
-            if call.last or not self.leave(*message):
-                self.say(*message)
-            return
-        result = self.results[call.batch] = Blob.of(parts)
-        place = (result.ref.path, result.ref.inode, result.ref.size)
-        self.say("large", slot, call.batch, status, seconds, call.last, place, sizes)
-
-    def say(self, *message: Any) -> None:
-        self.left = 0.0
-        data = marshal.dumps(message)
-        try:
-            with self.lock:
-                self.link.sendall(HEAD.pack(len(data)) + data)
-        except (BrokenPipeError, ConnectionResetError):  # the host is gone, or wants no more of this slot
-            _leave(1)
-
-    def leave(self, *message: Any) -> bool:
-        """Put a message into the tray, if it fits in one piece and nothing has lain there for long."""
-        now = time.perf_counter()
-        data = marshal.dumps(message)
-        if self.tray < 0 or HEAD.size + len(data) > select.PIPE_BUF or now - (self.left or now) > SOON:
-            return False
-        try:
-            os.write(self.tray, HEAD.pack(len(data)) + data)
-        except BlockingIOError:  # it is full
-            return False
-        self.left = self.left or now
-        return True
-
-
-class _Functions(dict[str, Callable[..., object]]):
-    """Functions by name, each opened when a call first needs it; thread slots may need one at the same time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.raw: dict[str, bytes] = {}
-        self.lock = threading.Lock()
-
-    def __missing__(self, name: str) -> Callable[..., object]:
-        with self.lock:
-            if name not in self:
-                self[name] = wire.load_function(self.raw[name])
-                del self.raw[name]
-            return self[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A packed call, what it needs, and whether its slot has nothing else in hand."""
-
-    batch: int
-    payload: bytes
-    beside: wire.Beside
-    last: bool
-
-
-class _Lane:
-    """The calls of one slot, one after the other."""
-
-    def __init__(self, worker: _Worker, info: context.InstanceInfo) -> None:
-        self.worker, self.info = worker, info
-        self.abandoned = False
-        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self.thread: threading.Thread | None = None
-        if not worker.alone:
-            self.thread = threading.Thread(target=self.serve, name=f"slot-{info.slot}", daemon=True)
-            self.thread.start()
-
-    def take(self, call: _Call) -> None:
-        if self.thread is None:
-            self.execute(call)
-        else:
-            self.calls.put(call)
-
-    def serve(self) -> None:
-        context.enter(self.info)
-        with contextlib.suppress(Stopped):
-            while (call := self.calls.get()) is not None:
-                self.execute(call)
-
-    def execute(self, call: _Call) -> None:
-        began = time.perf_counter()
-        status, parts = wire.execute(call.payload, call.beside, self.around)
-        ran = time.perf_counter() - began
-        if self.abandoned:
-            return
-        try:
-            self.worker.answer(self.info.slot, call, status, parts, ran)
-        except OSError as error:  # there is no memory to hand a large result over
-            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(error)], ran)
-
-    def around(self) -> AbstractContextManager[object]:
-        stack = ExitStack()
-        for hook in self.worker.hooks:
-            stack.enter_context(hook.task(self.info))
-        return stack
-
-    def abandon(self) -> None:
-        """Ask the thread to stop, and count on it no longer: Python cannot end a thread that does not listen."""
-        self.abandoned = True
-        self.calls.put(None)
-        if self.thread is not None and self.thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Stopped))
-
-
-def _reseed() -> None:
-    """Give this worker random numbers of its own: a fork copies NumPy's generator (Python reseeds its own)."""
-    if numpy := sys.modules.get("numpy.random"):
-        numpy.seed()
