@@ -28,7 +28,9 @@ survives `pickle` and `copy` with its text and its facts: a node sends some of t
 
 from __future__ import annotations
 
+import errno
 import reprlib
+import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -216,3 +218,36 @@ def _shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 100 else f"{text[:80]}...{text[-15:]}"
+
+
+def explain(error: BaseException) -> str:
+    """Return the type and the text of an error, and for a limit of the machine what the limit is and what to do."""
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    advice = _advice(error) if isinstance(error, OSError) else ""
+    return f"{text} ({advice})" if advice else text
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EMFILE:
+            return f"a process may have {_limit(resource.RLIMIT_NOFILE)} files open at once: raise `ulimit -n`"
+        case errno.ENFILE:
+            return "this machine has too many open files: raise the sysctl fs.file-max, or close programs"
+        case errno.ENOSPC | errno.EDQUOT:
+            where = f" for {error.filename}" if error.filename else ""
+            return f"the disk or the quota{where} is full: free some space, or set TMPDIR to a folder that has some"
+        case errno.EAGAIN:
+            most = _limit(resource.RLIMIT_NPROC)
+            return (
+                f"no more processes can be started: `ulimit -u` is {most}, and the limits of the container or the "
+                "machine (pids.max, kernel.pid_max) may be lower; raise the limit, or give fewer slots (concurrency=)"
+            )
+        case errno.ENOMEM:
+            return "this machine has no memory left: give fewer slots (concurrency=), or end other programs"
+        case _:
+            return ""
+
+
+def _limit(which: int) -> str:
+    soft, _ = resource.getrlimit(which)
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)

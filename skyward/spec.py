@@ -235,6 +235,7 @@ class Options(Checked):
         How long a node may take from being asked for to being ready.
     launch_attempts
         How often a machine is asked for before the pool gives up, after longer and longer pauses once work has begun.
+        What would fail on another machine as well, such as a `preload` that raises, is not tried again.
         What was refused while a machine was about to be taken back does not count.
     blob_threshold
         Bytes from which on an array or `bytes` in the arguments of a call is sent to each node once, by its content,

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from skyward.actors.office import Office
 from skyward.errors import BootFailed, Unreachable
@@ -16,7 +17,7 @@ from skyward.events import Logged, NodeStep, Printed
 from skyward.parcel import Parcel
 from skyward.providers.provider import Host, Process
 from skyward.record import now
-from skyward.remote import bootstrap, proof
+from skyward.remote import bootstrap, failure, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
 from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
 
@@ -72,6 +73,7 @@ class Boot:
         self._slots = slots or office.blueprint.worker.concurrency
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._step = ""
+        self._failed: dict[str, Any] = {}
         self._parcel: Parcel | None = None
         self._ear = Ear()
         self.watching: asyncio.Task[None] | None = None
@@ -173,6 +175,8 @@ class Boot:
         async for stream, line in process.lines():
             if line.startswith(ENDS):
                 log.debug("node %s: %s", self._name, line)
+            elif failure.FAILED in line:  # perhaps after the rest of a line that somebody did not end
+                self._failed = self._failed or json.loads(line.partition(failure.FAILED)[2])
             elif (said := self._ear.hear(line)) is not None:
                 self._tell(*said)
                 if not answer.done():
@@ -199,7 +203,7 @@ class Boot:
                 self._log.append(line.removeprefix(bootstrap.SAYS))
         code = await process.wait()
         if answer.done():
-            self._exited(f"its process ended (exit code {code})")
+            self._exited(self._failed.get("reason") or f"its process ended (exit code {code})")
         else:
             answer.set_exception(self._failure(code, wrong))
 
@@ -222,9 +226,17 @@ class Boot:
             return BootFailed(text, final=True)
         if code == bootstrap.FAILS:
             text = f"node {self._number} cannot be made ready: step {self._step!r} failed"
-            return BootFailed(text, log="\n".join(self._log), final=True)
-        text = f"node {self._number} ended with exit code {code} before it was ready"
-        return BootFailed(text, log="\n".join(self._log))
+            return BootFailed(text, log=self.log, final=True)
+        if self._failed:
+            text = f"node {self._number} failed before it was ready: {self._failed['reason']}"
+        else:
+            text = f"node {self._number} ended with exit code {code} before it was ready"
+        return BootFailed(text, log=self.log, final=bool(self._failed.get("final")))
+
+    @property
+    def log(self) -> str:
+        """What the node has printed while it started."""
+        return "\n".join(self._log)
 
 
 def levels() -> dict[str, int]:

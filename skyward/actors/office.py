@@ -24,7 +24,7 @@ from skyward.actors.purse import Purse
 from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost as Lost
-from skyward.errors import BudgetExceeded, PoolFailed, SkywardError
+from skyward.errors import BudgetExceeded, NodeError, PoolFailed, SkywardError
 from skyward.events import BatchesLate, BatchLost
 from skyward.parcel import Parcel, pack
 from skyward.providers.provider import LeftToLeash, Provider
@@ -275,5 +275,12 @@ class Office(ActorSystem):
 
     def problem(self, node: int, reason: str) -> BaseException:
         """The error that a user is shown for a node that cannot be had."""
-        found = self.problems.get(node)
-        return found if isinstance(found, SkywardError) else PoolFailed(f"node {node}: {reason}")
+        match self.problems.get(node):
+            case None:
+                return NodeError(f"node {node}: {reason}")
+            case SkywardError() as found:
+                return found
+            case found:
+                failed = PoolFailed(f"node {node}: {reason}")
+                failed.__cause__ = found
+                return failed

@@ -16,7 +16,16 @@ from skyward.actors import lifecycle, router, routing, scaling
 from skyward.actors.boot import Boot, Said
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
-from skyward.errors import BudgetExceeded, Denied, InvalidArgument, MissingExtra, NodeError, QuotaExceeded
+from skyward.errors import (
+    BootFailed,
+    BudgetExceeded,
+    Denied,
+    InvalidArgument,
+    MissingExtra,
+    NodeError,
+    QuotaExceeded,
+    explain,
+)
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.record import now
@@ -103,6 +112,8 @@ class _Supervisor:
             self.note(None)
         else:
             before = self.stage
+            if isinstance(message, lifecycle.StartOverdue):
+                self.note_overdue()
             self.stage, effects = lifecycle.step(before, message)
             log.debug("node %s: %s: %s -> %s", self.name, message, before, self.stage)
             self.note(before)
@@ -146,6 +157,12 @@ class _Supervisor:
             case _:
                 assert_never(effect)
 
+    def note_overdue(self) -> None:
+        """Keep what is known of a start that takes too long; of a node that is ready nobody asks for it."""
+        stage, limit = STAGES[type(self.stage)], self.office.blueprint.options.start_timeout
+        text = f"node {self.number} was not ready within {limit:g} s (Options(start_timeout=)): it was {stage}"
+        self.office.problems[self.number] = BootFailed(text, log="" if self.start is None else self.start.log)
+
     def note(self, before: lifecycle.Stage | None) -> None:
         """Note the stage, if it is another one."""
         put, grace = self.office.record.put, self.office.blueprint.options.grace
@@ -172,6 +189,10 @@ class _Supervisor:
             try:
                 event = await work
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
+                if isinstance(error, OSError):  # a limit of this machine or of the other one, not a fault of the pool
+                    problem = NodeError(f"node {self.number}, step {step!r}: {explain(error)}")
+                    problem.__cause__ = error
+                    error = problem
                 self.office.problems[self.number] = error
                 final = isinstance(error, FINAL) or (isinstance(error, NodeError) and error.final)
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from skyward.checked import Checked
-from skyward.errors import ProvisioningError
+from skyward.errors import ProvisioningError, explain
 from skyward.providers import checkup
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.provider import Content, Instance, Order
@@ -70,7 +70,7 @@ class Local(Checked):
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ProvisioningError(f"cannot make a folder for a local node: {error}") from error
+            raise ProvisioningError(f"cannot make a folder for a local node: {explain(error)}") from error
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise ProvisioningError(f"{path} exists and is not a folder of this user alone")

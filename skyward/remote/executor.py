@@ -146,7 +146,7 @@ class Executor:
         if self._threads:
             worker.send("stop", slot)
         else:
-            self._order(zygote.KILL, worker.number)
+            self._order(zygote.RECORD.pack(zygote.KILL, worker.number, 0))
 
     def send(self, slot: int, batches: Sequence[Batch]) -> None:
         """Hand the batches to the slot's worker, with the functions that the worker has not seen."""
@@ -223,9 +223,7 @@ class Executor:
                 worker.tray, tray = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 given += [worker.tokens[0], tray]
             record = zygote.RECORD.pack(zygote.FORK, worker.number, slot)
-            self._link.setblocking(True)
-            socket.send_fds(self._link, [record], given)
-            self._link.setblocking(False)
+            self._order(record, given)
             for end in given[3:]:
                 os.close(end)
         self._do(self._connect(worker, ours))
@@ -238,9 +236,12 @@ class Executor:
         transport.writelines(worker.waiting)
         worker.waiting.clear()
 
-    def _order(self, what: int, number: int) -> None:
+    def _order(self, record: bytes, fds: Sequence[int] = ()) -> None:
         self._link.setblocking(True)
-        self._link.sendall(zygote.RECORD.pack(what, number, 0))
+        try:
+            socket.send_fds(self._link, [record], fds)
+        except ConnectionError:
+            self._lost()
         self._link.setblocking(False)
 
     def _hear(self, worker: _Worker, data: bytes) -> int:
@@ -292,6 +293,8 @@ class Executor:
             data = self._link.recv(1 << 16)
         except BlockingIOError:
             return
+        except ConnectionError:  # it has died with orders before it that it had not read
+            data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._link)
             self._lost()

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import uvloop
 from casty import TLS, Cluster, Runtime
 
-from skyward.remote import foreman, kin, notice
+from skyward.remote import failure, foreman, kin, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import COMPRESSION, LIMITS
@@ -36,8 +36,10 @@ def serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: in
     gc.set_threshold(*COLLECT)
     try:
         uvloop.run(_serve(config, folder, zygote, leash, ready))
-    finally:
-        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - whoever reads the node's output is told
+        failure.report_exception("the node cannot run", error)
+        os._exit(failure.SAID)
+    os._exit(0)
 
 
 async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: int, ready: str) -> None:
@@ -56,7 +58,7 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
             places=room.places,
             tell=room.tell,
             keep=room.keep,
-            lost=lambda: room.fail("the zygote is gone"),
+            lost=lambda: os._exit(failure.ZYGOTE_GONE),  # the leash, its parent, knows why
         )
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])

@@ -7,6 +7,9 @@ seconds of a clock that only goes forward, and answers with the time to look aga
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+HOST_GONE = "the host process is gone"
+"""The reason to end for which nobody outside has asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leash:
@@ -95,7 +98,7 @@ def step(leash: Leash, event: Event) -> tuple[Leash, Wait | End]:
         case DriverGone():
             return leash, End("the driver is gone")
         case HostGone():
-            return leash, End("the host process is gone")
+            return leash, End(HOST_GONE)
         case FolderGone():
             return leash, End("its folder is gone")
         case Told():

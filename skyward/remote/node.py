@@ -9,6 +9,7 @@ removes FOLDER and leaves.
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import resource
 import select
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from skyward.remote import kin, leash, zygote
+from skyward.remote import failure, kin, leash, zygote
 from skyward.remote.worker import Setting
 
 CONFIG = "node.json"
@@ -48,6 +49,12 @@ READY = "skyward-node-ready "
 
 ENDS = "skyward node ends: "
 """What the line begins with in which a node says why it ends; of interest only when that was not asked for."""
+
+IMPORTING_SIZE = 256
+"""Bytes of the shared memory in which the zygote leaves the name of the module it imports."""
+
+CRASH_WAIT_S = 5.0
+"""Seconds for which the leash waits for the exit status of a process that seems to have crashed."""
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -83,13 +90,19 @@ def main(folder: Path) -> None:
 
     ours, theirs = socket.socketpair()
     heard, hear = os.pipe()
+    importing = mmap.mmap(-1, IMPORTING_SIZE)
+    starvations = kin.starvations()
     group = os.fork()
     if group == 0:
         os.setpgid(0, 0)
         _forget(heard, hear, ours, stdin=True)
-        zygote.serve(theirs, _setting(config, folder))
+        zygote.serve(theirs, _setting(config, folder), importing)
     os.setpgid(group, group)
-    host = os.fork()
+    try:
+        host = os.fork()
+    except OSError as error:
+        failure.report_exception("cannot fork the node's host process", error)
+        _end(group, 0, folder)
     if host == 0:
         os.setpgid(0, group)
         _die_with_parent()
@@ -104,10 +117,41 @@ def main(folder: Path) -> None:
     (folder / PIDS).write_text(f"{os.getpid()} {group}")
     try:
         reason = _hold(config, heard, folder)
+        if reason == leash.HOST_GONE:
+            _report_crash(host, group, importing, starvations)
         with contextlib.suppress(BrokenPipeError):
             print(f"{ENDS}{reason}", file=sys.stderr, flush=True)
     finally:
         _end(group, host, folder)
+
+
+def _report_crash(host: int, zygote: int, importing: mmap.mmap, starvations: int) -> None:
+    """Say which process of the node has ended by itself, and how, unless it has said so."""
+    code, text = _wait(host, starvations)
+    if code == failure.SAID:
+        return
+    if code != failure.ZYGOTE_GONE:
+        failure.report(f"the host process of the node ended: {text}")
+        return
+    code, text = _wait(zygote, starvations)
+    module = importing[:].rstrip(b"\0").decode(errors="replace")
+    if not module:
+        failure.report(f"the parent of the node's workers ended: {text}")
+    else:
+        outside = code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not of its own doing: perhaps not the next time
+        failure.report(f"the import of {module!r} (preload) ended the process: {text}", final=not outside)
+
+
+def _wait(pid: int, starvations: int) -> tuple[int | None, str]:
+    """Return the exit code of a child that is ending, as `os.waitstatus_to_exitcode` has it, and how it ended."""
+    deadline = time.monotonic() + CRASH_WAIT_S
+    while time.monotonic() < deadline:
+        ended, status, used = os.wait4(pid, os.WNOHANG)
+        if ended:
+            text = kin.ending(status, used.ru_maxrss, kin.starvations() > starvations)
+            return os.waitstatus_to_exitcode(status), text
+        time.sleep(0.005)
+    return None, "it does not answer any more"
 
 
 def _setting(config: Mapping[str, Any], folder: Path) -> Setting:
@@ -196,7 +240,7 @@ def _end(group: int, host: int, folder: Path) -> NoReturn:
     """Let the host leave in order, for a moment, and the zygote print what the slots wrote; then end everything,
     orphans included, and leave nothing behind."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(host, signal.SIGTERM)
+        os.kill(host or group, signal.SIGTERM)
     deadline = time.monotonic() + 1.0
     for each in (host, group):
         while time.monotonic() < deadline and not _ended(each):
@@ -237,4 +281,8 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except OSError as error:
+        failure.report_exception("the node cannot start", error)
+        sys.exit(failure.SAID)

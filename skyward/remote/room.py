@@ -5,14 +5,12 @@ A `Room` is the node's local `ActorSystem`, so an actor finds it as `ctx.system`
 
 import contextlib
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Self
 
 from casty import ActorSystem, System
 
-from skyward.remote import turn
+from skyward.remote import failure, turn
 from skyward.remote.blobs import Blob, Ref
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import Batch, Outcome, Request
@@ -96,10 +94,11 @@ class Room(ActorSystem):
         """Run an actor that must not fail: one that raised has lost what it knew, so the node ends and is replaced."""
         try:
             yield
-        except Exception:  # noqa: BLE001 - it ends the node
-            self.fail(traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - it ends the node
+            failure.report_exception("an actor of the node failed", error)
+            os._exit(failure.SAID)
 
     def fail(self, reason: str) -> None:
-        """End the node, and say why where its boot log is read."""
-        print(f"skyward node failed: {reason}", file=sys.stderr, flush=True)
-        os._exit(70)
+        """End the node, and say why."""
+        failure.report(reason)
+        os._exit(failure.SAID)

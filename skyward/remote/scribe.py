@@ -5,6 +5,7 @@ and 2, for other programs and C libraries. They are read until nobody writes int
 written before a crash arrives. Who writes faster than the driver reads is held up.
 """
 
+import contextlib
 import os
 import select
 import selectors
@@ -83,7 +84,13 @@ class Scribe:
 
     def open(self, worker: int, slot: int) -> Pens:
         """Make the pipes of a worker that is about to be forked."""
-        ends = [os.pipe() for _ in range(3)]
+        ends: list[tuple[int, int]] = []
+        with contextlib.ExitStack() as undo:  # the second or third may meet the limit of open files
+            for _ in range(3):
+                ends.append(os.pipe())
+                for end in ends[-1]:
+                    undo.callback(os.close, end)
+            undo.pop_all()
         page = _Pipe(ends[2][0], worker, slot, None)
         page.beside = tuple(_Pipe(ends[stream][0], worker, slot, stream, page) for stream in (OUT, ERR))
         for pipe in (page, *page.beside):

@@ -8,8 +8,10 @@ Host and zygote exchange records of nine bytes: what, which worker (a number the
 """
 
 import contextlib
+import errno
 import gc
 import importlib
+import mmap
 import os
 import selectors
 import signal
@@ -18,7 +20,8 @@ import struct
 import sys
 from typing import NoReturn
 
-from skyward.remote import kin, looking, modules, pen, wire
+from skyward.errors import explain
+from skyward.remote import failure, kin, looking, modules, pen, wire
 from skyward.remote.scribe import Scribe
 from skyward.remote.worker import Hooks, Setting, Worker, exit_now
 
@@ -26,29 +29,47 @@ RECORD = struct.Struct("<Bii")
 FORK, KILL, ENDED = range(3)
 
 
-def serve(link: socket.socket, setting: Setting) -> NoReturn:
-    """Import what the tasks need, then fork and bury workers until the host is gone. Never returns."""
-    problem = ""
+def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoReturn:
+    """Import what the tasks need, then fork and bury workers until the host is gone. Never returns.
+
+    Parameters
+    ----------
+    link
+        The socket to the host.
+    setting
+        What to import, and what the workers are told.
+    importing
+        Shared memory that holds the name of the module being imported, for whoever has to say what a crash came from.
+    """
     hooks: tuple[Hooks, ...] = ()
+    what = "its modules cannot be installed"
     try:
         modules.install(setting.folder, setting.modules)
         for module in setting.preload:
+            what = f"cannot import {module!r} (preload)"
+            importing[:] = module.encode()[: len(importing)].ljust(len(importing), b"\0")
             importlib.import_module(module)
+        importing[:] = bytes(len(importing))
+        what = "its plugins cannot be loaded"
         hooks = wire.load_hooks(setting.hooks)
     except BaseException as error:
-        problem = f"{type(error).__name__}: {error}"
+        pen.flush_lines()
+        failure.report_exception(what, error, final=True)
+        os._exit(1)
     pen.flush_lines()
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector does not touch it any more
     try:
-        _Zygote(link, setting, hooks, problem).run()
-    finally:
-        os._exit(0)
+        _Zygote(link, setting, hooks).run()
+    except BaseException as error:
+        failure.report_exception("the parent of its workers failed", error)
+        os._exit(1)
+    os._exit(0)
 
 
 class _Zygote:
-    def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...], problem: str) -> None:
-        self.link, self.setting, self.hooks, self.problem = link, setting, hooks, problem
+    def __init__(self, link: socket.socket, setting: Setting, hooks: tuple[Hooks, ...]) -> None:
+        self.link, self.setting, self.hooks = link, setting, hooks
         self.workers: dict[int, int] = {}  # pid -> number
         self.starvations = kin.starvations()
 
@@ -79,19 +100,21 @@ class _Zygote:
 
     def obey(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self.link, RECORD.size, 4)
+            data, fds, flags, _ = socket.recv_fds(self.link, RECORD.size, 4)
         except ConnectionError:
             return False
         if len(data) < RECORD.size:
             return False
         what, number, value = RECORD.unpack(data)
-        if what == FORK and self.problem:
-            for fd in fds:
-                os.close(fd)
-            text = self.problem.encode()[:4000]
-            self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
-        elif what == FORK:
-            self.fork(number, value, fds)
+        if what == FORK:
+            try:
+                if flags & socket.MSG_CTRUNC:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                self.fork(number, value, fds)
+            except OSError as error:
+                for fd in fds:
+                    os.close(fd)
+                self.say_ended(number, f"cannot fork a worker process: {explain(error)}")
         else:
             for pid in [pid for pid, worker in self.workers.items() if worker == number]:
                 kin.kill(pid)
@@ -99,7 +122,11 @@ class _Zygote:
 
     def fork(self, number: int, slot: int, fds: list[int]) -> None:
         pens = self.scribe.open(number, slot)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            self.scribe.forked()
+            raise
         if pid:
             self.scribe.forked()
             for fd in fds:
@@ -131,6 +158,10 @@ class _Zygote:
             number = self.workers.pop(pid, None)
             if number is not None:
                 self.scribe.finish(number)
-                text = kin.ending(status, used.ru_maxrss, self.starvations > before).encode()
-                with contextlib.suppress(OSError):
-                    self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
+                self.say_ended(number, kin.ending(status, used.ru_maxrss, self.starvations > before))
+
+    def say_ended(self, number: int, cause: str) -> None:
+        """Tell the host that a worker is gone, or was never there."""
+        text = cause.encode()[:4000]
+        with contextlib.suppress(OSError):
+            self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)

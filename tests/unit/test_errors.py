@@ -1,5 +1,8 @@
 import copy
+import errno
+import os
 import pickle
+import resource
 import subprocess
 import sys
 import traceback
@@ -22,6 +25,7 @@ from skyward.errors import (
     RemoteError,
     RemoteTraceback,
     SkywardError,
+    explain,
 )
 
 ALL = [getattr(errors, name) for name in errors.__all__]
@@ -190,6 +194,32 @@ def test_a_remote_traceback_is_printed_above_the_error() -> None:
 def test_provisioning_errors_and_node_errors_are_apart() -> None:
     assert not issubclass(NodeError, ProvisioningError)
     assert not issubclass(PoolFailed, NodeError)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EMFILE, "raise `ulimit -n`"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "for /scratch is full"),
+        (errno.EAGAIN, "`ulimit -u` is "),
+        (errno.ENOMEM, "fewer slots"),
+    ],
+)
+def test_an_error_of_the_operating_system_is_explained_with_what_to_do(number: int, advice: str) -> None:
+    text = explain(OSError(number, os.strerror(number), "/scratch"))
+    assert f"[Errno {number}] {os.strerror(number)}" in text
+    assert advice in text
+
+
+def test_other_errors_are_explained_by_their_type_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert explain(ValueError("bad")) == "ValueError: bad"
+    assert explain(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert explain(OSError(errno.EPERM, "no")) == "PermissionError: [Errno 1] no"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert "may have unlimited files open" in explain(OSError(errno.EMFILE, "no"))
+    assert "the disk or the quota is full" in explain(OSError(errno.ENOSPC, "no"))
 
 
 def test_importing_errors_loads_the_standard_library_only() -> None:

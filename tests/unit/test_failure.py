@@ -1,0 +1,44 @@
+import json
+import os
+
+import pytest
+
+from skyward.remote import failure
+
+
+def reported(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
+    said: dict[str, object] = json.loads(capfd.readouterr().err.partition(failure.FAILED)[2])
+    return said
+
+
+def test_a_failure_is_one_line_with_its_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    failure.report("two\nlines", final=True)
+
+    assert reported(capfd) == {"reason": "two\nlines", "final": True}
+
+
+def test_a_long_reason_is_cut_so_that_a_pipe_takes_it_in_one_piece(capfd: pytest.CaptureFixture[str]) -> None:
+    failure.report("x" + "é" * 5000 + "\udcff")
+
+    assert reported(capfd) == {"reason": "x" + "é" * 1499, "final": False}
+
+
+def test_an_exception_is_reported_after_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    failure.report_exception("cannot start", OSError(28, "No space left on device"))
+
+    traceback, _, line = capfd.readouterr().err.partition(failure.FAILED)
+    assert traceback == "OSError: [Errno 28] No space left on device\n"
+    assert json.loads(line)["reason"].startswith("cannot start: OSError: [Errno 28] No space left on device (")
+
+
+def test_a_failure_that_nobody_reads_is_no_failure_of_its_own() -> None:
+    read, write = os.pipe()
+    kept = os.dup(2)
+    os.close(read)
+    os.dup2(write, 2)
+    try:
+        failure.report("nobody reads this")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(write)
