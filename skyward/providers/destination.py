@@ -1,7 +1,7 @@
 """Whom to reach by SSH, when to try again, and what to say of a host key. Pure: no I/O, no clock; `tunnel` does it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from skyward.errors import Unreachable
@@ -11,10 +11,6 @@ FIRST = 0.2
 
 LONGEST = 3.0
 """Seconds, at most, between two attempts."""
-
-USER = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-SYSTEM = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-"""Where `ssh` looks for host keys unless its configuration says otherwise."""
 
 
 class Lost(Unreachable):
@@ -61,7 +57,7 @@ class Destination:
     agent
         Whether the agent may be asked for keys.
     config
-        Configuration files to read instead of the user's and the system's, as in `ssh -F`; empty is no configuration.
+        The configuration file to read instead of the user's and the system's, as in `ssh -F`; empty is none.
     trust
         Lines of a known_hosts file that are all that is trusted, for a machine whose key was chosen by us. None: the
         files that the configuration names, or the usual ones.
@@ -101,22 +97,6 @@ def _hop(text: str) -> Destination:
         return Destination(place, user=user or None)
     port = found["port"] or found["number"]
     return Destination(found["host"] or found["name"], int(port) if port else None, user or None)
-
-
-def known_hosts(
-    user: Sequence[str] | None, system: Sequence[str] | None, tokens: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """The files to look for host keys in: the user's, and the system's.
-
-    `user` and `system` are as the configuration has them: None if it says nothing, empty if it says `none`. `tokens`
-    are what `%d` (which is also `~`), `%h` and the like stand for.
-    """
-
-    def expanded(paths: Sequence[str]) -> list[str]:
-        at_home = (re.sub("^~(?=/|$)", "%d", path) for path in paths)
-        return [re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), path) for path in at_home]
-
-    return expanded(USER if user is None else user), expanded(SYSTEM if system is None else system)
 
 
 @dataclass(frozen=True, slots=True)

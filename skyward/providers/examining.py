@@ -10,7 +10,8 @@ from skyward.errors import Unreachable
 from skyward.providers import checkup
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
-from skyward.providers.login import CONNECT, Plan, keys, surveyed
+from skyward.providers.login import keys, surveyed
+from skyward.providers.resolve import Plan
 from skyward.providers.tunnel import Tunnel
 
 LONGEST = 60.0
@@ -57,14 +58,14 @@ async def _examine(to: Destination, needs: Needs, found: list[Finding]) -> None:
         except Unreachable as error:
             found += _refusal(to, plan, error)
             return
-        found += [Finding("host key", "ok", "known"), Finding("login", "ok", f"as {plan.options.username}")]
+        found += [Finding("host key", "ok", "known"), Finding("login", "ok", f"as {plan.user}")]
         await _look(tunnel, needs, found)
     finally:
         await asyncio.shield(tunnel.close())
 
 
 async def _credentials(plan: Plan, to: Destination) -> Finding:
-    there, wrong = await keys(plan, to.agent)
+    there, wrong = await keys(plan)
     if to.keys and wrong:
         fix = "give another --key, or add it to the agent with ssh-add and leave --key out"
         return Finding("key", "FAIL", "; ".join(wrong), fix)
@@ -76,13 +77,13 @@ async def _credentials(plan: Plan, to: Destination) -> Finding:
 
 async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
     """Whether the machine's name is known and its port answers; of one behind another only the login will tell."""
-    if to.jump or (to.jump is None and not plan.direct):
-        found.append(Finding("way", "ok", f"through {to.jump or plan.options.tunnel or 'the ProxyCommand'}"))
+    if not plan.direct:
+        found.append(Finding("way", "ok", f"through {plan.jump or 'the ProxyCommand'}"))
         return True
-    host, port = plan.options.host, plan.options.port
+    host, port = plan.host, plan.port
     loop = asyncio.get_running_loop()
     try:
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=plan.options.family)
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=plan.family)
     except OSError as error:
         fix = "see how it is written, or give its HostName in ~/.ssh/config"
         found.append(Finding("name", "FAIL", f"{host}: {_reason(error)}", fix))
@@ -90,7 +91,7 @@ async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
     address = str(addresses[0][4][0])
     found.append(Finding("name", "ok", address if host == address else f"{host} is {address}"))
     try:
-        async with asyncio.timeout(CONNECT):
+        async with asyncio.timeout(plan.connect_timeout):
             _, writer = await asyncio.open_connection(host, port)
         writer.close()
     except ConnectionRefusedError as error:
@@ -98,7 +99,7 @@ async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
         found.append(Finding("port", "FAIL", f"port {port}: {_reason(error)}", fix))
         return False
     except OSError as error:
-        text = f"no answer within {CONNECT:g} s" if isinstance(error, TimeoutError) else _reason(error)
+        text = f"no answer within {plan.connect_timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
         fix = "see whether it is on, and what a firewall lets through"
         found.append(Finding("port", "FAIL", f"port {port}: {text}", fix))
         return False
@@ -119,7 +120,7 @@ def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
         case Distrusted():
             return [Finding("host key", "FAIL", text, command)]
         case NotAllowed():
-            user, host = plan.options.username, plan.options.host
+            user, host = plan.user, plan.host
             fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
             return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text, fix)]
         case _:

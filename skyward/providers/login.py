@@ -1,30 +1,31 @@
 """How an SSH connection comes about: as `ssh` would make it, but never trusting a host key that is not known.
 
-What `ssh` reads is read: aliases, users, ports, keys, jump hosts, proxy commands and the agent, from `~/.ssh/config`
-and the system's. Not taken from there: keepalives and compression, what concerns terminals, agents and other forwards,
-and any wish to trust a host key that is not known.
+`ssh -G` says what the configuration makes of a host: names, users, ports, keys, jump hosts, proxy commands, the agent.
+Not taken from there: keepalives and compression, what concerns terminals, agents and other forwards, and any wish to
+trust a host key that is not known.
 """
 
 import asyncio
 import contextlib
-import getpass
-import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from skyward.errors import MissingExtra, Unreachable
 from skyward.providers import destination
 from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
+from skyward.providers.resolve import Plan
 from skyward.providers.traffic import ALIVE, MISSED
 
 try:
     import asyncssh
+    from asyncssh.encryption import get_encryption_algs
+    from asyncssh.kex import get_kex_algs
+    from asyncssh.mac import get_mac_algs
+    from asyncssh.public_key import get_certificate_algs, get_public_key_algs
 except ImportError as missing:
     raise MissingExtra.of("asyncssh", "ssh") from missing
-
-CONFIG = (os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config")
-"""What `ssh` reads unless it is told otherwise."""
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Put before asyncssh's own choice, which begins with chacha20.
@@ -35,11 +36,8 @@ ours. 256 bits are as fast within the noise (0.96 and 0.94, 0.81 and 0.88), chac
 0.82). What is missing up is asyncssh's work for each packet of 32 KiB, among it an empty one before it.
 """
 
-CONNECT, LOGIN = 5.0, 15.0
-"""Seconds for a connection, and for the login on it."""
-
-USUAL = ("id_ed25519_sk", "id_ecdsa_sk", "id_ed448", "id_ed25519", "id_ecdsa", "id_rsa", "id_dsa")
-"""The files of keys that are tried without being named."""
+LOGIN = 15.0
+"""Seconds for the login on a connection."""
 
 MANY = 1_000_000
 """Signs of life that may be missing where `Tunnel` looks itself: asyncssh counts each that is not answered in time."""
@@ -75,61 +73,90 @@ class _Client(asyncssh.SSHClient):
 class _Dial:
     """How asyncssh gets its TCP connection: with a limit of its own, as the login may take longer."""
 
-    def __init__(self, options: asyncssh.SSHClientConnectionOptions) -> None:
-        self._more: dict[str, Any] = {"family": options.family, "local_addr": options.local_addr}
+    def __init__(self, plan: Plan) -> None:
+        self._timeout = plan.connect_timeout
+        self._more: dict[str, Any] = {"family": plan.family}
+        self._more |= {"local_addr": (plan.bind, 0)} if plan.bind else {}
 
     async def create_connection(self, session: Any, host: str, port: int) -> Any:
-        async with asyncio.timeout(CONNECT):
+        async with asyncio.timeout(self._timeout):
             return await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the configuration makes of a destination."""
+class _Only(list[asyncssh.SSHKeyPair]):
+    """Keys, and no others: asyncssh tries the usual ones instead of a list that is false."""
 
-    options: asyncssh.SSHClientConnectionOptions
-    more: dict[str, Any]
-    files: list[str]
+    def __bool__(self) -> bool:
+        return True
+
+
+ALGORITHMS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
+    "ciphers": ("encryption_algs", get_encryption_algs),
+    "kexalgorithms": ("kex_algs", get_kex_algs),
+    "macs": ("mac_algs", get_mac_algs),
+    "hostkeyalgorithms": ("server_host_key_algs", lambda: [*get_certificate_algs(), *get_public_key_algs()]),
+    "casignaturealgorithms": ("signature_algs", get_public_key_algs),
+}
+"""What asyncssh calls the algorithms of a keyword, and which of them it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A plan, and what asyncssh makes of it."""
+
+    plan: Plan
+    options: dict[str, Any]
     trust: asyncssh.SSHKnownHosts
 
     @classmethod
-    def of(cls, to: Destination) -> "Plan":
-        """Read the configuration, as it says now, and the host keys."""
-        more: dict[str, Any] = {"host": to.host, "port": () if to.port is None else to.port}
-        more |= {"username": () if to.user is None else to.user}
-        more |= {"config": [each for each in CONFIG if os.access(each, os.R_OK)] if to.config is None else [*to.config]}
-        more |= {"host_key_alias": to.alias} if to.alias is not None else {}
-        options = asyncssh.SSHClientConnectionOptions(**more, client_keys=None, known_hosts=b"")
-        get = options.config.get
-        if to.keys:
-            more |= {"client_keys": [*to.keys]}
-        elif named := get("IdentityFile"):  # of which `ssh` passes over those that are not there
-            paths = [Path(each).expanduser() for each in cast("list[str]", named)]
-            more |= {"client_keys": [str(each) for each in paths if each.exists()], "ignore_encrypted": True}
-        if not to.agent or (get("IdentitiesOnly") and more.get("client_keys") == []):
-            more |= {"agent_path": None}
-        home = str(Path.home())
-        tokens = {"%": "%", "d": home, "h": options.host, "n": to.host, "p": str(options.port), "r": options.username}
-        user, system = destination.known_hosts(
-            cast("list[str] | None", get("UserKnownHostsFile")),
-            cast("list[str] | None", get("GlobalKnownHostsFile")),
-            tokens | {"k": options.host_key_alias or to.host, "u": getpass.getuser()},
-        )
-        files = [*user, *system]
-        lines = [to.trust] if to.trust is not None else [_read(file) for file in files]
-        return cls(options, more, files, _known("\n".join(lines)))
+    def of(cls, to: Destination) -> "_Way":
+        plan = Plan.of(to)
+        lines = [to.trust] if to.trust is not None else [_read(file) for file in plan.files]
+        said: dict[str, Any] = {"encryption_algs": CIPHERS} | _algorithms(plan)
+        said |= {"client_keys": [*plan.keys], "agent_path": plan.agent}
+        if not plan.given:
+            said["client_keys"] = _pairs(plan)
+        if plan.identities_only:
+            said["agent_identities"] = _public(plan.keys)
+            said["agent_path"] = plan.agent if said["agent_identities"] else None
+        if said["agent_path"] == "":
+            del said["agent_path"]  # it is the usual one
+        said |= {"local_addr": (plan.bind, 0)} if plan.bind else {}
+        said |= {"host_key_alias": plan.alias, "family": plan.family, "proxy_command": plan.proxy or None}
+        said |= {"send_env": plan.settings.get("sendenv", [])}
+        said |= {"env": dict(each.split("=", 1) for each in plan.settings.get("setenv", ()) if "=" in each)}
+        return cls(plan, said, _known("\n".join(lines)))
 
-    @property
-    def direct(self) -> bool:
-        """Whether the configuration leads to it by no other machine and no command."""
-        return not self.options.tunnel and not self.options.proxy_command
 
-    @property
-    def name(self) -> str:
-        """What a known_hosts file calls the machine."""
-        if self.options.host_key_alias:
-            return self.options.host_key_alias
-        return self.options.host if self.options.port == 22 else f"[{self.options.host}]:{self.options.port}"
+def _pairs(plan: Plan) -> _Only:
+    """Load the keys of the configuration, of which `ssh` passes over those that it cannot read."""
+    pairs = _Only()
+    for each in plan.keys:
+        with contextlib.suppress(OSError, ValueError):
+            pairs += asyncssh.load_keypairs(each, None, [*plan.certificates], True, True)
+    return pairs
+
+
+def _public(keys: Sequence[str | bytes]) -> list[asyncssh.SSHKey]:
+    """Return the public halves of keys, which may need a passphrase or be with the agent alone."""
+    found = []
+    for key in keys:
+        for file in (f"{key}.pub", key) if isinstance(key, str) else ():
+            with contextlib.suppress(OSError, ValueError):
+                found.append(asyncssh.read_public_key(file))
+                break
+    return found
+
+
+def _algorithms(plan: Plan) -> dict[str, Sequence[str]]:
+    """Return the algorithms that the user has chosen, less those that asyncssh does not have."""
+    found: dict[str, Sequence[str]] = {}
+    for keyword, names in plan.algorithms.items():
+        argument, there = ALGORITHMS[keyword]
+        found[argument] = [each for each in names if each.encode() in there()]
+        if not found[argument]:
+            raise ValueError(f"the configuration of ssh says {keyword}, of which asyncssh has none: {', '.join(names)}")
+    return found
 
 
 async def login(
@@ -138,17 +165,20 @@ async def login(
     """Connect and log in, as `ssh` would."""
     client, plan = _Client(), None
     try:
-        plan = await asyncio.to_thread(Plan.of, to)
-        jump = plan.options.tunnel if to.jump is None else to.jump
-        if via is None and isinstance(jump, str) and jump:
-            via = await _through(jump, to, depth)
-        tunnel: Any = via or (None if plan.options.proxy_command else _Dial(plan.options))
+        way = await asyncio.to_thread(_Way.of, to)
+        plan = way.plan
+        if via is None and plan.jump:
+            via = await _through(plan.jump, to, depth)
+        tunnel: Any = via or (None if plan.proxy else _Dial(plan))
         connection = await asyncssh.connect(
-            **plan.more,
+            plan.host,
+            plan.port,
+            **way.options,
+            config=None,
+            username=plan.user,
             client_factory=lambda: client,
             tunnel=tunnel,
-            known_hosts=plan.trust,
-            encryption_algs=plan.options.config.get("Ciphers") or CIPHERS,
+            known_hosts=way.trust,
             compression_algs=None,
             connect_timeout=None,
             login_timeout=LOGIN,
@@ -164,7 +194,7 @@ async def login(
         if isinstance(error, asyncssh.HostKeyNotVerifiable) and plan is not None and client.key is not None:
             raise Distrusted(_distrusted(to, plan, client.key, client.mark)) from error
         if isinstance(error, asyncssh.PermissionDenied):
-            user = plan.options.username if plan is not None else to.user
+            user = plan.user if plan is not None else to.user
             raise NotAllowed(f"{to}: {user} may not log in with the keys there are: {error}") from error
         if isinstance(error, FINAL):
             raise Refused(f"{to}: {error}") from error
@@ -173,11 +203,12 @@ async def login(
         if isinstance(error, OSError | asyncssh.Error):
             raise Unreachable(f"{to}: {error}") from error
         raise
-    connection.set_tunnel(via)  # which then ends with it
+    if via is not None:  # else it may have a ProxyCommand, which would be forgotten
+        connection.set_tunnel(via)  # which then ends with it
     return connection
 
 
-async def surveyed(to: Destination) -> "Plan":
+async def surveyed(to: Destination) -> Plan:
     """Read what the configuration makes of a destination.
 
     Raises
@@ -191,11 +222,10 @@ async def surveyed(to: Destination) -> "Plan":
         raise Refused(f"{to}: {error}") from error
 
 
-async def keys(plan: Plan, agent: bool) -> tuple[list[str], list[str]]:
+async def keys(plan: Plan) -> tuple[list[str], list[str]]:
     """Return the keys that there are to log in with, by file or as the agent's; and what is wrong with others."""
-    there = [Path.home() / ".ssh" / name for name in USUAL]
     found, wrong = [], []
-    for each in plan.more.get("client_keys", [str(path) for path in there if path.exists()]):
+    for each in plan.keys:
         name = "a key" if isinstance(each, bytes) else each
         try:
             await asyncio.to_thread(_readable, each)
@@ -206,9 +236,9 @@ async def keys(plan: Plan, agent: bool) -> tuple[list[str], list[str]]:
             wrong.append(f"{name}: {error.strerror}")
         except ValueError as error:
             wrong.append(f"{name}: {error}")
-    if agent and plan.more.get("agent_path", "") is not None:
+    if plan.agent is not None:
         with contextlib.suppress(OSError, asyncssh.Error):
-            async with asyncssh.connect_agent() as asked:
+            async with asyncssh.connect_agent(plan.agent or ()) as asked:
                 found += [f"{len(held)} of the agent"] if (held := await asked.get_keys()) else []
     return found, wrong
 
@@ -240,11 +270,10 @@ def _distrusted(to: Destination, plan: Plan, key: asyncssh.SSHKey, mark: str) ->
         f"{file} (line {number})"
         for file in plan.files
         for number, line in enumerate(_read(file).splitlines(), 1)
-        if any(_known(line).match(plan.options.host_key_alias or plan.options.host, "", plan.options.port)[:3])
+        if any(_known(line).match(plan.alias or plan.host, "", plan.port)[:3])
     ]
-    if places:
-        return destination.changed(to, shown, places, plan.files[0])
-    return destination.unknown(to, shown, plan.files[0])
+    file = plan.files[0] if plan.files else "~/.ssh/known_hosts"
+    return destination.changed(to, shown, places, file) if places else destination.unknown(to, shown, file)
 
 
 def _known(lines: str) -> asyncssh.SSHKnownHosts:

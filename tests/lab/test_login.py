@@ -82,6 +82,9 @@ def test_a_host_behind_another_is_reached_as_ssh_would(hosts: Hosts, lab: Lab) -
 
 def test_jump_hosts_that_lead_in_a_circle_are_refused(host: Host, lab: Lab, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text("Host *\n  ProxyJump other\n")
+    to = Destination(host.name, config=(str(config),))
+    config.write_text(f"Host {host.name}\n  ProxyJump other\nHost other\n  ProxyJump {host.name}\n")
 
-    assert "circle" in asyncio.run(refusal(Destination(host.name, config=(str(config),))))
+    assert "circle" in asyncio.run(refusal(to))
+    config.write_text("Host *\n  ProxyJump other\n")
+    assert "jumphost loop via other" in asyncio.run(refusal(to))

@@ -1,6 +1,6 @@
 import pytest
 
-from skyward.providers.destination import FIRST, LONGEST, Destination, Shown, changed, hops, known_hosts, pause, unknown
+from skyward.providers.destination import FIRST, LONGEST, Destination, Shown, changed, hops, pause, unknown
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,6 @@ def test_luck_spreads_the_pauses_between_half_and_all() -> None:
 )
 def test_jump_hosts_are_written_as_proxy_jump_has_them(jump: str, machines: list[Destination]) -> None:
     assert hops(jump) == machines
-
-
-def test_host_keys_are_looked_for_where_ssh_looks() -> None:
-    user, system = known_hosts(None, None, {"d": "/home/alice"})
-
-    assert user == ["/home/alice/.ssh/known_hosts", "/home/alice/.ssh/known_hosts2"]
-    assert system == ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
-
-
-def test_the_configuration_says_where_else_host_keys_are() -> None:
-    tokens = {"d": "/home/alice", "h": "10.0.0.5", "%": "%"}
-    user, system = known_hosts(["~/keys/%h", "%d/100%%", "~else/%z"], [], tokens)
-
-    assert user == ["/home/alice/keys/10.0.0.5", "/home/alice/100%", "~else/%z"]
-    assert system == []
 
 
 SHOWN = Shown("[10.0.0.5]:2222", "ssh-ed25519", "AAAA", "SHA256:abc")
