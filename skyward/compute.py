@@ -291,11 +291,17 @@ class Compute(futures.Executor):
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
+        private_blobs: bool = False,
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
-        driver = self._open()
         group = TaskGroup(
-            driver, limit=limit, terms=terms, blob_threshold=blob_threshold, holds=holds, keep_results=keep_results
+            self._open(),
+            limit=limit,
+            terms=terms,
+            blob_threshold=blob_threshold,
+            holds=holds,
+            keep_results=keep_results,
+            private_blobs=private_blobs,
         )
         with self._lock:
             self._groups.add(group)

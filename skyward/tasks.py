@@ -57,6 +57,10 @@ class Pool(Protocol):
     @property
     def has_budget(self) -> bool: ...
 
+    def reaches(self, token: str) -> bool:
+        """Whether the nodes have the mount with this token (see `skyward.remote.mounts`)."""
+        ...
+
     def send(self, entries: list[Entry]) -> None:
         """Run these; they have one group and the same terms."""
         ...
@@ -94,6 +98,8 @@ class TaskGroup:
         holds several returns a list.
     keep_results
         Whether results are kept for `BudgetExceeded`, where the pool has a budget; not for what may never end.
+    private_blobs
+        Whether a call may write into the large arrays of its arguments: each has its own copy, made of what it writes.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class TaskGroup:
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
+        private_blobs: bool = False,
     ) -> None:
         if limit is not None:
             limit = whole("limit", limit, 1, "leave it out for no limit")
@@ -113,7 +120,7 @@ class TaskGroup:
         number = next(pool.numbers)
         self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
-        self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold)
+        self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold, private=private_blobs)
         results: dict[int, Any] | None = {} if pool.has_budget and keep_results else None
         self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
         self._tasks = 0
@@ -251,14 +258,19 @@ class TaskGroup:
 
 
 def make_packer(
-    pool: Pool, put: Callable[[memoryview], blobs.Blob], *, share: bool, threshold: float | None = None
+    pool: Pool,
+    put: Callable[[memoryview], blobs.Blob],
+    *,
+    share: bool,
+    threshold: float | None = None,
+    private: bool = False,
 ) -> Packer:
-    """Return a packer for calls of a pool, whose large buffers go to `put`; `threshold` as in `TaskGroup`."""
+    """Return a packer for calls of a pool, whose large buffers go to `put`; the rest as in `TaskGroup`."""
     limit = pool.blob_threshold if threshold is None else threshold
     bundles = None if pool.sources is None else pool.sources.needed
     if not blobs.AVAILABLE or limit == math.inf:
-        return Packer(share=share, bundles=bundles)
-    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles)
+        return Packer(share=share, bundles=bundles, reaches=pool.reaches)
+    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles, reaches=pool.reaches, private=private)
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

@@ -36,11 +36,13 @@ PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a node says of itself when it is ready: its port over there, its slots, and its free memory."""
+    """What a node says of itself when it is ready: its port over there, its slots, its free memory, and the tokens of
+    its mounts (see `mounts`)."""
 
     port: int
     slots: int
     memory: int
+    mounts: tuple[str, ...] = ()
 
 
 class Boot:

@@ -72,6 +72,13 @@ class Driver:
         """The user's own modules, where nodes cannot import them by themselves; known once a node is ready."""
         return self._office.sources if self._office.provider.bare else None
 
+    def reaches(self, token: str) -> bool:
+        """Whether every node that takes calls now has the mount with this token (see `skyward.remote.mounts`)."""
+        office = self._office
+        return all(token in office.mounts[number] for number in tuple(office.up)) and (
+            bool(office.up) or not office.provider.bare
+        )
+
     def start(self) -> None:
         """Start the loop and the actors, and return once as many nodes as are needed are ready.
 

@@ -77,6 +77,8 @@ class Office(ActorSystem):
         The connections to the nodes that take calls, by number of node.
     nodes
         The last known node under each number; it stays while the node is being replaced.
+    mounts
+        The tokens of the mounts of those nodes (see `skyward.remote.mounts`).
     up
         The numbers of the nodes that take calls now, those that are leaving included.
     numbers
@@ -123,6 +125,7 @@ class Office(ActorSystem):
         self.answers: dict[int, Answer] = {}
         self.links: dict[int, Link] = {}
         self.nodes: dict[int, Node] = {}
+        self.mounts: dict[int, frozenset[str]] = {}
         self.up: set[int] = set()
         self.numbers: set[int] = set()
         self.opened: futures.Future[None] = futures.Future()

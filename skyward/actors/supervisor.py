@@ -272,6 +272,7 @@ class _Supervisor:
         assert self.instance is not None
         self.office.links[self.number] = self.link
         self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
+        self.office.mounts[self.number] = frozenset(self.said.mounts)
         self.office.up.add(self.number)
         self.since = asyncio.get_running_loop().time()
         self.router.tell(routing.NodeUp(self.number, self.said.slots, self.link.round_trip))

@@ -39,11 +39,13 @@ class Pool(Protocol):
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
+        private_blobs: bool = False,
     ) -> "TaskGroup":
         """Return a group for calls that belong together: with a limit, cancelled together, sharing what they need.
 
         `blob_threshold` is the size in bytes from which on an array is shared (None: as the pool's options say).
         `holds` says how many tasks a call holds, from its arguments, where that is not one: the pool's report tells it.
+        With `private_blobs` a call may write into shared arrays; each sees its own changes only.
         With a budget, results are kept for `BudgetExceeded`, unless `keep_results` is false: for what may never end.
         """
         ...

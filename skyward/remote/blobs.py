@@ -97,8 +97,8 @@ class Blob:
             os.close(self._fd)
 
 
-def view(ref: Ref) -> memoryview:
-    """Return a blob of another process, to be read only.
+def view(ref: Ref, *, private: bool = False) -> memoryview:
+    """Return a blob of another process, to be read only; or, if `private`, to be written, which nobody else sees.
 
     Raises
     ------
@@ -107,6 +107,8 @@ def view(ref: Ref) -> memoryview:
     """
     fd = _opened(ref)
     try:
+        if private:
+            return _mapped(fd, ref.size, mmap.PROT_READ | mmap.PROT_WRITE)
         return _mapped(fd, ref.size, mmap.PROT_READ).toreadonly()
     finally:
         os.close(fd)

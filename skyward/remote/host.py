@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import uvloop
 from casty import TLS, Cluster, Runtime
 
-from skyward.remote import failure, foreman, kin, notice
+from skyward.remote import failure, foreman, kin, mounts, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import COMPRESSION, LIMITS
@@ -62,7 +62,8 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
         )
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])
-        print(ready + json.dumps({"port": port, "slots": room.slots, "memory": kin.free_memory()}), flush=True)
+        said = {"port": port, "slots": room.slots, "memory": kin.free_memory(), "mounts": mounts.tokens()}
+        print(ready + json.dumps(said), flush=True)
         watching = asyncio.create_task(_watch(config["notices"], room))
         await stop.wait()
         watching.cancel()

@@ -18,11 +18,14 @@ from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
 
-from skyward.remote import portable
+from skyward.remote import arrays, portable
 from skyward.remote.blobs import Blob
 from skyward.remote.function import Remote
 
 _IMPORTS = opmap["IMPORT_NAME"]
+
+PRIVATE = "+private"
+"""What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Packed:
     functions
         The functions by value that it needs, as bytes, by name.
     buffers
-        Names of the blobs that are its out-of-band buffers, in order.
+        Names of the blobs that are its out-of-band buffers, in order; `PRIVATE` follows those that may be written.
     blobs
         Every blob that it needs, each once.
     modules
@@ -73,6 +76,10 @@ class Packer:
     bundles
         Gives the names of the bundles that contain modules of these names, and what those import; None where nodes can
         import all that this program can.
+    reaches
+        Says whether the nodes reach the files on a mount (see `arrays.reduce`).
+    private
+        Whether the slots may write into large buffers; each call then sees its own changes only.
     """
 
     def __init__(
@@ -82,8 +89,11 @@ class Packer:
         put: Callable[[memoryview], Blob] | None = None,
         threshold: int = 1 << 20,
         bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
+        reaches: arrays.Reaches = lambda token: False,
+        private: bool = False,
     ) -> None:
         self._share = share
+        self._reaches, self._private = reaches, private
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
         self._bundles = bundles
@@ -108,16 +118,18 @@ class Packer:
             self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
             return self._packed(call)
         except Exception as error:
-            raise portable.refuse(error, fn, args, kwargs) from error
+            raise portable.refuse(error, fn, args, kwargs, self._reaches) from error
 
     def _packed(self, call: tuple[object, ...]) -> Packed:
         file = io.BytesIO()
         kind = _BytesPickler if self._looks_for_bytes else CallPickler
         modules = None if self._bundles is None else set[str]()
-        pickler = kind(file, self._name if self._share else None, None if self._put is None else self._aside, modules)
+        aside = None if self._put is None else self._aside
+        pickler = kind(file, self._name if self._share else None, aside, modules, self._reaches)
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
-        buffers = tuple(blob.name for blob in pickler.buffers)
+        mark = PRIVATE if self._private else ""
+        buffers = tuple(blob.name + mark for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
             return Packed(b"", functions, buffers, (body, *blobs.values()), self._needs(modules, functions))
@@ -153,7 +165,7 @@ class Packer:
         named = None
         if not portable.importable(fn):
             modules = None if self._bundles is None else set[str]()
-            data = by_value(fn, modules)
+            data = by_value(fn, modules, self._reaches)
             named = hashlib.sha256(data).hexdigest(), data
             self._imports[named[0]] = modules or set()
         self._names[id(fn)] = named
@@ -203,7 +215,8 @@ def _note_imports(code: CodeType, modules: set[str]) -> None:
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
     """Pickles what the other end may not be able to import; `name` says which functions stay beside.
 
-    The names of the modules that the other end needs are added to `modules`, if there is one.
+    The names of the modules that the other end needs are added to `modules`, if there is one. `reaches` is that of
+    `arrays.reduce`.
     """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
@@ -214,8 +227,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
         name: Callable[[FunctionType], tuple[str, bytes] | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
         modules: set[str] | None = None,
+        reaches: arrays.Reaches | None = None,
     ) -> None:
-        self.modules = modules
+        self.modules, self._reaches = modules, reaches
         self.buffers: list[Blob] = []
         # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
         super().__init__(
@@ -236,6 +250,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
                 return NotImplemented  # by reference, as plain pickle does it
             self.met[named[0]] = named[1]
             return shared, named[:1]
+        if (reduced := arrays.reduce(obj, self._reaches)) is not None:
+            return reduced
         return super().reducer_override(obj)
 
 
@@ -249,10 +265,10 @@ class _BytesPickler(CallPickler):
         return blob.name
 
 
-def by_value(value: object, modules: set[str] | None = None) -> bytes:
+def by_value(value: object, modules: set[str] | None = None, reaches: arrays.Reaches | None = None) -> bytes:
     """Pickle what the other end may not be able to import; the names of modules that it needs go to `modules`."""
     file = io.BytesIO()
-    CallPickler(file, modules=modules).dump(value)
+    CallPickler(file, modules=modules, reaches=reaches).dump(value)
     return file.getvalue()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import cloudpickle
 
 from skyward.errors import NotPortable
-from skyward.remote import absent
+from skyward.remote import absent, arrays
 from skyward.remote.function import Remote
 from skyward.remote.shown import as_written, name_of
 
@@ -45,11 +45,21 @@ def culprit(fn: Callable[..., object], args: Sequence[object], kwargs: Mapping[s
 
 
 def refuse(
-    error: BaseException, fn: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+    error: BaseException,
+    fn: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    reaches: arrays.Reaches | None = None,
 ) -> NotPortable:
-    """Return what to raise from `error`, which pickling `fn(*args, **kwargs)` raised; its text says what to change."""
-    search = _search(fn, args, kwargs)
+    """Return what to raise from `error`, which pickling `fn(*args, **kwargs)` raised; its text says what to change.
+
+    `reaches` is the one that it was pickled with.
+    """
+    search = _search(fn, args, kwargs, reaches)
     head, reason = f"{name_of(fn)} cannot be sent to a node", _first_line(error)
+    if isinstance(error, arrays.NotReachable):
+        where = f"{search.path} ({_type_name(search.value)}): " if search.path else ""
+        return NotPortable(f"{head}: {where}{error}. {error.fix}", search.path)
     if not search.path:
         return NotPortable(f"{head}: {reason}. Pass plain data, and build the rest inside the function.")
     if search.too_deep:
@@ -107,11 +117,11 @@ class _OutOfTimeError(Exception):
 class _Search:
     """How far down it has come: the path, the value there, and the values on the way."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, reaches: arrays.Reaches | None) -> None:
         self.path = ""
         self.value: object = None
         self.too_deep = False
-        self._deadline = deadline
+        self._deadline, self._reaches = deadline, reaches
         self._way: dict[int, object] = {}  # by id, and kept: an id stays taken for as long as its object lives
 
     def descend(self, parts: Iterator[Parts]) -> bool:
@@ -144,7 +154,7 @@ class _Search:
 
     def _error(self, values: Sequence[object]) -> Exception | None:
         try:
-            _Probe(self._way, self._deadline).dump(list(values))
+            _Probe(self._way, self._deadline, self._reaches).dump(list(values))
         except _OutOfTimeError:
             raise
         except Exception as error:  # noqa: BLE001 - user code runs here: `__reduce__`, `__getstate__`
@@ -155,12 +165,13 @@ class _Search:
 class _Probe(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
     """Pickles into nothing, and takes what stands on the way for pickled."""
 
-    def __init__(self, way: Mapping[int, object], deadline: float) -> None:
+    def __init__(self, way: Mapping[int, object], deadline: float, reaches: arrays.Reaches | None) -> None:
         super().__init__(_Nothing(deadline), protocol=5, buffer_callback=_drop)
-        self._way = way
+        self._way, self._reaches = way, reaches
 
     def reducer_override(self, obj: object) -> Any:
-        return super().reducer_override(obj) if (reduced := by_name(obj)) is None else reduced
+        reduced = by_name(obj) or arrays.reduce(obj, self._reaches)
+        return super().reducer_override(obj) if reduced is None else reduced
 
     def persistent_id(self, value: object) -> int | None:
         return 0 if id(value) in self._way else None
@@ -180,8 +191,10 @@ def _drop(buffer: object) -> None:
     """Out-of-band: a large array is not even copied."""
 
 
-def _search(fn: object, args: Sequence[object], kwargs: Mapping[str, object]) -> _Search:
-    search = _Search(time.monotonic() + BUDGET)
+def _search(
+    fn: object, args: Sequence[object], kwargs: Mapping[str, object], reaches: arrays.Reaches | None = None
+) -> _Search:
+    search = _Search(time.monotonic() + BUDGET, reaches)
     try:
         parts = _of_call(fn, args, kwargs)
         while search.descend(parts):
@@ -284,6 +297,9 @@ def _of_class(cls: type) -> Iterator[Parts]:
 
 def _of_object(value: object) -> Iterator[Parts]:
     """What the object says that it is made of, called by the attributes that hold it, or by the way to ask for it."""
+    if hasattr(type(value), "__array_finalize__"):  # an array may be too large to be copied here
+        yield _named(arrays.attributes(value))
+        return
     reducer = cloudpickle.Pickler.dispatch_table.get(type(value)) or copyreg.dispatch_table.get(type(value))
     reduced = reducer(value) if reducer else value.__reduce_ex__(5)
     if not isinstance(reduced, tuple):

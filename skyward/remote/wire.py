@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skyward.errors import NotPortable
-from skyward.remote import absent, packer, portable, shown
+from skyward.remote import absent, arrays, packer, portable, shown
 from skyward.remote.blobs import Buffer, Ref, view
 from skyward.remote.packer import by_value
 from skyward.remote.raised import open_exception, pack_exception
@@ -43,7 +43,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, payload: bytes, beside: Beside) -> None:
         blobs = beside.blobs
         file = io.BytesIO(payload or view(next(iter(blobs.values()))))
-        super().__init__(file, buffers=(view(blobs[name]) for name in beside.buffers))
+        super().__init__(file, buffers=(_buffer(blobs, name) for name in beside.buffers))
         self._beside = beside
 
     def find_class(self, module: str, name: str) -> Any:
@@ -53,6 +53,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, name: str) -> bytes:
         return bytes(view(self._beside.blobs[name]))
+
+
+def _buffer(blobs: Mapping[str, Ref], name: str) -> memoryview:
+    return view(blobs[name.removesuffix(packer.PRIVATE)], private=name.endswith(packer.PRIVATE))
 
 
 def load_function(data: bytes) -> Callable[..., object]:
@@ -124,6 +128,12 @@ def execute(
         return "raised", [pack_exception(refused)]
 
 
+class _ResultPickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        reduced = arrays.reduce(obj, None)
+        return NotImplemented if reduced is None else reduced
+
+
 def _parts(value: object) -> list[Buffer]:
     parts: list[Buffer] = []
 
@@ -135,7 +145,9 @@ def _parts(value: object) -> list[Buffer]:
         return False
 
     try:
-        body = pickle.dumps(value, protocol=5, buffer_callback=aside)
+        file = io.BytesIO()
+        _ResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
+        body = file.getvalue()
     except Exception:  # classes and functions that the driver cannot import travel by value
         return [by_value(value)]
     return [body, *parts]
