@@ -105,3 +105,14 @@ def cached(folder: Path, x: int) -> int:
 
 def fail_when_told(port: int) -> None:
     raise LookupError(work.ring(port))
+
+
+def kin() -> tuple[int, int]:
+    """This process, and the one that started it."""
+    return os.getpid(), os.getppid()
+
+
+def backend_named(name: str) -> str:
+    """Which class a name means to joblib here."""
+    kind = type(Parallel(n_jobs=2, backend=name)._backend)
+    return f"{kind.__module__}.{kind.__qualname__}"

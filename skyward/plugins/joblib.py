@@ -5,11 +5,11 @@ This module is light. joblib itself is imported by `joblib_backend`, when the bl
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from skyward.errors import MissingExtra
+from skyward.errors import InvalidArgument, MissingExtra
 from skyward.plugins.plugin import Plugin, Pool
 
 if TYPE_CHECKING:
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from skyward.spec import Image
 
 
+TAKEN = ("loky", "multiprocessing")
+"""The names of joblib's process backends, which `take=` may give to the pool."""
+
+
 class JoblibPlugin(Plugin):
     """Makes the pool joblib's default backend for the length of the block; see `joblib`."""
+
+    def __init__(self, take: tuple[str, ...] = ()) -> None:
+        self._take = take
 
     def image(self, image: "Image", /) -> "Image":
         """Have nodes import joblib once, before the slots are forked."""
@@ -38,23 +45,35 @@ class JoblibPlugin(Plugin):
     def _registered(self, pool: Pool) -> Iterator[None]:
         from skyward.plugins import joblib_backend
 
-        with joblib_backend.registered(pool):
+        with joblib_backend.registered(pool, self._take):
             yield
 
 
-def joblib() -> JoblibPlugin:
+def joblib(*, take: Sequence[str] = ()) -> JoblibPlugin:
     """Return the plugin that sends `joblib.Parallel` to the pool.
 
     Inside the block every `Parallel` call of this process goes to the pool, in every thread and inside libraries such
-    as scikit-learn, unless it names another backend or requires shared memory (`require="sharedmem"`). A call that only
-    prefers threads goes to the pool in the thread that entered the block, and stays here in others.
-    `n_jobs=-1` is all slots of the pool; `n_jobs=k` runs at most `k` tasks at once. The backend's name is `"skyward"`.
+    as scikit-learn, unless it names another backend, requires shared memory (`require="sharedmem"`), or prefers threads
+    for tasks that return nothing (`prefer="threads"`). `n_jobs=-1` is all slots of the pool; `n_jobs=k` runs at most
+    `k` tasks at once. The backend's name is `"skyward"`.
+
+    Parameters
+    ----------
+    take
+        Backends of joblib whose calls go to the pool too, for libraries that name one: `"loky"`, `"multiprocessing"`.
 
     Raises
     ------
+    InvalidArgument
+        `take` holds something else.
     MissingExtra
         joblib is not installed here.
     """
     if importlib.util.find_spec("joblib") is None:
         raise MissingExtra.of("joblib")
-    return JoblibPlugin()
+    if isinstance(take, str) or not isinstance(take, Sequence):
+        raise InvalidArgument.of("take", take, "must be a tuple of names", 'give take=("loky",)')
+    for name in take:
+        if name not in TAKEN:
+            raise InvalidArgument.of("take", take, f"cannot take {name!r}", 'give "loky", "multiprocessing", or both')
+    return JoblibPlugin(tuple(take))

@@ -6,14 +6,14 @@ sent by the thread of its group, which is also the one that gives joblib the res
 """
 
 import contextlib
-import logging
 import math
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar
 
 from joblib import parallel as joblib_parallel
@@ -21,15 +21,15 @@ from joblib.parallel import (
     AutoBatchingMixin,
     FallbackToBackend,
     ParallelBackendBase,
-    parallel_config,
-    register_parallel_backend,
 )
 
 from skyward.errors import NoCompute, NotPortable, RemoteError
-from skyward.plugins.joblib_node import NAME, nested, run_batch, task
+from skyward.plugins import joblib_names
+from skyward.plugins.joblib_names import Block, processors
+from skyward.plugins.joblib_node import nested, run_batch, task
 from skyward.plugins.plugin import Pool
-
-log = logging.getLogger("skyward")
+from skyward.plugins.side_effects import returns_nothing
+from skyward.remote import shown
 
 MAX_NBYTES = 1 << 20
 """What joblib gives as `max_nbytes` where the user gave nothing."""
@@ -51,11 +51,14 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     supports_inner_max_num_threads = True
     default_n_jobs = -1
     pool: ClassVar[Pool]
-    entry: "ClassVar[_Entry]"
+    block: ClassVar[Block]
 
-    def __init__(self, nesting_level: int | None = None, **parameters: Any) -> None:
+    def __init__(self, nesting_level: int | None = None, *, is_default: bool = False, **parameters: Any) -> None:
         super().__init__(nesting_level=nesting_level, **parameters)
         self.parallel: Any = None
+        self._is_default = is_default
+        self._prefers_threads = self._may_stay = False
+        self._threads: futures.ThreadPoolExecutor | None = None
         self._group: Any = None
         self._limit: int | None = None
         self._threshold: float | None = None
@@ -86,21 +89,31 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             n_jobs = self.default_n_jobs
         return max(1, slots + 1 + n_jobs) if n_jobs < 0 else min(n_jobs, slots)
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, max_nbytes: int | None = MAX_NBYTES, **_: Any) -> int:
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        max_nbytes: int | None = MAX_NBYTES,
+        prefer: str | None = None,
+        **_: Any,
+    ) -> int:
         """Get ready for the calls of `parallel`; joblib passes on whatever the user gave it.
 
         `max_nbytes` is the size from which on an array is shared, as with loky; None for none. joblib's own default of
         it leaves that to the pool.
 
-        A backend serves one `Parallel` object. `parallel_config` offers the same one to all of them: each gets its own.
+        A backend serves one `Parallel` object. `parallel_config`, and the block itself, offer the same one to all of
+        them: each gets its own.
         """
         if (other := self._elsewhere()) is not None:
             raise FallbackToBackend(other)
-        if self.parallel is not None and self.parallel is not parallel:
+        if self._is_default or (self.parallel is not None and self.parallel is not parallel):
             own = type(self)(self.nesting_level, inner_max_num_threads=self.inner_max_num_threads)
+            own._may_stay = self._is_default  # joblib ignores `prefer` where a backend is named
             raise FallbackToBackend(own)
         workers = self._slots_for(n_jobs)
         self.parallel = parallel
+        self._prefers_threads = prefer == "threads"
         self._jobs = workers
         self._limit = None if workers >= self.pool.slots else workers
         self._threshold = None if max_nbytes == MAX_NBYTES else math.inf if max_nbytes is None else max_nbytes
@@ -108,12 +121,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def _elsewhere(self) -> Any:
         """Return what joblib uses outside the block, in a process that was forked inside it; else None."""
-        entry = self.entry
-        if entry.process == os.getpid():
+        if self.block.process == os.getpid():
             return None
-        while entry.default == NAME:  # of a block around this one
-            entry = entry.replaced.entry
-        return joblib_parallel.BACKENDS[entry.default](nesting_level=self.nesting_level)
+        return joblib_parallel.BACKENDS[joblib_parallel.DEFAULT_BACKEND](nesting_level=self.nesting_level)
 
     # ------------------------------------------------------------ one call of Parallel
 
@@ -128,8 +138,34 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._over.clear()
         self._ended = self._wanted = self._extra = 0
 
+    def _threads_for(self, function: Callable[..., Any]) -> futures.ThreadPoolExecutor | None:
+        """Return threads of this process for a call that prefers them, where its tasks have only side effects."""
+        if not self._prefers_threads:
+            return None
+        name = shown.name_of(function)
+        if self._may_stay and returns_nothing(function):
+            self.block.warn_once(
+                "stays in threads",
+                'a Parallel call prefers threads (prefer="threads"), and %s returns nothing: such calls run in threads '
+                'of this process, not on the pool, as what they do here is all that counts. backend="skyward" runs '
+                "them on the pool",
+                name,
+            )
+            return futures.ThreadPoolExecutor(min(self._jobs, processors()), "skyward-joblib")
+        self.block.warn_once(
+            "prefers threads",
+            'a Parallel call prefers threads (prefer="threads"): its tasks (%s) run on the pool all the same, and what '
+            "they write into objects of this program is lost; what they return is not. Calls with "
+            'require="sharedmem" run in threads of this process',
+            name,
+        )
+        return None
+
     def stop_call(self) -> None:
         """Close the group, and forget how long batches took."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -140,6 +176,8 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Stop what waits and what runs; the pool and this backend stay usable."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
         if self._group is not None:
             self._group.cancel()
 
@@ -154,7 +192,17 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         level = (self.nesting_level or 0) + 1
         future: futures.Future[Any]
         call = run_batch, tasks, level, first, self.inner_max_num_threads
-        if not self.entry.open:
+        if first == 0:
+            self._threads = self._threads_for(tasks[0][0])
+        functions = [each[0] for each in tasks]
+        completed = partial(self._completed, group, callback, first, functions)
+        if self._threads is not None:
+            future = futures.Future()
+            future.add_done_callback(completed)  # before it may end: never in this stack
+            with contextlib.suppress(RuntimeError):  # the call was aborted meanwhile
+                self._threads.submit(_run_here, future, call)
+            return future
+        if not self.block.open:
             future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
         elif group.busy:
             future = group.post(*call)
@@ -163,17 +211,16 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                 future = group.submit(*call)
             except Exception as error:  # noqa: BLE001 - the caller hears of it as of any other
                 future = group.reject(error)
-        functions = [each[0] for each in tasks]
-        future.add_done_callback(lambda done: self._completed(group, callback, done, first, functions))
+        future.add_done_callback(completed)
         return future
 
     def _completed(
         self,
         group: Any,
         callback: Callable[[Any], None],
-        future: Any,
         first: int,
         functions: Sequence[object],
+        future: Any,
     ) -> None:
         error = None if future.cancelled() else future.exception()
         if isinstance(error, NotPortable):
@@ -204,7 +251,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return the results of a batch, and note how long it ran."""
-        self._seconds = out.duration or 0.0
+        self._seconds = getattr(out, "duration", None) or 0.0
         try:
             return out.result()
         except BaseException as error:
@@ -222,6 +269,15 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             while self.parallel._wait_retrieval() and not self.parallel._aborting:
                 self._over.wait(1.0)
         yield
+
+
+def _run_here(future: futures.Future[Any], call: tuple[Any, ...]) -> None:
+    """Run a batch in this thread, and put its results into its future."""
+    run, *args = call
+    try:
+        future.set_result(run(*args))
+    except BaseException as error:  # noqa: BLE001 - user code; the caller hears of it
+        future.set_exception(error)
 
 
 _IN_A_BATCH = re.compile(r"args\[0\]\[(\d+)\](?:\[0\](?P<fn>.*)|\[[12]\](?P<rest>.*))?")
@@ -264,57 +320,27 @@ def _check_that_joblib_can_hold(error: BaseException) -> None:
 class _NotShared:
     """False, and says so once in the log. joblib asks for the truth of it only where a call requires shared memory."""
 
-    def __init__(self) -> None:
-        self._said = False
+    def __init__(self, block: Block) -> None:
+        self._block = block
 
     def __bool__(self) -> bool:
-        if not self._said:
-            self._said = True
-            log.warning(
-                'a Parallel call requires shared memory (require="sharedmem"): '
-                "such calls run in threads of this process, not on the pool"
-            )
+        self._block.warn_once(
+            "shared memory",
+            'a Parallel call requires shared memory (require="sharedmem"): '
+            "such calls run in threads of this process, not on the pool",
+        )
         return False
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A backend in joblib's table, and what it took the place of."""
-
-    default: str
-    replaced: Any
-    open: bool = True
-    process: int = field(default_factory=os.getpid)
-
-
-def backend_of(pool: Pool) -> type[SkywardBackend]:
-    """Return the class of a pool's backends."""
-    entry = _Entry(joblib_parallel.DEFAULT_BACKEND, joblib_parallel.BACKENDS.get(NAME))
-    own = {"pool": pool, "entry": entry, "supports_sharedmem": _NotShared(), "__module__": __name__}
-    return type(SkywardBackend.__name__, (SkywardBackend,), own)
+def block_of(pool: Pool) -> Block:
+    """Return the block of a pool, with the class of its backends."""
+    kind: Any = type(SkywardBackend.__name__, (SkywardBackend,), {"pool": pool, "__module__": __name__})
+    # At least 2: joblib runs a call with one job in the caller.
+    kind.block = block = Block(kind, max(2, pool.slots))
+    kind.supports_sharedmem = _NotShared(block)
+    return block
 
 
-@contextlib.contextmanager
-def registered(pool: Pool) -> Iterator[None]:
-    """Make the pool joblib's default backend, in every thread; then restore what was there, also when blocks overlap.
-
-    In the thread that enters, the backend is also set by `parallel_config`, which is stronger: there it wins over
-    `prefer="threads"`.
-    """
-    kind = backend_of(pool)
-    register_parallel_backend(NAME, kind, make_default=True)
-    config = parallel_config(backend=NAME)
-    thread = threading.get_ident()
-    try:
-        yield
-    finally:
-        if threading.get_ident() == thread:
-            config.unregister()
-        kind.entry.open = False
-        while (current := getattr(joblib_parallel.BACKENDS.get(NAME), "entry", None)) and not current.open:
-            if joblib_parallel.DEFAULT_BACKEND == NAME:
-                joblib_parallel.DEFAULT_BACKEND = current.default
-            if current.replaced is None:
-                del joblib_parallel.BACKENDS[NAME]
-            else:
-                joblib_parallel.BACKENDS[NAME] = current.replaced
+def registered(pool: Pool, take: tuple[str, ...] = ()) -> AbstractContextManager[None]:
+    """Make the pool joblib's default backend, and the names in `take` other names for it, for the length of a block."""
+    return joblib_names.registered(block_of(pool), take)

@@ -6,12 +6,13 @@ cases that have it, and drops those of `NOT_OURS`. The pool is the same for all:
 
 import fnmatch
 import threading
+from dataclasses import replace
 
 import pytest
-from joblib import parallel as joblib_parallel
 
 import skyward as sky
 from skyward.plugins.joblib_backend import SkywardBackend
+from skyward.plugins.joblib_names import SHARED_MEMORY, Names
 from skyward.plugins.joblib_node import NAME
 
 SUITE = "joblib.test.test_parallel"
@@ -47,11 +48,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     image = sky.Image(preload=[SUITE])
     compute = sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), image=image, plugins=[sky.plugins.joblib()])
-    default = joblib_parallel.DEFAULT_BACKEND
+    outside = Names.now()
     opening = threading.Thread(target=compute.__enter__)
     opening.start()
     opening.join()
-    joblib_parallel.DEFAULT_BACKEND = default
+    replace(outside, backends={SHARED_MEMORY: None}).set()  # nor is its name for threads one to test
     session.config.add_cleanup(lambda: compute.__exit__(None, None, None))
 
 

@@ -26,6 +26,17 @@ def test_a_call_runs_elsewhere(compute: sky.Compute) -> None:
     assert compute.submit(work.pid).result(10) != os.getpid()
 
 
+def test_libraries_find_an_executor_and_its_size(compute: sky.Compute) -> None:
+    assert isinstance(compute, futures.ProcessPoolExecutor)
+    assert compute.size == compute._max_workers == compute.slots == 4
+    assert not hasattr(compute, "_processes")  # a number in some pools, a dict in others
+
+
+def test_the_size_of_a_pool_that_is_not_open_is_refused_as_its_slots_are() -> None:
+    with pytest.raises(sky.NoCompute, match="not open"):
+        _ = getattr(sky.Compute(), "size", None)
+
+
 def test_map_keeps_the_order(compute: sky.Compute) -> None:
     assert list(compute.map(work.square, range(50), chunksize=7)) == [x * x for x in range(50)]
 

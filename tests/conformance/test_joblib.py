@@ -174,17 +174,6 @@ def test_what_is_asked_for_is_cut_to_the_slots(asked: int | None, given: int) ->
     assert Parallel(n_jobs=asked)(delayed(work.square)(x) for x in range(3)) == [0, 1, 4]
 
 
-def test_a_task_that_prefers_threads_runs_on_the_pool_in_the_thread_of_the_block_only() -> None:
-    def pids() -> set[int]:
-        return set(Parallel(n_jobs=2, prefer="threads")(delayed(work.pid)() for _ in range(4)))
-
-    seen: list[set[int]] = []
-    thread = threading.Thread(target=lambda: seen.append(pids()))
-    thread.start()
-    thread.join(20)
-    assert seen == [{os.getpid()}]
-
-
 def test_shared_memory_stays_here_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     here: list[int] = []
     with sky.Compute(worker=sky.Worker(concurrency=1), plugins=[sky.plugins.joblib()]):

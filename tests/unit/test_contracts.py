@@ -38,7 +38,7 @@ PROOFS = {
         ("record.py", "from skyward.view import page"),
     ],
     "rich-in-the-console": [("compute.py", "import rich"), ("report.py", "from rich.table import Table")],
-    "two-files-know-joblib": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
+    "joblib-in-its-plugin": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
     "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],
     "plugins-see-a-pool": [
         ("plugins/joblib.py", "from skyward.compute import Compute"),

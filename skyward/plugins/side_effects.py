@@ -1,0 +1,40 @@
+"""What the code of a function says about its use."""
+
+import dis
+import functools
+import inspect
+import types
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_CONTAINERS = (list, dict, set, bytearray, deque)
+_RETURNS = {"RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR"}
+
+
+def returns_nothing(function: Callable[..., Any]) -> bool:
+    """Say whether a function returns None on all its paths, so that it is called only for its side effects.
+
+    The same is said of a method of a list, dict or set, such as `results.append`, and of `array.__setitem__`. The
+    answer is a matter of the function's own code, not of what it calls: when in doubt it is no.
+    """
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    if isinstance(function, types.BuiltinMethodType | types.MethodWrapperType):
+        return isinstance(function.__self__, _CONTAINERS) or function.__name__ in ("__setitem__", "__delitem__")
+    if not isinstance(function, types.FunctionType | types.MethodType):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)  # a method has that of its function
+    return code is not None and _returns_none(code)
+
+
+def _returns_none(code: types.CodeType) -> bool:
+    before = None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _RETURNS:
+            constant = before if instruction.opname == "RETURN_VALUE" else instruction
+            if constant is None or constant.argval is not None or "CONST" not in constant.opname:
+                return False
+        before = instruction
+    return True
