@@ -18,6 +18,7 @@ from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded
+from skyward.executor import PoolExecutor
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from skyward.view.dashboard import Dashboard
 
 
-class Compute(futures.ProcessPoolExecutor):
+class Compute(PoolExecutor):
     """A pool of machines for the length of a `with` block.
 
     Entering the block launches the nodes and returns once all of them take calls, or as many as `nodes=` asks for.
@@ -77,8 +78,6 @@ class Compute(futures.ProcessPoolExecutor):
         options: Options | None = None,
         **unknown: object,
     ) -> None:
-        # It is a ProcessPoolExecutor because some libraries (adaptive, kedro) take no other executor, or learn from the
-        # type that calls are pickled. Nothing of it is used: neither its processes nor its __init__.
         if unnamed:
             raise InvalidArgument("Compute takes names only, for example provider=sky.Local()")
         given = {"nodes": nodes, "plugins": plugins, **unknown}
@@ -315,19 +314,6 @@ class Compute(futures.ProcessPoolExecutor):
     def slots(self) -> int:
         """How many calls run at once: the slots of all nodes."""
         return self._open().slots()
-
-    # Libraries that are given an executor or a pool look for its size. These are the names that they know:
-    # `_max_workers` is that of the executors of concurrent.futures (nautilus, dask), `size` is that of pools for MPI
-    # (dynesty, schwimmbad). `_processes` is left out: it is a number in multiprocessing.Pool, a dict in executors.
-
-    @property
-    def size(self) -> int:
-        """The same as `slots`, under the name that libraries look for."""
-        return self.slots
-
-    @property
-    def _max_workers(self) -> int:
-        return self.slots
 
     @property
     def depth(self) -> float:

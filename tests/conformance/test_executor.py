@@ -1,5 +1,7 @@
 """What holds for every kind of slot, on real nodes."""
 
+import copy
+import operator
 import os
 import threading
 from collections.abc import Iterator
@@ -35,6 +37,42 @@ def test_libraries_find_an_executor_and_its_size(compute: sky.Compute) -> None:
 def test_the_size_of_a_pool_that_is_not_open_is_refused_as_its_slots_are() -> None:
     with pytest.raises(sky.NoCompute, match="not open"):
         _ = getattr(sky.Compute(), "size", None)
+
+
+class Model:
+    """An object as libraries have them: it keeps the pool that its method is sent to."""
+
+    def __init__(self, pool: sky.Compute) -> None:
+        self.pool, self.map = pool, pool.map
+
+    def value(self, x: int) -> int:
+        return x + 1
+
+    def values(self, n: int) -> list[int]:
+        return list(self.pool.map(self.value, range(n)))
+
+    def size(self) -> int | None:
+        return getattr(self.pool, "size", None)
+
+
+def test_an_object_that_keeps_the_pool_can_be_sent_to_it(compute: sky.Compute) -> None:
+    model = Model(compute)
+
+    assert model.values(5) == [1, 2, 3, 4, 5]
+    assert compute.submit(model.size).result(20) is None
+    for method in ("pool.map", "map", "pool.submit"):
+        with pytest.raises(sky.NoCompute, match="in the program that opened it"):
+            compute.submit(operator.attrgetter(method), model).result(20)(abs, [1])
+
+
+def test_a_task_that_uses_the_pool_that_came_with_it_is_refused(compute: sky.Compute) -> None:
+    with pytest.raises(sky.NoCompute, match=r"^map: .*not in a task"):
+        compute.submit(Model(compute).values, 5).result(20)
+
+
+def test_a_copy_of_an_object_that_keeps_the_pool_keeps_it(compute: sky.Compute) -> None:
+    assert copy.deepcopy(Model(compute)).pool is copy.copy(compute) is compute
+    assert copy.deepcopy(Model(compute)).values(3) == [1, 2, 3]
 
 
 def test_map_keeps_the_order(compute: sky.Compute) -> None:
