@@ -53,8 +53,8 @@ class Cluster:
     def end(self, future: Future[Any]) -> None:
         """Have the call end on slot 3 of node 5, after 7 seconds."""
         entry = self.entries.pop(future.batch)
-        functions = {name: wire.load_function(data) for name, data in entry.packed.functions.items()}
-        blobs = {blob.name: blob.ref for blob in entry.packed.blobs}
-        status, parts = wire.execute(entry.packed.payload, wire.Beside(functions, blobs, entry.packed.buffers))
+        packed = entry.packed
+        blobs = {blob.name: blob.ref for blob in packed.blobs}
+        status, parts = wire.execute(packed.payload, wire.beside(packed.functions, blobs, packed.buffers))
         outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)
         entry.group.delivery.put([(entry, Answer(outcome, 5))])

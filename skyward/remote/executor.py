@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skyward.remote import looking, turn, zygote
+from skyward.remote import looking, modules, turn, zygote
 from skyward.remote.blobs import Blob, Ref
 from skyward.remote.protocol import Batch, Outcome
 from skyward.remote.worker import HEAD
@@ -161,7 +161,8 @@ class Executor:
         for batch in batches:
             places = self._places(batch) if batch.blobs else {}
             blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
-            calls.append((batch.id, batch.payload, batch.buffers, blobs))
+            names = tuple(name for name in batch.functions if not name.startswith(modules.PREFIX))
+            calls.append((batch.id, batch.payload, names, batch.buffers, blobs))
         if worker.tokens is not None and len(calls) > 1:
             os.write(worker.tokens[1], bytes(len(calls)))
         worker.send("run", slot, functions, clear, calls)

@@ -1,13 +1,14 @@
 """Calls to bytes: what a driver sends.
 
-Functions that a node cannot import (those of `__main__`, closures, lambdas) are pickled once for each `Packer` and
-travel beside the calls under a name, so that a thousand calls of one function carry it once. Large buffers (arrays,
-`bytes`) travel beside them as blobs.
+Functions and classes that a node cannot import (those of `__main__`, closures, lambdas) are pickled once for each
+`Packer` and travel beside the calls under a name, so that a thousand calls of one function carry it once. Large buffers
+(arrays, `bytes`) of calls and functions travel beside them as blobs.
 """
 
 import hashlib
 import io
 import pickle
+import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
 
-from skyward.remote import arrays, portable
+from skyward.remote import arrays, portable, sealed
 from skyward.remote.blobs import Blob
 from skyward.remote.function import Remote
 
@@ -26,6 +27,12 @@ _IMPORTS = opmap["IMPORT_NAME"]
 
 PRIVATE = "+private"
 """What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
+
+PAGE = 4096
+"""Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
+
+MAKE_FUNCTION = cloudpickle.cloudpickle._make_function
+"""What cloudpickle makes functions with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Packed:
     payload
         The pickled call; empty when it is so large that it is the first of `blobs`.
     functions
-        The functions by value that it needs, as bytes, by name.
+        The functions and classes by value that it needs, as bytes, by name.
     buffers
         Names of the blobs that are its out-of-band buffers, in order; `PRIVATE` follows those that may be written.
     blobs
@@ -55,7 +62,21 @@ class Packed:
 
 def shared(name: str) -> NoReturn:
     """Stand in a payload for the function of that name; `wire` puts the function itself there."""
-    raise pickle.UnpicklingError(f"function {name} is not in this payload; it is opened by skyward.remote.wire")
+    raise pickle.UnpicklingError(f"function {name} is not in this payload; it is opened by skyward.remote.loading")
+
+
+def in_main(_name: str, make: Callable[..., Any], *args: Any) -> Any:
+    """Make a function or class of a script; where a slot loads it, `loading` puts it into the `__main__` of a batch."""
+    return make(*args)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A function or class that travels by value: its name, its bytes, and the blobs that these refer to."""
+
+    name: str
+    data: bytes
+    blobs: tuple[Blob, ...]
 
 
 class Packer:
@@ -99,8 +120,8 @@ class Packer:
         self._bundles = bundles
         self._modules: dict[frozenset[str], tuple[str, ...]] = {}
         self._imports: dict[str, set[str]] = {}  # by name of function
-        self._names: dict[int, tuple[str, bytes] | None] = {}
-        self._kept: list[FunctionType] = []  # an id stays taken for as long as its function lives
+        self._names: dict[int, _Named | None] = {}
+        self._kept: list[object] = []  # an id stays taken for as long as its function lives
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         """Return the call `fn(*args, **kwargs)` as bytes.
@@ -130,7 +151,7 @@ class Packer:
         payload, functions = file.getvalue(), pickler.met
         mark = PRIVATE if self._private else ""
         buffers = tuple(blob.name + mark for blob in pickler.buffers)
-        blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes)}
+        blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes, *pickler.beside)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
             return Packed(b"", functions, buffers, (body, *blobs.values()), self._needs(modules, functions))
         return Packed(payload, functions, buffers, tuple(blobs.values()), self._needs(modules, functions))
@@ -153,24 +174,66 @@ class Packer:
         except OSError:
             return None
 
-    def _name(self, fn: FunctionType) -> tuple[str, bytes] | None:
-        """The name and bytes of a function that must travel by value; None for one that nodes import.
+    def _name(self, obj: FunctionType | type) -> _Named | None:
+        """Pack a function or class that must travel by value; None for one that nodes import.
 
         It is called by its content: nodes and slots that have it from an earlier call are not sent it again.
         """
         try:
-            return self._names[id(fn)]
+            return self._names[id(obj)]
         except KeyError:
             pass
         named = None
-        if not portable.importable(fn):
+        if _by_value(obj):
             modules = None if self._bundles is None else set[str]()
-            data = by_value(fn, modules, self._reaches)
-            named = hashlib.sha256(data).hexdigest(), data
-            self._imports[named[0]] = modules or set()
-        self._names[id(fn)] = named
-        self._kept.append(fn)
+            data, blobs = self._apart(obj, modules)
+            named = _Named(hashlib.sha256(data).hexdigest(), data, blobs)
+            self._imports[named.name] = modules or set()
+        self._names[id(obj)] = named
+        self._kept.append(obj)
         return named
+
+    def _apart(self, obj: object, modules: set[str] | None) -> tuple[bytes, tuple[Blob, ...]]:
+        """Pickle a function or class, with its large buffers as blobs; see `sealed`.
+
+        One that is large without them has its small buffers put together, so that a load need not copy those either.
+        """
+        if self._put is None:
+            return sealed.seal(by_value(obj, modules, self._reaches)), ()
+        for pickler_kind, least in ((CallPickler, self._threshold), (_BytesPickler, min(PAGE, self._threshold))):
+            file = io.BytesIO()
+            found: list[memoryview] = []
+            keep = partial(_collect, least, found)
+            pickler = pickler_kind(file, None, self._aside, modules, self._reaches, keep)
+            pickler.dump(obj)
+            body = file.getvalue()
+            if len(body) < self._threshold:
+                break
+        try:
+            parts, blobs = sealed.place(found, self._threshold, self._put)
+            if len(body) < self._threshold:
+                return sealed.seal(body, "", parts), (*pickler.bytes, *blobs)
+            whole = self._put(memoryview(body))
+            return sealed.seal(b"", whole.name, parts), (*pickler.bytes, *blobs, whole)
+        except OSError:  # there is no room for them
+            return sealed.seal(by_value(obj, modules, self._reaches)), ()
+
+
+def _collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Take a buffer of so many bytes or more; true keeps it in the pickle."""
+    content = buffer.raw()
+    if content.nbytes < least:
+        return True
+    found.append(content)
+    return False
+
+
+def _by_value(obj: FunctionType | type) -> bool:
+    """Whether nodes cannot import this."""
+    if isinstance(obj, FunctionType):
+        return not portable.importable(obj)
+    reduced = cloudpickle.Pickler(io.BytesIO()).reducer_override(obj)
+    return isinstance(reduced, tuple) and len(reduced) > 2
 
 
 def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
@@ -216,7 +279,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
     """Pickles what the other end may not be able to import; `name` says which functions stay beside.
 
     The names of the modules that the other end needs are added to `modules`, if there is one. `reaches` is that of
-    `arrays.reduce`.
+    `arrays.reduce`. `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
     """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
@@ -224,19 +287,21 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
     def __init__(
         self,
         file: io.BytesIO,
-        name: Callable[[FunctionType], tuple[str, bytes] | None] | None = None,
+        name: Callable[[FunctionType | type], _Named | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
         modules: set[str] | None = None,
         reaches: arrays.Reaches | None = None,
+        keep: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
         self.modules, self._reaches = modules, reaches
         self.buffers: list[Blob] = []
         # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
-        super().__init__(
-            file, protocol=5, buffer_callback=None if aside is None else partial(_take, aside, self.buffers)
-        )
+        if keep is None and aside is not None:
+            keep = partial(_take, aside, self.buffers)
+        super().__init__(file, protocol=5, buffer_callback=keep)
         self._name, self._aside = name, aside
         self.met: dict[str, bytes] = {}
+        self.beside: list[Blob] = []
         self.bytes: list[Blob] = []
 
     def reducer_override(self, obj: object) -> Any:
@@ -244,15 +309,29 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
             _note(obj, self.modules)
         if (reduced := portable.by_name(obj)) is not None:
             return reduced
-        if type(obj) is FunctionType and self._name is not None:
-            named = self._name(obj)
-            if named is None:
+        if isinstance(obj, FunctionType | type):
+            if self._name is not None and (named := self._name(obj)) is not None:
+                self.met[named.name] = named.data
+                self.beside += named.blobs
+                return shared, (named.name,)
+            if self._name is not None and isinstance(obj, FunctionType):
                 return NotImplemented  # by reference, as plain pickle does it
-            self.met[named[0]] = named[1]
-            return shared, named[:1]
+            return _reduced_for_main(obj, super().reducer_override(obj))
         if (reduced := arrays.reduce(obj, self._reaches)) is not None:
             return reduced
         return super().reducer_override(obj)
+
+
+def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
+    """Have what is defined in the user's script made in the `__main__` of its batch."""
+    if obj.__module__ != "__main__" or not isinstance(reduced, tuple):
+        return reduced
+    main = sys.modules["__main__"].__dict__
+    own = main.get(obj.__qualname__) is obj
+    if not own and (isinstance(obj, type) or obj.__globals__ is not main):
+        return reduced
+    make, args, *rest = reduced
+    return in_main, (obj.__qualname__ if own else "", make, *args), *rest
 
 
 class _BytesPickler(CallPickler):

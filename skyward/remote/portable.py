@@ -74,8 +74,8 @@ def refuse(
 # ---------------------------------------------------------------- what is sent by name
 
 
-def importable(fn: FunctionType | Remote[..., Any]) -> bool:
-    """Whether a node finds the very same function under its module and name."""
+def importable(fn: FunctionType | Remote[..., Any] | type) -> bool:
+    """Whether a node finds the very same function or class under its module and name."""
     return _found(fn) is fn
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from skyward.errors import RemoteError, RemoteTraceback
 from skyward.remote import portable, shown
 from skyward.remote.blobs import Buffer
+from skyward.remote.loading import open_value
 from skyward.remote.packer import CallPickler, by_value, dumps
 
-RUNS = "skyward.remote.wire"
-"""The module that calls user code."""
+RUN = ("skyward.remote.wire", "skyward.remote.loading")
+"""The modules that call user code."""
 
 
 def pack_exception(error: BaseException) -> bytes:
@@ -44,7 +45,7 @@ def _text(error: BaseException) -> str:
 def _without_own_frames(error: BaseException) -> BaseException:
     """Drop our own frames from the head of the traceback: they say nothing to the user."""
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__") == RUNS and frame.tb_next is not None:
+    while frame is not None and frame.tb_frame.f_globals.get("__name__") in RUN and frame.tb_next is not None:
         frame = frame.tb_next
     return error.with_traceback(frame)
 
@@ -127,7 +128,7 @@ def open_exception(payload: Buffer) -> BaseException:
     found: object = None
     if body:
         with contextlib.suppress(BaseException):  # user code
-            found = pickle.loads(body)
+            found = open_value(body)
     error = found if isinstance(found, BaseException) else RemoteError(label, message)
     _set(error, "__cause__", RemoteTraceback(text))
     for note in notes:

@@ -7,14 +7,17 @@ A call that `packer` packed on the driver is run on a slot (`execute`), and its 
 import contextlib
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Literal
 
 from skyward.errors import NotPortable
-from skyward.remote import absent, arrays, packer, portable, shown
-from skyward.remote.blobs import Buffer, Ref, view
+from skyward.remote import absent, arrays, portable, shown
+from skyward.remote.blobs import Buffer, Ref
+from skyward.remote.loading import Call, Functions, open_value
 from skyward.remote.packer import by_value
 from skyward.remote.raised import open_exception, pack_exception
 
@@ -28,41 +31,28 @@ LARGE_RESULT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a call finds beside its payload on a slot: functions by name, blobs by name, its buffers in order."""
+    """What a call finds beside its payload on a slot: functions by name, blobs by name, its buffers in order.
 
-    functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    Of the functions it needs those in `names`. With `owns_main` nothing else runs in this process, and `__main__` is
+    that of the call meanwhile: so its functions can be pickled by their names, for a process that is forked from here.
+    """
+
+    functions: Functions = field(default_factory=Functions)
     blobs: Mapping[str, Ref] = field(default_factory=dict)
     buffers: Sequence[str] = ()
+    names: tuple[str, ...] = ()
+    owns_main: bool = False
 
 
 NOTHING = Beside()
 """For a call that needs nothing beside its payload."""
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, payload: bytes, beside: Beside) -> None:
-        blobs = beside.blobs
-        file = io.BytesIO(payload or view(next(iter(blobs.values()))))
-        super().__init__(file, buffers=(_buffer(blobs, name) for name in beside.buffers))
-        self._beside = beside
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == packer.__name__ and name == packer.shared.__name__:
-            return self._beside.functions.__getitem__
-        return super().find_class(module, name)
-
-    def persistent_load(self, name: str) -> bytes:
-        return bytes(view(self._beside.blobs[name]))
-
-
-def _buffer(blobs: Mapping[str, Ref], name: str) -> memoryview:
-    return view(blobs[name.removesuffix(packer.PRIVATE)], private=name.endswith(packer.PRIVATE))
-
-
-def load_function(data: bytes) -> Callable[..., object]:
-    """Return the function that a `Packer` kept as `data`."""
-    fn: Callable[..., object] = pickle.loads(data)
-    return fn
+def beside(functions: Mapping[str, bytes], blobs: Mapping[str, Ref], buffers: Sequence[str] = ()) -> Beside:
+    """Return what a call finds that needs all of these functions."""
+    found = Functions()
+    found.raw.update(functions)
+    return Beside(found, blobs, buffers, tuple(functions))
 
 
 def pack_hooks(hooks: Sequence[object]) -> bytes:
@@ -97,13 +87,16 @@ def execute(
     """
     raised: BaseException | None = None
     value: object = None
-    call: list[tuple[Callable[..., object], Any, Any]] = []
+    call: list[Call] = []
     try:
         with around():
             try:
-                fn, args, kwargs = _load(payload, beside)
+                (fn, args, kwargs), main = _load(payload, beside)
                 call.append((fn, args, kwargs))
-                value = fn(*args, **kwargs)
+                if main is None or not beside.owns_main:
+                    value = fn(*args, **kwargs)
+                else:
+                    value = _call_as_main(main, fn, args, kwargs)
             except BaseException as error:
                 raised = error
                 if call:
@@ -156,20 +149,27 @@ def _parts(value: object) -> list[Buffer]:
 def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
     """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
     try:
-        opened = {name: load_function(raw) for name, raw in functions.items()}
-        return shown.call(*_load(payload, Beside(opened)))
+        return shown.call(*_load(payload, beside(functions, {}))[0])
     except Exception:
         return ""
 
 
-def _load(payload: bytes, beside: Beside) -> tuple[Callable[..., object], Any, Any]:
+def _load(payload: bytes, beside: Beside) -> tuple[Call, ModuleType | None]:
     try:
-        call: tuple[Callable[..., object], Any, Any] = _Unpickler(payload, beside).load()
-        return call
+        scope = beside.functions.scope(beside.names, beside.blobs)
+        return scope.call(payload, beside.buffers, beside.blobs), scope.main
     except ModuleNotFoundError as error:
         if not (lack := absent.explain(error)):
             raise
         raise ModuleNotFoundError(f"the call cannot be opened: {lack}", name=error.name, path=error.path) from error
+
+
+def _call_as_main(main: ModuleType, fn: Callable[..., object], args: Any, kwargs: Any) -> object:
+    before, sys.modules["__main__"] = sys.modules["__main__"], main
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        sys.modules["__main__"] = before
 
 
 def _path_in(name: str, value: object) -> str:
@@ -183,7 +183,7 @@ def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseE
     if status == "raised":
         return None, open_exception(body)
     try:
-        return pickle.loads(body, buffers=buffers), None
+        return open_value(body, buffers), None
     except BaseException as error:  # user code
         with contextlib.suppress(Exception):
             error.add_note("The call returned, but its result could not be opened on this machine.")

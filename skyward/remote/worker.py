@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -24,6 +24,7 @@ from typing import Any, NoReturn, Protocol
 
 from skyward.remote import context, modules, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
+from skyward.remote.loading import Functions
 
 HEAD = struct.Struct("<Q")
 
@@ -70,8 +71,8 @@ class Stopped(BaseException):
     """Raised in a thread slot whose task is to stop; a process slot is killed instead."""
 
 
-type _Sent = tuple[int, bytes, tuple[str, ...], dict[str, tuple[str, int, int]]]
-"""A call as it comes over the socket: its number, its bytes, its buffers, and where its blobs are."""
+type _Sent = tuple[int, bytes, tuple[str, ...], tuple[str, ...], dict[str, tuple[str, int, int]]]
+"""A call as it comes over the socket: its number, bytes, functions and buffers, and where its blobs are."""
 
 
 class Worker:
@@ -96,7 +97,7 @@ class Worker:
         self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
         self.tokens, self.tray = tokens, tray
         self.left = 0.0  # when the first was left of which the host has not heard
-        self.functions = _Functions()
+        self.functions = Functions()
         self.lanes: dict[int, _Lane] = {}
         self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
         self.lock = threading.Lock()
@@ -124,7 +125,7 @@ class Worker:
                 elif what == "run":
                     functions, clear, calls = rest
                     if clear:
-                        self.functions = _Functions()
+                        self.functions = Functions()
                     self.functions.raw.update(modules.install(self.setting.folder, functions))
                     self.serve(slot, calls)
                 elif what == "taken":
@@ -135,12 +136,12 @@ class Worker:
 
     def serve(self, slot: int, calls: list[_Sent]) -> None:
         """Run what the slot was given, or what of it is not taken back."""
-        for place, (batch, payload, buffers, places) in enumerate(calls, 1):
+        for place, (batch, payload, names, buffers, places) in enumerate(calls, 1):
             if len(calls) > 1 and not self.may_begin():
                 self.say("nothing more", slot)
                 return
             blobs = {name: Ref(*where) for name, where in places.items()}
-            beside = wire.Beside(self.functions, blobs, buffers)
+            beside = wire.Beside(self.functions, blobs, buffers, names, owns_main=self.alone)
             self.lanes[slot].take(_Call(batch, payload, beside, last=place == len(calls)))
 
     def may_begin(self) -> bool:
@@ -192,22 +193,6 @@ class Worker:
             return False
         self.left = self.left or now
         return True
-
-
-class _Functions(dict[str, Callable[..., object]]):
-    """Functions by name, each opened when a call first needs it; thread slots may need one at the same time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.raw: dict[str, bytes] = {}
-        self.lock = threading.Lock()
-
-    def __missing__(self, name: str) -> Callable[..., object]:
-        with self.lock:
-            if name not in self:
-                self[name] = wire.load_function(self.raw[name])
-                del self.raw[name]
-            return self[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def test_a_category_of_a_function_travels_whole() -> None:
     class Local(Warning):
         text = "mine"
 
-    status, _ = wire.execute(Packer().pack(len, ([Local],), {}).payload)
+    status, _ = wire.execute(Packer(share=False).pack(len, ([Local],), {}).payload)
     assert status == "returned"
 
 

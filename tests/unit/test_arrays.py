@@ -58,9 +58,8 @@ def packed(fn: Callable[..., object], *args: object, **how: Any) -> tuple[Packed
 
 def ran(call: Packed) -> Any:
     """Run a packed call as a slot does, and open its outcome as the driver does."""
-    functions = {name: wire.load_function(data) for name, data in call.functions.items()}
     blobs = {blob.name: blob.ref for blob in call.blobs}
-    value, error = wire.open_outcome(*wire.execute(call.payload, wire.Beside(functions, blobs, call.buffers)))
+    value, error = wire.open_outcome(*wire.execute(call.payload, wire.beside(call.functions, blobs, call.buffers)))
     if error is not None:
         raise error
     return value

@@ -25,6 +25,13 @@ def identity(value: object) -> object:
     return value
 
 
+STORY: list[str] = []
+
+
+def during() -> None:
+    STORY.append("during")
+
+
 def call(fn: Callable[..., object], *args: object, **kwargs: object) -> Packed:
     return Packer().pack(fn, args, kwargs)
 
@@ -52,7 +59,7 @@ import pickle, sys, types
 from skyward.remote import wire
 sys.modules["__main__"] = types.ModuleType("__main__")
 payload, functions = pickle.load(sys.stdin.buffer)
-outcome = wire.execute(payload, wire.Beside({name: wire.load_function(data) for name, data in functions.items()}))
+outcome = wire.execute(payload, wire.beside(functions, {}))
 pickle.dump(outcome, sys.stdout.buffer)
 """
 
@@ -89,8 +96,8 @@ def test_a_function_of_main_travels_beside_the_call() -> None:
     packer = Packer()
     packed = packer.pack(of_main("def half(x): return x / 2")["half"], (3,), {})
 
-    (data,) = packed.functions.values()
-    assert wire.load_function(data)(3) == 1.5
+    assert len(packed.functions) == 1
+    assert wire.open_outcome(*wire.execute(packed.payload, wire.beside(packed.functions, {}))) == (1.5, None)
 
 
 def test_a_function_that_travels_beside_is_pickled_once() -> None:
@@ -127,9 +134,8 @@ def test_what_a_closure_holds_is_read_when_it_is_first_met() -> None:
     packer.pack(add, (1,), {})
     offset = 100
     packed = packer.pack(add, (1,), {})
-    functions = {name: wire.load_function(data) for name, data in packed.functions.items()}
 
-    assert wire.open_outcome(*wire.execute(packed.payload, wire.Beside(functions))) == (2, None)
+    assert wire.open_outcome(*wire.execute(packed.payload, wire.beside(packed.functions, {}))) == (2, None)
 
 
 def test_a_function_is_called_by_its_content() -> None:
@@ -176,7 +182,7 @@ def test_what_cannot_travel_is_named_before_anything_is_sent() -> None:
 
 
 def test_a_payload_is_opened_by_execute_only() -> None:
-    with pytest.raises(pickle.UnpicklingError, match=r"skyward\.remote\.wire"):
+    with pytest.raises(pickle.UnpicklingError, match=r"skyward\.remote\.loading"):
         pickle.loads(call(lambda: 1).payload)
 
 
@@ -249,20 +255,15 @@ def test_a_result_that_cannot_travel_is_named(made: Callable[[], object], path: 
 
 
 def test_hooks_surround_the_call() -> None:
-    story: list[str] = []
-
     @contextlib.contextmanager
     def around() -> Iterator[None]:
-        story.append("before")
+        STORY.append("before")
         yield
-        story.append("after")
+        STORY.append("after")
 
-    def task() -> None:
-        story.append("during")
-
-    packed = call(task)
-    assert wire.execute(packed.payload, wire.Beside({next(iter(packed.functions)): task}), around)[0] == "returned"
-    assert story == ["before", "during", "after"]
+    STORY.clear()
+    assert wire.execute(call(during).payload, around=around)[0] == "returned"
+    assert STORY == ["before", "during", "after"]
 
 
 class Unlicensed(contextlib.nullcontext[None]):

@@ -1,0 +1,35 @@
+"""A slot without a pool, for tests of what travels: it runs packed calls one after the other, as a worker does."""
+
+import sys
+import textwrap
+import types
+from typing import Any
+
+import pytest
+
+from skyward.remote import loading, wire
+from skyward.remote.packer import Packed
+
+
+class Slot:
+    """Runs packed calls one after the other, as a worker does."""
+
+    def __init__(self) -> None:
+        self.functions = loading.Functions()
+
+    def run(self, packed: Packed) -> Any:
+        self.functions.raw.update(packed.functions)
+        blobs = {blob.name: blob.ref for blob in packed.blobs}
+        beside = wire.Beside(self.functions, blobs, packed.buffers, tuple(packed.functions), owns_main=True)
+        value, error = wire.open_outcome(*wire.execute(packed.payload, beside))
+        if error is not None:
+            raise error
+        return value
+
+
+def run_as_main(monkeypatch: pytest.MonkeyPatch, text: str) -> Any:
+    """Make this process run a script that consists of a text, and return its module."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(textwrap.dedent(text), main.__dict__)
+    return main
