@@ -128,8 +128,12 @@ class Compute(PoolExecutor):
                 self._plugins.enter_context(context)
         except BaseException as error:
             self._failed = f"{type(error).__name__}: {error}"
-            self._leave()
-            function.leave(self)
+            try:
+                self._leave()
+            except Leaked as leaked:
+                error.add_note(str(leaked))
+            finally:
+                function.leave(self)
             raise
         return self
 

@@ -29,6 +29,7 @@ survives `pickle` and `copy` with its text and its facts: a node sends some of t
 from __future__ import annotations
 
 import errno
+import importlib.util
 import reprlib
 import resource
 from collections.abc import Iterable, Mapping
@@ -86,6 +87,13 @@ class MissingExtra(SkywardError, ImportError):
     def of(cls, library: str, extra: str = "") -> Self:
         """Name the missing library and its extra, which is called like the library unless said otherwise."""
         return cls(f"{library} is not installed: pip install 'skyward[{extra or library}]'", name=library)
+
+    @classmethod
+    def check(cls, extra: str, *libraries: str) -> None:
+        """Raise it if one of the libraries that the extra brings is not installed; none of them is imported."""
+        for library in libraries:
+            if importlib.util.find_spec(library) is None:
+                raise cls.of(library, extra)
 
 
 class NotPortable(SkywardError, TypeError):

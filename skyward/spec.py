@@ -63,6 +63,16 @@ def _nodes(value: object) -> object:
     return Nodes(count=number)
 
 
+def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
+    """No more nodes than the provider has machines, where their number is fixed."""
+    capacity = getattr(info.data.get("provider"), "capacity", None)
+    most = max(nodes.count, nodes.max or 0)
+    if capacity is not None and most > capacity:
+        machines = "1 machine" if capacity == 1 else f"{capacity} machines"
+        raise refused(f"the provider has {machines}", "ask for no more nodes, or give it more machines", str(most))
+    return nodes
+
+
 _CALLS = ("launch", "reach", "find", "terminate")
 
 
@@ -368,6 +378,7 @@ class Blueprint(Checked, title="Compute"):
 
     _provider = field_validator("provider", mode="before")(_provider)
     _nodes = field_validator("nodes", mode="before")(_nodes)
+    _capacity = field_validator("nodes")(_within_capacity)
     _plugins = field_validator("plugins", mode="before")(_plugins)
     _records = field_validator("worker", "image", "options", mode="before")(_record)
 

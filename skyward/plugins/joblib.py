@@ -4,7 +4,6 @@ This module is light. joblib itself is imported by `joblib_backend`, when the bl
 `joblib_node`.
 """
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -69,8 +68,7 @@ def joblib(*, take: Sequence[str] = ()) -> JoblibPlugin:
     MissingExtra
         joblib is not installed here.
     """
-    if importlib.util.find_spec("joblib") is None:
-        raise MissingExtra.of("joblib")
+    MissingExtra.check("joblib", "joblib")
     if isinstance(take, str) or not isinstance(take, Sequence):
         raise InvalidArgument.of("take", take, "must be a tuple of names", 'give take=("loky",)')
     for name in take:

@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from skyward.checked import Checked, refused
-from skyward.errors import InvalidArgument, Unreachable
+from skyward.errors import InvalidArgument, MissingExtra, Unreachable
 from skyward.providers import journal, userdata
 from skyward.providers.aws_api import Refusal
 from skyward.providers.provider import Instance, Order
 from skyward.providers.shopping import Offer
 
 if TYPE_CHECKING:
-    from skyward.providers.aws_pool import Pair, PoolInCloud
+    from skyward.providers.aws_pool import PoolInCloud
+    from skyward.providers.key_pair import Pair
     from skyward.providers.leased import LeasedHost
     from skyward.providers.tunnel import Tunnel
 
@@ -215,6 +216,10 @@ class AWS(Checked):
             raise refused(f"{taken[0]!r} is taken", "give other names")
         return value
 
+    def model_post_init(self, _: object, /) -> None:
+        """Raise `MissingExtra` at once where the extra `aws` is not installed."""
+        MissingExtra.check("aws", "aioboto3", "asyncssh", "packaging", "stamina")
+
     # ---------------------------------------------------------------- what a provider is
 
     @property
@@ -308,7 +313,8 @@ class AWS(Checked):
         return self._pools[pool]
 
     def _new_pool(self, pool: str) -> "PoolInCloud":
-        from skyward.providers.aws_pool import Pair, PoolInCloud
+        from skyward.providers.aws_pool import PoolInCloud
+        from skyward.providers.key_pair import Pair
 
         try:
             login = Pair(self.key.read_bytes() if self.key else None)
@@ -346,7 +352,7 @@ class AWS(Checked):
 
     async def _rekey(self, pool: "PoolInCloud", instance: Instance, tunnel: "Tunnel") -> None:
         """Give the machine a host key that is in nobody's user data, and trust no other from then on."""
-        from skyward.providers.aws_pool import Pair
+        from skyward.providers.key_pair import Pair
 
         if instance.id in self._rekeyed:
             return

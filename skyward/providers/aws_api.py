@@ -25,11 +25,15 @@ PRICES = "us-east-1"
 
 
 class Refusal(Exception):
-    """The API has answered with an error."""
+    """The API has answered with an error.
 
-    def __init__(self, action: str, code: str, text: str, status: int = 400) -> None:
+    It is `certain` that nothing was done unless the API failed itself, now or when the same call was sent before.
+    """
+
+    def __init__(self, action: str, code: str, text: str, status: int = 400, *, certain: bool = True) -> None:
         super().__init__(f"{action}: {code}: {text}")
         self.action, self.code, self.text, self.status = action, code, text, status
+        self.certain = certain and status < 500
 
     def explained(self, *, kind: str = "", spot: bool = False) -> Exception:
         """Return what to tell the user."""
@@ -112,6 +116,7 @@ class Api:
         from botocore import exceptions as known
 
         named = _permission(service, action)
+        certain = True
         try:
             async for attempt in stamina.retry_context(
                 on=_passes, attempts=None, timeout=patience, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0
@@ -124,7 +129,12 @@ class Api:
                     except known.ClientError as error:
                         told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
                         code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
-                        raise Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400))) from error
+                        refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
+                        certain = refusal.certain
+                        raise refusal from error
+                    except (known.HTTPClientError, known.ConnectionError):
+                        certain = False
+                        raise
         except known.NoCredentialsError:
             text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
             raise Denied(text) from None

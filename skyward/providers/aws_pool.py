@@ -16,16 +16,14 @@ is another launch with another token. A node that ended and is launched once mor
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from skyward.errors import BudgetExceeded, Denied, NoCapacity, ProvisioningError
 from skyward.providers import aws_found, aws_group, aws_stale, userdata
@@ -34,6 +32,7 @@ from skyward.providers.aws_found import GOING, LEASE, NODES, POOL, Found
 from skyward.providers.aws_guard import Charge, Guard
 from skyward.providers.aws_plan import Plan
 from skyward.providers.journal import Journal
+from skyward.providers.key_pair import Pair
 from skyward.providers.provider import Instance, Order, Purse, Quote
 from skyward.providers.shopping import Offer
 from skyward.providers.together import Together, side_by_side
@@ -55,17 +54,6 @@ PRICES = 5.0
 
 CLEAR = 300.0
 """Seconds in which a security group can be removed, once the machines that had it go down."""
-
-
-class Pair:
-    """A key pair: the private half as OpenSSH writes it, the public half as a line."""
-
-    def __init__(self, private: bytes | None = None) -> None:
-        key: Any = serialization.load_ssh_private_key(private, None) if private else Ed25519PrivateKey.generate()
-        form, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        self.private: bytes = key.private_bytes(serialization.Encoding.PEM, form, plain)
-        encoding, public = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        self.public: str = key.public_key().public_bytes(encoding, public).decode()
 
 
 class PoolInCloud:
@@ -95,6 +83,7 @@ class PoolInCloud:
         self._unanswered: dict[str, float] = {}
         self._group: str | None = None
         self._guard: Guard | None = None
+        self._possible = 0  # calls that may have created something
         self._orders: dict[str, Order] = {}
         self._closing = False
         self._problem = ""
@@ -128,15 +117,14 @@ class PoolInCloud:
         done = self._settled(nodes)
         if left := [node for node in nodes if node not in done]:
             async with self.api.open():
-                await self._stand_by()
-                offers, groups = await side_by_side(self._priced(), self._groups())
+                offers = await self._offers()  # before anything is created: it fails if nothing can be launched
+                offers, groups = await side_by_side(self._priced(offers), self._groups())
                 for some in _chunks(self.pool, left):
                     done |= await self._shop(some, offers, groups)
         return done
 
-    async def _priced(self) -> Sequence[Offer]:
+    async def _priced(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """Return what to try with prices: those that come soon, or all where there is a limit to them."""
-        offers = await self._offers()
         limited = self.purse is not None and self.purse.limited
         try:
             async with asyncio.timeout(None if limited else PRICES):
@@ -197,9 +185,10 @@ class PoolInCloud:
         facts = {"pool": self.pool, "region": await self.api.region(), "nodes": list(nodes), "token": token}
         await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
         try:
-            answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
+            async with self._creating("ec2:RunInstances"):
+                answer = await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
         except (Refusal, Unanswered) as error:
-            if not isinstance(error, Refusal) or error.status >= 500:
+            if not isinstance(error, Refusal) or not error.certain:
                 self._unanswered |= dict.fromkeys(nodes, time.monotonic())
             raise
         finally:
@@ -275,19 +264,19 @@ class PoolInCloud:
         ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **aws_stale.stamps(self.wish.max_lifetime)}
         return {**self.wish.tags, **ours}
 
-    async def _stand_by(self) -> None:
-        """Have somebody who survives us end what is about to be created."""
+    @contextlib.asynccontextmanager
+    async def _creating(self, action: str) -> AsyncIterator[None]:
+        """Have the guard watch what `action` may create; count it, unless it was refused for certain."""
         if self._guard is None:
             region, lifetime = await self.api.region(), self.wish.max_lifetime
-            charge = Charge(
-                self.pool,
-                region,
-                self.wish.profile,
-                str(self._journal.path),
-                min(aws_found.SETTLE, self.lease),
-                lifetime,
-            )
-            self._guard = Guard(charge)
+            settle = min(aws_found.SETTLE, self.lease)
+            self._guard = Guard(Charge(self.pool, region, self.wish.profile, str(self._journal.path), settle, lifetime))
+        self._possible += 1
+        try:
+            yield
+        except Refusal as refusal:
+            self._possible -= refusal.action == action and refusal.certain
+            raise
 
     def left(self) -> float | None:
         """Return the seconds after which the money for the machines will have been used up; None: it never is."""
@@ -299,9 +288,10 @@ class PoolInCloud:
         if self.wish.security_groups:
             return self.wish.security_groups
         if self._group is None:
-            self._group = await aws_group.make(
-                self.api, self.plan, self._journal, self.pool, self.wish.allow, self._tags()
-            )
+            async with self._creating("ec2:CreateSecurityGroup"):
+                self._group = await aws_group.make(
+                    self.api, self.plan, self._journal, self.pool, self.wish.allow, self._tags()
+                )
         return [self._group]
 
     # ---------------------------------------------------------------- what there is, and its end
@@ -319,6 +309,8 @@ class PoolInCloud:
 
         Of a launch that was not answered nobody knows whether there is a machine: it is waited for a while.
         """
+        if not self._possible:
+            return []
         while True:
             told = await aws_found.machines(self.api, self.pool)
             seen, since = {each.node for each in told}, time.monotonic() - aws_found.SETTLE
@@ -358,6 +350,10 @@ class PoolInCloud:
         self._closing = True
         await self._launches.idle()  # one that nobody waits for any more
         if self._guard is None:
+            return ()
+        if not self._possible:
+            await asyncio.to_thread(self._guard.dismiss)
+            self._guard = None
             return ()
         async with self.api.open():
             settle = min(aws_found.SETTLE, self.lease) if _is_young(self._last) else 0.0

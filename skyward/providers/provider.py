@@ -178,7 +178,8 @@ class Examinable(Protocol):
 class Provider(Protocol):
     """Where machines come from. Every method may be called again after it failed.
 
-    One of your own may leave out `clear` and `notices`.
+    One of your own may leave out `clear` and `notices`. One that has a fixed number of machines says how many by an
+    attribute `capacity`: a pool of more nodes is refused when it is made.
     """
 
     @property

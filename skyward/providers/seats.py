@@ -17,7 +17,7 @@ class Seats:
     failures
         How often a place has failed.
     used
-        The places that a pool's nodes have had.
+        The places at which something was done for a pool's nodes.
     untouched
         The nodes for which nothing has been done yet at their places.
     """
@@ -35,9 +35,14 @@ class Seats:
             if not free:
                 return None
             self.taken[node] = min(free, key=lambda place: (self.failures.get(place, 0), place))
-            self.used.setdefault(pool, set()).add(self.taken[node])
+            self.used.setdefault(pool, set())
             self.untouched.add(node)
         return self.taken[node]
+
+    def touch(self, pool: str, node: str) -> None:
+        """Note that something is done for the node at its place."""
+        self.untouched.discard(node)
+        self.used.setdefault(pool, set()).add(self.taken[node])
 
     def spare(self, places: int) -> bool:
         """Whether there is a place that no node has and that did not fail."""

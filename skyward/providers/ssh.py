@@ -142,10 +142,19 @@ class SSH(Checked):
             slots: int | Mapping[str, int] | None = None,
         ) -> None: ...
 
+    def model_post_init(self, _: object, /) -> None:
+        """Raise `MissingExtra` at once where the extra `ssh` is not installed."""
+        MissingExtra.check("ssh", "asyncssh", "packaging")
+
     @property
     def name(self) -> str:
         """`ssh`."""
         return "ssh"
+
+    @property
+    def capacity(self) -> int:
+        """How many machines there are."""
+        return len(self.hosts)
 
     @property
     def bare(self) -> bool:
@@ -171,7 +180,7 @@ class SSH(Checked):
 
         try:
             await tunnel.open()
-            self._seats.untouched.discard(instance.node)
+            self._seats.touch(instance.pool, instance.node)
             return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
         except BaseException as error:
             self._seats.fail(instance.node)
@@ -220,10 +229,8 @@ class SSH(Checked):
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Say of each machine whether it can be a node, and whether this program can reach it; all at once."""
-        try:
-            from skyward.providers.examining import examine, extra  # not above: it needs the extra
-        except ModuleNotFoundError:
-            raise MissingExtra.of("asyncssh", "ssh") from None
+        from skyward.providers.examining import examine, extra  # not above: it needs the extra
+
         found = await side_by_side(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
         return {"here": [extra()]} | {str(to): each for to, each in zip(self.hosts, found, strict=True)}
 
@@ -239,10 +246,8 @@ class SSH(Checked):
             await tunnel.close()
 
     def _tunnel(self, place: int) -> "Tunnel":
-        try:
-            from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
-        except ModuleNotFoundError:
-            raise MissingExtra.of("asyncssh", "ssh") from None
+        from skyward.providers.tunnel import Tunnel  # not above: it needs the extra
+
         return Tunnel(self._destination(place))
 
     def _destination(self, place: int) -> Destination:

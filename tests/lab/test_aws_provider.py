@@ -292,7 +292,8 @@ def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
         monkeypatch.setattr(aws_found, "SETTLE", 0.5)
         provider = aws(security_groups=mine)
         cloud.forgetful = 60
-        cloud.fail("RunInstances", "UnauthorizedOperation", after=True)
+        cloud.fail("RunInstances", "InternalError", after=True)
+        cloud.fail("RunInstances", "UnauthorizedOperation")  # when it is sent again
         with pytest.raises(sky.Denied):
             await provider.launch(ORDER)
         cloud.fail("DescribeInstances", after=True, do=lambda _: setattr(cloud, "forgetful", 0))

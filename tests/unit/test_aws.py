@@ -1,6 +1,5 @@
 """What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
 
-import asyncio
 import os
 import sys
 from typing import Any
@@ -11,8 +10,8 @@ import skyward as sky
 from skyward.errors import InvalidArgument
 from skyward.providers import aws_found
 from skyward.providers.aws_group import source
-from skyward.providers.aws_pool import Pair, _chunks
-from skyward.providers.provider import Order
+from skyward.providers.aws_pool import _chunks
+from skyward.providers.key_pair import Pair
 
 
 @pytest.mark.parametrize(
@@ -78,10 +77,14 @@ def test_a_key_pair_is_read_as_it_is_written() -> None:
     assert Pair(made.private).public == made.public
 
 
-def test_without_the_extra_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aioboto3", None)
-    with pytest.raises(sky.MissingExtra, match=r"aioboto3 is not installed: pip install 'skyward\[aws\]'"):
-        asyncio.run(sky.AWS(region="eu-central-1").launch(Order("pool", "pool-0-0")))
+@pytest.mark.parametrize("library", ["aioboto3", "stamina", "asyncssh"])
+def test_without_the_extra_the_line_that_installs_it_is_given_at_once(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+
+    with pytest.raises(sky.MissingExtra, match=rf"{library} is not installed: pip install 'skyward\[aws\]'"):
+        sky.AWS(region="eu-central-1")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,18 @@ def test_each_node_has_a_machine_of_its_own_in_the_order_of_the_list() -> None:
     seats = Seats()
 
     assert [seats.take("p", f"p-{number}", 3) for number in range(4)] == [0, 1, 2, None]
-    assert seats.used == {"p": {0, 1, 2}}
     assert seats.untouched == {"p-0", "p-1", "p-2"}
+
+
+def test_a_machine_counts_as_used_once_something_is_done_there() -> None:
+    seats = Seats()
+    for number in range(2):
+        seats.take("p", f"p-{number}", 2)
+    assert seats.used == {"p": set()}
+    seats.touch("p", "p-1")
+
+    assert seats.used == {"p": {1}}
+    assert seats.untouched == {"p-0"}
 
 
 def test_a_node_that_asks_again_keeps_its_machine() -> None:

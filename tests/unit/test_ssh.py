@@ -1,6 +1,5 @@
 """What a user writes for machines that they have."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,17 +61,22 @@ def test_a_key_and_a_configuration_may_be_paths_from_home() -> None:
     assert (provider.key, provider.config) == (str(Path.home() / "key"), str(Path.home() / "config"))
 
 
-def test_without_the_extra_the_line_that_installs_it_is_given() -> None:
-    program = (
-        "import asyncio, sys; sys.modules['asyncssh'] = None\n"
-        "import skyward as sky\n"
-        "from skyward.providers.provider import Order\n"
-        "async def main():\n"
-        "    ssh = sky.SSH(hosts=['a'])\n"
-        "    try: await ssh.reach(await ssh.launch(Order('p', 'p-0')))\n"
-        "    except sky.MissingExtra as error: print(error)\n"
-        "asyncio.run(main())"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+def test_without_the_extra_the_line_that_installs_it_is_given_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
 
-    assert ran.stdout == "asyncssh is not installed: pip install 'skyward[ssh]'\n"
+    with pytest.raises(sky.MissingExtra, match=r"asyncssh is not installed: pip install 'skyward\[ssh\]'"):
+        sky.SSH(hosts=["a"])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nodes", "text"),
+    [
+        (["a"], 3, "nodes=3: the provider has 1 machine; ask for no more nodes, or give it more machines"),
+        (["a", "b"], (1, 5), "nodes=5: the provider has 2 machines; ask for no more nodes, or give it more machines"),
+    ],
+)
+def test_more_nodes_than_machines_are_refused_when_the_pool_is_made(hosts: list[str], nodes: Any, text: str) -> None:
+    with pytest.raises(sky.InvalidArgument) as raised:
+        sky.Compute(provider=sky.SSH(hosts=hosts), nodes=nodes)
+
+    assert str(raised.value) == text
