@@ -12,7 +12,7 @@ from typing import Any
 from joblib import parallel as joblib_parallel
 from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBackend, parallel_config
 
-from skyward.remote import shown
+from skyward.remote import forked, shown
 
 NAME = "skyward"
 """The name of the backend, as in `Parallel(backend="skyward")`."""
@@ -41,10 +41,12 @@ def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list
         How many threads numerical libraries may use meanwhile; None for the slot's share of the node's processors.
     """
     results: list[Any] = []
+    process = os.getpid()
     try:
         with parallel_config(backend=nested(level), n_jobs=None), _limits().to(threads):
             for function, args, kwargs in tasks:
                 results.append(function(*args, **kwargs))
+                forked.end_if_forked(process, None)
     except BaseException as error:
         shown.noted(error, f"task {first + len(results)}, {shown.call(*tasks[len(results)])}")
         raise

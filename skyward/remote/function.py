@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute
-from skyward.remote import context, shown
+from skyward.remote import context, forked, shown
 from skyward.remote.terms import DEFAULT, Terms
 
 if TYPE_CHECKING:
@@ -208,9 +208,11 @@ def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
 def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:
     """Call `fn` with each set of arguments: what a chunk of `map` does on its slot, which therefore finds it here."""
     results: list[T] = []
+    process = os.getpid()
     for args in calls:
         try:
             results.append(fn(*args))
+            forked.end_if_forked(process, None)
         except BaseException as error:
             shown.noted(error, shown.call(fn, tuple(args), {}))
             raise

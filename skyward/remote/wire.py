@@ -6,6 +6,7 @@ A call that `packer` packed on the driver is run on a slot (`execute`), and its 
 
 import contextlib
 import io
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from skyward.errors import NotPortable
-from skyward.remote import absent, arrays, portable, shown
+from skyward.remote import absent, arrays, forked, portable, shown
 from skyward.remote.blobs import Buffer, Ref
 from skyward.remote.loading import Call, Functions, open_value
 from skyward.remote.packer import by_value
@@ -83,8 +84,17 @@ def execute(
     """Run one packed call inside `around()` and return how it ended and its value or exception. Never raises.
 
     The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
-    raised by user code count as exceptions of the call.
+    raised by user code count as exceptions of the call. A process that user code forks does not return from here.
     """
+    process = os.getpid()
+    outcome = _execute(payload, beside, around, process)
+    forked.end_if_forked(process, None)
+    return outcome
+
+
+def _execute(
+    payload: bytes, beside: Beside, around: Callable[[], AbstractContextManager[object]], process: int
+) -> tuple[Status, list[Buffer]]:
     raised: BaseException | None = None
     value: object = None
     call: list[Call] = []
@@ -97,7 +107,9 @@ def execute(
                     value = fn(*args, **kwargs)
                 else:
                     value = _call_as_main(main, fn, args, kwargs)
+                forked.end_if_forked(process, None)
             except BaseException as error:
+                forked.end_if_forked(process, error)
                 raised = error
                 if call:
                     shown.noted(error, shown.call(*call[0]))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-from skyward.remote import context, modules, raised, wire
+from skyward.remote import context, forked, modules, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
 from skyward.remote.loading import Functions
 
@@ -106,6 +106,7 @@ class Worker:
 
     def run(self) -> None:
         _reseed()
+        forked.forget_exit_functions()
         sys.modules["__main__"] = types.ModuleType("__main__")  # nothing of the node's own is importable from there
         entered = False
         reader = self.link.makefile("rb", buffering=1 << 16)
