@@ -1,16 +1,19 @@
 """A real sshd on 127.0.0.1, for whoever runs the tests, without root or with it."""
 
+import contextlib
 import getpass
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
+import psutil
 
 from skyward.providers.destination import Destination
 from tests import kit
@@ -33,12 +36,30 @@ class Sshd:
         The file of the private key that may log in.
     host_key
         Its host key's public half, as `known_hosts` has it.
+    pid
+        Its process.
     """
 
     folder: Path
     port: int
     key: Path
     host_key: str
+    pid: int
+
+    def commands(self) -> list[psutil.Process]:
+        """Return the commands that run in its sessions."""
+        found = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() != "sshd" and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def cut(self) -> None:
+        """Kill the processes of its connections; new ones are let in."""
+        for process in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def config(self, text: str, *, known: str | None = None) -> Destination:
         """Return the host `box` of a configuration; `known` is what known_hosts says of it."""
@@ -85,16 +106,9 @@ def running(folder: Path, *lines: str) -> Iterator[Sshd]:
                     break
             else:
                 raise RuntimeError(f"sshd did not start: {''.join(said)}")
-            drain(process.stderr.read)
+            threading.Thread(target=process.stderr.read, daemon=True).start()  # or it would wait for a reader
             public = " ".join(host.export_public_key().decode().split()[:2])
-            yield Sshd(folder, port, folder / "key", public)
+            yield Sshd(folder, port, folder / "key", public, process.pid)
         finally:
             process.terminate()
             process.wait(kit.SOON)
-
-
-def drain(read: Callable[[], str]) -> None:
-    """Read what comes, so that nobody waits to write it."""
-    import threading
-
-    threading.Thread(target=read, daemon=True).start()

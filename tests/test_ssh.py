@@ -2,17 +2,19 @@
 
 import asyncio
 import getpass
+import os
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from skyward.providers.destination import Destination, Refused
-from skyward.providers.tunnel import Tunnel
-from tests import sshd
+from skyward.providers.tunnel import Lost, Tunnel
+from tests import kit, sshd
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.skipif(sshd.MISSING is not None, reason=sshd.MISSING or "")
@@ -36,6 +38,13 @@ def opened(to: Destination, scene: Callable[[Tunnel], Coroutine[Any, Any, None]]
                 await tunnel.close()
 
     asyncio.run(main())
+
+
+async def until(true: Callable[[], object], every: float = 0.01) -> None:
+    """Look until it is true: there is no event for what goes on in other processes."""
+    async with asyncio.timeout(kit.SOON):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(every)
 
 
 async def answers(tunnel: Tunnel) -> None:
@@ -88,3 +97,104 @@ def test_a_key_that_is_named_and_not_there_does_not_make_it_take_others(server: 
     config.write_text(re.sub("  IdentityFile /.*/key\n", "", config.read_text()))
     with pytest.raises(Refused, match="may not log in"):
         opened(to, answers)
+
+
+# ---------------------------------------------------------------- what becomes of commands and files
+
+
+def test_commands_that_are_cancelled_are_ended_and_give_their_sessions_back(server: Sshd) -> None:
+    """For root too, whose sessions sshd sends no signals to."""
+
+    async def scene(tunnel: Tunnel) -> None:
+        pids = server.folder / "pids"
+        pids.touch()
+        for _ in range(12):
+            before = len(pids.read_text().split())
+            run = asyncio.create_task(tunnel.run(f"trap '' TERM; echo $$ >>{pids}; sleep 600; sleep 600"))
+            await until(lambda before=before: len(pids.read_text().split()) > before)  # type: ignore[misc]
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+        await asyncio.gather(*(answers(tunnel) for _ in range(10)))
+        await until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
+
+    opened(server.destination(), scene)
+
+
+def test_a_command_that_is_cancelled_at_once_is_ended(server: Sshd) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        for delay in (0.0, 0.001, 0.005, 0.01, 0.02, 0.03) * 4:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(tunnel.run("exec sleep 600 # cancelled"), delay)
+        await asyncio.gather(*(answers(tunnel) for _ in range(10)))
+        await until(lambda: not server.commands())
+
+    opened(server.destination(), scene)
+
+
+def test_a_command_that_is_followed_ends_when_its_tunnel_is_closed(server: Sshd) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        process = await tunnel.start("echo $$; exec sleep 600")
+        lines = process.lines()
+        pids.append(int((await anext(lines))[1]))
+
+    pids: list[int] = []
+    opened(server.destination(), scene)
+    kit.until(lambda: not is_running(pids[0]))
+
+
+def test_what_the_shell_prints_of_its_own_stays_what_it_prints(server: Sshd) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        ran = await tunnel.run("echo out; echo err >&2; cat; exit 3", stdin=b"given")
+        assert (ran.code, ran.stdout, ran.stderr) == (3, "out\ngiven", "err\n")
+        process = await tunnel.start("printf 'one\\ntwo'; exit 4")
+        assert [line async for line in process.lines()] == [("stdout", "one"), ("stdout", "two")]
+        assert await process.wait() == 4
+        assert (await tunnel.run("kill -9 $$")).code == -9
+
+    opened(server.destination(), scene)
+
+
+def test_a_command_whose_connection_is_cut_has_no_exit_code_but_is_lost(server: Sshd) -> None:
+    async def scene(tunnel: Tunnel) -> None:
+        process = await tunnel.start("echo begun; exec sleep 600")
+        await anext(process.lines())
+        runs = [asyncio.create_task(tunnel.run("exec sleep 600")) for _ in range(3)]
+        server.cut()
+        for run in runs:
+            with pytest.raises(Lost):
+                await run
+        with pytest.raises(Lost):
+            await process.wait()
+        await answers(tunnel)  # by a new connection
+
+    opened(server.destination(), scene)
+
+
+@pytest.mark.parametrize("has_sftp", [True, False])
+def test_a_file_whose_transfer_is_cut_is_not_there(tmp_path: Path, has_sftp: bool) -> None:
+    more = [] if has_sftp else ["Subsystem other /bin/false"]
+    folder = tmp_path / "there"
+
+    async def scene(tunnel: Tunnel) -> None:
+        data = os.urandom(40 << 20)
+        put = asyncio.create_task(tunnel.put(str(folder), {"large": data}))
+        await until(lambda: any(each.stat().st_size for each in folder.glob("*")), 0.0)
+        started.cut()
+        with pytest.raises(Lost):
+            await put
+        assert not (folder / "large").exists()
+        await tunnel.put(str(folder), {"large": data})
+        assert (folder / "large").read_bytes() == data
+        assert (folder / "large").stat().st_mode & 0o777 == 0o600
+
+    with sshd.running(tmp_path, *more) as started:
+        opened(started.destination(), scene)
+
+
+def is_running(pid: int) -> bool:
+    """Whether it lives, and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -238,7 +238,10 @@ class SSH(Checked):
         tunnel = self._tunnel(place)
         try:
             await tunnel.open()
-            return (await tunnel.run(errands.find(pool))).stdout.split()
+            ran = await tunnel.run(errands.find(pool))
+            if ran.code:
+                raise Unreachable(f"{tunnel.to}: {ran.stderr.strip() or f'exit code {ran.code}'}")
+            return ran.stdout.split()
         except Unreachable as error:
             log.warning("%s; it cannot be asked what of the pool is there", error)
             return []

@@ -1,6 +1,7 @@
 """A tunnel to one machine: one SSH connection for commands, files and forwards, which comes back when it was cut.
 
-With `login`, which makes the connection, and `sftp`, which writes files, the only one that imports asyncssh.
+With `login`, which makes the connection, `sftp`, which writes files, and `command`, which runs commands, the only one
+that imports asyncssh.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import contextlib
 import logging
 import random
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import asyncssh
@@ -16,6 +17,7 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from skyward.errors import Unreachable
 from skyward.providers import destination, errands, sftp
+from skyward.providers.command import END_TIMEOUT_S, RemoteProcess, begin
 from skyward.providers.destination import Destination as Destination
 from skyward.providers.destination import Lost as Lost
 from skyward.providers.destination import Ran as Ran
@@ -43,6 +45,9 @@ SESSIONS = 8
 WITHIN = 10.0
 """Seconds that a command waits for a connection that is down."""
 
+GOODBYE_S = 1.0
+"""Seconds that `close` waits for commands to end, and for the connection."""
+
 HOLD = 1.0
 """Seconds that somebody who connects to a forward waits for it."""
 
@@ -65,6 +70,7 @@ class Tunnel:
         self._over: Unreachable | None = None
         self._settled = asyncio.Event()  # there is a connection, or there will be none
         self._sessions = asyncio.Semaphore(SESSIONS)
+        self._processes: set[RemoteProcess] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._forwards: dict[int, Forward] = {}
         self._forwarding = asyncio.Lock()
@@ -118,21 +124,14 @@ class Tunnel:
         Lost
             The connection was cut, or there was none within so many seconds.
         """
-        async with self._sessions:
-            process = await self._begin(command, stdin, within)
-            try:
-                with self._losing():
-                    done = await process.wait()
-            except BaseException:
-                _end(process)
-                raise
-        if done.returncode is None:  # how asyncssh says that the connection was lost
-            raise Lost(f"{self.to}: the connection was lost during a command")
-        return Ran(done.returncode, _text(done.stdout), _text(done.stderr))
+        process = await self.start(command, stdin=stdin, within=within)
+        try:
+            with self._losing():
+                return await process.ran()
+        finally:
+            process.close()
 
-    async def start(
-        self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN
-    ) -> "RemoteProcess":
+    async def start(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> RemoteProcess:
         """Start a command whose output is read line by line. Its standard input is `stdin`, then ends.
 
         It is told nothing when the connection is lost; what it prints then is lost too.
@@ -142,13 +141,24 @@ class Tunnel:
         Lost
             The connection was cut, or there was none within so many seconds.
         """
+        line = command if isinstance(command, str) else shlex.join(command)
+        asked: list[asyncio.Future[asyncssh.SSHClientProcess[bytes]]] = []
+
+        async def ask(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[bytes]:
+            asked[:] = [asyncio.ensure_future(begin(connection, line))]
+            return await asyncio.shield(asked[0])
+
         await self._sessions.acquire()
         try:
-            process = await self._begin(command, stdin, within)
+            process = self._wrap(await self._opened(ask, within))
         except BaseException:
-            self._sessions.release()
+            if asked:  # sshd may start it all the same
+                asked[0].add_done_callback(self._forget)
+            else:
+                self._sessions.release()
             raise
-        return RemoteProcess(process, self.to, self._sessions.release)
+        process.feed(stdin)
+        return process
 
     async def put(self, folder: str, files: Mapping[str, Content], *, within: float = WITHIN) -> None:
         """Write files into a folder of that absolute path, readable by nobody else; each appears whole or not at all.
@@ -232,7 +242,11 @@ class Tunnel:
             return True
 
     async def close(self) -> None:
-        """Let go of the machine: connection and forwards are gone, what runs there goes on running."""
+        """Let go of the machine: connection, commands and forwards end; what was started to go on does."""
+        for process in [*self._processes]:
+            process.close()
+        if self._processes and self._connection is not None:
+            await asyncio.wait([asyncio.create_task(each.closed()) for each in self._processes], timeout=GOODBYE_S)
         self._over = self._over or Lost(f"{self.to}: the tunnel was closed")
         self._settled.set()
         if self._keeper is not None:
@@ -243,7 +257,7 @@ class Tunnel:
         if connection is not None:
             connection.close()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(GOODBYE_S):
                     await connection.wait_closed()
             connection.abort()
 
@@ -252,15 +266,29 @@ class Tunnel:
         if ran.code:
             raise OSError(f"{self.to}: {ran.stderr.strip() or f'exit code {ran.code}'}")
 
-    async def _begin(
-        self, command: str | Sequence[str], stdin: bytes, within: float
-    ) -> asyncssh.SSHClientProcess[bytes]:
-        line = command if isinstance(command, str) else shlex.join(command)
-        process = await self._opened(lambda connection: connection.create_process(line, encoding=None), within)
-        with contextlib.suppress(BrokenPipeError):  # it may have ended without a look at it
-            process.stdin.write(stdin)
-            process.stdin.write_eof()
-        return process
+    def _wrap(self, process: asyncssh.SSHClientProcess[bytes]) -> RemoteProcess:
+        wrapped = RemoteProcess(process, self.to, self._signal, self._ended)
+        self._processes.add(wrapped)
+        return wrapped
+
+    def _forget(self, asked: asyncio.Future[asyncssh.SSHClientProcess[bytes]]) -> None:
+        """End a command that nobody waits for any more, if it was started."""
+        if asked.cancelled() or asked.exception() is not None:
+            self._sessions.release()
+        else:
+            self._wrap(asked.result()).close()
+
+    def _ended(self, process: RemoteProcess) -> None:
+        self._processes.discard(process)
+        self._sessions.release()
+
+    async def _signal(self, script: str) -> None:
+        """Run a line of shell that ends another command, beside the sessions that are counted."""
+        session = await self._opened(lambda connection: connection.create_process(script), END_TIMEOUT_S)
+        try:
+            await session.wait()
+        finally:
+            session.close()
 
     async def _opened[T](self, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]], within: float) -> T:
         """Open a session; again for a while if sshd has none left, as it may count those that have just ended."""
@@ -332,63 +360,3 @@ class Tunnel:
             raise OSError(f"{self.to}: {error}") from error
         except (asyncssh.Error, ConnectionError) as error:
             raise Lost(f"{self.to}: {error}") from error
-
-
-class RemoteProcess:
-    """A command that runs on the machine, as `providers.provider.Process` wants it."""
-
-    def __init__(self, process: asyncssh.SSHClientProcess[bytes], to: Destination, ended: Callable[[], object]) -> None:
-        self._process, self._to = process, to
-        self._end = asyncio.create_task(process.wait_closed())
-        self._end.add_done_callback(lambda _: ended())
-
-    async def lines(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield what it prints, line by line, until it ends or the connection is lost."""
-        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(1000)
-
-        async def pump(name: str, stream: asyncssh.SSHReader[bytes]) -> None:
-            try:
-                while data := await stream.readline():
-                    await queue.put((name, _text(data).rstrip("\n")))
-            except asyncssh.Error:
-                pass  # the connection was lost, as `wait` says
-            finally:
-                await queue.put(None)
-
-        streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
-        pumps = [asyncio.create_task(pump(name, stream)) for name, stream in streams.items()]
-        try:
-            for _ in pumps:
-                while (line := await queue.get()) is not None:
-                    yield line
-        finally:
-            for task in pumps:
-                task.cancel()
-
-    async def wait(self) -> int:
-        """Return its exit code, once it has ended.
-
-        Raises
-        ------
-        Lost
-            The connection was cut before that.
-        """
-        await asyncio.shield(self._end)
-        if self._process.returncode is None:
-            raise Lost(f"{self._to}: the connection was lost during a command")
-        return self._process.returncode
-
-    def close(self) -> None:
-        """End it, if it has not."""
-        _end(self._process)
-
-
-def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
-    """End a command: until it has, sshd gives its session to nobody else."""
-    with contextlib.suppress(OSError):
-        process.terminate()
-    process.close()
-
-
-def _text(data: Any) -> str:
-    return bytes(data or b"").decode(errors="replace")

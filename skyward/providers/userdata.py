@@ -97,6 +97,7 @@ _REKEY = r"""set -e
 umask 077
 cd /etc/ssh
 cat >ssh_host_ed25519_key.new
+ssh-keygen -y -P '' -f ssh_host_ed25519_key.new >/dev/null # half a key is what a connection that is lost gives
 cp ssh_host_ed25519_key.new ssh_host_ed25519_key
 rm ssh_host_ed25519_key.new
 printf '%%s\n' %(public)s >ssh_host_ed25519_key.pub

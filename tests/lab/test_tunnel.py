@@ -88,14 +88,18 @@ def test_a_command_has_its_exit_code_and_both_outputs(on: Scene) -> None:
     on(scene)
 
 
-def test_a_command_that_is_cancelled_is_ended_and_gives_its_session_back(on: Scene) -> None:
+@pytest.mark.parametrize("account", ["ubuntu", "root"])
+def test_a_command_that_is_cancelled_is_ended_and_gives_its_session_back(hosts: Hosts, lab: Lab, account: str) -> None:
+    (host,) = hosts(accounts=(account,), sshd="PermitRootLogin yes\n")
+
     async def scene(tunnel: Tunnel) -> None:
         for _ in range(12):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(tunnel.run("sleep 1000"), 0.1)
         assert (await tunnel.run("echo on")).stdout == "on\n"
 
-    on(scene)
+    on_host(host, lab, scene)
+    until(lambda: not any("sleep" in command for command in host.processes().values()), "they have ended")
 
 
 def test_a_command_is_read_line_by_line_until_it_ends(on: Scene) -> None:

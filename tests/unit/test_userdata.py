@@ -1,8 +1,11 @@
 """What a machine is told at its first boot. That it holds is proved on machines, in `tests/lab/test_aws_leash.py`."""
 
 import json
+import re
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +59,20 @@ def test_what_is_run_as_root_is_one_word() -> None:
 
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
     assert "it'\"'\"'s" in script
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen here")
+def test_half_a_host_key_changes_nothing(tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "new"], check=True)
+    private, public = (tmp_path / "new").read_bytes(), (tmp_path / "new.pub").read_text().strip()
+    *_, script = shlex.split(userdata.rekey(public))
+    script = re.sub("^systemctl.*$", "", script.replace("/etc/ssh", str(tmp_path)), flags=re.MULTILINE)
+    key = tmp_path / "ssh_host_ed25519_key"
+    key.write_text("old")
+    half = subprocess.run(["sh", "-c", script], input=private[:200], capture_output=True, check=False)
+
+    assert half.returncode
+    assert key.read_text() == "old"
+    subprocess.run(["sh", "-c", script], input=private, check=True)
+    assert key.read_bytes() == private
+    assert (tmp_path / "ssh_host_ed25519_key.pub").read_text().strip() == public
