@@ -264,6 +264,9 @@ class Options(Checked):
         What is shown of the run on standard error. `"auto"`: lines that change, in a terminal or a notebook, and are
         gone at the end; elsewhere only what machines cost, and a start that takes its time. `"plain"`: lines that stay,
         every ten seconds and when something changes. `"off"`: nothing.
+    console_raw
+        Whether what tasks print and log is written here with its control sequences. Without it they are shown as
+        `\\x1b[2J`, but for colors.
     blob_store
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
@@ -341,6 +344,7 @@ class Options(Checked):
     console: Literal["auto", "plain", "off"] = Field(
         default="auto", description="say what is shown of the run", examples=["'plain'"]
     )
+    console_raw: bool = Field(default=False, description="say whether control sequences of tasks are written here")
 
     def records(self) -> Path | None:
         """Return the folder where the record of a run is kept, None for nowhere."""

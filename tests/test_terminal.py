@@ -313,3 +313,39 @@ print("it was", answer)
     end = program.end()
     assert "it was go on" in end
     assert not any(BAR in line for line in end)
+
+
+ODD = """
+def odd(number):
+    import logging
+    print(f"\\x1b[2Jprinted {number}\\x1b]0;stolen\\x07", flush=True)
+    print(f"\\x1b[32mgreen {number}", flush=True)
+    print(f"a\\rb\\rbar {number}", flush=True)
+    logging.getLogger("tasks\\x1b[H").error("logged\\x1b[3A %d", number)
+
+print("above")
+with pool({}) as compute:
+    compute.submit(odd, 1).result()
+print("after")
+"""
+
+
+@pytest.mark.parametrize("console", ["auto", "plain"])
+def test_control_sequences_of_tasks_are_shown_and_do_nothing(start: Start, console: str) -> None:
+    program = start(ODD.replace("pool({})", f"pool(console={console!r})"))
+    seen = program.end()
+    assert seen[0] == "above"
+    lines = [re.sub(r"slot \d", "slot 0", line) for line in seen if "[node" in line]
+    assert [re.sub(r"node \d", "node 0", line) for line in lines] == [
+        r"[node 0 slot 0] \x1b[2Jprinted 1\x1b]0;stolen\x07",
+        "[node 0 slot 0] green 1",
+        "[node 0 slot 0] bar 1",
+        r"[node 0 slot 0] logged\x1b[3A 1",
+    ]
+    assert program.screen.title == ""
+
+
+def test_control_sequences_of_tasks_are_written_where_they_are_wanted(start: Start) -> None:
+    program = start(ODD.replace("pool({})", "pool(console='off', console_raw=True)"))
+    program.end()
+    assert program.screen.title == "stolen"

@@ -13,6 +13,7 @@ from skyward.cli.table import columns, counted, span
 from skyward.errors import InvalidArgument
 from skyward.inventory import CloudMachine, CloudPool
 from skyward.report import dollars
+from skyward.view.escape import escape
 
 type Region = Annotated[str | None, Parameter(help="Where to look; else as configured and noted here.")]
 type Profile = Annotated[str | None, Parameter(help="A profile of ~/.aws/config.")]
@@ -27,7 +28,7 @@ def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) 
     if json:
         print(dumps([as_dict(pool) for pool in pools], indent=2))
     else:
-        print("\n".join(told(pools, dt.datetime.now(dt.UTC))) or "nothing of ours is there")
+        print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))) or "nothing of ours is there")
     return 0
 
 
@@ -63,7 +64,7 @@ def down(
     if json:
         print(dumps([as_dict(pool) for pool in chosen], indent=2))
     else:
-        print("\n".join(f"ended {heading(pool)}" for pool in chosen) or "there is nothing to end")
+        print(escape("\n".join(f"ended {heading(pool)}" for pool in chosen)) or "there is nothing to end")
     if not pools:
         found.check()
     return 0
@@ -71,7 +72,7 @@ def down(
 
 def agreed(pools: Sequence[CloudPool]) -> bool:
     """Show what is about to be ended, and ask on the terminal; only `y` or `yes` is a yes."""
-    print("\n".join(told(pools, dt.datetime.now(dt.UTC))), file=sys.stderr)
+    print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))), file=sys.stderr)
     print(
         f"End {'it' if len(pools) == 1 else f'these {len(pools)} pools'}? [y/N] ", end="", file=sys.stderr, flush=True
     )

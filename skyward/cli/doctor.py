@@ -20,6 +20,7 @@ from skyward.providers.local import Local
 from skyward.providers.provider import Examinable
 from skyward.providers.ssh import SSH
 from skyward.remote import bootstrap
+from skyward.view.escape import escape
 
 doctor = App(name="doctor", help="Say whether machines can be nodes, and how to mend what is not right.")
 
@@ -92,5 +93,5 @@ def report(found: Found, json: bool) -> int:
         checked = max(len(each.check) for _, each in rows)
         for machine, each in rows:
             fix = f" -> {each.fix}" if each.fix else ""
-            print(f"{machine:<{named}}  {each.verdict:<4}  {each.check:<{checked}}  {each.text}{fix}")
+            print(escape(f"{machine:<{named}}  {each.verdict:<4}  {each.check:<{checked}}  {each.text}{fix}"))
     return int(any(each.verdict == "FAIL" for _, each in rows))

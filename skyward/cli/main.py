@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from skyward.errors import InvalidArgument, MissingExtra, SkywardError
+from skyward.view.escape import escape
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -64,5 +65,5 @@ def _let_go() -> None:
 
 
 def _refuse(error: Exception | str, code: int = 2) -> NoReturn:
-    print(f"skyward: {error}", file=sys.stderr)
+    print(escape(f"skyward: {error}"), file=sys.stderr)
     sys.exit(code)

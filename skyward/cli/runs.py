@@ -19,6 +19,7 @@ from skyward.events import Event, Logged, Printed, Reported, RunEnded, RunStarte
 from skyward.record import find, read, records
 from skyward.report import Report, dollars
 from skyward.view import page
+from skyward.view.escape import colored, escape, final
 from skyward.view.prints import label
 
 LOOK = 0.2
@@ -57,6 +58,7 @@ def logs(
     node: Annotated[int | None, Parameter(help="Only of this node.")] = None,
     slot: Annotated[int | None, Parameter(help="Only of this slot of each node.")] = None,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], help="Go on until the run ends.", negative="")] = False,
+    raw: Annotated[bool, Parameter(help="Write control sequences as they came.", negative="")] = False,
 ) -> int:
     """Print what the tasks of a run printed and logged, whole."""
     path = chosen(run)
@@ -64,7 +66,8 @@ def logs(
         for event in _followed(path) if follow else read(path):
             if isinstance(event, Printed | Logged) and node in (None, event.node) and slot in (None, event.slot):
                 head = label(event.node, event.slot)
-                print("\n".join(head + line for line in _text(event).split("\n")), flush=follow)
+                lines = _text(event).split("\n")
+                print("\n".join(head + (line if raw else colored(final(line))) for line in lines), flush=follow)
     return 0
 
 
@@ -99,14 +102,15 @@ def _reported(path: Path, told: dict[str, Any], *, json: bool) -> int:
         return 0
     found = told["report"]
     if not found:
-        print(f"skyward: {path.stem} has no report: it {_end(told)}; --save draws how far it came", file=sys.stderr)
+        text = f"skyward: {path.stem} has no report: it {_end(told)}; --save draws how far it came"
+        print(escape(text), file=sys.stderr)
         return 1
     known = Report.from_dict(found)
-    print(f"{known}\n\n{known.explain()}")
+    print(escape(f"{known}\n\n{known.explain()}"))
     if told["ended"] is None:
         print(f"\nThat was so at {_clock(told['reported'], '%H:%M:%S')}: the run {_end(told)}.")
     elif told["error"]:
-        print(f"\nIt was ended by {told['error']}")
+        print(escape(f"\nIt was ended by {told['error']}"))
     return 0
 
 

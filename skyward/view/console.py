@@ -14,6 +14,7 @@ from skyward.events import Event
 from skyward.record import Record, now
 from skyward.view import wording
 from skyward.view.bulletin import Bulletin
+from skyward.view.escape import escape
 from skyward.view.progress import Progress
 
 type How = Literal["auto", "plain", "off"]
@@ -49,14 +50,15 @@ class Live:
         with self._lock:
             self._progress.add(events)
         if self._progress.ended is not None:
-            self._place.leave(self.paint, wording.summary(self._progress))
+            self._place.leave(self.paint, escape(wording.summary(self._progress)))
 
     def paint(self) -> list[wording.Line]:
         """Return what is to be seen now."""
         with self._lock:
             at = now()
             began = self._progress.began
-            return wording.live(self._progress, at) if began and at - began > PATIENCE else []
+            lines = wording.live(self._progress, at) if began and at - began > PATIENCE else []
+            return [tuple((escape(text), style) for text, style in line) for line in lines]
 
 
 class Plain:
@@ -87,7 +89,7 @@ class Plain:
 
     def _say(self) -> None:
         if said := self._bulletin.news(self._progress, now()):
-            self._stream.write("".join(f"{line}\n" for line in said))
+            self._stream.write("".join(f"{escape(line)}\n" for line in said))
             self._stream.flush()
 
 

@@ -1,5 +1,6 @@
 """Who looks on at a run from its beginning: its record, the console, who shows what tasks print, and the live page."""
 
+import logging
 import os
 import platform
 import sys
@@ -10,7 +11,7 @@ from skyward.events import RunStarted
 from skyward.record import Record, now
 from skyward.spec import Blueprint
 from skyward.view.console import show
-from skyward.view.speaker import Speaker
+from skyward.view.speaker import Speaker, harmless
 
 if TYPE_CHECKING:
     from skyward.view.dashboard import Dashboard
@@ -26,7 +27,9 @@ def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
 
         dashboard = Dashboard(record)
     show(record, options.console)
-    record.listen(Speaker("compute.events()" if record.path is None else str(record.path)))
+    logging.getLogger("skyward").addFilter(harmless)
+    where = "compute.events()" if record.path is None else str(record.path)
+    record.listen(Speaker(where, raw=options.console_raw))
     record.put(
         RunStarted(
             now(),

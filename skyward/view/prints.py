@@ -6,10 +6,11 @@ now and then and at its end. A node that prints more than anybody can read is sh
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from skyward.events import Event, Logged, Printed, RunEnded
+from skyward.view.escape import colored, final
 
 LINES, SIZE = 200, 1 << 20
 """Lines, and characters in them, that are shown of each node in a second,"""
@@ -69,10 +70,18 @@ def label(node: int, slot: int) -> str:
 
 
 class Prints:
-    """What is shown of a run; `where` says where all of it is."""
+    """What is shown of a run.
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    Parameters
+    ----------
+    where
+        Where all of it is.
+    raw
+        Whether control sequences are written as they come.
+    """
+
+    def __init__(self, where: str, *, raw: bool = False) -> None:
+        self._where, self._raw = where, raw
         self._bars: dict[_Key, _Bar] = {}
         self._seconds: dict[int, _Second] = {}
 
@@ -83,16 +92,29 @@ class Prints:
             match event:
                 case Printed(at, node, slot, stream, text):
                     for line in self._lines((node, slot, stream), at, text):
-                        effects += self._limited(node, at, Show(stream, f"{label(node, slot)}{line}"))
+                        effects += self._limited(node, at, Show(stream, label(node, slot) + self._shown(line)))
                 case Logged(at, node):
-                    effects += self._limited(node, at, event)
+                    effects += self._limited(node, at, self._harmless(event))
                 case RunEnded():
                     for key, bar in self._bars.items():
-                        effects += [Show(key[2], label(*key[:2]) + line) for line in _news(bar)]
+                        effects += [Show(key[2], label(*key[:2]) + self._shown(line)) for line in _news(bar)]
                     effects += [self._note(node, second) for node, second in self._seconds.items() if second.held]
         for node, second in self._seconds.items() if events else ():
             effects += self._turn(node, second, events[-1].at)
         return effects
+
+    def _shown(self, line: str) -> str:
+        return line if self._raw else colored(line)
+
+    def _harmless(self, record: Logged) -> Logged:
+        return replace(
+            record,
+            logger=self._shown(record.logger),
+            text=self._shown(record.text),
+            trace=self._shown(record.trace),
+            path=self._shown(record.path),
+            function=self._shown(record.function),
+        )
 
     def _lines(self, key: _Key, at: float, text: str) -> Iterator[str]:
         """Yield the lines to be shown of a text, each as a terminal would show it in the end."""
@@ -148,8 +170,7 @@ class Prints:
 
 def _latest(line: str) -> str:
     """What stands in a line after everything that wrote over it; nothing if it was wiped."""
-    states = _UP.sub("", line).split("\r")
-    return next((state.rstrip() for state in reversed(states) if state), "")
+    return final(_UP.sub("", line))
 
 
 def _news(bar: _Bar) -> Iterator[str]:

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from skyward.events import Event, Logged
+from skyward.view.escape import escape
 from skyward.view.prints import Effect, Prints, Show, Stream, label
 
 
 class Speaker:
-    """Listens to a record; `where` says where all of that is which is not shown."""
+    """Listens to a record; `where` says where all of that is which is not shown, `raw` whether nothing is escaped."""
 
-    def __init__(self, where: str) -> None:
-        self._prints = Prints(where)
+    def __init__(self, where: str, *, raw: bool = False) -> None:
+        self._prints = Prints(where, raw=raw)
 
     def __call__(self, events: Sequence[Event]) -> None:
         """Show what these events say."""
@@ -25,6 +26,16 @@ class Speaker:
                     _log(record)
             else:
                 _write(stream, "".join(_texts(effects)))
+
+
+def harmless(record: logging.LogRecord) -> bool:
+    """Escape what our own logger says of others, such as a machine's error: a filter that lets everything through."""
+    text = record.getMessage()
+    if (shown := escape(text)) != text:
+        record.msg, record.args = shown, ()
+    if record.exc_info and not record.exc_text:
+        record.exc_text = escape(logging.Formatter().formatException(record.exc_info))
+    return True
 
 
 def _stream(effect: Effect) -> Stream | None:

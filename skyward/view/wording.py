@@ -3,7 +3,6 @@
 A line is pieces of text, each with a style as `rich` names them.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,9 +25,6 @@ WIDTH = 12
 HEAD = ("skyward", "bold cyan")
 DOT = (" · ", "dim")
 ORDER = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
-MOVES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
-"""What a terminal would not show but do."""
-
 COLOURS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
 
 
@@ -160,9 +156,9 @@ def summary(progress: Progress) -> str:
 
 
 def headed(reason: str) -> str:
-    """Return the first line of a reason, which may have a log below it, less what would move the cursor."""
+    """Return the first line of a reason, which may have a log below it."""
     first, *more = reason.splitlines() or [""]
-    return MOVES.sub("", first) + (" ..." if more else "")
+    return first + (" ..." if more else "")
 
 
 # ---------------------------------------------------------------- figures

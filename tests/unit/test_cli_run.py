@@ -228,6 +228,21 @@ def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, reco
     assert ran.stdout.splitlines()[-1] == "[node 0 slot 0] line 4999 \\udcff \\xfc"
 
 
+def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "state/skyward/runs").mkdir(parents=True)
+    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job\x1b[2J.py", "1", "3.12"))
+    made.put(Printed(2.0, 0, 0, "stdout", "\x1b[2Jgone \x1b[31mred\n1%\r2%\n"))
+    made.put(RunEnded(3.0, "no\x07", (), {}))
+    made.close()
+
+    assert skyward(tmp_path, "logs").stdout == "[node 0 slot 0] \\x1b[2Jgone \x1b[31mred\x1b[0m\n[node 0 slot 0] 2%\n"
+    raw = skyward(tmp_path, "logs", "--raw").stdout  # read with universal newlines
+    assert raw == "[node 0 slot 0] \x1b[2Jgone \x1b[31mred\n[node 0 slot 0] 1%\n2%\n"
+    assert "job\\x1b[2J.py" in (listed := skyward(tmp_path, "runs").stdout)
+    assert "failed: no\\x07" in listed
+
+
 @pytest.mark.parametrize("words", [("logs", "07"), ("logs", "07", "--follow"), ("runs",)])
 def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, recorded: Path, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()

@@ -151,3 +151,30 @@ def test_what_was_not_shown_is_told_when_the_run_ends() -> None:
     prints = Prints("runs/1.jsonl")
     shown(prints, *flood(BURST + 2, 0.0))
     assert shown(prints, RunEnded(0.1, "", (), {})) == [note("2 lines are")]
+
+
+def test_control_sequences_are_shown_and_colors_stay() -> None:
+    prints = Prints("here")
+    effects = prints.heard([Printed(1.0, 0, 0, "stdout", "\x1b[31mred\n\x1b[2Jgone\n10%\r\x1b[2Jx\n")])
+
+    assert effects == [
+        Show("stdout", "[node 0 slot 0] \x1b[31mred\x1b[0m"),
+        Show("stdout", "[node 0 slot 0] \\x1b[2Jgone"),
+        Show("stdout", "[node 0 slot 0] \\x1b[2Jx"),
+    ]
+
+
+def test_control_sequences_of_records_are_shown() -> None:
+    record = Logged(1.0, 0, 0, "a\x1b[2J", 20, "t\x1b[H", "Trace\n\x1b[1A", "p\x07", 3, "f\x08")
+    (shown,) = Prints("here").heard([record])
+
+    assert shown == Logged(1.0, 0, 0, r"a\x1b[2J", 20, r"t\x1b[H", "Trace\n\\x1b[1A", r"p\x07", 3, r"f\x08")
+    assert Prints("here", raw=True).heard([record]) == [record]
+
+
+def test_who_wants_them_has_control_sequences_as_they_come() -> None:
+    prints = Prints("here", raw=True)
+
+    assert prints.heard([Printed(1.0, 0, 0, "stdout", "\x1b[2Jgone\n")]) == [
+        Show("stdout", "[node 0 slot 0] \x1b[2Jgone")
+    ]

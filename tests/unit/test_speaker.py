@@ -9,7 +9,7 @@ import pytest
 
 from skyward.actors.boot import levels
 from skyward.events import Logged, Printed
-from skyward.view.speaker import Speaker
+from skyward.view.speaker import Speaker, harmless
 
 
 @pytest.fixture
@@ -73,3 +73,22 @@ def test_loggers_that_have_a_level_are_known(logger: logging.Logger) -> None:
     assert levels()[""] == logging.getLogger().level
     assert levels()["test-speaker"] == logging.DEBUG
     assert "test-speaker.below" not in levels()
+
+
+def test_what_our_own_log_says_of_others_is_harmless(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("skyward")
+    logger.addFilter(harmless)
+    try:
+        with caplog.at_level(logging.INFO, "skyward"):
+            logger.info("%s: %d%%", "host\x1b[2J", 7)
+            logger.info("plain %s", "text")
+            try:
+                raise ValueError("bad\x07")
+            except ValueError:
+                logger.exception("it failed")
+    finally:
+        logger.removeFilter(harmless)
+    assert [record.getMessage() for record in caplog.records] == [r"host\x1b[2J: 7%", "plain text", "it failed"]
+    assert caplog.records[1].args == ("text",)
+    assert r"ValueError: bad\x07" in caplog.text
+    assert "\x07" not in caplog.text

@@ -103,6 +103,7 @@ def test_the_defaults_of_the_options() -> None:
         "record": True,
         "dashboard": False,
         "console": "auto",
+        "console_raw": False,
     }
 
 

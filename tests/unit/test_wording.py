@@ -68,7 +68,7 @@ def test_of_a_reason_that_is_long_the_first_line_is_shown_and_all_of_it_is_told(
     assert shown(progress, 3.0)[1:] == [
         "  node 0  launching  0:01  after the one before: exit code 7 ...",
         "  node 1  ended: given up  0:03",
-        "  node 1 is given up: no ...",
+        "  node 1 is given up: \x1b[31mno ...",
     ]
     progress.add([BatchesArrived(3.0, 1, 1)])
     assert shown(progress, 3.0)[-1] == "  node 0 was lost: exit code 7 ...; another is launching"
