@@ -23,6 +23,7 @@ from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
 from skyward.remote import function, wire
+from skyward.remote.arrays import Mode
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
@@ -296,7 +297,7 @@ class Compute(PoolExecutor):
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
-        private_blobs: bool = False,
+        blob_mode: Mode = "r",
     ) -> TaskGroup:
         """Return a group for calls that belong together; see `TaskGroup`."""
         group = TaskGroup(
@@ -306,7 +307,7 @@ class Compute(PoolExecutor):
             blob_threshold=blob_threshold,
             holds=holds,
             keep_results=keep_results,
-            private_blobs=private_blobs,
+            blob_mode=blob_mode,
         )
         with self._lock:
             self._groups.add(group)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute
 from skyward.remote import blobs
+from skyward.remote.arrays import Mode
 from skyward.remote.function import call_each
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.packer import Packer
@@ -98,8 +99,9 @@ class TaskGroup:
         holds several returns a list.
     keep_results
         Whether results are kept for `BudgetExceeded`, where the pool has a budget; not for what may never end.
-    private_blobs
-        Whether a call may write into the large arrays of its arguments: each has its own copy, made of what it writes.
+    blob_mode
+        What calls may do with large arrays in their arguments: `"r"` read them; `"c"` write into them, each seeing its
+        own changes only; `"r+"` write into one copy that all of them see, where all nodes are on this machine.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class TaskGroup:
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
-        private_blobs: bool = False,
+        blob_mode: Mode = "r",
     ) -> None:
         if limit is not None:
             limit = whole("limit", limit, 1, "leave it out for no limit")
@@ -120,7 +122,7 @@ class TaskGroup:
         number = next(pool.numbers)
         self._pool, self._terms, self._holds = pool, terms, holds
         self._seen = Seen(pool.shelf)
-        self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold, private=private_blobs)
+        self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold, mode=blob_mode)
         results: dict[int, Any] | None = {} if pool.has_budget and keep_results else None
         self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
         self._tasks = 0
@@ -263,14 +265,14 @@ def make_packer(
     *,
     share: bool,
     threshold: float | None = None,
-    private: bool = False,
+    mode: Mode = "r",
 ) -> Packer:
     """Return a packer for calls of a pool, whose large buffers go to `put`; the rest as in `TaskGroup`."""
     limit = pool.blob_threshold if threshold is None else threshold
     bundles = None if pool.sources is None else pool.sources.needed
     if not blobs.AVAILABLE or limit == math.inf:
         return Packer(share=share, bundles=bundles, reaches=pool.reaches)
-    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles, reaches=pool.reaches, private=private)
+    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles, reaches=pool.reaches, mode=mode)
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

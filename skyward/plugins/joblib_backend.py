@@ -6,10 +6,10 @@ sent by the thread of its group, which is also the one that gives joblib the res
 """
 
 import contextlib
-import math
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager
@@ -23,16 +23,20 @@ from joblib.parallel import (
     ParallelBackendBase,
 )
 
-from skyward.errors import NoCompute, NotPortable, RemoteError
+from skyward.errors import InvalidArgument, NoCompute, NotPortable, RemoteError
 from skyward.plugins import joblib_names
 from skyward.plugins.joblib_names import Block, processors
-from skyward.plugins.joblib_node import nested, run_batch, task
+from skyward.plugins.joblib_node import NAME, nested, run_batch, task
 from skyward.plugins.plugin import Pool
 from skyward.plugins.side_effects import returns_nothing
 from skyward.remote import shown
+from skyward.remote.arrays import Mode
 
 MAX_NBYTES = 1 << 20
 """What joblib gives as `max_nbytes` where the user gave nothing."""
+
+IGNORED = frozenset(["context", "require", "temp_folder", "verbose"])
+"""What joblib gives to every backend and this one has no use for: it shares memory, so nothing is written to a disk."""
 
 PRE_DISPATCH = "2 * n_jobs"
 """What joblib has as `pre_dispatch` where the user gave nothing."""
@@ -62,6 +66,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._group: Any = None
         self._limit: int | None = None
         self._threshold: float | None = None
+        self._blob_mode: Mode = "r"
         self._jobs = 1
         self._seconds = 0.0
         self._ended = self._wanted = self._extra = 0
@@ -95,12 +100,13 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         parallel: Any = None,
         max_nbytes: int | None = MAX_NBYTES,
         prefer: str | None = None,
-        **_: Any,
+        mmap_mode: str | None = "r",
+        **others: Any,
     ) -> int:
         """Get ready for the calls of `parallel`; joblib passes on whatever the user gave it.
 
-        `max_nbytes` is the size from which on an array is shared, as with loky; None for none. joblib's own default of
-        it leaves that to the pool.
+        `max_nbytes` is the size from which on an array is shared, as with loky; None for none: each task may write into
+        its own. joblib's own default of it leaves that to the pool. `mmap_mode` says what tasks may do with those.
 
         A backend serves one `Parallel` object. `parallel_config`, and the block itself, offer the same one to all of
         them: each gets its own.
@@ -108,7 +114,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if (other := self._elsewhere()) is not None:
             raise FallbackToBackend(other)
         if self._is_default or (self.parallel is not None and self.parallel is not parallel):
-            own = type(self)(self.nesting_level, inner_max_num_threads=self.inner_max_num_threads)
+            own = type(self)(
+                self.nesting_level, inner_max_num_threads=self.inner_max_num_threads, **self.backend_kwargs
+            )
             own._may_stay = self._is_default  # joblib ignores `prefer` where a backend is named
             raise FallbackToBackend(own)
         workers = self._slots_for(n_jobs)
@@ -116,7 +124,11 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._prefers_threads = prefer == "threads"
         self._jobs = workers
         self._limit = None if workers >= self.pool.slots else workers
-        self._threshold = None if max_nbytes == MAX_NBYTES else math.inf if max_nbytes is None else max_nbytes
+        self._threshold = None if max_nbytes in (MAX_NBYTES, None) else max_nbytes
+        self._blob_mode = blob_mode(mmap_mode, max_nbytes)
+        if unknown := {**self.backend_kwargs, **others}.keys() - IGNORED:
+            names = ", ".join(f"{name}=" for name in sorted(unknown))
+            warnings.warn(f"joblib's backend {NAME!r} does not know {names}; it is ignored", stacklevel=2)
         return self.effective_n_jobs(n_jobs)
 
     def _elsewhere(self) -> Any:
@@ -133,6 +145,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             limit=self._limit,
             holds=lambda tasks, *_: len(tasks),
             blob_threshold=self._threshold,
+            blob_mode=self._blob_mode,
             keep_results=not self.parallel.return_generator,
         )
         self._over.clear()
@@ -278,6 +291,25 @@ def _run_here(future: futures.Future[Any], call: tuple[Any, ...]) -> None:
         future.set_result(run(*args))
     except BaseException as error:  # noqa: BLE001 - user code; the caller hears of it
         future.set_exception(error)
+
+
+def blob_mode(mmap_mode: str | None, max_nbytes: int | None) -> Mode:
+    """Return what tasks may do with large arrays, where `Parallel` was given these.
+
+    Raises
+    ------
+    InvalidArgument
+        joblib knows no such `mmap_mode`.
+    """
+    match mmap_mode:
+        case None | "c":
+            return "c"
+        case "r" | "r+" | "w+":
+            return "c" if max_nbytes is None else "r" if mmap_mode == "r" else "r+"
+        case _:
+            raise InvalidArgument.of(
+                "mmap_mode", mmap_mode, "joblib has no such mode", 'give "r", "r+", "w+", "c" or None'
+            )
 
 
 _IN_A_BATCH = re.compile(r"args\[0\]\[(\d+)\](?:\[0\](?P<fn>.*)|\[[12]\](?P<rest>.*))?")

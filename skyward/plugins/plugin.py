@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from skyward.image import Image
+    from skyward.remote.arrays import Mode
     from skyward.remote.context import InstanceInfo
     from skyward.remote.future import Future
     from skyward.tasks import TaskGroup
@@ -39,13 +40,13 @@ class Pool(Protocol):
         blob_threshold: float | None = None,
         holds: Callable[..., int] | None = None,
         keep_results: bool = True,
-        private_blobs: bool = False,
+        blob_mode: "Mode" = "r",
     ) -> "TaskGroup":
         """Return a group for calls that belong together: with a limit, cancelled together, sharing what they need.
 
         `blob_threshold` is the size in bytes from which on an array is shared (None: as the pool's options say).
         `holds` says how many tasks a call holds, from its arguments, where that is not one: the pool's report tells it.
-        With `private_blobs` a call may write into shared arrays; each sees its own changes only.
+        `blob_mode` says what calls may do with shared arrays; see `TaskGroup`.
         With a budget, results are kept for `BudgetExceeded`, unless `keep_results` is false: for what may never end.
         """
         ...

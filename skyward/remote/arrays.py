@@ -12,13 +12,20 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from skyward.errors import NotPortable
 from skyward.remote import mounts
 
 type Reaches = Callable[[str], bool]
 """Says whether the other end has the mount with this token (see `mounts`), so that it reaches the files on it."""
+
+type Reducer = Callable[[object], Any]
+"""Says how to pickle an array; None for all else, and where NumPy knows (see `reduce`)."""
+
+type Mode = Literal["r", "c", "r+"]
+"""What tasks may do with large arrays: read them, write into a copy of their own, or write into one copy together."""
 
 type File = tuple[str, str, int, int]
 """A file: its path, the machine, and its device and inode there."""
@@ -32,7 +39,9 @@ class NotReachable(TypeError):
         self.fix = fix
 
 
-def reduce(obj: object, reaches: Reaches | None) -> Any:
+def reduce(
+    obj: object, reaches: Reaches | None, together: "Together | None" = None, kept: list[Any] | None = None
+) -> Any:
     """Return how to pickle `obj` if it is an array that NumPy does not pickle well; None for everything else.
 
     Parameters
@@ -41,6 +50,10 @@ def reduce(obj: object, reaches: Reaches | None) -> Any:
         What is to be pickled.
     reaches
         Says which files the other end reaches; None where it needs the content only.
+    together
+        Has the copies of large arrays that tasks write together; None where they do not.
+    kept
+        To this is added what must live until the other end has opened the pickle.
 
     Raises
     ------
@@ -58,12 +71,19 @@ def reduce(obj: object, reaches: Reaches | None) -> Any:
             reduced = _by_file(obj, mapped, reaches)
             if reduced is not None:
                 return reduced
+        if together is not None and mapped is None and together.takes(obj):
+            return together.reduce(obj, reaches, kept)
         if kind is ndarray:
             is_private = mapped is not None and mapped.mode == "c" and obj.flags.writeable
             return _by_buffer(obj, numpy, _private if is_private else ndarray)
     if _has_its_own_reducer(kind, numpy):
         return None
     return restored, (kind, ndarray.view(obj, ndarray), attributes(obj))
+
+
+def by_content(obj: object) -> Any:
+    """Return how to pickle an array wherever it goes; see `reduce`."""
+    return reduce(obj, None)
 
 
 def attributes(array: object) -> dict[str, object]:
@@ -139,6 +159,72 @@ def _private(*layout: Any) -> Any:
     """Return a copy of what `numpy.ndarray(*layout)` is, which may be written."""
     numpy: Any = sys.modules["numpy"]
     return numpy.ndarray(*layout).copy(order="K")
+
+
+# ---------------------------------------------------------------- arrays that are written together
+
+
+class Together:
+    """Copies of large arrays, in memory that all processes of this machine can map: tasks see what others write.
+
+    An array that comes again has the same copy for as long as it lives. A copy lives for as long as its array does, or
+    somebody keeps it.
+
+    Parameters
+    ----------
+    threshold
+        Bytes from which on an array is large.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._copies: dict[tuple[object, ...], tuple[weakref.ref[Any], Any]] = {}
+
+    def takes(self, array: Any) -> bool:
+        """Whether an array is large, and its items lie in it."""
+        return bool(array.nbytes >= self._threshold and not array.dtype.hasobject)
+
+    def reduce(self, array: Any, reaches: Reaches | None, kept: list[Any] | None) -> Any:
+        """Return how to pickle the copy of an array.
+
+        Raises
+        ------
+        NotReachable
+            There are nodes on other machines.
+        """
+        copy = self._copy(array)
+        if kept is not None:
+            kept.append(copy)
+        try:
+            return _by_file(copy, copy, reaches)
+        except NotReachable:
+            raise NotReachable(
+                'with mmap_mode="r+" tasks write into one copy of it, which nodes on other machines cannot share',
+                'Use mmap_mode="c", by which each task has its own copy, or return what is to be written.',
+            ) from None
+
+    def _copy(self, array: Any) -> Any:
+        numpy: Any = sys.modules["numpy"]
+        owner = array
+        while isinstance(owner.base, numpy.ndarray):
+            owner = owner.base
+        key = _address(array), array.shape, array.strides, array.dtype.str
+        known = self._copies.get(key)
+        if known is not None and known[0]() is owner:
+            return known[1]
+        file = open(os.memfd_create("skyward-together"), "w+b")  # noqa: SIM115 - it lives as long as the copy
+        file.truncate(array.nbytes)
+        copy = numpy.memmap(file, array.dtype, "r+", 0, array.shape, "F" if array.flags.fnc else "C")
+        copy[...] = array
+        copy.filename = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        weakref.finalize(copy, file.close)
+        self._copies[key] = weakref.ref(owner, partial(_forget, weakref.ref(self), key)), copy
+        return copy
+
+
+def _forget(together: weakref.ref[Together], key: tuple[object, ...], _: object) -> None:
+    if (alive := together()) is not None:
+        alive._copies.pop(key, None)
 
 
 # ---------------------------------------------------------------- arrays in memory

@@ -51,6 +51,8 @@ class Packed:
         Every blob that it needs, each once.
     modules
         Names of bundles of the user's own modules.
+    kept
+        What has to live until the call has been opened.
     """
 
     payload: bytes
@@ -58,6 +60,7 @@ class Packed:
     buffers: tuple[str, ...] = ()
     blobs: tuple[Blob, ...] = ()
     modules: tuple[str, ...] = ()
+    kept: tuple[object, ...] = ()
 
 
 def shared(name: str) -> NoReturn:
@@ -99,8 +102,8 @@ class Packer:
         import all that this program can.
     reaches
         Says whether the nodes reach the files on a mount (see `arrays.reduce`).
-    private
-        Whether the slots may write into large buffers; each call then sees its own changes only.
+    mode
+        What slots may do with large buffers, as in `tasks.TaskGroup`.
     """
 
     def __init__(
@@ -111,17 +114,19 @@ class Packer:
         threshold: int = 1 << 20,
         bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
         reaches: arrays.Reaches = lambda token: False,
-        private: bool = False,
+        mode: arrays.Mode = "r",
     ) -> None:
         self._share = share
-        self._reaches, self._private = reaches, private
+        self._reaches = reaches
+        self._together = arrays.Together(threshold) if mode == "r+" else None
+        self._mark = PRIVATE if mode == "c" else ""
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
         self._bundles = bundles
         self._modules: dict[frozenset[str], tuple[str, ...]] = {}
         self._imports: dict[str, set[str]] = {}  # by name of function
         self._names: dict[int, _Named | None] = {}
-        self._kept: list[object] = []  # an id stays taken for as long as its function lives
+        self._kept: list[Any] = []  # an id stays taken for as long as its function lives
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         """Return the call `fn(*args, **kwargs)` as bytes.
@@ -139,22 +144,26 @@ class Packer:
             self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
             return self._packed(call)
         except Exception as error:
-            raise portable.refuse(error, fn, args, kwargs, self._reaches) from error
+            raise portable.refuse(error, fn, args, kwargs, self._reducer([])) from error
 
     def _packed(self, call: tuple[object, ...]) -> Packed:
         file = io.BytesIO()
         kind = _BytesPickler if self._looks_for_bytes else CallPickler
         modules = None if self._bundles is None else set[str]()
         aside = None if self._put is None else self._aside
-        pickler = kind(file, self._name if self._share else None, aside, modules, self._reaches)
+        kept: list[Any] = []
+        pickler = kind(file, self._name if self._share else None, aside, modules, self._reducer(kept))
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
-        mark = PRIVATE if self._private else ""
-        buffers = tuple(blob.name + mark for blob in pickler.buffers)
+        buffers = tuple(blob.name + self._mark for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes, *pickler.beside)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
-            return Packed(b"", functions, buffers, (body, *blobs.values()), self._needs(modules, functions))
-        return Packed(payload, functions, buffers, tuple(blobs.values()), self._needs(modules, functions))
+            payload, blobs = b"", {body.name: body, **blobs}
+        return Packed(payload, functions, buffers, tuple(blobs.values()), self._needs(modules, functions), tuple(kept))
+
+    def _reducer(self, kept: list[Any]) -> arrays.Reducer:
+        """What says how arrays are pickled; what they need to be opened is added to `kept`."""
+        return partial(arrays.reduce, reaches=self._reaches, together=self._together, kept=kept)
 
     def _needs(self, modules: set[str] | None, functions: Iterable[str]) -> tuple[str, ...]:
         """The bundles of these modules, and of those that the functions refer to."""
@@ -198,13 +207,14 @@ class Packer:
 
         One that is large without them has its small buffers put together, so that a load need not copy those either.
         """
+        reduce = self._reducer(self._kept)
         if self._put is None:
-            return sealed.seal(by_value(obj, modules, self._reaches)), ()
+            return sealed.seal(by_value(obj, modules, reduce)), ()
         for pickler_kind, least in ((CallPickler, self._threshold), (_BytesPickler, min(PAGE, self._threshold))):
             file = io.BytesIO()
             found: list[memoryview] = []
             keep = partial(_collect, least, found)
-            pickler = pickler_kind(file, None, self._aside, modules, self._reaches, keep)
+            pickler = pickler_kind(file, None, self._aside, modules, reduce, keep)
             pickler.dump(obj)
             body = file.getvalue()
             if len(body) < self._threshold:
@@ -216,7 +226,7 @@ class Packer:
             whole = self._put(memoryview(body))
             return sealed.seal(b"", whole.name, parts), (*pickler.bytes, *blobs, whole)
         except OSError:  # there is no room for them
-            return sealed.seal(by_value(obj, modules, self._reaches)), ()
+            return sealed.seal(by_value(obj, modules, reduce)), ()
 
 
 def _collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
@@ -278,8 +288,8 @@ def _note_imports(code: CodeType, modules: set[str]) -> None:
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
     """Pickles what the other end may not be able to import; `name` says which functions stay beside.
 
-    The names of the modules that the other end needs are added to `modules`, if there is one. `reaches` is that of
-    `arrays.reduce`. `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
+    The names of the modules that the other end needs are added to `modules`, if there is one. `reduce` says how arrays
+    are pickled. `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
     """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
@@ -290,10 +300,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
         name: Callable[[FunctionType | type], _Named | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
         modules: set[str] | None = None,
-        reaches: arrays.Reaches | None = None,
+        reduce: arrays.Reducer = arrays.by_content,
         keep: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
-        self.modules, self._reaches = modules, reaches
+        self.modules, self._reduce = modules, reduce
         self.buffers: list[Blob] = []
         # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
         if keep is None and aside is not None:
@@ -317,7 +327,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
             if self._name is not None and isinstance(obj, FunctionType):
                 return NotImplemented  # by reference, as plain pickle does it
             return _reduced_for_main(obj, super().reducer_override(obj))
-        if (reduced := arrays.reduce(obj, self._reaches)) is not None:
+        if (reduced := self._reduce(obj)) is not None:
             return reduced
         return super().reducer_override(obj)
 
@@ -344,10 +354,10 @@ class _BytesPickler(CallPickler):
         return blob.name
 
 
-def by_value(value: object, modules: set[str] | None = None, reaches: arrays.Reaches | None = None) -> bytes:
+def by_value(value: object, modules: set[str] | None = None, reduce: arrays.Reducer = arrays.by_content) -> bytes:
     """Pickle what the other end may not be able to import; the names of modules that it needs go to `modules`."""
     file = io.BytesIO()
-    CallPickler(file, modules=modules, reaches=reaches).dump(value)
+    CallPickler(file, modules=modules, reduce=reduce).dump(value)
     return file.getvalue()
 
 

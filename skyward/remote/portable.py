@@ -49,13 +49,13 @@ def refuse(
     fn: Callable[..., object],
     args: Sequence[object],
     kwargs: Mapping[str, object],
-    reaches: arrays.Reaches | None = None,
+    reduce: arrays.Reducer = arrays.by_content,
 ) -> NotPortable:
     """Return what to raise from `error`, which pickling `fn(*args, **kwargs)` raised; its text says what to change.
 
-    `reaches` is the one that it was pickled with.
+    `reduce` is what arrays were pickled with.
     """
-    search = _search(fn, args, kwargs, reaches)
+    search = _search(fn, args, kwargs, reduce)
     head, reason = f"{name_of(fn)} cannot be sent to a node", _first_line(error)
     if isinstance(error, arrays.NotReachable):
         where = f"{search.path} ({_type_name(search.value)}): " if search.path else ""
@@ -117,11 +117,11 @@ class _OutOfTimeError(Exception):
 class _Search:
     """How far down it has come: the path, the value there, and the values on the way."""
 
-    def __init__(self, deadline: float, reaches: arrays.Reaches | None) -> None:
+    def __init__(self, deadline: float, reduce: arrays.Reducer) -> None:
         self.path = ""
         self.value: object = None
         self.too_deep = False
-        self._deadline, self._reaches = deadline, reaches
+        self._deadline, self._reduce = deadline, reduce
         self._way: dict[int, object] = {}  # by id, and kept: an id stays taken for as long as its object lives
 
     def descend(self, parts: Iterator[Parts]) -> bool:
@@ -154,7 +154,7 @@ class _Search:
 
     def _error(self, values: Sequence[object]) -> Exception | None:
         try:
-            _Probe(self._way, self._deadline, self._reaches).dump(list(values))
+            _Probe(self._way, self._deadline, self._reduce).dump(list(values))
         except _OutOfTimeError:
             raise
         except Exception as error:  # noqa: BLE001 - user code runs here: `__reduce__`, `__getstate__`
@@ -165,12 +165,12 @@ class _Search:
 class _Probe(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
     """Pickles into nothing, and takes what stands on the way for pickled."""
 
-    def __init__(self, way: Mapping[int, object], deadline: float, reaches: arrays.Reaches | None) -> None:
+    def __init__(self, way: Mapping[int, object], deadline: float, reduce: arrays.Reducer) -> None:
         super().__init__(_Nothing(deadline), protocol=5, buffer_callback=_drop)
-        self._way, self._reaches = way, reaches
+        self._way, self._reduce = way, reduce
 
     def reducer_override(self, obj: object) -> Any:
-        reduced = by_name(obj) or arrays.reduce(obj, self._reaches)
+        reduced = by_name(obj) or self._reduce(obj)
         return super().reducer_override(obj) if reduced is None else reduced
 
     def persistent_id(self, value: object) -> int | None:
@@ -192,9 +192,9 @@ def _drop(buffer: object) -> None:
 
 
 def _search(
-    fn: object, args: Sequence[object], kwargs: Mapping[str, object], reaches: arrays.Reaches | None = None
+    fn: object, args: Sequence[object], kwargs: Mapping[str, object], reduce: arrays.Reducer = arrays.by_content
 ) -> _Search:
-    search = _Search(time.monotonic() + BUDGET, reaches)
+    search = _Search(time.monotonic() + BUDGET, reduce)
     try:
         parts = _of_call(fn, args, kwargs)
         while search.descend(parts):

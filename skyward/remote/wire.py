@@ -135,7 +135,7 @@ def _execute(
 
 class _ResultPickler(pickle.Pickler):
     def reducer_override(self, obj: object) -> Any:
-        reduced = arrays.reduce(obj, None)
+        reduced = arrays.by_content(obj)
         return NotImplemented if reduced is None else reduced
 
 

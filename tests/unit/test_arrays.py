@@ -184,7 +184,7 @@ def test_a_large_array_cannot_be_written_unless_it_is_private() -> None:
     with pytest.raises(ValueError, match="read-only"):
         ran(shared)
     for kind in ("C", "backwards", "with gaps"):
-        private, _other = packed(doubled, KINDS[kind], private=True)
+        private, _other = packed(doubled, KINDS[kind], mode="c")
         assert np.array_equal(ran(private), KINDS[kind] * 2)
         assert np.array_equal(ran(private), KINDS[kind] * 2), "what a call writes, another one sees"
 
