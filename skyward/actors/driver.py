@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -13,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from skyward.actors import provisioner, router, routing, scaling
+from skyward.actors import provisioner, reclaim, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
 from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed
@@ -196,7 +197,9 @@ class Driver:
 
     def _run(self) -> None:
         try:
-            self._leaked.set_result(uvloop.run(self._main()))
+            leaked = uvloop.run(self._main())
+            reclaim.reclaim(self._office, self._office.clients)
+            self._leaked.set_result(leaked)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the loop is told
             for future in (self._started, self._leaked):
                 if not future.done():
@@ -204,8 +207,9 @@ class Driver:
 
     async def _main(self) -> tuple[str, ...]:
         authority = Authority.create(self._pool)
-        with held(authority.issue("driver", server=False)) as identity:
-            office = Office(self._blueprint, self._pool, authority, identity, self._record)
+        with held(authority.issue("driver", server=False)) as identity, reclaim.lend_runtime() as runtime:
+            office = Office(self._blueprint, self._pool, authority, identity, self._record, runtime)
+            weakref.finalize(self, office.__dict__.clear).atexit = False  # casty never frees a system
             office.hooks = self._hooks
             self._office, self._loop, self._closing = office, asyncio.get_running_loop(), asyncio.Event()
             async with office:

@@ -9,6 +9,7 @@ nothing is late.
 
 import asyncio
 import contextlib
+import weakref
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -209,19 +210,21 @@ class Line:
         task.add_done_callback(self._ends.discard)
 
     def _make(self) -> Client:
-        identity = self._office.identity
-        return Client(
+        identity, port = self._office.identity, self._port  # casty never frees a client, so it must not hold `self`
+        client = Client(
             seeds=(self._address,),
             name=self._cluster,
             tls=TLS(cert=str(identity.cert), key=str(identity.key), ca=str(identity.ca)),
             compression=COMPRESSION,
             limits=LIMITS,
-            address_map=lambda _: f"127.0.0.1:{self._port}",
+            address_map=lambda _: f"127.0.0.1:{port}",
             ask_timeout=timedelta(days=1),
             sync_every=timedelta(seconds=1),
-            observer=_Ear(self._ask_again),
+            observer=_Ear(weakref.WeakMethod(self._ask_again)),
             runtime=self._office.runtime,
         )
+        self._office.clients.append(client)
+        return client
 
     def _ask_again(self) -> None:
         """A connection is gone, perhaps with requests or answers on it."""
@@ -239,10 +242,10 @@ class Line:
 class _Ear(Quiet):
     """Hears that a connection was lost."""
 
-    def __init__(self, lost: Callable[[], None]) -> None:
+    def __init__(self, lost: weakref.WeakMethod[Callable[[], None]]) -> None:
         self._lost = lost
 
     def __call__(self, event: Event, /) -> None:
         super().__call__(event)
-        if isinstance(event, ConnectionLost):
-            self._lost()
+        if isinstance(event, ConnectionLost) and (lost := self._lost()) is not None:
+            lost()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
-from casty import ActivationEnded, ActivationStarted, ActorSystem, Event, Runtime, System
+from casty import ActivationEnded, ActivationStarted, ActorSystem, Client, Event, Runtime, System
 
 from skyward.actors.ledger import Ledger
 from skyward.actors.purse import Purse
@@ -100,6 +100,10 @@ class Office(ActorSystem):
         What the slots' time went into.
     record
         Where all that happens is noted.
+    runtime
+        The threads of all connections.
+    clients
+        All that were made for connections, for `reclaim`.
     starts
         The steps of each node's last start, and when each began.
     purse
@@ -113,14 +117,21 @@ class Office(ActorSystem):
     """
 
     def __init__(
-        self, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles, record: Record
+        self,
+        blueprint: Blueprint,
+        pool: str,
+        authority: Authority,
+        identity: IdentityFiles,
+        record: Record,
+        runtime: Runtime,
     ) -> None:
         super().__init__(observer=Quiet())
         self.blueprint, self.pool, self.authority, self.identity = blueprint, pool, authority, identity
         self.record = record
         self.starts: dict[int, list[tuple[str, float]]] = {}
         self.provider: Provider = blueprint.provider
-        self.runtime = Runtime(threads=1)
+        self.runtime = runtime
+        self.clients: list[Client] = []
         self.entries: dict[int, Entry] = {}
         self.answers: dict[int, Answer] = {}
         self.links: dict[int, Link] = {}
@@ -146,7 +157,13 @@ class Office(ActorSystem):
         self.lock = threading.Lock()
 
     def __new__(
-        cls, blueprint: Blueprint, pool: str, authority: Authority, identity: IdentityFiles, record: Record
+        cls,
+        blueprint: Blueprint,
+        pool: str,
+        authority: Authority,
+        identity: IdentityFiles,
+        record: Record,
+        runtime: Runtime,
     ) -> Self:
         """Make the system; casty takes its arguments here."""
         return super().__new__(cls)

@@ -1,10 +1,13 @@
 """What the driver holds for a call that waits, and for calls that are over: little, and nothing."""
 
+import contextlib
 import gc
 import itertools
 import warnings
 
 import psutil
+import pytest
+import uvloop
 from joblib import Parallel, delayed
 
 import skyward as sky
@@ -55,3 +58,40 @@ def test_a_parallel_over_an_endless_generator_takes_no_more_with_time() -> None:
         assert resident() - before < FLAT
         with warnings.catch_warnings(action="ignore"):  # joblib says how many results nobody took
             results.close()
+
+
+def use_pools(count: int) -> None:
+    """Open and leave so many pools, every second one by an exception."""
+    for number in range(count):
+        with (
+            contextlib.suppress(LookupError),
+            sky.Compute(worker=sky.Worker(concurrency=1), plugins=[sky.plugins.joblib()]) as compute,
+        ):
+            assert compute.submit(work.square, number).result(kit.SOON) == number**2
+            if number % 2:
+                raise LookupError
+
+
+def held() -> tuple[int, int, int]:
+    """Descriptors, native threads and event loops of this process."""
+    gc.collect()
+    process = psutil.Process()
+    loops = sum(isinstance(each, uvloop.Loop) for each in gc.get_objects())
+    return process.num_fds(), process.num_threads(), loops
+
+
+def test_pools_that_have_ended_leave_no_descriptors_threads_or_event_loops() -> None:
+    use_pools(2)
+    before = held()
+    use_pools(8)
+    assert all(after - was <= 4 for after, was in zip(held(), before, strict=True)), (before, held())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_hundred_pools_that_have_ended_leave_nothing() -> None:
+    use_pools(20)
+    before, size = held(), resident()
+    use_pools(200)
+    assert all(after - was <= 4 for after, was in zip(held(), before, strict=True)), (before, held())
+    assert resident() - size < FLAT
