@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from skyward.checked import Checked
 from skyward.errors import ProvisioningError, explain
-from skyward.providers import checkup
+from skyward.providers import checkup, scratch
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.provider import Content, Instance, Order
+
+log = logging.getLogger("skyward")
 
 PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
@@ -45,6 +47,9 @@ class Local(Checked):
         default=None, description="a folder", examples=["'/tmp'"]
     )
 
+    _locks: dict[str, int] = PrivateAttr(default_factory=dict)
+    _pools: set[str] = PrivateAttr(default_factory=set)
+
     @property
     def name(self) -> str:
         """`local`."""
@@ -66,6 +71,9 @@ class Local(Checked):
 
     async def launch(self, order: Order) -> Instance:
         """Make the scratch folder, which is all that the machine of a local node consists of."""
+        if order.pool not in self._pools:
+            self._pools.add(order.pool)
+            await asyncio.to_thread(self._clear_abandoned, order.pool)
         path = self._root / f"skyward-{order.node}"
         try:
             path.mkdir(mode=0o700, exist_ok=True)
@@ -74,17 +82,32 @@ class Local(Checked):
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise ProvisioningError(f"{path} exists and is not a folder of this user alone")
+        try:
+            self._locks[str(path)] = scratch.lock(path)
+        except OSError as error:
+            scratch.remove(path)
+            raise ProvisioningError(f"cannot write into the folder of a local node: {explain(error)}") from error
         return Instance(str(path), order.pool, order.node, socket.gethostname())
+
+    def _clear_abandoned(self, pool: str) -> None:
+        try:
+            for path, error in scratch.clear_abandoned(self._root, pool):
+                if error is None:
+                    log.info("%s was left by a pool that was killed; it is removed", path)
+                else:
+                    log.warning("%s was left by a pool that was killed and cannot be removed: %s", path, error)
+        except OSError as error:
+            log.debug("cannot look for folders of pools that were killed: %s", error)
 
     async def reach(self, instance: Instance) -> "LocalHost":
         """Return this machine."""
         return LocalHost(Path(instance.id))
 
     async def find(self, pool: str) -> Sequence[Instance]:
-        """Return the nodes of the pool whose folder is there and whose processes, if they were started, live."""
+        """Return the nodes of the pool whose folder is there: it has a key in it, whether the node lives or not."""
         host = socket.gethostname()
         paths = sorted(self._root.glob(f"skyward-{pool}-*"))
-        return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths if _lives(path)]
+        return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths]
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Say whether this machine can have nodes."""
@@ -94,7 +117,13 @@ class Local(Checked):
         return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
-        """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder."""
+        """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder.
+
+        Raises
+        ------
+        OSError
+            It was not seen to have ended, or its folder cannot be removed.
+        """
         path = Path(instance.id)
         leash, group = _pids(path)
         if leash is not None:
@@ -106,7 +135,14 @@ class Local(Checked):
             for kill, pid in ((os.killpg, group), (os.kill, leash)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     kill(pid, signal.SIGKILL)
-        shutil.rmtree(path, ignore_errors=True)
+            deadline = asyncio.get_running_loop().time() + PATIENCE
+            while _alive(leash):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise TimeoutError(f"process {leash}, the leash of a local node, was not seen to have ended")
+                await asyncio.sleep(0.01)
+        scratch.remove(path)
+        if (held := self._locks.pop(str(path), None)) is not None:
+            os.close(held)
 
     async def clear(self, pool: str) -> Sequence[str]:
         """Do nothing: nodes share nothing that has to be removed."""
@@ -217,24 +253,19 @@ def _pids(path: Path) -> tuple[int | None, int]:
     try:
         leash, group = (path / "pids").read_text().split()
         return int(leash), int(group)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None, 0
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process exists and has not ended; where there is no /proc, one that waits to be buried counts."""
-    if Path("/proc/self").exists():
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    """Whether the process may still run: it has ended only if it was seen to be gone, or to wait for its parent."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
-
-
-def _lives(path: Path) -> bool:
-    leash, _ = _pids(path)
-    return leash is None or _alive(leash)
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it has just gone, there is no /proc, or no descriptor is left to look: the next look says more
+        return True

@@ -8,6 +8,7 @@ removes FOLDER and leaves.
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -44,6 +45,9 @@ LOOK, LOOK_LATER = 0.5, 2.0
 PIDS = "pids"
 """The file in the folder with the pid of the leash, and that of the zygote, which leads the group of the others."""
 
+LOCK = "lock"
+"""The file in the folder whose lock says that somebody uses the folder; see `skyward.providers.scratch`."""
+
 READY = "skyward-node-ready "
 """What the line begins with in which a node says where it listens; JSON follows."""
 
@@ -77,6 +81,7 @@ def cpus() -> int:
 
 def main(folder: Path) -> None:
     """Run the node until its leash says that it must end."""
+    lock = _take_lock(folder)
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     config["slots"] = config["concurrency"] or cpus()
     os.environ.update(config["env"])
@@ -95,7 +100,7 @@ def main(folder: Path) -> None:
     group = os.fork()
     if group == 0:
         os.setpgid(0, 0)
-        _forget(heard, hear, ours, stdin=True)
+        _forget(heard, hear, ours, *lock, stdin=True)
         zygote.serve(theirs, _setting(config, folder), importing)
     os.setpgid(group, group)
     try:
@@ -106,7 +111,7 @@ def main(folder: Path) -> None:
     if host == 0:
         os.setpgid(0, group)
         _die_with_parent()
-        _forget(heard, theirs, stdin=True)
+        _forget(heard, theirs, *lock, stdin=True)
         from skyward.remote import host as host_process
 
         host_process.serve(config, folder, ours, hear, READY)
@@ -123,6 +128,16 @@ def main(folder: Path) -> None:
             print(f"{ENDS}{reason}", file=sys.stderr, flush=True)
     finally:
         _end(group, host, folder)
+
+
+def _take_lock(folder: Path) -> tuple[int, ...]:
+    """Say for as long as this process lives that the folder is used, where it has a lock; return what holds that."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ()
+    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return (lock,)
 
 
 def _report_crash(host: int, zygote: int, importing: mmap.mmap, starvations: int) -> None:

@@ -91,7 +91,7 @@ def test_terminate_ends_every_process_of_a_node_and_removes_its_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_node_whose_leash_has_ended_is_not_found(tmp_path: Path) -> None:
+def test_a_node_whose_leash_has_ended_is_found_as_its_folder_with_a_key_is_there(tmp_path: Path) -> None:
     async def scenario() -> None:
         provider = local(tmp_path)
         instance = await provider.launch(ORDER)
@@ -99,8 +99,9 @@ def test_a_node_whose_leash_has_ended_is_not_found(tmp_path: Path) -> None:
         os.kill(processes[0].pid, signal.SIGKILL)
         await process.wait()
 
-        assert list(await provider.find("pool")) == []
+        assert list(await provider.find("pool")) == [instance]
         await provider.terminate(instance)
+        assert list(await provider.find("pool")) == []
         assert byhand.ended(processes)
 
     run(scenario())

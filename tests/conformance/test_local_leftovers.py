@@ -1,0 +1,166 @@
+"""What ended, or could not be ended, on this machine: nothing is called gone that was not seen to be gone."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import skyward as sky
+from skyward.actors import lifecycle
+from skyward.providers import local, scratch
+from tests import byhand, kit, work
+
+ONE = sky.Worker(concurrency=1)
+
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+import skyward as sky
+if __name__ == "__main__":
+    with sky.Compute(provider=sky.Local(folder=sys.argv[1]), worker=sky.Worker(concurrency=1)) as compute:
+        print(compute.nodes[0].instance, flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another program with a pool in `tmp_path`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        yield process
+        process.kill()
+
+
+def folder_of(driver: "subprocess.Popen[str]") -> Path:
+    assert driver.stdout is not None
+    return Path(driver.stdout.readline().strip())
+
+
+def run_a_pool(folder: Path) -> None:
+    with sky.Compute(provider=sky.Local(folder=folder), worker=ONE) as compute:
+        assert compute.submit(work.square, 3).result(kit.SOON) == 9
+
+
+def test_the_next_pool_clears_what_a_killed_pair_of_driver_and_leash_left(
+    driver: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    left = folder_of(driver)
+    leash, group = map(int, (left / "pids").read_text().split())
+    processes = kit.tree(tmp_path)
+    os.kill(group, signal.SIGSTOP)  # it cannot end by itself, nor end its workers
+    os.kill(leash, signal.SIGKILL)
+    driver.kill()
+    driver.wait()
+    assert (left / "key.pem").exists()
+
+    run_a_pool(tmp_path)
+
+    assert byhand.ended(processes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_leaves_alone_what_another_program_uses(driver: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    used = folder_of(driver)
+
+    run_a_pool(tmp_path)
+
+    assert [psutil.Process(int(pid)).is_running() for pid in (used / "pids").read_text().split()] == [True, True]
+    assert list(tmp_path.iterdir()) == [used]
+    driver.kill()
+    driver.wait()
+    kit.until(lambda: not used.exists())
+
+
+def test_a_node_whose_driver_has_been_killed_is_left_alone_until_its_leash_has_ended_it(
+    driver: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    used = folder_of(driver)
+    leash, group = map(int, (used / "pids").read_text().split())
+    os.kill(leash, signal.SIGSTOP)
+    driver.kill()
+    driver.wait()
+
+    run_a_pool(tmp_path)
+
+    assert used.exists()
+    assert psutil.pid_exists(group)
+    os.kill(leash, signal.SIGCONT)
+    kit.until(lambda: not used.exists())
+
+
+def test_a_pool_touches_nothing_that_is_not_certainly_a_folder_of_ours(tmp_path: Path) -> None:
+    name = "skyward-11300852-34c31173-0-0"
+    for other in ("", "-locked", "-open", "-link"):
+        root = tmp_path / f"root{other}"
+        (root / name).mkdir(mode=0o700, parents=True)
+        (root / name / "data").touch()
+    (tmp_path / "root-open" / name / scratch.LOCK).touch()
+    (tmp_path / "root-open" / name).chmod(0o755)
+    (tmp_path / "root-link" / name / scratch.LOCK).symlink_to("data")
+    (tmp_path / "root-locked" / "skyward-mine").mkdir(mode=0o700)
+    (tmp_path / "root-locked" / "skyward-mine" / scratch.LOCK).touch()
+    held = scratch.lock(tmp_path / "root-locked" / name)
+
+    for root in tmp_path.iterdir():
+        assert list(scratch.clear_abandoned(root, "12010852-34c31173")) == []
+        assert (root / name / "data").exists()
+
+    os.close(held)
+    root = tmp_path / "root-locked"
+    assert list(scratch.clear_abandoned(root, "11300852-34c31173")) == []
+    assert list(scratch.clear_abandoned(root, "12010852-34c31173")) == [(root / name, None)]
+    assert [path.name for path in root.iterdir()] == ["skyward-mine"]
+
+
+def test_a_folder_with_a_key_that_cannot_be_removed_is_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(path: Path, **how: Any) -> None:
+        how["onexc"](os.rmdir, str(path), OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path)))
+
+    monkeypatch.setattr(lifecycle, "ATTEMPTS", 1)
+    compute = sky.Compute(provider=sky.Local(folder=tmp_path), worker=ONE).__enter__()
+    (node,) = compute.nodes
+    os.kill(kit.pids(node)[0], signal.SIGSTOP)  # else it removes the folder by itself
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stuck)
+        with pytest.raises(sky.Leaked) as raised:
+            compute.__exit__(None, None, None)
+
+    assert raised.value.instances == (node.instance,)
+    shutil.rmtree(node.instance)
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_said_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor_is_left(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert local._alive(process.pid)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", no_descriptor_is_left)
+            assert local._alive(process.pid)
+            with pytest.raises(OSError, match="Too many open files"):
+                local._pids(Path("/nowhere"))
+        process.kill()
+        kit.until(lambda: not local._alive(process.pid))
+    assert not local._alive(process.pid)
+
+
+def test_a_folder_that_its_leash_removes_at_the_same_time_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    scratch.remove(folder)
+    folder.mkdir()
+    scratch.remove(folder)
+    assert not folder.exists()
