@@ -2,26 +2,35 @@
 
 import contextlib
 import hashlib
+import math
 import threading
+import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
-from skyward.remote.blobs import Blob
+from skyward.remote.blobs import Blob, address
 
 KEPT = 8
 """How many large `bytes` a group remembers: unlike arrays, they cannot be followed to their end."""
 
 SAMPLES = 64
-"""Places at which an array is looked at to see whether it has changed."""
+"""Places at which a buffer is looked at to find one that may have the same content."""
+
+PIECE = 256 << 10
+"""Bytes that are hashed and written together, from a copy that stays in the CPU's cache."""
 
 
 class Shelf:
     """The buffers that are needed by calls on their way. A buffer leaves when nobody holds it any more."""
 
     def __init__(self) -> None:
-        self._blobs: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._by_name: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
+        self._by_sample: weakref.WeakValueDictionary[tuple[int, bytes], Blob] = weakref.WeakValueDictionary()
+        # a garbage collection or a signal may run user code, which puts another buffer, while this thread holds it
+        self._lock = threading.RLock()
 
     def put(self, content: memoryview) -> Blob:
         """Return the blob with this content (bytes, one dimension); it is copied unless it is here already.
@@ -31,72 +40,106 @@ class Shelf:
         OSError
             There is no room for it, or there are no file descriptors left.
         """
-        name = hashlib.sha256(content).hexdigest()
+        sample = content.nbytes, _sample(content)
         with self._lock:
-            blob = self._blobs.get(name)
-            if blob is None:
-                blob = Blob(content.nbytes, name)
-                blob.write(0, content)
-                self._blobs[name] = blob
+            known = self._by_sample.get(sample)
+        if known is not None and known.equals(content):
+            return known
+        copy = _copied(content)
+        with self._lock:
+            blob = self._by_name.setdefault(copy.name, copy)
+            self._by_sample[sample] = blob
         return blob
 
 
-class Seen:
-    """What one group of calls has met: an array that comes again is not hashed again.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The blob of an array, the array, and when the last comparison of the two began, in nanoseconds."""
 
-    It counts as the same if it is the same memory, still alive, and equal in `SAMPLES` places. An array that was
-    changed in between in other places only is therefore taken as it was when it was first met.
+    blob: Blob
+    array: weakref.ref[object]
+    compared: int
+
+
+class Seen:
+    """What one group of calls has met: an array that comes again is compared with its blob, and not copied again.
+
+    All of it is compared, for each call. Only calls that have waited to be packed share a comparison that began after
+    they were all handed over: see `handed_over`.
     """
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._arrays: dict[tuple[int, int], tuple[bytes, Blob, weakref.ref[object]]] = {}
-        self._bytes: OrderedDict[int, tuple[bytes, Blob]] = OrderedDict()
+        self._arrays: dict[tuple[int, int], _Known] = {}
+        self._bytes: OrderedDict[tuple[int, int], tuple[bytes, Blob]] = OrderedDict()
+        self._lock = threading.RLock()  # as in `Shelf`
+        self._thread = threading.local()
 
     def put(self, content: memoryview) -> Blob:
         """Return the blob with this content; see `Shelf.put`."""
-        owner = content.obj
+        owner, place = content.obj, (address(content), content.nbytes)
         if type(owner) is bytes:
-            return self._put_bytes(owner, content)
-        address = _address(owner)
-        if address is None:
-            return self._shelf.put(content)
-        place, sample = (address, content.nbytes), _sample(content)
-        known = self._arrays.get(place)
-        if known is not None and known[0] == sample:
-            return known[1]
-        blob = self._shelf.put(content)
+            return self._put_bytes(owner, content, place)
+        known, began = self._arrays.get(place), time.monotonic_ns()
+        if known is not None and known.array() is not None:
+            if known.compared >= getattr(self._thread, "handed_over", math.inf):
+                return known.blob
+            blob = known.blob if known.blob.equals(content) else self._shelf.put(content)
+        else:
+            blob = self._shelf.put(content)
         with contextlib.suppress(TypeError):  # not everything can be followed to its end
-            alive = weakref.ref(_root(owner), partial(_forget, weakref.ref(self), place))
-            self._arrays[place] = sample, blob, alive
+            self._arrays[place] = _Known(
+                blob, weakref.ref(_root(owner), partial(_forget, weakref.ref(self), place)), began
+            )
         return blob
+
+    @contextlib.contextmanager
+    def handed_over(self, at: int) -> Iterator[None]:
+        """Pack a call in this thread that was handed over at a time of `time.monotonic_ns`.
+
+        What its arrays held at any time since then is right.
+        """
+        self._thread.handed_over = at
+        try:
+            yield
+        finally:
+            del self._thread.handed_over
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._arrays.clear()
-        self._bytes.clear()
+        with self._lock:
+            self._arrays.clear()
+            self._bytes.clear()
 
-    def _put_bytes(self, owner: bytes, content: memoryview) -> Blob:
-        if (known := self._bytes.get(id(owner))) is not None:
-            self._bytes.move_to_end(id(owner))
-            return known[1]
+    def _put_bytes(self, owner: bytes, content: memoryview, place: tuple[int, int]) -> Blob:
+        with self._lock:
+            if (known := self._bytes.get(place)) is not None:
+                self._bytes.move_to_end(place)
+                return known[1]
         blob = self._shelf.put(content)
-        self._bytes[id(owner)] = owner, blob
-        if len(self._bytes) > KEPT:
-            self._bytes.popitem(last=False)
+        with self._lock:
+            self._bytes[place] = owner, blob
+            if len(self._bytes) > KEPT:
+                self._bytes.popitem(last=False)
         return blob
 
 
-def _forget(seen: weakref.ref[Seen], place: tuple[int, int], _: object) -> None:
-    if (alive := seen()) is not None:
+def _copied(content: memoryview) -> Blob:
+    """Copy a buffer into a blob, named by what is in the blob: another thread may write to the buffer meanwhile."""
+    blob, digest = Blob(content.nbytes), hashlib.sha256()
+    for at in range(0, content.nbytes, PIECE):
+        piece = bytes(content[at : at + PIECE])
+        digest.update(piece)
+        blob.write(at, piece)
+    blob.seal()
+    blob.name = digest.hexdigest()
+    return blob
+
+
+def _forget(seen: weakref.ref[Seen], place: tuple[int, int], array: weakref.ref[object]) -> None:
+    """Let go of an array that is gone, unless another one has its place now. No lock: this runs at any point."""
+    if (alive := seen()) is not None and (known := alive._arrays.get(place)) is not None and known.array is array:
         alive._arrays.pop(place, None)
-
-
-def _address(owner: object) -> int | None:
-    """Where the memory of a NumPy array or an Arrow buffer begins; None for anything else."""
-    interface = getattr(owner, "__array_interface__", None)
-    found = interface["data"][0] if isinstance(interface, dict) else getattr(owner, "address", None)
-    return found if isinstance(found, int) else None
 
 
 def _root(owner: object) -> object:

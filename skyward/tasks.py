@@ -77,8 +77,8 @@ class TaskGroup:
     A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled the first time that the group
     meets it, and sent to each node once: what it refers to is taken as it was then.
 
-    A large array that comes again, in this call or another one, is not sent again: it is taken as it was when the group
-    first met it, unless it is seen to have changed (see `skyward.shelf.Seen`). Calls find it read-only.
+    A large array that comes again, in this call or another one, is not sent again unless it has changed: all of it is
+    compared with what was sent, for each call. Calls find it read-only.
 
     Done-callbacks of the group's futures run in a thread of the group's own. Use it as a context manager: leaving it
     waits for the calls, or, when left by an exception, cancels them.
@@ -167,7 +167,7 @@ class TaskGroup:
         self._check_open()
         future: Future[T] = make_future(self._pool)
         self._expect(future)
-        self._state.delivery.do(partial(self._send, future, fn, args, kwargs))
+        self._state.delivery.do(partial(self._send, future, fn, args, kwargs, time.monotonic_ns()))
         return future
 
     def reject(self, error: Exception) -> Future[Any]:
@@ -204,11 +204,15 @@ class TaskGroup:
         self._tasks += entry.tasks
         return entry
 
-    def _send(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _send(
+        self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], posted: int
+    ) -> None:
         if future not in self._pending:  # it was cancelled
             return
         try:
-            self._pool.send([self._pack(future, fn, args, kwargs)])
+            with self._seen.handed_over(posted):
+                entry = self._pack(future, fn, args, kwargs)
+            self._pool.send([entry])
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             _fail(future, error)
         if future not in self._pending and future.cancelled():  # meanwhile, when the pool did not know of it yet

@@ -290,3 +290,17 @@ def raise_frozen() -> None:
 
 class OldWarning(DeprecationWarning):
     """A category that can be imported."""
+
+
+def totals(*held: Any) -> tuple[float, ...]:
+    """The sum of each array, or of the column x of each Arrow table."""
+    import numpy as np
+
+    return tuple(float(np.sum(each["x"].to_numpy() if hasattr(each, "column_names") else each)) for each in held)
+
+
+def limit_files(most: int) -> None:
+    """Have this slot open no file beyond so many."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -38,32 +39,50 @@ class Bulk:
         self._there, self._back = _Way(), _Way()
         self.stock = Stock(limit)
 
-    async def put(self, blob: Blob) -> None:
-        """Bring a blob to the node, and make room for it there."""
+    async def put(self, blob: Blob) -> str:
+        """Bring a blob to the node, and make room for it there; return why the node could not keep it, else nothing."""
+        problems: list[str] = []
         if gone := self.stock.admit(blob.name, blob.size):
             await self._ask(Drop(gone, ()))
 
         async def send(at: int) -> None:
-            data = await asyncio.to_thread(blob.read, at, CHUNK)
-            await self._ask(Store(blob.name, blob.size, at, data))
+            if not any(problems):
+                data = await asyncio.to_thread(blob.read, at, CHUNK)
+                stored = await self._ask(Store(blob.name, blob.size, at, data))
+                problems.append(stored.problem)
 
         await self._there.carry(range(0, blob.size, CHUNK), send)
-        self.stock.arrived()
+        if not any(problems):
+            self.stock.arrived()
+            return ""
+        await self._ask(Drop((blob.name,), ()))
+        self.stock.failed(blob.name)
+        return max(problems)
 
     async def fetch(self, outcome: Outcome, wanted: Callable[[], bool]) -> memoryview | None:
-        """Return the large result of an outcome; None when the node has it no more, or it is not `wanted` any more."""
+        """Return the large result of an outcome; None when the node has it no more, or it is not `wanted` any more.
+
+        Raises
+        ------
+        OSError
+            There is no memory for it.
+        """
         assert outcome.large is not None
         size = outcome.large.size
         whole: memoryview | None = None
-        complete = True
+        complete = fits = True
 
         async def receive(at: int) -> None:
-            nonlocal whole, complete
+            nonlocal whole, complete, fits
             complete &= wanted()
             if not complete:
                 return
             if whole is None:  # it takes no memory while others are fetched
-                whole = memoryview(bytearray(size))
+                try:
+                    whole = memoryview(bytearray(size))
+                except MemoryError:
+                    complete = fits = False
+                    return
             chunk = await self._ask(Fetch(outcome.batch, at))
             complete &= len(chunk.data) == min(CHUNK, size - at)
             if complete:
@@ -71,6 +90,8 @@ class Bulk:
 
         await self._back.carry(range(0, size, CHUNK), receive)
         await self._ask(Drop((), (outcome.batch,)))
+        if not fits:
+            raise OSError(errno.ENOMEM, f"no memory here for {size:,} bytes")
         return whole if complete else None
 
     async def close(self) -> None:

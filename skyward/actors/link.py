@@ -5,7 +5,6 @@ poll after the other, each acknowledging what came before. So a broken connectio
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -213,7 +212,11 @@ class Link:
         entry = self._office.entries.get(batch)
         missing = bulk.stock.missing(batch)
         if entry is not None and missing:
-            await bulk.put(next(blob for blob in entry.packed.blobs if blob.name == missing[0]))
+            problem = await bulk.put(next(blob for blob in entry.packed.blobs if blob.name == missing[0]))
+            if problem and batch in self._loads:
+                self._loads.remove(batch)
+                self._left((batch,))
+                self._died(batch, f"node {self._node}: {problem}")
         elif batch in self._loads:
             self._loads.remove(batch)
             self._order((batch,))
@@ -222,24 +225,29 @@ class Link:
         """Get a large result, and tell the router that the batch is done."""
         assert outcome.large is not None
         result: memoryview | None = None
+        cause = f"its result was lost on node {self._node}"
 
         def wanted() -> bool:
             return outcome.batch in self._office.entries
 
+        try:
+            if self._bulk is not None:
+                result = await self._bulk.fetch(outcome, wanted)
+            elif wanted():
+                result = Blob.adopt(outcome.large).view()
+        except OSError as error:
+            cause += f": {error}"
         if self._bulk is None:
-            if wanted():
-                with contextlib.suppress(OSError):
-                    result = Blob.adopt(outcome.large).view()
             self._fetched.append(outcome.batch)
-        else:
-            result = await self._bulk.fetch(outcome, wanted)
         if result is None and wanted():
-            died = routing.Died(outcome.batch, f"its result was lost on node {self._node}")
-            self._router.tell(routing.Answered(self._node, died=(died,)))
+            self._died(outcome.batch, cause)
             return
         if result is not None:
             self._office.answers[outcome.batch] = Answer(outcome, self._node, result)
         self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
+
+    def _died(self, batch: int, cause: str) -> None:
+        self._router.tell(routing.Answered(self._node, died=(routing.Died(batch, cause),)))
 
     # ------------------------------------------------------------ commands
 

@@ -57,6 +57,11 @@ class Stock:
         """Note that the one on its way is there."""
         self.coming = None
 
+    def failed(self, name: str) -> None:
+        """Note that this one, which was on its way, is not there."""
+        self.coming = None
+        del self.present[name]
+
     def admit(self, name: str, size: int) -> tuple[str, ...]:
         """Let a blob come, one at a time, and return what has to go for it."""
         gone = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyward.remote import looking, modules, turn, zygote
-from skyward.remote.blobs import Blob, Ref
+from skyward.remote.blobs import Blob, BlobError, Ref
 from skyward.remote.protocol import Batch, Outcome
 from skyward.remote.worker import HEAD
 
@@ -160,7 +160,7 @@ class Executor:
         calls = []
         for batch in batches:
             places = self._places(batch) if batch.blobs else {}
-            blobs = {name: (place.path, place.inode, place.size) for name, place in places.items()}
+            blobs = {name: (place.path, place.tag, place.size) for name, place in places.items()}
             names = tuple(name for name in batch.functions if not name.startswith(modules.PREFIX))
             calls.append((batch.id, batch.payload, names, batch.buffers, blobs))
         if worker.tokens is not None and len(calls) > 1:
@@ -267,12 +267,17 @@ class Executor:
                 self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot, ()))))
             case "large":
                 batch, status, seconds, last, place, sizes = rest
+                result: Blob | None
                 try:
                     result = Blob.adopt(Ref(*place))
-                except OSError:  # the worker has died, with what it had; its slots are about to hear of that
-                    return
+                except BlobError as error:
+                    outcome, result = (
+                        Outcome(batch, "died", f"its result was lost: {error}".encode(), seconds, slot),
+                        None,
+                    )
+                else:
+                    outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
                 worker.send("taken", slot, batch)
-                outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
                 self._end(worker, outcome, result, last=last)
             case "up":
                 worker.pid, worker.idents[slot] = rest

@@ -160,7 +160,9 @@ type Request = Assign | Revoke | Collect | Beat | Look
 
 @dataclass(frozen=True)
 class Stored:
-    """The bytes are there."""
+    """The bytes are there, unless a `problem` says why the node could not keep them."""
+
+    problem: str = ""
 
 
 @dataclass(frozen=True)

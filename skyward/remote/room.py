@@ -11,7 +11,7 @@ from typing import Self
 from casty import ActorSystem, System
 
 from skyward.remote import failure, turn
-from skyward.remote.blobs import Blob, Ref
+from skyward.remote.blobs import MISSING, Blob, Ref
 from skyward.remote.executor import Executor
 from skyward.remote.protocol import Batch, Outcome, Request
 
@@ -70,10 +70,10 @@ class Room(ActorSystem):
         return system
 
     def places(self, batch: Batch) -> dict[str, Ref]:
-        """Return where the large buffers of a batch are, by name."""
+        """Return where the large buffers of a batch are, by name; `MISSING` for one that the node does not have."""
         if batch.places:
             return dict(zip(batch.blobs, batch.places, strict=True))
-        return {name: blob.ref for name in batch.blobs if (blob := self.blobs.get(name)) is not None}
+        return {name: self.blobs[name].ref if name in self.blobs else MISSING for name in batch.blobs}
 
     def keep(self, outcome: Outcome, result: Blob | None) -> None:
         """Keep the outcome of a batch, with its result if that is large."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from skyward.errors import NotPortable
 from skyward.remote import absent, arrays, forked, portable, shown
-from skyward.remote.blobs import Buffer, Ref
+from skyward.remote.blobs import BlobError, Buffer, Ref
 from skyward.remote.loading import Call, Functions, open_value
 from skyward.remote.packer import by_value
 from skyward.remote.raised import open_exception, pack_exception
@@ -84,7 +84,8 @@ def execute(
     """Run one packed call inside `around()` and return how it ended and its value or exception. Never raises.
 
     The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
-    raised by user code count as exceptions of the call. A process that user code forks does not return from here.
+    raised by user code count as exceptions of the call. One whose blobs cannot be opened has `died`, with the reason as
+    text: it has not begun, so it is tried again. A process that user code forks does not return from here.
     """
     process = os.getpid()
     outcome = _execute(payload, beside, around, process)
@@ -98,6 +99,7 @@ def _execute(
     raised: BaseException | None = None
     value: object = None
     call: list[Call] = []
+    missing: BlobError | None = None
     try:
         with around():
             try:
@@ -111,11 +113,15 @@ def _execute(
             except BaseException as error:
                 forked.end_if_forked(process, error)
                 raised = error
+                if not call and isinstance(error, BlobError):
+                    missing = error
                 if call:
                     shown.noted(error, shown.call(*call[0]))
                 raise
     except BaseException as error:  # user code: whatever it raises is its outcome
         raised = error
+    if missing is not None:
+        return "died", [str(missing).encode()]
     if raised is not None:  # also when `around` would hide it: then there is no value
         if isinstance(raised, ModuleNotFoundError) and (lack := absent.explain(raised)) and lack not in str(raised):
             with contextlib.suppress(Exception):

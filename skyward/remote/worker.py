@@ -71,7 +71,7 @@ class Stopped(BaseException):
     """Raised in a thread slot whose task is to stop; a process slot is killed instead."""
 
 
-type _Sent = tuple[int, bytes, tuple[str, ...], tuple[str, ...], dict[str, tuple[str, int, int]]]
+type _Sent = tuple[int, bytes, tuple[str, ...], tuple[str, ...], dict[str, tuple[str, str, int]]]
 """A call as it comes over the socket: its number, bytes, functions and buffers, and where its blobs are."""
 
 
@@ -170,7 +170,7 @@ class Worker:
                 self.say(*message)
             return
         result = self.results[call.batch] = Blob.of(parts)
-        place = (result.ref.path, result.ref.inode, result.ref.size)
+        place = (result.ref.path, result.ref.tag, result.ref.size)
         self.say("large", slot, call.batch, status, seconds, call.last, place, sizes)
 
     def say(self, *message: Any) -> None:
@@ -238,8 +238,10 @@ class _Lane:
             return
         try:
             self.worker.answer(self.info.slot, call, status, parts, ran)
-        except OSError as error:  # there is no memory to hand a large result over
-            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(error)], ran)
+        except OSError as error:  # it is large, and there is no memory or descriptor for it
+            size = sum(len(part) for part in parts)
+            failed = OSError(error.errno, f"the result, of {size:,} bytes, cannot leave its slot: {error.strerror}")
+            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(failed)], ran)
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

@@ -31,7 +31,7 @@ class Held:
 
 
 def large(batch: int, size: int) -> Outcome:
-    return Outcome(batch, "returned", b"", 1.0, 0, large=Ref("", 0, size))
+    return Outcome(batch, "returned", b"", 1.0, 0, large=Ref("", "", size))
 
 
 async def settle() -> None:

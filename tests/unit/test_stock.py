@@ -70,3 +70,13 @@ def test_a_batch_that_comes_again_counts_once() -> None:
     stock.admit("a", 10)
     stock.done(1)
     assert stock.admit("b", 10) == ("a",)
+
+
+def test_a_blob_that_did_not_arrive_is_missing_and_takes_no_room() -> None:
+    stock = Stock(10)
+    stock.need(1, ["a"])
+    stock.admit("a", 10)
+    stock.failed("a")
+
+    assert stock.missing(1) == ["a"]
+    assert stock.admit("b", 10) == ()
