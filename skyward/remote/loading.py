@@ -5,29 +5,18 @@ A function whose objects cannot change (see `_Survey`) is kept, as loading it ag
 
 import io
 import pickle
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from opcode import opmap
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NoReturn
-from weakref import WeakKeyDictionary
 
-import cloudpickle
-
-from skyward.remote import packer, portable, sealed
+from skyward.remote import packer, sealed
 from skyward.remote.blobs import Buffer, Ref, view
+from skyward.remote.reducers import importable
 
 type Call = tuple[Callable[..., object], Any, Any]
-
-_CLOUDPICKLE = cloudpickle.Pickler.__module__
-_BY_VALUE = re.compile(re.escape(_CLOUDPICKLE.encode()))
-_MAKES_CLASS = ("_make_skeleton_class", "_make_skeleton_enum")
-_SETS_CLASS = "_class_setstate"
-
-_attributes: "WeakKeyDictionary[type, frozenset[str]]" = WeakKeyDictionary()
-"""What each class by value of this process had when it was first loaded."""
 
 
 class _Main(ModuleType):
@@ -109,80 +98,10 @@ class _Unpickler(pickle.Unpickler):
                 return self._scope.objects.__getitem__
             if name == packer.in_main.__name__:
                 return self._scope.in_main
-        elif module == _CLOUDPICKLE:
-            if name in _MAKES_CLASS:
-                return _known_or_made(super().find_class(module, name))
-            if name == _SETS_CLASS:
-                return _reset
         return super().find_class(module, name)
 
     def persistent_load(self, name: str) -> bytes:
         return bytes(view(self._blobs[name]))
-
-
-class _HomeUnpickler(pickle.Unpickler):
-    """Opens what comes back: a class that is known here is as its program wants it, whatever a task did to it."""
-
-    def __init__(self, body: Buffer, buffers: Iterable[Buffer]) -> None:
-        super().__init__(io.BytesIO(body), buffers=buffers)
-        self._known: set[type] = set()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == _CLOUDPICKLE:
-            if name in _MAKES_CLASS:
-                return _known_or_made(super().find_class(module, name), self._known.add)
-            if name == _SETS_CLASS:
-                return self._set
-        return super().find_class(module, name)
-
-    def _set(self, kind: type, state: object) -> type:
-        return kind if kind in self._known else _set_class(kind, state)
-
-
-def open_value(body: Buffer, buffers: Iterable[Buffer] = ()) -> object:
-    """Return a value that a slot has pickled."""
-    if _BY_VALUE.search(body) is None:
-        return pickle.loads(body, buffers=buffers)
-    return _HomeUnpickler(body, buffers).load()
-
-
-# ---------------------------------------------------------------- classes by value
-
-
-def _known_or_made(make: Callable[..., type], known: Callable[[type], None] = lambda _: None) -> Callable[..., type]:
-    """Return what gives a class that is here already, and makes any other one.
-
-    Cloudpickle makes a second one only to drop it, but `__init_subclass__` has seen that one then.
-    """
-
-    def made(*args: Any) -> type:
-        found = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-        if found is None:
-            return make(*args)
-        known(found)
-        return found  # type: ignore[no-any-return]
-
-    return made
-
-
-def _reset(kind: type, state: object) -> type:
-    """Give a class the attributes that it travelled with, and none that a task has added since.
-
-    Cloudpickle has one class for all loads, so that `isinstance` holds between them.
-    """
-    first = _attributes.get(kind)
-    for name in () if first is None else vars(kind).keys() - first:
-        if not (name.startswith("__") and name.endswith("__")):
-            type.__delattr__(kind, name)
-    _set_class(kind, state)
-    if first is None:
-        _attributes[kind] = frozenset(vars(kind))
-    return kind
-
-
-def _set_class(kind: type, state: object) -> type:
-    set_class: Callable[[type, object], type] = cloudpickle.cloudpickle._class_setstate
-    return set_class(kind, state)
 
 
 # ---------------------------------------------------------------- buffers
@@ -232,7 +151,7 @@ class _Survey:
     def _is_constant(self, value: object) -> bool:
         match value:
             case FunctionType():
-                return portable.importable(value) or id(value) in self._functions or self._of_function(value)
+                return importable(value) or id(value) in self._functions or self._of_function(value)
             case tuple() | frozenset() if type(value) in (tuple, frozenset):
                 return all(map(self._is_constant, value))
             case ModuleType():
@@ -240,7 +159,7 @@ class _Survey:
             case BuiltinFunctionType():
                 return value.__self__ is None or isinstance(value.__self__, ModuleType)
             case type():
-                return portable.importable(value)
+                return importable(value)
             case _:
                 return type(value) in _ATOMS
 

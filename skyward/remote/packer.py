@@ -21,7 +21,9 @@ import cloudpickle
 
 from skyward.remote import arrays, portable, sealed
 from skyward.remote.blobs import Blob
+from skyward.remote.classes import is_dynamic
 from skyward.remote.function import Remote
+from skyward.remote.reducers import ByValuePickler, as_remote, importable, module_of
 
 _IMPORTS = opmap["IMPORT_NAME"]
 
@@ -240,10 +242,7 @@ def _collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -
 
 def _by_value(obj: FunctionType | type) -> bool:
     """Whether nodes cannot import this."""
-    if isinstance(obj, FunctionType):
-        return not portable.importable(obj)
-    reduced = cloudpickle.Pickler(io.BytesIO()).reducer_override(obj)
-    return isinstance(reduced, tuple) and len(reduced) > 2
+    return not importable(obj) if isinstance(obj, FunctionType) else is_dynamic(obj)
 
 
 def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
@@ -285,7 +284,7 @@ def _note_imports(code: CodeType, modules: set[str]) -> None:
             _note_imports(const, modules)
 
 
-class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+class CallPickler(ByValuePickler):
     """Pickles what the other end may not be able to import; `name` says which functions stay beside.
 
     The names of the modules that the other end needs are added to `modules`, if there is one. `reduce` says how arrays
@@ -317,19 +316,25 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unus
     def reducer_override(self, obj: object) -> Any:
         if self.modules is not None:
             _note(obj, self.modules)
-        if (reduced := portable.by_name(obj)) is not None:
-            return reduced
         if isinstance(obj, FunctionType | type):
-            if self._name is not None and (named := self._name(obj)) is not None:
-                self.met[named.name] = named.data
-                self.beside += named.blobs
-                return shared, (named.name,)
-            if self._name is not None and isinstance(obj, FunctionType):
-                return NotImplemented  # by reference, as plain pickle does it
+            if self._name is not None and not (type(obj) is FunctionType and as_remote(obj)):
+                if (named := self._name(obj)) is not None:
+                    self.met[named.name] = named.data
+                    self.beside += named.blobs
+                    return shared, (named.name,)
+                if isinstance(obj, FunctionType):
+                    return NotImplemented  # by reference, as plain pickle does it
             return _reduced_for_main(obj, super().reducer_override(obj))
-        if (reduced := self._reduce(obj)) is not None:
-            return reduced
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        if self.modules is not None and isinstance(reduced, str):
+            self.modules.add(module_of(obj, reduced))
+        return reduced
+
+
+class ResultPickler(CallPickler):
+    """Pickles what goes home: classes that the driver has are left as they are there."""
+
+    result = True
 
 
 def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
@@ -361,9 +366,16 @@ def by_value(value: object, modules: set[str] | None = None, reduce: arrays.Redu
     return file.getvalue()
 
 
+def result_by_value(value: object) -> bytes:
+    """Pickle a result of which the driver may not be able to import everything."""
+    file = io.BytesIO()
+    ResultPickler(file).dump(value)
+    return file.getvalue()
+
+
 def dumps(value: object) -> bytes:
-    """Pickle a value; classes and functions that the other end cannot import travel by value."""
+    """Pickle a result; classes and functions that the driver cannot import travel by value."""
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - user code runs here
-        return by_value(value)
+        return result_by_value(value)

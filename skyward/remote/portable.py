@@ -9,7 +9,6 @@ parts the failing one is found by halves, so that a list of a million costs abou
 import copyreg
 import dis
 import reprlib
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,8 @@ from typing import Any
 import cloudpickle
 
 from skyward.errors import NotPortable
-from skyward.remote import absent, arrays
-from skyward.remote.function import Remote
+from skyward.remote import arrays
+from skyward.remote.reducers import ByValuePickler
 from skyward.remote.shown import as_written, name_of
 
 BUDGET = 2.0
@@ -69,42 +68,6 @@ def refuse(
         fix = "Create it inside the function, or pass a list of what it yields."
     found = f"{search.path} ({_type_name(search.value)}) cannot be pickled"
     return NotPortable(f"{head}: {found}: {reason}. {fix}", search.path)
-
-
-# ---------------------------------------------------------------- what is sent by name
-
-
-def importable(fn: FunctionType | Remote[..., Any] | type) -> bool:
-    """Whether a node finds the very same function or class under its module and name."""
-    return _found(fn) is fn
-
-
-def by_name(obj: object) -> Any:
-    """How to reduce what nodes import although pickle would not know: a remote function, and the function in it.
-
-    And a category of warnings, which they need not have.
-    """
-    if isinstance(obj, type):
-        return absent.by_name(obj) if issubclass(obj, Warning) and _found(obj) is obj else None
-    if type(obj) is Remote:
-        # its own `__reduce__` is for this machine, where `__main__` can be found
-        return getattr(obj, "__qualname__") if importable(obj) else (Remote, (obj._fn, obj._terms))  # noqa: B009 - mypy
-    if type(obj) is FunctionType and type(found := _found(obj)) is Remote and found._fn is obj:
-        return getattr, (found, "_fn")
-    return None
-
-
-def _found(fn: FunctionType | Remote[..., Any] | type) -> object:
-    """What a node finds under the module and name of this; None for nothing."""
-    module, path = sys.modules.get(fn.__module__), getattr(fn, "__qualname__", None)
-    if module is None or path is None or fn.__module__ == "__main__":
-        return None
-    if fn.__module__ in cloudpickle.list_registry_pickle_by_value():
-        return None
-    found: object = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return found
 
 
 # ---------------------------------------------------------------- the search
@@ -162,16 +125,12 @@ class _Search:
         return None
 
 
-class _Probe(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+class _Probe(ByValuePickler):
     """Pickles into nothing, and takes what stands on the way for pickled."""
 
     def __init__(self, way: Mapping[int, object], deadline: float, reduce: arrays.Reducer) -> None:
         super().__init__(_Nothing(deadline), protocol=5, buffer_callback=_drop)
         self._way, self._reduce = way, reduce
-
-    def reducer_override(self, obj: object) -> Any:
-        reduced = by_name(obj) or self._reduce(obj)
-        return super().reducer_override(obj) if reduced is None else reduced
 
     def persistent_id(self, value: object) -> int | None:
         return 0 if id(value) in self._way else None

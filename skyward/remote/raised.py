@@ -9,8 +9,7 @@ from typing import Any
 from skyward.errors import RemoteError, RemoteTraceback
 from skyward.remote import portable, shown
 from skyward.remote.blobs import Buffer
-from skyward.remote.loading import open_value
-from skyward.remote.packer import CallPickler, by_value, dumps
+from skyward.remote.packer import ResultPickler, dumps, result_by_value
 
 RUN = ("skyward.remote.wire", "skyward.remote.loading")
 """The modules that call user code."""
@@ -50,7 +49,7 @@ def _without_own_frames(error: BaseException) -> BaseException:
     return error.with_traceback(frame)
 
 
-class _ExceptionPickler(CallPickler):
+class _ExceptionPickler(ResultPickler):
     """Takes exceptions apart, those in an exception group too: a constructor may not take its exception's `args`.
 
     An attribute that cannot travel stays behind, and a note says so.
@@ -66,7 +65,7 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
     kept, lost = {}, []
     for name, value in error.__dict__.items():
         try:
-            by_value(value)
+            result_by_value(value)
         except Exception:
             path = (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
             lost.append(f"exception.{name}{path} could not travel: what cannot be pickled stays behind")
@@ -78,7 +77,7 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
 def _sendable(value: object) -> object:
     """An argument of an exception, or its text where it cannot travel."""
     try:
-        by_value(value)
+        result_by_value(value)
     except Exception:
         return value if isinstance(value, BaseException | list | tuple) else repr(value)
     return value
@@ -128,7 +127,7 @@ def open_exception(payload: Buffer) -> BaseException:
     found: object = None
     if body:
         with contextlib.suppress(BaseException):  # user code
-            found = open_value(body)
+            found = pickle.loads(body)
     error = found if isinstance(found, BaseException) else RemoteError(label, message)
     _set(error, "__cause__", RemoteTraceback(text))
     for note in notes:

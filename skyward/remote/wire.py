@@ -18,8 +18,8 @@ from typing import Any, Literal
 from skyward.errors import NotPortable
 from skyward.remote import absent, arrays, forked, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
-from skyward.remote.loading import Call, Functions, open_value
-from skyward.remote.packer import by_value
+from skyward.remote.loading import Call, Functions
+from skyward.remote.packer import by_value, result_by_value
 from skyward.remote.raised import open_exception, pack_exception
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]
@@ -160,7 +160,7 @@ def _parts(value: object) -> list[Buffer]:
         _ResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
         body = file.getvalue()
     except Exception:  # classes and functions that the driver cannot import travel by value
-        return [by_value(value)]
+        return [result_by_value(value)]
     return [body, *parts]
 
 
@@ -201,7 +201,7 @@ def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseE
     if status == "raised":
         return None, open_exception(body)
     try:
-        return open_value(body, buffers), None
+        return pickle.loads(body, buffers=buffers), None
     except BaseException as error:  # user code
         with contextlib.suppress(Exception):
             error.add_note("The call returned, but its result could not be opened on this machine.")

@@ -1,0 +1,212 @@
+"""Classes by value, rebuilt from their parts.
+
+cloudpickle builds a class by running the code of its metaclass and its bases on an empty class, which fails for every
+class that gives them arguments or that they inspect. Here no such code runs a second time: what it did is in the
+attributes of the class. A class with slots keeps them, and an enum keeps its aliases and the attributes of its members.
+"""
+
+import threading
+from abc import ABCMeta, _get_dump  # type: ignore[attr-defined]
+from collections.abc import Mapping
+from enum import Enum, EnumType
+from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType, new_class
+from typing import Any
+
+from skyward.remote.identities import IDENTITIES, find
+
+_HEAP_TYPE = 1 << 9
+"""The flag of a class that was made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
+
+_ENUM_PARTS = {"_member_map_", "_value2member_map_", "_member_names_", "_unhashable_values_"}
+"""Attributes of an enum that are filled as its members are rebuilt."""
+
+_new: set[int] = set()  # ids of classes that are built and have no attributes yet; they are alive meanwhile
+_lock = threading.Lock()
+
+
+def is_dynamic(cls: type) -> bool:
+    """Whether a class has to be rebuilt, because a node cannot import it."""
+    return bool(cls.__flags__ & _HEAP_TYPE) and find(cls) is not cls
+
+
+def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
+    """Return how to pickle a class by value.
+
+    In a `result` the driver's own class comes home as itself and is left as it is there. In a call a class that the
+    node has from an earlier call gets the attributes that it has here now.
+    """
+    attributes, body = _parts(cls)
+    members = _members(cls) if isinstance(cls, EnumType) else ()
+    build = type(cls), cls.__name__, cls.__bases__, body, members, IDENTITIES.name(cls)
+    states = [vars(member) for member in _unique(cls)]
+    state = attributes, states, _registered(cls)
+    return build_class, build, state, None, None, _fill_new if result else _fill
+
+
+def build_class(
+    meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: tuple[Any, ...], identity: str
+) -> type:
+    """Return the class of that identity; where there is none yet, build it without attributes."""
+    if (known := IDENTITIES.get(identity)) is not None:
+        return known  # type: ignore[no-any-return]
+    cls = _create(meta, name, bases, body)
+    if members:
+        _add_members(cls, members)
+    with _lock:
+        built: type = IDENTITIES.add(identity, cls)
+        if built is cls:
+            _new.add(id(cls))
+    return built
+
+
+def _create(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    """Make a class without running Python code of its metaclass and its bases.
+
+    It is made with bases that have the same layout and no `__init_subclass__`, then gets its own.
+    """
+    quiet = tuple(dict.fromkeys(map(_without_code, bases)))
+    try:
+        cls: type = _maker(meta).__new__(meta, name, quiet, dict(body))
+        if quiet != bases:
+            cls.__bases__ = bases
+    except TypeError:  # a metaclass or a layout for which this is impossible
+        return new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
+    return cls
+
+
+def _maker(meta: type) -> Any:
+    """Return the nearest metaclass whose `__new__` is not Python code; that of `ABCMeta` only prepares."""
+    for each in meta.__mro__:
+        if each is ABCMeta or ("__new__" in vars(each) and isinstance(vars(each)["__new__"], BuiltinFunctionType)):
+            return each
+    return type
+
+
+def _without_code(base: type) -> type:
+    """Return a base of the same layout whose `__init_subclass__` does nothing."""
+    if not any("__init_subclass__" in vars(each) for each in base.__mro__ if each is not object):
+        return base
+    bases = tuple(dict.fromkeys(map(_without_code, base.__bases__)))
+    if len(bases) > 1:
+        bases = tuple(each for each in bases if each is not object)
+    meta = type(base)
+    twin: type = _maker(meta).__new__(meta, base.__name__, bases, {"__slots__": _slots(base)})
+    return twin
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    """Return the names of a class's own slots: `__slots__` may be an iterator that is used up."""
+    names = [name for name, each in vars(cls).items() if _is_slot(cls, each)]
+    return (*names, *(name for name in ("__dict__", "__weakref__") if name in vars(cls)))
+
+
+def _is_slot(cls: type, attribute: object) -> bool:
+    return isinstance(attribute, MemberDescriptorType) and attribute.__objclass__ is cls
+
+
+def _parts(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the attributes that a class gets once it is built, and those with which it is built."""
+    attributes = {
+        "".join(name): value  # not interned, so that equal classes give equal bytes
+        for name, value in vars(cls).items()
+        if not _is_slot(cls, value) and name not in ("_abc_impl", "__annotate_func__", "__weakref__")
+    }
+    body: dict[str, Any] = {"__module__": attributes.pop("__module__", None), "__qualname__": cls.__qualname__}
+    own = attributes.pop("__dict__", None)
+    if own is not None and not isinstance(own, GetSetDescriptorType):
+        body["__dict__"] = own
+    if "__slots__" in attributes:
+        body["__slots__"] = _slots(cls)
+        if not isinstance(attributes["__slots__"], str | tuple | list | dict | set | frozenset):
+            attributes["__slots__"] = body["__slots__"]
+    if isinstance(cls, EnumType):
+        gone = _ENUM_PARTS | set(cls._member_map_)
+        attributes = {name: value for name, value in attributes.items() if name not in gone}
+    return attributes, body
+
+
+def _registered(cls: type) -> list[type]:
+    """Return the classes that were registered with an abstract one."""
+    if not isinstance(cls, ABCMeta):
+        return []
+    return [each for reference in _get_dump(cls)[0] if (each := reference()) is not None]
+
+
+def _fill(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], list[type]]) -> Any:
+    """Give a class the attributes that it has where it was pickled, and no others."""
+    attributes, members, registered = state
+    with _lock:
+        is_new = id(cls) in _new
+        _new.discard(id(cls))
+    setter: Any = type if isinstance(cls, EnumType) else _maker(type(cls))
+    if not is_new and not isinstance(cls, EnumType):
+        for name, value in [*vars(cls).items()]:
+            kept = name in attributes or name.startswith("__") or name == "_abc_impl"
+            if not kept and not _is_slot(cls, value):
+                setter.__delattr__(cls, name)
+    for name, value in attributes.items():
+        setter.__setattr__(cls, name, value)
+    if "__firstlineno__" in attributes:  # setting `__module__` or this removes it in Python 3.13
+        setter.__setattr__(cls, "__firstlineno__", attributes["__firstlineno__"])
+    for member, values in zip(_unique(cls), members, strict=False):
+        vars(member).update(values)
+    for each in registered:
+        ABCMeta.register(cls, each)
+    return cls
+
+
+def _fill_new(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], list[type]]) -> Any:
+    """Give a class its attributes if it was built just now."""
+    return _fill(cls, state) if id(cls) in _new else cls
+
+
+# ---------------------------------------------------------------- enums
+
+
+def _members(cls: Any) -> tuple[tuple[str, int, Any, tuple[Any, ...]], ...]:
+    """Return for each name of a member, aliases too: which member it is, its value, what its data type is made from."""
+    numbers: dict[int, int] = {}
+    return tuple(
+        (name, numbers.setdefault(id(member), len(numbers)), member._value_, _data(member))
+        for name, member in cls._member_map_.items()
+    )
+
+
+def _unique(cls: Any) -> list[Any]:
+    """Return the members of an enum, each once; none for another class."""
+    return list({id(each): each for each in getattr(cls, "_member_map_", {}).values()}.values())
+
+
+def _data(member: Any) -> tuple[Any, ...]:
+    base: Any = _builtin_base(type(member))
+    if base is object:
+        return ()
+    if hasattr(base, "__getnewargs__"):
+        return tuple(base.__getnewargs__(member))
+    return tuple(base.__reduce__(member)[1])
+
+
+def _builtin_base(cls: type) -> type:
+    return next(each for each in cls.__mro__ if not each.__flags__ & _HEAP_TYPE)
+
+
+def _add_members(cls: Any, members: tuple[tuple[str, int, Any, tuple[Any, ...]], ...]) -> None:
+    """Make the members of an enum, which can then be looked up by value; their other attributes come later."""
+    by_name: dict[str, Any] = {}
+    by_value: dict[Any, Any] = {}
+    made: dict[int, Any] = {}
+    unhashable: list[Any] = []
+    for name, number, value, data in members:
+        if number not in made:
+            made[number] = member = _builtin_base(cls).__new__(cls, *data)
+            vars(member).update(_value_=value, _name_=name, __objclass__=cls, _sort_order_=number)
+            try:
+                by_value.setdefault(value, member)
+            except TypeError:
+                unhashable.append(value)
+        by_name[name] = made[number]
+        type.__setattr__(cls, name, made[number])
+    type.__setattr__(cls, "_member_map_", by_name)
+    type.__setattr__(cls, "_value2member_map_", by_value)
+    type.__setattr__(cls, "_unhashable_values_", unhashable)
+    type.__setattr__(cls, "__new__", Enum.__new__)

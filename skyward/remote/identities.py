@@ -1,0 +1,83 @@
+"""What is pickled by its name, and identities for what is not: names of objects that hold in all processes."""
+
+import sys
+import threading
+import uuid
+import weakref
+from typing import Any
+
+import cloudpickle
+
+
+def is_sent_by_value(module: str | None) -> bool:
+    """Whether nothing in the module of this name may be pickled by its name."""
+    if not module or module in ("__main__", "__mp_main__"):
+        return True
+    registered = cloudpickle.list_registry_pickle_by_value()
+    return bool(registered) and any(module == name or module.startswith(f"{name}.") for name in registered)
+
+
+def find(obj: Any) -> Any:
+    """Return what a node finds under the module and name of this object; None for nothing."""
+    module = getattr(obj, "__module__", None)
+    path = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    found: object = sys.modules.get(module) if isinstance(module, str) else None
+    if found is None or not isinstance(path, str) or is_sent_by_value(module):
+        return None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+class Identities:
+    """Objects by a name that holds in all processes. None of them is kept alive, except type aliases.
+
+    An object gets its name where it is first pickled. A process that unpickles it notes the name of its copy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._names: dict[int, str] = {}
+        self._objects: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._kept: dict[str, Any] = {}
+
+    def name(self, obj: Any) -> str:
+        """Return the name of an object; give it one if it has none."""
+        with self._lock:
+            if (name := self._names.get(id(obj))) is None:
+                self._set(name := uuid.uuid4().hex, obj)
+            return name
+
+    def get(self, name: str) -> Any:
+        """Return the object of that name; None if there is none."""
+        with self._lock:
+            return self._get(name)
+
+    def add(self, name: str, obj: Any) -> Any:
+        """Return the object that has the name, which is `obj` if there was none."""
+        with self._lock:
+            if (known := self._get(name)) is not None:
+                return known
+            self._set(name, obj)
+            return obj
+
+    def replace(self, name: str, obj: Any) -> None:
+        """Give the name to an object, also when another one has it."""
+        with self._lock:
+            self._set(name, obj)
+
+    def _get(self, name: str) -> Any:
+        return self._kept[name] if name in self._kept else self._objects.get(name)
+
+    def _set(self, name: str, obj: Any) -> None:
+        try:
+            self._objects[name] = obj
+        except TypeError:  # there are no weak references to type aliases
+            self._kept[name] = obj
+        else:
+            weakref.finalize(obj, self._names.pop, id(obj), None).atexit = False
+        self._names[id(obj)] = name
+
+
+IDENTITIES = Identities()
+"""The only ones of this process: what one pool sent may come home through another one."""
