@@ -187,6 +187,7 @@ SCENARIOS: dict[str, Scenario] = {
     "far": Whole("the seed shape over SSH, on hosts of the lab at the end of slow links", 2000, links.far),
     "uneven": Whole("tasks of T seconds, and one node four times as slow", 2000, links.uneven),
     "tunnel": Whole("MB/s through a tunnel and through ssh -L, on a host of the lab", 1, tunnel.throughput),
+    "cold": Whole("the first GridSearchCV on a new pool, with so many folds", 4, data.first_search),
     "startstop": Whole("time to start and to stop a pool", 1, startstop),
 }
 """Every scenario by its name on the command line."""

@@ -103,7 +103,7 @@ def unit_of(name: str) -> Unit | None:
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         unit = ".".join(parts[:length])
-        spec = _spec(unit)
+        spec = spec_of(unit)
         if spec is None or (spec.origin is not None and not _own(spec.origin)):
             return None
         if spec.origin is None:  # a namespace: what travels is below it
@@ -117,7 +117,8 @@ def unit_of(name: str) -> Unit | None:
     return None
 
 
-def _spec(name: str) -> ModuleSpec | None:
+def spec_of(name: str) -> ModuleSpec | None:
+    """Return how a module of that name is found; None if it is not, or is the script."""
     if name == "__main__":
         return None
     if (module := sys.modules.get(name)) is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from skyward import imports
 from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute
 from skyward.remote import blobs
@@ -275,8 +276,16 @@ def make_packer(
     limit = pool.blob_threshold if threshold is None else threshold
     bundles = None if pool.sources is None else pool.sources.needed
     if not blobs.AVAILABLE or limit == math.inf:
-        return Packer(share=share, bundles=bundles, reaches=pool.reaches)
-    return Packer(share=share, put=put, threshold=int(limit), bundles=bundles, reaches=pool.reaches, mode=mode)
+        return Packer(share=share, bundles=bundles, reaches=pool.reaches, imports=imports.listed)
+    return Packer(
+        share=share,
+        put=put,
+        threshold=int(limit),
+        bundles=bundles,
+        reaches=pool.reaches,
+        mode=mode,
+        imports=imports.listed,
+    )
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

@@ -76,6 +76,7 @@ def files(name: str, **given: Any) -> dict[str, bytes]:
         "executor": "process",
         "env": {},
         "preload": [],
+        "preload_on_demand": True,
         "hooks": "",
         "lease": 300.0,
         "first_contact": 300.0,

@@ -150,6 +150,7 @@ class Boot:
             "executor": blueprint.worker.executor,
             "env": dict(blueprint.image.env),
             "preload": list(blueprint.image.preload),
+            "preload_on_demand": all(plugin.allows_new_workers() for plugin in blueprint.plugins),
             "hooks": self._office.hooks.hex(),
             "lease": blueprint.options.lease,
             "first_contact": self._first_contact(),

@@ -40,6 +40,10 @@ class JoblibPlugin(Plugin):
 
         return joblib_node.registered()
 
+    def allows_new_workers(self) -> bool:
+        """Say yes: the name of the backend costs nothing."""
+        return True
+
     @contextmanager
     def _registered(self, pool: Pool) -> Iterator[None]:
         from skyward.plugins import joblib_backend

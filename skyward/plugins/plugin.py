@@ -86,3 +86,11 @@ class Plugin:
         """Whether this plugin does something on the nodes, and has to be sent there."""
         kind = type(self)
         return kind.worker is not Plugin.worker or kind.task is not Plugin.task
+
+    def allows_new_workers(self) -> bool:
+        """Whether a worker that has run nothing may be replaced by one that has imported what a call needs.
+
+        It enters `worker` after those imports, and the old one is killed. By default only a plugin without `worker`
+        allows that: what it prepares may cost much, or have to be there before the imports.
+        """
+        return type(self).worker is Plugin.worker

@@ -8,14 +8,16 @@ import contextlib
 import marshal
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from skyward.remote import looking, modules, turn, zygote
 from skyward.remote.blobs import Blob, BlobError, Ref
+from skyward.remote.modules import IMPORTS
+from skyward.remote.preload import Preloader
 from skyward.remote.protocol import Batch, Outcome
 from skyward.remote.worker import HEAD
+from skyward.remote.worker_link import Frames, WorkerLink, messages
 
 SHARED = -1
 """The number of the one worker of a node whose slots are threads."""
@@ -27,63 +29,6 @@ FUNCTIONS = 256
 """Functions by value that a worker holds before it starts over."""
 
 
-@dataclass(slots=True)
-class _Worker:
-    """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of.
-
-    `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
-    it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
-    at once; there they outlast it. It writes its stacks to `page` when it gets a signal; its slots' threads have these
-    `idents`. `ended` are batches by slot of which the slot was not yet told.
-    """
-
-    number: int
-    slots: set[int] = field(default_factory=set)
-    sent: set[str] = field(default_factory=set)
-    useless: str = ""
-    transport: asyncio.Transport | None = None
-    tokens: tuple[int, int] | None = None
-    tray: int | None = None
-    page: int | None = None
-    pid: int | None = None
-    idents: dict[int, int] = field(default_factory=dict)
-    ended: dict[int, list[int]] = field(default_factory=dict)
-    waiting: list[bytes] = field(default_factory=list)
-    silent: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def send(self, *message: Any) -> None:
-        data = marshal.dumps(message)
-        data = HEAD.pack(len(data)) + data
-        if self.transport is None:
-            self.waiting.append(data)
-        elif not self.transport.is_closing():  # else it has just died, which its slots are about to hear
-            self.transport.write(data)
-
-    def take_back(self) -> int:
-        """Take every token that is left, and return how many that were."""
-        if self.tokens is None:
-            return 0
-        try:
-            return len(os.read(self.tokens[0], 4096))
-        except BlockingIOError:
-            return 0
-
-    def left(self) -> bytes:
-        """Take what lies in the tray."""
-        found = b""
-        with contextlib.suppress(BlockingIOError):
-            while self.tray is not None and (more := os.read(self.tray, 1 << 16)):
-                found += more
-        return found
-
-    def close(self) -> None:
-        """Let go of the pipes and the page."""
-        for end in (*(self.tokens or ()), self.tray, self.page):
-            if end is not None:
-                os.close(end)
-        self.tokens = self.tray = self.page = self.pid = None
-
-
 class Executor:
     """Runs batches on the workers of this node.
 
@@ -93,6 +38,8 @@ class Executor:
         The socket to the zygote.
     threads
         Whether the slots are threads of one worker, and not a process each.
+    preload
+        Whether unused workers may be replaced by others that have imported what batches need.
     functions
         The functions by value that this node holds, by name.
     places
@@ -110,6 +57,7 @@ class Executor:
         link: socket.socket,
         *,
         threads: bool,
+        preload: bool,
         functions: Mapping[str, bytes],
         places: Callable[[Batch], Mapping[str, Ref]],
         tell: Callable[[int, turn.Event], None],
@@ -118,8 +66,11 @@ class Executor:
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
         self._tell, self._keep, self._lost = tell, keep, lost
-        self._workers: dict[int, _Worker] = {}  # by number; a number is never used again
-        self._of: dict[int, _Worker] = {}  # by slot
+        self._workers: dict[int, WorkerLink] = {}  # by number; a number is never used again
+        self._of: dict[int, WorkerLink] = {}  # by slot
+        self._new: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
+        self._preloader = Preloader(self, functions)
+        self._preloads = preload and not threads and sys.platform == "linux"  # elsewhere nobody adopts orphans
         self.given: dict[int, float] = {}  # when each slot was given batches last
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,25 +84,36 @@ class Executor:
         """Bring up a worker for the slot; the slot hears `Started`, or `Exited`."""
         if self._closing:
             return
+        if (new := self._new.pop(slot, None)) is not None:
+            self._use(slot, new)
+            if new.pid is not None:
+                self._tell(slot, turn.Started())
+            return
         worker = next(iter(self._workers.values()), None) if self._threads else None
         if worker is None:
             worker = self._fork(SHARED if self._threads else slot)
-        worker.slots.add(slot)
-        self._of[slot] = worker
+        self._use(slot, worker)
         worker.send("start", slot)
 
     def stop(self, slot: int) -> None:
         """End what the slot runs; the slot hears `Exited`. A process is killed, a thread is asked and abandoned."""
         worker = self._of[slot]
+        self._preloader.take_back(slot)
         if self._threads:
             worker.send("stop", slot)
         else:
-            self._order(zygote.RECORD.pack(zygote.KILL, worker.number, 0))
+            self._order(zygote.KILL, worker.number)
 
     def send(self, slot: int, batches: Sequence[Batch]) -> None:
+        """Hand the batches to the slot's worker, which may first have to be one that has imported what they need."""
+        if not self._preloads or self._of[slot].used or not self._preloader.holds(slot, batches):
+            self.give(slot, batches)
+
+    def give(self, slot: int, batches: Sequence[Batch]) -> None:
         """Hand the batches to the slot's worker, with the functions that the worker has not seen."""
         worker = self._of[slot]
-        needed = {name for batch in batches for name in batch.functions}
+        worker.used = True
+        needed = {name for batch in batches for name in batch.functions if not name.startswith(IMPORTS)}
         clear = len(worker.sent | needed) > FUNCTIONS
         if clear:
             worker.sent.clear()
@@ -161,7 +123,7 @@ class Executor:
         for batch in batches:
             places = self._places(batch) if batch.blobs else {}
             blobs = {name: (place.path, place.tag, place.size) for name, place in places.items()}
-            names = tuple(name for name in batch.functions if not name.startswith(modules.PREFIX))
+            names = tuple(name for name in batch.functions if not name.startswith((modules.PREFIX, IMPORTS)))
             calls.append((batch.id, batch.payload, names, batch.buffers, blobs))
         if worker.tokens is not None and len(calls) > 1:
             os.write(worker.tokens[1], bytes(len(calls)))
@@ -174,7 +136,7 @@ class Executor:
         The slot is also told of those that have ended.
         """
         worker = self._of[slot]
-        count = worker.take_back()
+        count = worker.take_back() + self._preloader.take_back(slot, keep=1)
         self._hear(worker, b"")
         return count
 
@@ -212,9 +174,48 @@ class Executor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), patience)
 
-    def _fork(self, slot: int) -> _Worker:
+    def begin_import(self, names: bytes) -> int:
+        """Have the zygote import modules; return the number of the order."""
         self._numbers += 1
-        worker = self._workers[self._numbers] = _Worker(self._numbers)
+        self._order(zygote.IMPORT, self._numbers, len(names), names)
+        return self._numbers
+
+    def end_import(self, number: int) -> None:
+        """Have the zygote give up importing."""
+        self._order(zygote.KILL, number)
+
+    def replace_unused(self) -> list[asyncio.Event]:
+        """Start a new worker for each that is unused; each event is set when one has started or failed to."""
+        for slot in [slot for slot, worker in self._of.items() if not (worker.used or self._closing)]:
+            new = self._new[slot] = self._fork(slot)
+            new.send("start", slot)
+        return [new.started for new in self._new.values()]
+
+    def keep_unused(self) -> None:
+        """Give up the new workers that have not started."""
+        for new in self._new.values():
+            self._order(zygote.KILL, new.number)
+        self._new.clear()
+
+    def _use(self, slot: int, worker: WorkerLink) -> None:
+        self._of[slot] = worker
+        worker.slots.add(slot)
+
+    def _started(self, slot: int, worker: WorkerLink) -> None:
+        """Tell the slot that it has a worker, or have it use this one from now on."""
+        worker.started.set()
+        if self._new.get(slot) is not worker:
+            self._tell(slot, turn.Started())
+        elif (old := self._of[slot]).number in self._workers:  # else the slot is about to ask for a worker
+            del self._new[slot]
+            old.slots.clear()
+            self._order(zygote.KILL, old.number)
+            self._use(slot, worker)
+            self._preloader.release(slot)
+
+    def _fork(self, slot: int) -> WorkerLink:
+        self._numbers += 1
+        worker = self._workers[self._numbers] = WorkerLink(self._numbers)
         ours, theirs = socket.socketpair()
         with theirs:
             worker.page = os.memfd_create("stacks") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
@@ -223,41 +224,40 @@ class Executor:
                 worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 worker.tray, tray = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 given += [worker.tokens[0], tray]
-            record = zygote.RECORD.pack(zygote.FORK, worker.number, slot)
-            self._order(record, given)
+            self._order(zygote.FORK, worker.number, slot, fds=given)
             for end in given[3:]:
                 os.close(end)
         self._do(self._connect(worker, ours))
         return worker
 
-    async def _connect(self, worker: _Worker, ours: socket.socket) -> None:
+    async def _connect(self, worker: WorkerLink, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: _Frames(worker, self._hear), sock=ours)
+        transport, _ = await loop.create_connection(lambda: Frames(worker, self._hear), sock=ours)
         worker.transport = transport
         transport.writelines(worker.waiting)
         worker.waiting.clear()
 
-    def _order(self, record: bytes, fds: Sequence[int] = ()) -> None:
+    def _order(self, what: int, number: int, value: int = 0, text: bytes = b"", fds: Sequence[int] = ()) -> None:
         self._link.setblocking(True)
         try:
-            socket.send_fds(self._link, [record], fds)
+            socket.send_fds(self._link, [zygote.RECORD.pack(what, number, value) + text], fds)
         except ConnectionError:
             self._lost()
         self._link.setblocking(False)
 
-    def _hear(self, worker: _Worker, data: bytes) -> int:
+    def _hear(self, worker: WorkerLink, data: bytes) -> int:
         """Take what a worker has left, then what it says; return how many bytes of that were whole messages."""
-        for message in _messages(worker.left()):
+        for message in messages(worker.left()):
             self._take(worker, message)
         used = 0
-        for message in _messages(data):
+        for message in messages(data):
             self._take(worker, message)
             used += HEAD.size + len(message)
         for slot in tuple(worker.ended):
             self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot)), last=False))
         return used
 
-    def _take(self, worker: _Worker, message: memoryview) -> None:
+    def _take(self, worker: WorkerLink, message: memoryview) -> None:
         what, slot, *rest = marshal.loads(message)
         match what:
             case "done":
@@ -281,13 +281,13 @@ class Executor:
                 self._end(worker, outcome, result, last=last)
             case "up":
                 worker.pid, worker.idents[slot] = rest
-                self._tell(slot, turn.Started())
+                self._started(slot, worker)
             case "useless":
                 (worker.useless,) = rest
             case "stopped":
                 self._tell(slot, turn.Exited("stopped"))
 
-    def _end(self, worker: _Worker, outcome: Outcome, result: Blob | None, *, last: bool) -> None:
+    def _end(self, worker: WorkerLink, outcome: Outcome, result: Blob | None, *, last: bool) -> None:
         """Keep an outcome; its slot is told together with others, but at once of the last."""
         self._keep(outcome, result)
         worker.ended.setdefault(outcome.slot, []).append(outcome.batch)
@@ -307,15 +307,18 @@ class Executor:
             return
         self._news += data
         while len(self._news) >= zygote.RECORD.size:
-            _, number, length = zygote.RECORD.unpack_from(self._news)
+            what, number, length = zygote.RECORD.unpack_from(self._news)
             size = zygote.RECORD.size + length
             if len(self._news) < size:
                 return
             text = bytes(self._news[zygote.RECORD.size : size]).decode(errors="replace")  # it may be cut
             del self._news[:size]
-            self._do(self._bury(self._workers[number], text))
+            if what == zygote.IMPORTED:
+                self._preloader.imported(number, float(text) if text else None)
+            else:
+                self._do(self._bury(self._workers[number], text))
 
-    async def _bury(self, worker: _Worker, cause: str) -> None:
+    async def _bury(self, worker: WorkerLink, cause: str) -> None:
         """Tell the slots of a worker that it is gone, after what it still said has been heard."""
         if worker.transport is not None:
             with contextlib.suppress(TimeoutError):  # a child of the task may hold the socket open
@@ -324,7 +327,10 @@ class Executor:
         del self._workers[worker.number]
         if not self._workers:
             self._empty.set()
-        unstarted = worker.take_back()
+        unstarted = worker.take_back() + sum(map(self._preloader.take_back, worker.slots))
+        for slot in [slot for slot, new in self._new.items() if new is worker]:
+            del self._new[slot]
+        worker.started.set()
         self._hear(worker, b"")
         worker.close()
         for slot in sorted(worker.slots):
@@ -334,29 +340,3 @@ class Executor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Frames(asyncio.Protocol):
-    """Hears what a worker says, and keeps the part of a message that has not come whole."""
-
-    def __init__(self, worker: _Worker, hear: Callable[[_Worker, bytes], int]) -> None:
-        self._worker, self._hear = worker, hear
-        self._part = b""
-
-    def data_received(self, data: bytes) -> None:
-        data = self._part + data
-        self._part = data[self._hear(self._worker, data) :]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._worker.silent.set()
-
-
-def _messages(data: bytes) -> Iterator[memoryview]:
-    """Cut what a worker wrote into messages, as far as they are whole."""
-    at, head, view = 0, HEAD.size, memoryview(data)
-    while len(data) - at >= head:
-        end = at + head + HEAD.unpack_from(data, at)[0]
-        if end > len(data):
-            return
-        yield view[at + head : end]
-        at = end

@@ -54,6 +54,7 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
         room.executor = Executor(
             zygote,
             threads=room.threads,
+            preload=config["preload_on_demand"],
             functions=room.functions,
             places=room.places,
             tell=room.tell,

@@ -1,8 +1,10 @@
 """The processes that a process has started, how all of them are ended, and how one has ended."""
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 
 
 def kill(pid: int) -> None:
@@ -23,6 +25,12 @@ def children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children") as listed:
                 found += map(int, listed.read().split())
     return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what children leave running (Linux: PR_SET_CHILD_SUBREAPER)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def ending(status: int, most: int, starved: bool) -> str:

@@ -14,6 +14,10 @@ PREFIX = "module:"
 """What the name of a bundle begins with; the module's name and the hash of its content follow."""
 
 
+IMPORTS = "imports:"
+"""What the name of a list of modules begins with that a call imports from installed packages."""
+
+
 def bundle_name(module: str, digest: str) -> str:
     """Return the name of a bundle."""
     return f"{PREFIX}{module}:{digest}"

@@ -91,7 +91,7 @@ def main(folder: Path) -> None:
     with contextlib.suppress(ValueError, OSError):  # a socket for each slot and a few for each client
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
-    _adopt_orphans()
+    kin.adopt_orphans()  # so that what tasks leave running can be ended
 
     ours, theirs = socket.socketpair()
     heard, hear = os.pipe()
@@ -281,12 +281,6 @@ def _ended(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     return True
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what tasks leave running, so that it can be ended (Linux: PR_SET_CHILD_SUBREAPER)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def _die_with_parent() -> None:

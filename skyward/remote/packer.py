@@ -13,8 +13,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from opcode import opmap
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
@@ -22,10 +21,8 @@ import cloudpickle
 from skyward.remote import arrays, portable, sealed
 from skyward.remote.blobs import Blob
 from skyward.remote.classes import is_dynamic
-from skyward.remote.function import Remote
 from skyward.remote.reducers import ByValuePickler, as_remote, importable, module_of
-
-_IMPORTS = opmap["IMPORT_NAME"]
+from skyward.remote.references import Modules, first_imports
 
 PRIVATE = "+private"
 """What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
@@ -106,6 +103,8 @@ class Packer:
         Says whether the nodes reach the files on a mount (see `arrays.reduce`).
     mode
         What slots may do with large buffers, as in `tasks.TaskGroup`.
+    imports
+        Gives the list of installed modules that importing modules of these names imports, by its name; empty for none.
     """
 
     def __init__(
@@ -117,6 +116,7 @@ class Packer:
         bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
         reaches: arrays.Reaches = lambda token: False,
         mode: arrays.Mode = "r",
+        imports: Callable[[frozenset[str]], Mapping[str, bytes]] | None = None,
     ) -> None:
         self._share = share
         self._reaches = reaches
@@ -124,9 +124,11 @@ class Packer:
         self._mark = PRIVATE if mode == "c" else ""
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
-        self._bundles = bundles
-        self._modules: dict[frozenset[str], tuple[str, ...]] = {}
-        self._imports: dict[str, set[str]] = {}  # by name of function
+        self._bundles, self._imports = bundles, imports
+        self._needed: dict[
+            tuple[frozenset[str], frozenset[str]], tuple[tuple[str, ...], Mapping[str, bytes]]
+        ] = {}  # by what `Modules` holds
+        self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, _Named | None] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
 
@@ -151,30 +153,43 @@ class Packer:
     def _packed(self, call: tuple[object, ...]) -> Packed:
         file = io.BytesIO()
         kind = _BytesPickler if self._looks_for_bytes else CallPickler
-        modules = None if self._bundles is None else set[str]()
+        modules = self._modules_noted()
         aside = None if self._put is None else self._aside
         kept: list[Any] = []
         pickler = kind(file, self._name if self._share else None, aside, modules, self._reducer(kept))
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
+        if modules is not None and not self._share:
+            _note_beginning(call[0], modules)
+        bundles, lists = self._needs(modules, functions)
+        if lists:
+            functions = {**functions, **lists}
         buffers = tuple(blob.name + self._mark for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes, *pickler.beside)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
             payload, blobs = b"", {body.name: body, **blobs}
-        return Packed(payload, functions, buffers, tuple(blobs.values()), self._needs(modules, functions), tuple(kept))
+        return Packed(payload, functions, buffers, tuple(blobs.values()), bundles, tuple(kept))
 
     def _reducer(self, kept: list[Any]) -> arrays.Reducer:
         """What says how arrays are pickled; what they need to be opened is added to `kept`."""
         return partial(arrays.reduce, reaches=self._reaches, together=self._together, kept=kept)
 
-    def _needs(self, modules: set[str] | None, functions: Iterable[str]) -> tuple[str, ...]:
-        """The bundles of these modules, and of those that the functions refer to."""
-        if modules is None or self._bundles is None:
-            return ()
-        key = frozenset(modules.union(*(self._imports[name] for name in functions)))
-        if key not in self._modules:
-            self._modules[key] = self._bundles(key)
-        return self._modules[key]
+    def _modules_noted(self) -> Modules | None:
+        if self._bundles is None and self._imports is None:
+            return None
+        return Modules(inner=None if self._bundles is None else set())
+
+    def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+        """The bundles of these modules and of those that the functions refer to, and the list of what they import."""
+        if modules is None:
+            return (), {}
+        for name in functions:
+            modules.add(self._noted[name])
+        key = frozenset(modules.referred), frozenset(modules.inner or ())
+        if key not in self._needed:
+            bundles = () if self._bundles is None else self._bundles(key[0] | key[1])
+            self._needed[key] = bundles, {} if self._imports is None else self._imports(key[0])
+        return self._needed[key]
 
     def _aside(self, content: memoryview) -> Blob | None:
         """The blob of a buffer; None for one that is not large, or for which there is no room."""
@@ -196,15 +211,17 @@ class Packer:
             pass
         named = None
         if _by_value(obj):
-            modules = None if self._bundles is None else set[str]()
+            modules = self._modules_noted()
             data, blobs = self._apart(obj, modules)
             named = _Named(hashlib.sha256(data).hexdigest(), data, blobs)
-            self._imports[named.name] = modules or set()
+            if modules is not None:
+                _note_beginning(obj, modules)
+                self._noted[named.name] = modules
         self._names[id(obj)] = named
         self._kept.append(obj)
         return named
 
-    def _apart(self, obj: object, modules: set[str] | None) -> tuple[bytes, tuple[Blob, ...]]:
+    def _apart(self, obj: object, modules: Modules | None) -> tuple[bytes, tuple[Blob, ...]]:
         """Pickle a function or class, with its large buffers as blobs; see `sealed`.
 
         One that is large without them has its small buffers put together, so that a load need not copy those either.
@@ -245,6 +262,12 @@ def _by_value(obj: FunctionType | type) -> bool:
     return not importable(obj) if isinstance(obj, FunctionType) else is_dynamic(obj)
 
 
+def _note_beginning(fn: object, modules: Modules) -> None:
+    """Note what a function of the script imports before anything else."""
+    if isinstance(fn, FunctionType) and not importable(fn):
+        modules.referred.update(first_imports(fn.__code__))
+
+
 def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
     """Put a large buffer aside; true keeps it in the payload."""
     if (blob := aside(buffer.raw())) is None:
@@ -264,31 +287,11 @@ def _reduce_code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ..
     return code_of, (code.co_filename, *parts)
 
 
-def _note(obj: object, modules: set[str]) -> None:
-    """Note the modules that a node imports to find this again."""
-    if isinstance(obj, FunctionType | type | Remote):
-        modules.add(str(obj.__module__))
-        code = getattr(obj, "__code__", None)
-        if isinstance(code, CodeType):
-            _note_imports(code, modules)
-    elif isinstance(obj, ModuleType):
-        modules.add(obj.__name__)
-
-
-def _note_imports(code: CodeType, modules: set[str]) -> None:
-    """Note what a function imports as it runs; a few names too many do not matter."""
-    if _IMPORTS in code.co_code[::2]:
-        modules.update(code.co_names)
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            _note_imports(const, modules)
-
-
 class CallPickler(ByValuePickler):
     """Pickles what the other end may not be able to import; `name` says which functions stay beside.
 
-    The names of the modules that the other end needs are added to `modules`, if there is one. `reduce` says how arrays
-    are pickled. `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
+    The modules that the other end needs are noted in `modules`, if there is one. `reduce` says how arrays are pickled.
+    `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
     """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
@@ -298,7 +301,7 @@ class CallPickler(ByValuePickler):
         file: io.BytesIO,
         name: Callable[[FunctionType | type], _Named | None] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
-        modules: set[str] | None = None,
+        modules: Modules | None = None,
         reduce: arrays.Reducer = arrays.by_content,
         keep: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
@@ -315,7 +318,7 @@ class CallPickler(ByValuePickler):
 
     def reducer_override(self, obj: object) -> Any:
         if self.modules is not None:
-            _note(obj, self.modules)
+            self.modules.note(obj)
         if isinstance(obj, FunctionType | type):
             if self._name is not None and not (type(obj) is FunctionType and as_remote(obj)):
                 if (named := self._name(obj)) is not None:
@@ -327,7 +330,7 @@ class CallPickler(ByValuePickler):
             return _reduced_for_main(obj, super().reducer_override(obj))
         reduced = super().reducer_override(obj)
         if self.modules is not None and isinstance(reduced, str):
-            self.modules.add(module_of(obj, reduced))
+            self.modules.referred.add(module_of(obj, reduced))
         return reduced
 
 
@@ -359,8 +362,8 @@ class _BytesPickler(CallPickler):
         return blob.name
 
 
-def by_value(value: object, modules: set[str] | None = None, reduce: arrays.Reducer = arrays.by_content) -> bytes:
-    """Pickle what the other end may not be able to import; the names of modules that it needs go to `modules`."""
+def by_value(value: object, modules: Modules | None = None, reduce: arrays.Reducer = arrays.by_content) -> bytes:
+    """Pickle what the other end may not be able to import; the modules that it needs are noted in `modules`."""
     file = io.BytesIO()
     CallPickler(file, modules=modules, reduce=reduce).dump(value)
     return file.getvalue()

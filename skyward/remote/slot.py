@@ -65,6 +65,7 @@ class _Slot:
             case turn.ReportDown():
                 self.boss.tell(desk.SlotClosed(self.number))
             case turn.Refuse(batches):
+                self.cancel_timer()
                 self.boss.tell(desk.Refused(self.number, batches))
             case turn.ReportFree():
                 self.boss.tell(desk.SlotOpened(self.number))
@@ -77,9 +78,7 @@ class _Slot:
 
     def report(self, batches: tuple[int, ...], verdict: turn.Verdict, cause: str, *, free: bool) -> None:
         """Tell the foreman how batches ended. Those that are done left their outcomes with the executor."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.cancel_timer()
         outcomes, seconds = self.room.outcomes, 0.0
         for batch in batches:
             del self.room.batches[batch]
@@ -88,3 +87,9 @@ class _Slot:
             seconds += outcomes[batch].seconds
         ran = seconds / len(batches) if verdict == "done" else None
         self.boss.tell(desk.Ended(self.number, batches, free, ran))
+
+    def cancel_timer(self) -> None:
+        """Do not say that the time of a batch is up."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

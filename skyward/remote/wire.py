@@ -19,6 +19,7 @@ from skyward.errors import NotPortable
 from skyward.remote import absent, arrays, forked, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
 from skyward.remote.loading import Call, Functions
+from skyward.remote.modules import IMPORTS
 from skyward.remote.packer import by_value, result_by_value
 from skyward.remote.raised import open_exception, pack_exception
 
@@ -167,7 +168,8 @@ def _parts(value: object) -> list[Buffer]:
 def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
     """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
     try:
-        return shown.call(*_load(payload, beside(functions, {}))[0])
+        own = {name: data for name, data in functions.items() if not name.startswith(IMPORTS)}
+        return shown.call(*_load(payload, beside(own, {}))[0])
     except Exception:
         return ""
 

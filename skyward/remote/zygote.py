@@ -4,7 +4,10 @@ A zygote is forked from the node before the node imports casty, so nothing here 
 imports what the tasks will need, once, and then forks workers, which share that memory. It ends when the host (the
 process with the foreman) does, and takes its workers with it.
 
-Host and zygote exchange records of nine bytes: what, which worker (a number the host chose), and a value.
+What calls turn out to import is imported by a child, which workers are then forked from (see `template`).
+
+Host and zygote exchange records of nine bytes: what, which worker (a number the host chose), and a value. That is the
+slot for `FORK`, and the length of the text that follows for `ENDED`, `IMPORT` and `IMPORTED`.
 """
 
 import contextlib
@@ -21,12 +24,14 @@ import sys
 from typing import NoReturn
 
 from skyward.errors import explain
-from skyward.remote import failure, kin, looking, modules, pen, wire
+from skyward.remote import failure, kin, looking, modules, pen, template, wire
+from skyward.remote.pen import Pens
 from skyward.remote.scribe import Scribe
+from skyward.remote.template import Template
 from skyward.remote.worker import Hooks, Setting, Worker, exit_now
 
 RECORD = struct.Struct("<Bii")
-FORK, KILL, ENDED = range(3)
+FORK, KILL, ENDED, IMPORT, IMPORTED = range(5)
 
 
 def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoReturn:
@@ -72,6 +77,8 @@ class _Zygote:
         self.link, self.setting, self.hooks = link, setting, hooks
         self.workers: dict[int, int] = {}  # pid -> number
         self.starvations = kin.starvations()
+        self.template: Template | None = None
+        self.importing: tuple[int, Template] | None = None  # its number, and what may become the template
 
     def run(self) -> None:
         wake, woken = socket.socketpair()
@@ -82,7 +89,7 @@ class _Zygote:
         with selectors.DefaultSelector() as selector:
             selector.register(self.link, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
-            self.scribe = Scribe(selector)
+            self.selector, self.scribe = selector, Scribe(selector)
             while True:
                 for key, _ in selector.select(self.scribe.patience()):
                     if self.scribe.hear(key.data):
@@ -91,7 +98,12 @@ class _Zygote:
                         with contextlib.suppress(BlockingIOError):
                             woken.recv(4096)
                         self.bury()
+                    elif self.importing is not None and key.fileobj is self.importing[1].link:
+                        number, candidate = self.importing
+                        self.end_import(number, candidate.seconds())
                     elif not self.obey():
+                        for each in self.templates():
+                            each.kill()
                         for pid in self.workers:
                             kin.kill(pid)
                         self.scribe.close()
@@ -110,36 +122,54 @@ class _Zygote:
             try:
                 if flags & socket.MSG_CTRUNC:
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-                self.fork(number, value, fds)
+                self.workers[self.fork(what, number, value, b"", fds)] = number
             except OSError as error:
                 for fd in fds:
                     os.close(fd)
-                self.say_ended(number, f"cannot fork a worker process: {explain(error)}")
+                self.say(ENDED, number, f"cannot fork a worker process: {explain(error)}")
+        elif what == IMPORT:
+            self.begin_import(number, self.link.recv(value, socket.MSG_WAITALL))
         else:
+            if self.importing is not None and self.importing[0] == number:
+                self.end_import(number, None)
             for pid in [pid for pid, worker in self.workers.items() if worker == number]:
                 kin.kill(pid)
         return True
 
-    def fork(self, number: int, slot: int, fds: list[int]) -> None:
+    def fork(self, what: int, number: int, slot: int, text: bytes, fds: list[int]) -> int:
+        """Fork a process from the template, or from this process if there is none, and return its pid."""
         pens = self.scribe.open(number, slot)
-        try:
-            pid = os.fork()
-        except OSError:
-            self.scribe.forked()
-            raise
-        if pid:
-            self.scribe.forked()
-            for fd in fds:
-                os.close(fd)
-            self.workers[pid] = number
-            return
+        ends = [pens.out, pens.err, pens.page, *fds]
+        pid = None if self.template is None else self.template.fork(what, slot, text, ends)
+        if pid is None:
+            self.use_template(None)
+            try:
+                pid = os.fork()
+            except OSError:
+                self.scribe.forked()
+                raise
+        if pid == 0:
+            self.become(what, slot, text, ends)
+        self.scribe.forked()
+        for fd in fds:
+            os.close(fd)
+        return pid
+
+    def become(self, what: int, slot: int, text: bytes, ends: list[int]) -> NoReturn:
+        """Be the process that was forked: a worker, or a template, and then a worker that is forked from it."""
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.link.close()
             self.scribe.forget()
-            pen.take_over(pens, slot, self.setting.levels)
-            link, page, *pipes = fds
+            for each in self.templates():
+                each.link.close()
+            while what == IMPORT:
+                out, err, page, link = ends
+                os.close(page)
+                what, slot, text, ends = template.serve(text, out, err, socket.socket(fileno=link))
+            pen.take_over(Pens(*ends[:3]), slot, self.setting.levels)
+            link, page, *pipes = ends[3:]
             looking.write_to(page)
             Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
         except (BrokenPipeError, ConnectionResetError):  # the host is gone
@@ -149,19 +179,62 @@ class _Zygote:
             exit_now(1)
         exit_now(0)
 
+    def begin_import(self, number: int, names: bytes) -> None:
+        """Have a process import modules that may become the template."""
+        kin.adopt_orphans()
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return self.say(IMPORTED, number, "")
+        try:
+            pid = self.fork(IMPORT, number, -1, names, [theirs.fileno()])
+        except OSError:
+            ours.close()
+            theirs.close()
+            return self.say(IMPORTED, number, "")
+        theirs.detach()
+        self.importing = number, Template(ours, pid)
+        self.selector.register(ours, selectors.EVENT_READ)
+        return None
+
+    def end_import(self, number: int, seconds: float | None) -> None:
+        """Use the process as the template if it has imported; tell the host how many seconds that took."""
+        assert self.importing is not None
+        (_, candidate), self.importing = self.importing, None
+        self.selector.unregister(candidate.link)
+        if seconds is None:
+            candidate.kill()
+        else:
+            self.use_template(candidate)
+        self.say(IMPORTED, number, "" if seconds is None else str(seconds))
+
+    def use_template(self, new: Template | None) -> None:
+        """Fork from this template from now on; None to fork from this process."""
+        if self.template is not None:
+            self.template.kill()
+        self.template = new
+
+    def templates(self) -> list[Template]:
+        """Return the template, and what may become one."""
+        found = [] if self.template is None else [self.template]
+        return found if self.importing is None else [*found, self.importing[1]]
+
     def bury(self) -> None:
         while self.workers:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
             before, self.starvations = self.starvations, kin.starvations()
+            for each in self.templates():
+                if each.pid == pid:
+                    each.pid = None
             number = self.workers.pop(pid, None)
             if number is not None:
                 self.scribe.finish(number)
-                self.say_ended(number, kin.ending(status, used.ru_maxrss, self.starvations > before))
+                self.say(ENDED, number, kin.ending(status, used.ru_maxrss, self.starvations > before))
 
-    def say_ended(self, number: int, cause: str) -> None:
-        """Tell the host that a worker is gone, or was never there."""
-        text = cause.encode()[:4000]
+    def say(self, what: int, number: int, text: str) -> None:
+        """Tell the host what became of a worker, or of an import."""
+        data = text.encode()[:4000]
         with contextlib.suppress(OSError):
-            self.link.sendall(RECORD.pack(ENDED, number, len(text)) + text)
+            self.link.sendall(RECORD.pack(what, number, len(data)) + data)
