@@ -29,10 +29,14 @@ try:
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:
     raise MissingExtra.of(missing.name or "starlette", "dashboard") from None
 
 log = logging.getLogger("skyward")
+
+requests = logging.getLogger("skyward.dashboard")
+requests.setLevel(logging.ERROR)  # no line for each request that is wrong: anybody on this machine can send many
 
 HOST = "127.0.0.1"
 
@@ -41,6 +45,18 @@ PERIOD = 0.5
 
 BEHIND = 8
 """Tellings that a browser may be behind before it is told everything anew."""
+
+CONNECTIONS = 32
+"""Connections that are open at once. Each is a descriptor of the driver, and others on this machine can connect."""
+
+BACKLOG = 32
+"""Connections that wait to be accepted, all of which are accepted at once."""
+
+IDLE_TIMEOUT_S = 5.0
+"""Seconds after which a connection is closed that has no request under way; uvicorn waits for a first one for ever."""
+
+HEADER_BYTES = 16 << 10
+"""Bytes of a request's headers, and so of what is kept for each connection."""
 
 OVER = "event: over\ndata: \n\n"
 
@@ -57,6 +73,43 @@ HEADERS = {
 HANDED_OVER = (
     '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>Skyward</title><a href="/">The run</a>'
 )
+
+
+class _Bounded(H11Protocol):
+    """A connection: one of a few, and only for as long as it is of use."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.logger = requests
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        cycle: Any = self.cycle  # None until there is one, although uvicorn does not declare it so
+        return cycle is None or bool(cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.began = self.loop.time()
+        self._looking = self.loop.call_later(IDLE_TIMEOUT_S, self._look)
+        if len(self.connections) > CONNECTIONS:
+            others = [each for each in self.connections if isinstance(each, _Bounded) and each.is_idle]
+            min(others, key=lambda each: each.began).drop()  # this one is idle as well
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._looking.cancel()
+
+    def drop(self) -> None:
+        """Close it at once."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _look(self) -> None:
+        if self.is_idle:
+            self.drop()
+        else:
+            self._looking = self.loop.call_later(IDLE_TIMEOUT_S, self._look)
 
 
 class Dashboard:
@@ -81,7 +134,10 @@ class Dashboard:
         self.url = f"http://{HOST}:{port}/?token={self._token}"
         config = uvicorn.Config(
             self._app(),
-            http="h11",
+            http=_Bounded,
+            backlog=BACKLOG,
+            timeout_keep_alive=int(IDLE_TIMEOUT_S),
+            h11_max_incomplete_event_size=HEADER_BYTES,
             ws="none",
             loop="asyncio",
             lifespan="off",

@@ -1,12 +1,16 @@
 """The live page: for one browser of this machine, and as long as the run."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import logging
+import os
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -181,3 +185,89 @@ def test_without_its_extra_the_options_say_how_to_install_it(monkeypatch: pytest
 
 def test_one_that_was_never_opened_closes_as_well(record: Record, tmp_path: Path) -> None:
     Dashboard(record).close()
+
+
+# ---------------------------------------------------------------- others on this machine
+
+
+MANY = 200
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def idle(served: Dashboard) -> Iterator[Callable[[bytes], socket.socket]]:
+    """Connect, say something, and wait for nothing."""
+    with ExitStack() as stack:
+
+        def connect(said: bytes) -> socket.socket:
+            made = stack.enter_context(
+                socket.create_connection(("127.0.0.1", urlsplit(served.url).port or 0), kit.SOON)
+            )
+            with contextlib.suppress(ConnectionError):  # it may have been closed at once
+                made.sendall(said)
+            return made
+
+        yield connect
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Wait until the server has closed it."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_idle_connections_are_few_and_cost_the_driver_few_descriptors(
+    served: Dashboard, idle: Callable[[bytes], socket.socket]
+) -> None:
+    cookie = let_in(served)
+    before, ours = descriptors(), []
+    for number in range(MANY):
+        ours.append(idle((b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")[number % 3]))
+        if number % 50 == 0:
+            assert get(served, "/", cookie=cookie).status == 200  # whom the link has let in is let in still
+    assert all(is_closed(connection) for connection in ours[: MANY - dashboard.CONNECTIONS - dashboard.BACKLOG])
+    kit.until(lambda: descriptors() - before - MANY <= dashboard.CONNECTIONS + dashboard.BACKLOG)
+    assert get(served, "/", cookie=cookie).status == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_an_idle_connection_is_closed_after_a_while(
+    served: Dashboard, idle: Callable[[bytes], socket.socket], said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "IDLE_TIMEOUT_S", 0.2)
+    assert is_closed(idle(said))
+
+
+def test_who_looks_on_is_not_idle(
+    served: Dashboard,
+    idle: Callable[[bytes], socket.socket],
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dashboard, "IDLE_TIMEOUT_S", 0.2)
+    answer = get(served, "/events", cookie=let_in(served))
+    while not told(answer)["fresh"]:
+        pass
+    for _ in range(2 * dashboard.CONNECTIONS):
+        others = [idle(b"")]
+    assert is_closed(others[-1])
+    record.put(BatchesEnded(101.0, 0, (1,), (0,), (0.5,), ("returned",), (3,), 1))
+    while not told(answer)["cells"]:
+        pass
+
+
+def test_what_others_send_is_not_logged(
+    served: Dashboard, idle: Callable[[bytes], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for _ in range(20):
+            assert is_closed(idle(b"this is no request\r\n\r\n"))
+        assert is_closed(idle(b"GET / HTTP/1.1\r\nX: " + b"x" * 2 * dashboard.HEADER_BYTES))
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
