@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,9 +24,17 @@ PIECE = 256 << 10
 
 
 class Shelf:
-    """The buffers that are needed by calls on their way. A buffer leaves when nobody holds it any more."""
+    """The buffers that are needed by calls on their way. A buffer leaves when nobody holds it any more.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    by_content
+        Says whether a new blob is named by its content, so that a node with a store of its own knows it when it comes
+        again. A hash takes longer than the copy; where all nodes share this process's memory it is of no use.
+    """
+
+    def __init__(self, by_content: Callable[[], bool] = lambda: True) -> None:
+        self._by_content = by_content
         self._by_name: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._by_sample: weakref.WeakValueDictionary[tuple[int, bytes], Blob] = weakref.WeakValueDictionary()
         # a garbage collection or a signal may run user code, which puts another buffer, while this thread holds it
@@ -45,7 +53,7 @@ class Shelf:
             known = self._by_sample.get(sample)
         if known is not None and known.equals(content):
             return known
-        copy = _copied(content)
+        copy = _hashed_copy(content) if self._by_content() else _copy(content)
         with self._lock:
             blob = self._by_name.setdefault(copy.name, copy)
             self._by_sample[sample] = blob
@@ -124,7 +132,14 @@ class Seen:
         return blob
 
 
-def _copied(content: memoryview) -> Blob:
+def _copy(content: memoryview) -> Blob:
+    blob = Blob(content.nbytes)
+    blob.write(0, content)
+    blob.seal()
+    return blob
+
+
+def _hashed_copy(content: memoryview) -> Blob:
     """Copy a buffer into a blob, named by what is in the blob: another thread may write to the buffer meanwhile."""
     blob, digest = Blob(content.nbytes), hashlib.sha256()
     for at in range(0, content.nbytes, PIECE):

@@ -58,7 +58,7 @@ class Driver:
         self._blueprint, self._pool, self._hooks, self._record = blueprint, pool, hooks, record
         self._retries = blueprint.options.retries
         self.has_budget = blueprint.options.budget is not None
-        self.shelf = Shelf()
+        self.shelf = Shelf(self._sends_buffers)
         self.deliveries = Deliveries(f"skyward-results-{pool}")
         threshold = blueprint.options.blob_threshold
         self.blob_threshold: float = math.inf if threshold is None else threshold
@@ -79,6 +79,10 @@ class Driver:
         return all(token in office.mounts[number] for number in tuple(office.up)) and (
             bool(office.up) or not office.provider.bare
         )
+
+    def _sends_buffers(self) -> bool:
+        """Whether there is a node that does not find large buffers in this process's memory, and is sent them."""
+        return any(link.sends_buffers for link in tuple(self._office.links.values()))
 
     def start(self) -> None:
         """Start the loop and the actors, and return once as many nodes as are needed are ready.

@@ -143,6 +143,11 @@ class Link:
         return await self._line.ask(Look(), DEADLINE)
 
     @property
+    def sends_buffers(self) -> bool:
+        """Whether the node is sent large buffers; else it finds them in this process's memory."""
+        return self._bulk is not None
+
+    @property
     def round_trip(self) -> float:
         """Seconds that the way there and back takes."""
         return self._line.round_trip

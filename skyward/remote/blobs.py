@@ -63,7 +63,10 @@ class _Descriptor:
 
 
 class Blob:
-    """A buffer of fixed size in anonymous memory of this process. It is written, then sealed, then opened by others."""
+    """A buffer of fixed size in anonymous memory of this process. It is written, then sealed, then opened by others.
+
+    Blobs of one `name` have the same content; without one it has the name of its tag.
+    """
 
     def __init__(self, size: int, name: str = "") -> None:
         tag = secrets.token_hex(16)
@@ -96,7 +99,7 @@ class Blob:
         return blob
 
     def _own(self, number: int, tag: str, size: int, name: str) -> None:
-        self.name, self.size, self._charged = name, size, False
+        self.name, self.size, self._charged = name or tag, size, False
         self.ref = Ref(f"/proc/{os.getpid()}/fd/{number}", tag, size)
         self._mapping: memoryview | None = None
         self._descriptor = _Descriptor(number)

@@ -48,6 +48,17 @@ def test_equal_content_is_there_once() -> None:
     assert first.read(0, 10) == b"abc"
 
 
+def test_where_no_node_has_a_store_nothing_is_hashed_and_equal_content_is_there_once_all_the_same() -> None:
+    here = Shelf(lambda: False)
+    first, second, other = (here.put(memoryview(content)) for content in (b"abc", bytearray(b"abc"), b"abd"))
+
+    assert first is second
+    assert first.name == first.ref.tag != other.name
+    assert (first.read(0, 10), other.read(0, 10)) == (b"abc", b"abd")
+    with pytest.raises(PermissionError):
+        first.write(0, b"x")
+
+
 def test_what_nobody_holds_is_not_kept() -> None:
     here = Shelf()
     inode = here.put(memoryview(b"abc")).ref.tag
@@ -200,8 +211,11 @@ SECONDS = [pytest.param(1.5, id="short"), pytest.param(120, id="long", marks=pyt
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_threads_that_put_equal_buffers_find_their_content_while_blobs_come_and_go(seconds: float) -> None:
-    here, wrong, looked = Shelf(), list[str](), [0] * 6
+@pytest.mark.parametrize("by_content", [False, True])
+def test_threads_that_put_equal_buffers_find_their_content_while_blobs_come_and_go(
+    by_content: bool, seconds: float
+) -> None:
+    here, wrong, looked = Shelf(lambda: by_content), list[str](), [0] * 6
     groups = [Seen(here) for _ in range(2)]
     arrays = [np.full(5000, value, "u1") for value in range(3)]
     deadline = time.monotonic() + seconds
