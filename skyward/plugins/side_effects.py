@@ -25,8 +25,9 @@ def returns_nothing(function: Callable[..., Any]) -> bool:
         return isinstance(function.__self__, _CONTAINERS) or function.__name__ in ("__setitem__", "__delitem__")
     if not isinstance(function, types.FunctionType | types.MethodType):
         function = type(function).__call__
-    code = getattr(function, "__code__", None)  # a method has that of its function
-    return code is not None and _returns_none(code)
+    plain = getattr(function, "__func__", function)
+    # functions that Cython has compiled have a `__code__` too, which says nothing of what they return
+    return isinstance(plain, types.FunctionType) and _returns_none(plain.__code__)
 
 
 def _returns_none(code: types.CodeType) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sklearn.experimental.enable_halving_search_cv  # noqa: F401 - makes HalvingGridSearchCV known
 from imblearn.ensemble import BalancedRandomForestClassifier
-from joblib import parallel_config
+from joblib import _parallel_backends, parallel_config
 from mapie.regression import CrossConformalRegressor
 from nltk.stem import PorterStemmer
 from nltk.util import parallelize_preprocess
@@ -241,3 +241,23 @@ def test_a_filter_of_a_package_that_nodes_lack_breaks_no_task(tmp_path: Path, mo
         assert warnings.filters[0][2] is kind
 
     assert_equal(scores, alone(lambda _: MS.cross_val_score(TREE, X, y, cv=3)))
+
+
+@pytest.mark.parametrize("n_jobs", [-1, 4, None])
+def test_a_forest_predicts_in_no_more_threads_than_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch, n_jobs: int | None
+) -> None:
+    forest = ensemble.RandomForestClassifier(n_estimators=12, random_state=0, n_jobs=n_jobs).fit(X, y)
+    expected = np.asarray(forest.predict_proba(X[:5]))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    sizes: list[int] = []
+    threads = _parallel_backends.ThreadPool
+
+    def start(size: int) -> Any:
+        sizes.append(size)
+        return threads(size)
+
+    monkeypatch.setattr(_parallel_backends, "ThreadPool", start)
+
+    assert np.allclose(forest.predict_proba(X[:5]), expected)
+    assert sizes == [2]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KDTree
 
 from skyward.plugins.side_effects import returns_nothing
 
@@ -118,6 +119,7 @@ def test_a_function_that_can_return_nothing_but_none_is_called_for_its_side_effe
         np.zeros(1).sum,
         np.sin,
         int,
+        KDTree([[0.0]]).query,  # compiled by Cython
     ],
 )
 def test_any_other_function_may_return_something(function: Any) -> None:
