@@ -3,10 +3,11 @@
 import contextlib
 import itertools
 import logging
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from skyward.errors import BatchLost, BudgetExceeded
-from skyward.remote import blobs, wire
+from skyward.remote import absent, blobs, wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
 from skyward.remote.protocol import Outcome
@@ -53,9 +54,12 @@ class Delivery:
     ----------
     opening
         Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
+    path
+        What `sys.path` was when the pool began.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: Sequence[str] = ()) -> None:
+        self.path = path
         self.opening = self.opened = 0.0
         self._ended: deque[Ended] = deque()
         self._work: deque[Callable[[], None]] = deque()
@@ -104,7 +108,7 @@ class Deliveries:
     """The deliveries of a pool: one for each group, used again when it is idle, as starting a thread takes its time."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name, self._path = name, tuple(sys.path)
         self._numbers = itertools.count(1)
         self._idle: deque[Delivery] = deque()
         self._closed = False
@@ -114,7 +118,7 @@ class Deliveries:
         try:
             return self._idle.pop()
         except IndexError:
-            return Delivery(f"{self._name}-{next(self._numbers)}")
+            return Delivery(f"{self._name}-{next(self._numbers)}", self._path)
 
     def give_back(self, delivery: Delivery) -> None:
         """Take one back, once it has done what it was given."""
@@ -197,6 +201,8 @@ class Entry:
         value, error = wire.open_outcome("raised" if outcome.status == "raised" else "returned", answer.parts())
         if error is not None:
             self.place(error, answer)
+            if isinstance(error, ModuleNotFoundError) and (late := absent.found_since(error, self.group.delivery.path)):
+                error.add_note(late)
         elif self.group.results is not None:
             self.group.keep(self, value)
         return value, error

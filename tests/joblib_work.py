@@ -64,6 +64,13 @@ def late_pools() -> tuple[list[int], str]:
 def accept(*parts: object, **named: object) -> None: ...
 
 
+def nested(depth: int) -> dict[str, list[Any]]:
+    tree: list[Any] = []
+    for _ in range(depth):
+        tree = [tree]
+    return {"tree": tree}
+
+
 def from_os() -> None:
     from os import nothing_of_that_name  # type: ignore[attr-defined]  # noqa: F401
 

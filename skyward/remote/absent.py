@@ -3,7 +3,8 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from typing import Any
 
 from skyward.remote import context
@@ -40,3 +41,18 @@ def explain(error: ImportError) -> str:
         f'sky.Image(packages=["{package}"]). If it is a module of your own, have it travel with the calls: '
         f"cloudpickle.register_pickle_by_value({package})."
     )
+
+
+def found_since(error: ImportError, before: Sequence[str]) -> str:
+    """Say that this program finds what a node lacks, by an entry that `sys.path` did not have `before`; else empty.
+
+    Nodes on this machine look where `sys.path` pointed when they began.
+    """
+    package = (error.name or "").partition(".")[0]
+    for entry in sys.path:
+        if package and entry not in before and PathFinder.find_spec(package, [entry]) is not None:
+            return (
+                f"This program finds {package!r} in {entry!r}, which was added to sys.path after the pool had begun: "
+                "add it before the block of the pool, or to PYTHONPATH."
+            )
+    return ""

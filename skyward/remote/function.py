@@ -8,13 +8,14 @@ import difflib
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Self, cast, overload
 
-from skyward.errors import InvalidArgument, NoCompute
+from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import context, forked, shown
 from skyward.remote.terms import DEFAULT, Terms
 
@@ -220,6 +221,23 @@ def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T
 
 
 call_each.shows = _chunk  # type: ignore[attr-defined]
+call_each.steps = 3  # type: ignore[attr-defined] # from the call to an argument of `fn`: `args[1][2][0]`
+
+
+_IN_A_CHUNK = re.compile(r"(?:args\[1\]|result)\[(\d+)\](?P<rest>.*)")
+
+
+def name_call(error: NotPortable, fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> None:
+    """Have an error about a chunk of `map` name the call in it: `args[1][2][0].conn` is `args[0].conn` of the third."""
+    found = _IN_A_CHUNK.fullmatch(error.path)
+    name, path = shown.name_of(fn), error.path
+    if found is not None and int(found[1]) < len(calls):
+        name, path = shown.call(fn, tuple(calls[int(found[1])]), {}), path.partition("[")[0] + found["rest"]
+    elif path.startswith("args[0]"):
+        path = "fn" + path.removeprefix("args[0]")
+    text = str(error).replace(call_each.__name__, name, 1)
+    error.args = (text.replace(error.path, path, 1) if path else text,)
+    error.path = path
 
 
 def _result(future: "Future[Any]") -> object:

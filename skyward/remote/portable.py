@@ -54,7 +54,7 @@ def refuse(
 
     `reduce` is what arrays were pickled with.
     """
-    search = _search(fn, args, kwargs, reduce)
+    search = _search(fn, args, kwargs, reduce, getattr(fn, "steps", 1))
     head, reason = f"{name_of(fn)} cannot be sent to a node", _first_line(error)
     if isinstance(error, arrays.NotReachable):
         where = f"{search.path} ({_type_name(search.value)}): " if search.path else ""
@@ -70,6 +70,16 @@ def refuse(
     return NotPortable(f"{head}: {found}: {reason}. {fix}", search.path)
 
 
+def refuse_result(error: BaseException, fn: Callable[..., object], value: object) -> NotPortable:
+    """Return what to raise where `value`, which `fn` returned, cannot be pickled; paths look like `result[2].conn`."""
+    search = _search(len, (value,), {}, steps=2 if hasattr(fn, "steps") else 1)
+    path = "result" + search.path.removeprefix("args[0]")
+    why = f"{path}: {_first_line(error)}. Return plain data, or what is needed to build it again."
+    if search.too_deep:
+        why = f"{path} is nested too deeply. Return it flat."
+    return NotPortable(f"the result of {name_of(fn)} cannot be pickled: {why}", path)
+
+
 # ---------------------------------------------------------------- the search
 
 
@@ -80,11 +90,11 @@ class _OutOfTimeError(Exception):
 class _Search:
     """How far down it has come: the path, the value there, and the values on the way."""
 
-    def __init__(self, deadline: float, reduce: arrays.Reducer) -> None:
+    def __init__(self, deadline: float, reduce: arrays.Reducer, steps: int) -> None:
         self.path = ""
         self.value: object = None
         self.too_deep = False
-        self._deadline, self._reduce = deadline, reduce
+        self._deadline, self._reduce, self._steps = deadline, reduce, steps
         self._way: dict[int, object] = {}  # by id, and kept: an id stays taken for as long as its object lives
 
     def descend(self, parts: Iterator[Parts]) -> bool:
@@ -95,12 +105,16 @@ class _Search:
                 continue
             index, error = found
             too_deep = isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
-            if too_deep and self.path:
+            if too_deep and self._repeats(type(values[index])):
                 return False  # every part is too deep as well, down to where the recursion just fits
             self.path, self.value, self.too_deep = self.path + step(index), values[index], too_deep
             self._way[id(self.value)] = self.value
             return len(self._way) < DEPTH
         return False
+
+    def _repeats(self, kind: type) -> bool:
+        """Whether the way down comes to a kind of part again, as it does in what is nested; not in the call itself."""
+        return len(self._way) >= self._steps and kind in [*map(type, self._way.values())][self._steps - 1 :]
 
     def _first(self, values: Sequence[object]) -> tuple[int, Exception] | None:
         if self._error(values) is None:
@@ -151,9 +165,13 @@ def _drop(buffer: object) -> None:
 
 
 def _search(
-    fn: object, args: Sequence[object], kwargs: Mapping[str, object], reduce: arrays.Reducer = arrays.by_content
+    fn: object,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    reduce: arrays.Reducer = arrays.by_content,
+    steps: int = 1,
 ) -> _Search:
-    search = _Search(time.monotonic() + BUDGET, reduce)
+    search = _Search(time.monotonic() + BUDGET, reduce, steps)
     try:
         parts = _of_call(fn, args, kwargs)
         while search.descend(parts):

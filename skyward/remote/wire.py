@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal
 
-from skyward.errors import NotPortable
-from skyward.remote import absent, arrays, forked, portable, shown
+from skyward.remote import absent, arrays, forked, function, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
 from skyward.remote.loading import Call, Functions
 from skyward.remote.modules import IMPORTS
@@ -131,12 +130,9 @@ def _execute(
     try:
         return "returned", _parts(value)
     except Exception as error:
-        path = _path_in("result", value)
-        refused = NotPortable(
-            f"the result of {shown.name_of(fn)} cannot be pickled: {path}: {type(error).__name__}: {error}. "
-            "Return plain data, or what is needed to build it again.",
-            path,
-        )
+        refused = portable.refuse_result(error, fn, value)
+        if fn is function.call_each:
+            function.name_call(refused, *args)
         return "raised", [pack_exception(refused)]
 
 
@@ -190,11 +186,6 @@ def _call_as_main(main: ModuleType, fn: Callable[..., object], args: Any, kwargs
         return fn(*args, **kwargs)
     finally:
         sys.modules["__main__"] = before
-
-
-def _path_in(name: str, value: object) -> str:
-    """Where in `value`, which is called `name`, something cannot be pickled."""
-    return name + (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
 
 
 def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:

@@ -78,6 +78,32 @@ def test_a_function_that_cannot_be_pickled_is_named_with_what_it_holds() -> None
     assert str(error).startswith("task 0 (<lambda>) cannot be sent to a node: fn: closure variable 'lock' (")
 
 
+def test_a_result_that_is_nested_too_deeply_is_named_with_its_task() -> None:
+    tasks = [delayed(joblib_work.nested)(depth) for depth in (1, 20_000, 1)]
+    with pytest.raises(sky.NotPortable) as caught:
+        Parallel(n_jobs=2, batch_size=3)(tasks)
+
+    assert caught.value.path == 'result["tree"]'
+    assert str(caught.value) == (
+        'the result of task 1 (nested) cannot be pickled: result["tree"] is nested too deeply. Return it flat.'
+    )
+
+
+def test_an_argument_that_is_nested_too_deeply_is_named_with_its_task() -> None:
+    deep = joblib_work.nested(20_000)
+    error = refused(delayed(joblib_work.accept)(1), delayed(joblib_work.accept)(2, deep))
+
+    assert error.path == 'args[1]["tree"]'
+    assert str(error).startswith('task 1 (accept) cannot be sent to a node: args[1]["tree"] is nested too deeply')
+
+
+def test_a_module_on_a_path_that_was_added_in_the_block_is_named_with_that_path(gift: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        Parallel(n_jobs=2)(delayed(gift.double)(x) for x in range(4))
+
+    assert any(f"finds 'only_here' in {str(tmp_path)!r}" in note for note in caught.value.__notes__)
+
+
 def test_a_result_that_cannot_be_pickled_is_named_with_its_task() -> None:
     error = refused(delayed(work.square)(1), delayed(work.boxed)())
 

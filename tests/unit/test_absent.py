@@ -1,4 +1,5 @@
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,17 @@ def test_a_result_that_cannot_come_home_has_the_path_to_why() -> None:
 
     assert isinstance(error, NotPortable)
     assert error.path == 'result[1]["box"]._lock'
+
+
+def test_a_path_that_was_added_late_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "found_late.py").touch()
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", [*before, str(tmp_path)])
+    lacks = ModuleNotFoundError("no", name="found_late.part")
+
+    assert f"finds 'found_late' in {str(tmp_path)!r}, which was added to sys.path after" in absent.found_since(
+        lacks, before
+    )
+    assert absent.found_since(lacks, sys.path) == ""
+    assert absent.found_since(ModuleNotFoundError("no", name="found_nowhere"), before) == ""
+    assert absent.found_since(ModuleNotFoundError("no"), before) == ""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skyward.errors import InvalidArgument, NoCompute
+from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import context, function, wire
 from skyward.remote.context import InstanceInfo
-from skyward.remote.function import call_each, remote
+from skyward.remote.function import call_each, name_call, remote
 from skyward.remote.future import Future
 from skyward.remote.packer import Packer
 from skyward.remote.terms import DEFAULT, Terms
@@ -331,3 +331,20 @@ def test_a_forked_process_is_outside_of_the_block() -> None:
 @pytest.mark.parametrize("right", [{"timeout": 0.1}, {"node": 0}, {"retries": 0}, {}])
 def test_terms_at_their_bounds_are_taken(right: dict[str, Any]) -> None:
     where.options(**right)
+
+
+def test_an_error_about_a_chunk_names_the_call_in_it() -> None:
+    texts = [
+        ("args[1][1][0].conn", "f(2) cannot be sent: args[0].conn", "args[0].conn"),
+        ("result[0][3]", "f(1) cannot be sent: result[3]", "result[3]"),
+        ("args[0]: global variable 'db'", "f cannot be sent: fn: global variable 'db'", "fn: global variable 'db'"),
+        ("result", "f cannot be sent: result", "result"),
+        ("", "f cannot be sent: ", ""),
+    ]
+
+    def f(x: int) -> None: ...
+
+    for path, text, renamed in texts:
+        error = NotPortable(f"call_each cannot be sent: {path}", path)
+        name_call(error, f, [(1,), (2,)])
+        assert (str(error), error.path) == (text, renamed)

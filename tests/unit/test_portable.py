@@ -284,8 +284,23 @@ def test_what_is_nested_too_deeply_is_named_where_it_begins() -> None:
     for _ in range(20_000):
         deep = [deep]
     refused = error_of(task, 1, {"tree": deep})
-    assert refused.path == "args[1]"
-    assert "args[1] is nested too deeply" in str(refused)
+    assert refused.path == 'args[1]["tree"]'
+    assert 'args[1]["tree"] is nested too deeply' in str(refused)
+
+
+def test_a_structure_that_is_nested_too_deeply_is_not_gone_down() -> None:
+    tree: dict[str, list[object]] = {"children": []}
+    chain = Node(None)
+    for _ in range(20_000):
+        tree, chain = {"children": [1, tree]}, Node(chain)
+
+    assert error_of(task, tree).path == 'args[0]["children"]'
+    assert error_of(task, [1, chain]).path == "args[0][1]"
+
+
+class Node:
+    def __init__(self, following: "Node | None") -> None:
+        self.following = following
 
 
 def test_a_path_has_an_end() -> None:
