@@ -16,7 +16,7 @@ from weakref import WeakSet
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
-from skyward.errors import InvalidArgument, Leaked, NoCompute, NotPortable
+from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded
 from skyward.executor import PoolExecutor
 from skyward.plugins.plugin import Plugin
@@ -266,13 +266,7 @@ class Compute(PoolExecutor):
         calls = zip(*iterables, strict=False)
         try:
             chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-            results = []
-            for chunk in chunks:
-                try:
-                    results.append(group.submit(function.call_each, fn, chunk))
-                except NotPortable as error:
-                    function.name_call(error, fn, chunk)
-                    raise
+            results = [group.submit(function.call_each, fn, chunk) for chunk in chunks]
         except BaseException:
             group.cancel()
             raise

@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self
 
 from skyward import imports
 from skyward.delivery import Deliveries, Entry, GroupState
-from skyward.errors import InvalidArgument, NoCompute
+from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import blobs
 from skyward.remote.arrays import Mode
-from skyward.remote.function import call_each
+from skyward.remote.function import call_each, name_call
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import LARGEST
@@ -309,7 +309,12 @@ def make_entry(
 ) -> Entry:
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
     began = time.perf_counter()
-    packed = packer.pack(fn, args, kwargs)
+    try:
+        packed = packer.pack(fn, args, kwargs)
+    except NotPortable as error:
+        if fn is call_each:
+            name_call(error, *args)
+        raise
     size = len(packed.payload) + sum(map(len, packed.functions.values()))
     if size > LARGEST:
         raise InvalidArgument(
