@@ -1,11 +1,15 @@
 """At the end of a run nothing of ours is left: no process of a node, no scratch folder."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+# Tests that are started in the background (`nohup`, a script's job) ignore Ctrl-C, and so does all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -67,8 +67,10 @@ class Program:
         """Have it end its pool, if it has not ended."""
         if self.child.isalive():
             self.child.kill(signal.SIGINT)
-            self.child.expect(pexpect.EOF)
-            self.child.close()
+            try:
+                self.child.expect(pexpect.EOF)
+            finally:
+                self.child.close(force=True)
 
     def end(self) -> list[str]:
         """Return what is seen when the program has ended well."""
@@ -251,7 +253,10 @@ with sky.Compute(provider=Hanging(), options=sky.Options(record=False)):
         assert re.match(r"skyward: 0 of 1 node ready · local · \d:\d\d, node 0 is booting", running.stderr.readline())
     finally:
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=20)
+        try:
+            running.communicate(timeout=20)
+        finally:
+            running.kill()
 
 
 NOTEBOOK = """

@@ -175,6 +175,7 @@ class Boot:
     async def _listen(self, process: Process, answer: "asyncio.Future[Said]") -> None:
         lacks: list[str] = []
         wrong = ""
+        ready = False
         async for stream, line in process.lines():
             if line.startswith(ENDS):
                 log.debug("node %s: %s", self._name, line)
@@ -182,12 +183,14 @@ class Boot:
                 self._failed = self._failed or json.loads(line.partition(failure.FAILED)[2])
             elif (said := self._ear.hear(line)) is not None:
                 self._tell(*said)
-                if not answer.done():
+                if not ready:
                     self._log.extend(said[2].splitlines())
-            elif answer.done():
+            elif ready:
                 self._tell(-1, STREAMS.index(stream), f"{line}\n")
             elif line.startswith(READY):
-                answer.set_result(Said(**json.loads(line.removeprefix(READY))))
+                ready = True
+                if not answer.done():  # else it has been given up, and nobody waits for it
+                    answer.set_result(Said(**json.loads(line.removeprefix(READY))))
             elif line.startswith(proof.MISMATCH):
                 wrong = proof.table(json.loads(line.removeprefix(proof.MISMATCH)))
             elif (name := bootstrap.lacking(line)) is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -85,7 +86,8 @@ class Local(Checked):
         try:
             self._locks[str(path)] = scratch.lock(path)
         except OSError as error:
-            scratch.remove(path)
+            with contextlib.suppress(OSError):  # it is empty, and this needs no descriptor
+                path.rmdir()
             raise ProvisioningError(f"cannot write into the folder of a local node: {explain(error)}") from error
         return Instance(str(path), order.pool, order.node, socket.gethostname())
 
@@ -244,6 +246,10 @@ async def _spawned(*command: str, **how: Any) -> asyncio.subprocess.Process:
         await asyncio.sleep(0.001)
     try:
         return await asyncio.create_subprocess_exec(*command, **how)
+    except OSError as error:
+        if error.errno is not None and error.errno < 0:  # uvloop 0.23 loses the number when it cannot make a pipe
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
+        raise
     finally:
         _SPAWNING.release()
 

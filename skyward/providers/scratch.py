@@ -25,7 +25,7 @@ NAME = re.compile(r"skyward-(?P<pool>\d{8}-[0-9a-f]{8})-\d+-\d+")
 def lock(folder: Path) -> int:
     """Make the lock of a new folder, and return the descriptor that holds it."""
     new = folder / f".{LOCK}"
-    held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # the file is not made if there is no descriptor
     try:
         with contextlib.suppress(OSError):  # a file system without locks: nobody can tell that it is not used
             fcntl.flock(held, fcntl.LOCK_SH)

@@ -146,7 +146,7 @@ def _report_crash(host: int, zygote: int, importing: mmap.mmap, starvations: int
     if code == failure.SAID:
         return
     if code != failure.ZYGOTE_GONE:
-        failure.report(f"the host process of the node ended: {text}")
+        failure.report(f"its process ended: {text}")
         return
     code, text = _wait(zygote, starvations)
     module = importing[:].rstrip(b"\0").decode(errors="replace")

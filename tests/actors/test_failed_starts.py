@@ -1,12 +1,19 @@
 """What keeps a node from starting is noticed at once, and its cause and what to do about it are told."""
 
+import errno
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 import skyward as sky
 from skyward.events import NodeChanged
+from skyward.providers.local import LocalHost
+from skyward.providers.provider import Content, Instance
 from tests import kit, work
 
 TWO = sky.Worker(concurrency=2)
@@ -102,3 +109,54 @@ def test_a_start_that_takes_too_long_is_a_node_error_with_what_the_node_said(mod
     assert isinstance(error, sky.NodeError)
     assert "was not ready within 3 s (Options(start_timeout=))" in str(error)
     assert "a license is awaited" in str(error)
+
+
+class Full(sky.Local):
+    """Its disk has no space left for the files of a node."""
+
+    async def reach(self, instance: Instance) -> LocalHost:
+        return FullHost(Path(instance.id))
+
+
+class FullHost(LocalHost):
+    async def write(self, files: Mapping[str, Content]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
+
+
+def test_a_full_disk_is_a_node_error_that_says_what_to_do(tmp_path: Path) -> None:
+    error, launched, _ = start(Full(folder=tmp_path), launch_attempts=2)
+
+    assert type(error) is sky.NodeError
+    assert f"[Errno 28] No space left on device: '{tmp_path}" in str(error)
+    assert "free some space" in str(error)
+    assert launched == 2
+    assert not list(tmp_path.iterdir())
+
+
+FEW_DESCRIPTORS = """
+import resource, sys
+import skyward as sky
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+    try:
+        with sky.Compute(nodes=10, provider=sky.Local(folder=sys.argv[1]), worker=sky.Worker(concurrency=1)):
+            pass
+    except sky.SkywardError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_driver_without_file_descriptors_says_which_limit_to_raise_and_shows_nothing_internal(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert "[Errno 24]" in ran.stdout
+    assert "may have 48 files open at once: raise `ulimit -n`" in ran.stdout
+    assert "skyward-node" not in ran.stderr
+    kit.until(lambda: not kit.tree(tmp_path))
