@@ -37,25 +37,27 @@ class Bulk:
         self._watching: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._there, self._back = _Way(), _Way()
+        self._round = 0
         self.stock = Stock(limit)
 
     async def put(self, blob: Blob) -> str:
         """Bring a blob to the node, and make room for it there; return why the node could not keep it, else nothing."""
         problems: list[str] = []
+        self._round += 1
         if gone := self.stock.admit(blob.name, blob.size):
-            await self._ask(Drop(gone, ()))
+            await self._ask(Drop(gone, (), self._round))
 
         async def send(at: int) -> None:
             if not any(problems):
                 data = await asyncio.to_thread(blob.read, at, CHUNK)
-                stored = await self._ask(Store(blob.name, blob.size, at, data))
+                stored = await self._ask(Store(blob.name, blob.size, at, data, self._round))
                 problems.append(stored.problem)
 
         await self._there.carry(range(0, blob.size, CHUNK), send)
         if not any(problems):
             self.stock.arrived()
             return ""
-        await self._ask(Drop((blob.name,), ()))
+        await self._ask(Drop((blob.name,), (), self._round))
         self.stock.failed(blob.name)
         return max(problems)
 

@@ -167,20 +167,28 @@ class Stored:
 
 @dataclass(frozen=True)
 class Store(Askable[Stored]):
-    """Keep these bytes of the blob of that name and size, from an offset on."""
+    """Keep these bytes of the blob of that name and size, from an offset on.
+
+    Blobs come one after the other, each in a `round` of its own: a message of an earlier one is late and is ignored.
+    """
 
     name: str
     size: int
     at: int
     data: bytes
+    round: int
 
 
 @dataclass(frozen=True)
 class Drop(Askable[Stored]):
-    """No batch will need these blobs, and the driver has, or does not want, the large results of these batches."""
+    """No batch needs these blobs now, and the driver has, or does not want, the large results of these batches.
+
+    The `round` is that of the blob for which the others make room, as in `Store`.
+    """
 
     names: tuple[str, ...]
     results: tuple[int, ...]
+    round: int = 0
 
 
 @dataclass(frozen=True)

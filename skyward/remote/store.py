@@ -9,19 +9,15 @@ from skyward.remote.door import Entrance
 from skyward.remote.protocol import CHUNK, FOREVER, Chunk, Drop, Fetch, Freight, Store, Stored
 from skyward.remote.room import Room
 
-type _Arriving = dict[str, tuple[Blob, set[int]]]
-"""By name: the blobs that are not complete, and the offsets of the chunks that they have."""
-
 
 @actor(initial=0, pinned=True, idle_after=FOREVER, ask_timeout=FOREVER)
 async def store(ctx: Context[int, Freight]) -> None:
     """The store of a node."""
     assert isinstance(ctx.system, Entrance), "this actor runs on a node only"
-    room = ctx.system.room
-    arriving: _Arriving = {}
-    with room.vital():
+    held = _Store(ctx.system.room)
+    with held.room.vital():
         async for message in ctx.inbox:
-            _handle(room, arriving, message)
+            held.handle(message)
 
 
 def ref(system: System, address: str) -> Ref[Freight]:
@@ -29,39 +25,51 @@ def ref(system: System, address: str) -> Ref[Freight]:
     return system.ref(store, "store", at=address)
 
 
-def _handle(room: Room, arriving: _Arriving, message: Freight) -> None:
-    match message:
-        case Store():
-            message.reply_to.tell(Stored(_keep(room, arriving, message)))
-        case Drop(names, results):
-            for name in names:
-                arriving.pop(name, None)
-                room.blobs.pop(name, None)
-            for batch in results:
-                room.results.pop(batch, None)
-            message.reply_to.tell(Stored())
-        case Fetch(batch, at):
-            result = room.results.get(batch)
-            message.reply_to.tell(Chunk(b"" if result is None else result.read(at, CHUNK)))
-        case _:
-            assert_never(message)
+class _Store:
+    """What the store holds beside the room: the blob that arrives, the offsets it has, and the round of both."""
 
+    def __init__(self, room: Room) -> None:
+        self.room, self.round = room, 0
+        self.blob: Blob | None = None
+        self.offsets: set[int] = set()
 
-def _keep(room: Room, arriving: _Arriving, chunk: Store) -> str:
-    """Keep a chunk, and the blob once it is complete; return why that is not possible, else nothing."""
-    if chunk.name in room.blobs:
-        return ""  # it was sent twice
-    try:
-        if chunk.name not in arriving:
-            arriving[chunk.name] = Blob(chunk.size, chunk.name), set()
-        blob, offsets = arriving[chunk.name]
-        blob.write(chunk.at, chunk.data)
-    except OSError as error:
-        arriving.pop(chunk.name, None)
-        return f"it cannot keep a large buffer of {chunk.size:,} bytes: {error.strerror}"
-    offsets.add(chunk.at)
-    if len(offsets) == len(range(0, chunk.size, CHUNK)):
-        blob.seal()
-        room.blobs[chunk.name] = blob
-        del arriving[chunk.name]
-    return ""
+    def handle(self, message: Freight) -> None:
+        match message:
+            case Store():
+                message.reply_to.tell(Stored(self.keep(message)))
+            case Drop(names, results):
+                if names and self.is_current(message.round):
+                    self.blob = None
+                    for name in names:
+                        self.room.blobs.pop(name, None)
+                for batch in results:
+                    self.room.results.pop(batch, None)
+                message.reply_to.tell(Stored())
+            case Fetch(batch, at):
+                result = self.room.results.get(batch)
+                message.reply_to.tell(Chunk(b"" if result is None else result.read(at, CHUNK)))
+            case _:
+                assert_never(message)
+
+    def is_current(self, number: int) -> bool:
+        """Begin a new round; say no to a message of an earlier one, which a lost connection has held up."""
+        if number > self.round:
+            self.round, self.blob = number, None
+        return number == self.round
+
+    def keep(self, chunk: Store) -> str:
+        """Keep a chunk, and the blob once it is complete; return why that is not possible, else nothing."""
+        if not self.is_current(chunk.round) or chunk.name in self.room.blobs:
+            return ""
+        try:
+            if self.blob is None:
+                self.blob, self.offsets = Blob(chunk.size, chunk.name), set()
+            self.blob.write(chunk.at, chunk.data)
+        except OSError as error:
+            self.blob = None
+            return f"it cannot keep a large buffer of {chunk.size:,} bytes: {error.strerror}"
+        self.offsets.add(chunk.at)
+        if len(self.offsets) == len(range(0, chunk.size, CHUNK)):
+            self.blob.seal()
+            self.room.blobs[chunk.name], self.blob = self.blob, None
+        return ""
