@@ -46,8 +46,18 @@ def now() -> float:
 
 
 def usual() -> Path:
-    """Where records are unless somebody says otherwise: `~/.local/state/skyward/runs`, or where XDG has it."""
-    return platformdirs.user_state_path("skyward") / "runs"
+    """Where records are unless somebody says otherwise: `~/.local/state/skyward/runs`, or where XDG has it.
+
+    Raises
+    ------
+    InvalidArgument
+        This user has no home folder, as in a container that runs under a number without a name.
+    """
+    try:
+        return platformdirs.user_state_path("skyward") / "runs"
+    except RuntimeError as error:
+        text = "there is no home folder for the records of runs: set HOME or XDG_STATE_HOME to a folder of your own"
+        raise InvalidArgument(text) from error
 
 
 class Record:

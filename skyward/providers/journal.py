@@ -8,13 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from skyward.errors import InvalidArgument
+
 LONGEST = 1 << 20
 """Bytes from which on a journal is begun anew; the one before is kept."""
 
 
 def usual() -> Path:
-    """Where the journal is unless somebody says otherwise."""
-    return Path.home() / ".local" / "state" / "skyward" / "aws.jsonl"
+    """Where the journal is unless somebody says otherwise.
+
+    Raises
+    ------
+    InvalidArgument
+        This user has no home folder.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise InvalidArgument("there is no home folder for the journal: set HOME, or give sky.AWS(journal=)") from error
+    return home / ".local" / "state" / "skyward" / "aws.jsonl"
 
 
 class Journal:

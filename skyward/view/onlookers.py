@@ -5,22 +5,26 @@ import os
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skyward.errors import InvalidArgument
 from skyward.events import RunStarted
 from skyward.record import Record, now
-from skyward.spec import Blueprint
+from skyward.spec import Blueprint, Options
 from skyward.view.console import show
 from skyward.view.speaker import Speaker, harmless
 
 if TYPE_CHECKING:
     from skyward.view.dashboard import Dashboard
 
+log = logging.getLogger("skyward")
+
 
 def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
     """Return the record of a run that begins, and its live page if it has one."""
     options, nodes, worker = blueprint.options, blueprint.nodes, blueprint.worker
-    record = Record(pool, options.records())
+    record = Record(pool, _records(options))
     dashboard = None
     if options.dashboard:
         from skyward.view.dashboard import Dashboard  # not above: it needs the extra
@@ -47,3 +51,11 @@ def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
     if dashboard is not None:
         dashboard.open()
     return record, dashboard
+
+
+def _records(options: Options) -> Path | None:
+    try:
+        return options.records()
+    except InvalidArgument as error:  # no home folder: a container's user, who may not even know that there is a record
+        log.warning("this run is recorded until it ends only: %s", error)
+        return None

@@ -1,4 +1,5 @@
 import os
+import pwd
 import resource
 import signal
 import stat
@@ -12,6 +13,7 @@ import pytest
 from skyward import record
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, NodeHeard, Printed
+from skyward.providers import journal
 from skyward.record import Record
 from skyward.spec import Options
 from tests import kit
@@ -265,3 +267,12 @@ def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.Monke
 def test_a_home_that_nobody_has_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="run='~nobody-at-all/x'"):
         record.find("~nobody-at-all/x", tmp_path)
+
+
+def test_a_user_without_a_home_is_told_how_to_have_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    for usual in (record.usual, journal.usual):
+        with pytest.raises(InvalidArgument, match=r"there is no home folder for the .*: set HOME"):
+            usual()
