@@ -74,8 +74,9 @@ def reduce(
         if together is not None and mapped is None and together.takes(obj):
             return together.reduce(obj, reaches, kept)
         if kind is ndarray:
-            is_private = mapped is not None and mapped.mode == "c" and obj.flags.writeable
-            return _by_buffer(obj, numpy, _private if is_private else ndarray)
+            if mapped is None or mapped.mode not in "rc":
+                return _by_buffer(obj, numpy, ndarray)
+            return _by_buffer(obj, numpy, _private if obj.flags.writeable else _read_only)
     if _has_its_own_reducer(kind, numpy):
         return None
     return restored, (kind, ndarray.view(obj, ndarray), attributes(obj))
@@ -159,6 +160,14 @@ def _private(*layout: Any) -> Any:
     """Return a copy of what `numpy.ndarray(*layout)` is, which may be written."""
     numpy: Any = sys.modules["numpy"]
     return numpy.ndarray(*layout).copy(order="K")
+
+
+def _read_only(*layout: Any) -> Any:
+    """Return what `numpy.ndarray(*layout)` is, also where its memory may be written."""
+    numpy: Any = sys.modules["numpy"]
+    array = numpy.ndarray(*layout)
+    array.flags.writeable = False
+    return array
 
 
 # ---------------------------------------------------------------- arrays that are written together

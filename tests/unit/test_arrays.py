@@ -272,6 +272,7 @@ def test_a_memory_map_that_is_read_only_and_out_of_reach_travels_by_its_content(
         for view in VIEWS.values():
             array = view(mapped(tmp_path / "data", mode))
             assert ran(nowhere.pack(seen, (array,), {})) == seen(array)
+            assert ran(nowhere.pack(lambda array=array: seen(array), (), {})) == seen(array)
     array = mapped(tmp_path / "data", "r")
     assert nowhere.pack(seen, (array,), {}).blobs
     array = _closed(mapped(tmp_path / "data", "r+"))
