@@ -8,9 +8,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, MappingProxyType
 
-from skyward.remote.modules import IMPORTS
+from skyward.remote.modules import IMPORTS, INSTALLED
 from skyward.remote.references import first_imports
-from skyward.sources import INSTALLED, spec_of, unit_of
+from skyward.sources import spec_of, unit_of
 
 LIGHT = frozenset({*sys.stdlib_module_names, "__main__", "__mp_main__", "casty", "cloudpickle", "joblib", "skyward"})
 """Packages that nodes have imported, or that take no time."""

@@ -28,7 +28,7 @@ from skyward.image import Image
 from skyward.providers.provider import Content
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
-from skyward.sources import INSTALLED
+from skyward.remote.modules import INSTALLED
 
 NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
 """What a node needs beside Skyward itself; the last one only if it is here."""

@@ -12,19 +12,20 @@ import sys
 import sysconfig
 import threading
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
+from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 from skyward.remote import modules
+from skyward.remote.modules import INSTALLED
 
 KINDS = {".py", ".pyi", ".so"}
 """The endings of the files of a package that travel; data is for `Image(files=)`."""
-
-INSTALLED = {"site-packages", "dist-packages"}
-"""The names of folders that hold installed packages."""
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -49,18 +50,34 @@ class Unit:
                 yield from _imports(path, self.name)
 
     def bundle(self) -> tuple[str, bytes]:
-        """Return the name and the bytes by which nodes get it."""
+        """Return the hash and the bytes by which nodes get it."""
         file, hashed = io.BytesIO(), hashlib.sha256()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in self.files:
                 name, data = path.relative_to(self.root).as_posix(), path.read_bytes()
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
                 hashed.update(f"{name} {len(data)}\n".encode() + data)
-        return modules.bundle_name(self.name, hashed.hexdigest()[:20]), file.getvalue()
+        return hashed.hexdigest()[:20], file.getvalue()
+
+
+class _Reloads:
+    """An import finder that finds nothing and notes what is imported again."""
+
+    def __init__(self) -> None:
+        self.names: deque[str] = deque()
+        self._seen = set(sys.modules)
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
+        """Note a module that is reloaded, or imported although it has been imported before."""
+        if target is not None or name in self._seen:
+            self.names.append(name)
+        self._seen.add(name)
 
 
 class Sources:
     """The user's own modules as a pool's nodes are sent them.
+
+    While it watches, it notes which of them this program reloads.
 
     Attributes
     ----------
@@ -72,10 +89,41 @@ class Sources:
         self.bundles: dict[str, bytes] = {}
         self._made: dict[Unit, tuple[tuple[tuple[int, int], ...], str, tuple[str, ...]]] = {}
         self._lock = threading.Lock()
+        self._numbers = count(1)
+        self._reloads = _Reloads()
+        self._reloaded: dict[str, str] = {}  # by name of unit
+
+    def watch(self) -> None:
+        """Begin to note reloads."""
+        self._reloads = _Reloads()
+        sys.meta_path.insert(0, self._reloads)
+
+    def close(self) -> None:
+        """Stop to note reloads."""
+        if self._reloads in sys.meta_path:
+            sys.meta_path.remove(self._reloads)
+
+    def reloaded(self) -> tuple[str, ...]:
+        """Return the names of what tells nodes that import by themselves which modules to import again."""
+        if self._reloads.names:
+            with self._lock:
+                self._take_reloads()
+        return tuple(self._reloaded.values()) if self._reloaded else ()
+
+    def _take_reloads(self) -> None:
+        while self._reloads.names:
+            name = self._reloads.names.popleft()
+            unit = unit_of(name) if name in sys.modules else None
+            if unit is not None:
+                self._made.pop(unit, None)
+                notice = modules.bundle_name(unit.name, next(self._numbers), modules.RELOAD)
+                self.bundles[notice] = str(unit.root).encode()
+                self._reloaded[unit.name] = notice
 
     def needed(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the names of the bundles that somebody needs who imports these modules, what they import included."""
         with self._lock:
+            self._take_reloads()
             found: dict[Unit, str] = {}
             asked = list(names)
             seen: set[str] = set()
@@ -92,7 +140,8 @@ class Sources:
     def _bundle(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
         state = unit.state()
         if unit not in self._made or self._made[unit][0] != state:
-            name, data = unit.bundle()
+            digest, data = unit.bundle()
+            name = modules.bundle_name(unit.name, next(self._numbers), digest)
             self.bundles[name] = data
             self._made[unit] = state, name, tuple(dict.fromkeys(unit.imports()))
         return self._made[unit][1:]

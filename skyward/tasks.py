@@ -56,6 +56,10 @@ class Pool(Protocol):
     def blob_threshold(self) -> float: ...
     @property
     def sources(self) -> Sources | None: ...
+    def reloaded(self) -> tuple[str, ...]:
+        """Return the names of what tells nodes which modules to import again."""
+        ...
+
     @property
     def has_budget(self) -> bool: ...
 
@@ -276,12 +280,15 @@ def make_packer(
     limit = pool.blob_threshold if threshold is None else threshold
     bundles = None if pool.sources is None else pool.sources.needed
     if not blobs.AVAILABLE or limit == math.inf:
-        return Packer(share=share, bundles=bundles, reaches=pool.reaches, imports=imports.listed)
+        return Packer(
+            share=share, bundles=bundles, reloaded=pool.reloaded, reaches=pool.reaches, imports=imports.listed
+        )
     return Packer(
         share=share,
         put=put,
         threshold=int(limit),
         bundles=bundles,
+        reloaded=pool.reloaded,
         reaches=pool.reaches,
         mode=mode,
         imports=imports.listed,

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from skyward.delivery import Answer, Deliveries, Delivery, Entry
@@ -36,6 +36,7 @@ class Cluster:
         self.blob_threshold = 1 << 20
         self.has_budget = False
         self.sources = None
+        self.reloaded: Callable[[], tuple[str, ...]] = tuple
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []
         self.sent = threading.Event()

@@ -73,6 +73,10 @@ class Driver:
         """The user's own modules, where nodes cannot import them by themselves; known once a node is ready."""
         return self._office.sources if self._office.provider.bare else None
 
+    def reloaded(self) -> tuple[str, ...]:
+        """Return the names of what tells nodes which modules to import again."""
+        return self._office.sources.reloaded()
+
     def reaches(self, token: str) -> bool:
         """Whether every node that takes calls now has the mount with this token (see `skyward.remote.mounts`)."""
         office = self._office
@@ -95,11 +99,13 @@ class Driver:
         self._thread.start()
         self._started.result()
         result_of(self._office.opened)
+        self._office.sources.watch()
 
     def stop(self) -> tuple[str, ...]:
         """End the nodes and the loop; return the names of what could not be ended. Nothing is left unanswered."""
         if self._thread.ident is None or self._started.exception() is not None:
             return ()
+        self._office.sources.close()
         self.refuse()
         self._loop.call_soon_threadsafe(self._closing.set)
         try:

@@ -69,6 +69,10 @@ class Functions:
         self.raw: dict[str, bytes] = {}
         self._kept: dict[tuple[str, ...], _Survey | None] = {}
 
+    def load_again(self) -> None:
+        """Load functions again that were kept: modules that they refer to have changed."""
+        self._kept.clear()
+
     def scope(self, names: tuple[str, ...], blobs: Mapping[str, Ref]) -> Scope:
         """Return what a batch that needs these functions finds: loaded for it, unless that makes no difference."""
         if not names:

@@ -10,47 +10,71 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 
-PREFIX = "module:"
-"""What the name of a bundle begins with; the module's name and the hash of its content follow."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""The names of folders that hold installed packages."""
 
+PREFIX = "module:"
+"""What the name of a bundle begins with; the module's name, a number and the hash of its content follow."""
+
+RELOAD = "reload"
+"""Stands in place of the hash for a module that the node imports by itself, and has to import again."""
 
 IMPORTS = "imports:"
 """What the name of a list of modules begins with that a call imports from installed packages."""
 
+_NEVER_DROPPED = {"__main__", "skyward", "cloudpickle", "casty", "uvloop"}
+"""Packages that a node itself runs on."""
 
-def bundle_name(module: str, digest: str) -> str:
-    """Return the name of a bundle."""
-    return f"{PREFIX}{module}:{digest}"
+_numbers: dict[str, int] = {}  # of the newest version of each module here
+
+
+def bundle_name(module: str, number: int, digest: str) -> str:
+    """Return the name of a bundle; of two bundles of a module the one with the higher number is newer."""
+    return f"{PREFIX}{module}:{number}:{digest}"
 
 
 def install(folder: str, functions: Mapping[str, bytes]) -> dict[str, bytes]:
     """Make the bundles among the functions importable in this process, and return the functions.
 
-    Modules of an earlier content are imported anew. The files go below `folder`, once for all processes of the node.
+    The newest version of a module that ever came counts. When it comes, all modules of the user's that are loaded are
+    dropped, as others may have taken something from it; the next call that needs them imports them again. The files go
+    below `folder`, once for all processes of the node.
     """
-    changed = False
+    changed: set[str] = set()
     others: dict[str, bytes] = {}
     for name, data in functions.items():
         if not name.startswith(PREFIX):
             others[name] = data
             continue
-        module, digest = name.removeprefix(PREFIX).split(":")
+        module, number, digest = name.removeprefix(PREFIX).split(":")
+        if int(number) <= _numbers.get(module, 0):
+            continue
+        _numbers[module] = int(number)
+        if digest == RELOAD:
+            changed.add(data.decode())
+            continue
         home = os.path.join(folder, "modules", module)
         place = os.path.join(home, digest)
-        if place in sys.path:
-            continue
         if not os.path.isdir(place):
             _extract(home, place, data)
-        for old in [path for path in sys.path if path.startswith(home + os.sep)]:
-            sys.path.remove(old)
-            for loaded, found in list(sys.modules.items()):
-                if (getattr(found, "__file__", None) or "").startswith(old + os.sep):
-                    del sys.modules[loaded]
-        sys.path.insert(0, place)
-        changed = True
+        sys.path[:] = [place, *(path for path in sys.path if not path.startswith(home + os.sep))]
+        changed.add(os.path.join(folder, "modules"))
+    for root in changed:
+        _drop(root)
     if changed:
         importlib.invalidate_caches()
     return others
+
+
+def _drop(root: str) -> None:
+    """Forget the loaded modules of the user's whose source is below this folder."""
+    stdlib = os.path.dirname(os.__file__) + os.sep
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if not file.startswith(root.rstrip(os.sep) + os.sep) or not file.endswith(".py") or file.startswith(stdlib):
+            continue
+        if name.partition(".")[0] not in _NEVER_DROPPED and not INSTALLED.intersection(file.split(os.sep)):
+            del sys.modules[name]
 
 
 def _extract(home: str, place: str, data: bytes) -> None:

@@ -99,6 +99,8 @@ class Packer:
     bundles
         Gives the names of the bundles that contain modules of these names, and what those import; None where nodes can
         import all that this program can.
+    reloaded
+        Gives the names of what tells nodes to import modules again, where they can import all that this program can.
     reaches
         Says whether the nodes reach the files on a mount (see `arrays.reduce`).
     mode
@@ -114,6 +116,7 @@ class Packer:
         put: Callable[[memoryview], Blob] | None = None,
         threshold: int = 1 << 20,
         bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
+        reloaded: Callable[[], tuple[str, ...]] = tuple,
         reaches: arrays.Reaches = lambda token: False,
         mode: arrays.Mode = "r",
         imports: Callable[[frozenset[str]], Mapping[str, bytes]] | None = None,
@@ -124,7 +127,7 @@ class Packer:
         self._mark = PRIVATE if mode == "c" else ""
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
-        self._bundles, self._imports = bundles, imports
+        self._bundles, self._reloaded, self._imports = bundles, reloaded, imports
         self._needed: dict[
             tuple[frozenset[str], frozenset[str]], tuple[tuple[str, ...], Mapping[str, bytes]]
         ] = {}  # by what `Modules` holds
@@ -182,14 +185,15 @@ class Packer:
     def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
         """The bundles of these modules and of those that the functions refer to, and the list of what they import."""
         if modules is None:
-            return (), {}
+            return self._reloaded(), {}
         for name in functions:
             modules.add(self._noted[name])
         key = frozenset(modules.referred), frozenset(modules.inner or ())
-        if key not in self._needed:
+        if key not in self._needed or (self._bundles is not None and not self._share):
             bundles = () if self._bundles is None else self._bundles(key[0] | key[1])
             self._needed[key] = bundles, {} if self._imports is None else self._imports(key[0])
-        return self._needed[key]
+        bundles, listed = self._needed[key]
+        return (self._reloaded() if self._bundles is None else bundles), listed
 
     def _aside(self, content: memoryview) -> Blob | None:
         """The blob of a buffer; None for one that is not large, or for which there is no room."""

@@ -127,7 +127,10 @@ class Worker:
                     functions, clear, calls = rest
                     if clear:
                         self.functions = Functions()
-                    self.functions.raw.update(modules.install(self.setting.folder, functions))
+                    others = modules.install(self.setting.folder, functions)
+                    if len(others) < len(functions):
+                        self.functions.load_again()
+                    self.functions.raw.update(others)
                     self.serve(slot, calls)
                 elif what == "taken":
                     self.results.pop(rest[0], None)

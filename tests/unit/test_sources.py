@@ -1,5 +1,7 @@
 """The user's own modules: found here, bundled, and importable elsewhere."""
 
+import importlib
+import json
 import os
 import subprocess
 import sys
@@ -154,9 +156,11 @@ def test_where_nodes_have_what_is_here_nothing_is_bundled() -> None:
 
 def test_a_changed_module_is_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(modules, "_numbers", {})
     values = []
     for number, text in enumerate(("x = 1", "x = 2", "x = 1")):
-        bundle = {modules.bundle_name("own_changing", f"{len(text)}{text[-1]}"): _zip("own_changing.py", text)}
+        name = modules.bundle_name("own_changing", number + 1, f"{len(text)}{text[-1]}")
+        bundle = {name: _zip("own_changing.py", text)}
         assert modules.install(str(tmp_path), bundle | {"function": b""}) == {"function": b""}
         values.append(__import__("own_changing").x)
         assert number < 3
@@ -174,6 +178,71 @@ def _zip(name: str, text: str) -> bytes:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, text)
     return file.getvalue()
+
+
+def test_of_two_versions_the_newer_one_counts_in_whatever_order_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(modules, "_numbers", {})
+    for number, text in ((2, "x = 2"), (1, "x = 1")):
+        bundle = {modules.bundle_name("own_ordered", number, str(number)): _zip("own_ordered.py", text)}
+        modules.install(str(tmp_path), bundle)
+    value = __import__("own_ordered").x
+    del sys.modules["own_ordered"]
+
+    assert value == 2
+
+
+def test_a_change_of_a_module_drops_those_that_took_something_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(modules, "_numbers", {})
+    user = {modules.bundle_name("own_user", 1, "a"): _zip("own_user.py", "from own_used import x")}
+    values = []
+    for number in (1, 2):
+        used = {modules.bundle_name("own_used", number, str(number)): _zip("own_used.py", f"x = {number}")}
+        modules.install(str(tmp_path), used | user)
+        values.append(__import__("own_user").x)
+    del sys.modules["own_user"], sys.modules["own_used"]
+
+    assert values == [1, 2]
+
+
+def test_a_module_that_is_as_it_was_before_is_a_newer_version_all_the_same(write: Callable[..., None]) -> None:
+    sources = Sources()
+    names: list[str] = []
+    for text in ("x = 1", "x = 22", "x = 1"):
+        write(own_back=text)
+        names += sources.needed(["own_back"])
+
+    numbers = [int(name.split(":")[2]) for name in names]
+    assert numbers == sorted(set(numbers))
+
+
+def test_what_is_reloaded_is_told_until_the_watch_ends(write: Callable[..., None]) -> None:
+    write(own_r="x = 1")
+    sources = Sources()
+    sources.watch()
+    import own_r  # type: ignore[import-not-found]
+
+    assert sources.reloaded() == ()
+    importlib.reload(own_r)
+    first = sources.reloaded()
+    assert first == sources.reloaded() != ()
+    del sys.modules["own_r"]
+    assert sources.reloaded() == first
+    import own_r
+
+    assert sources.reloaded() != first
+    sources.close()
+    sources.close()
+    last = sources.reloaded()
+    importlib.reload(own_r)
+    importlib.reload(json)
+    assert sources.reloaded() == last
+    assert modules.RELOAD in last[0]
 
 
 def test_two_processes_may_unpack_at_once(tmp_path: Path) -> None:
