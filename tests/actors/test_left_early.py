@@ -1,0 +1,54 @@
+"""When a block is left early, the terminal shows what is meant for users, and nothing of what goes on inside."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+import skyward as sky
+
+class Interrupted(sky.Local):
+    async def launch(self, order):
+        instance = await super().launch(order)
+        if sys.argv[1] == "a Ctrl-C during the start":
+            os.kill(os.getpid(), signal.SIGINT)
+        if sys.argv[1] == "an error during the start":
+            raise sky.Denied("not here")
+        return instance
+
+if __name__ == "__main__":
+    try:
+        with sky.Compute(provider=Interrupted(), nodes=3, worker=sky.Worker(concurrency=1)) as compute:
+            waiting = [compute.submit(time.sleep, 600) for _ in range(9)]
+            if sys.argv[1] == "a Ctrl-C in the block":
+                os.kill(os.getpid(), signal.SIGINT)
+            raise LookupError("mine")
+    except (KeyboardInterrupt, LookupError, sky.SkywardError) as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "raised"),
+    [
+        ("a Ctrl-C during the start", "KeyboardInterrupt"),
+        ("an error during the start", "Denied"),
+        ("a Ctrl-C in the block", "KeyboardInterrupt"),
+        ("an error in the block", "LookupError"),
+    ],
+)
+def test_what_leaves_a_block_early_shows_nothing_internal(what: str, raised: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, what],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert (ran.stdout, ran.returncode) == (f"{raised}\n", 0)
+    assert ran.stderr == ""
