@@ -38,6 +38,8 @@ def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
     attributes, body = _parts(cls)
     members = _members(cls) if isinstance(cls, EnumType) else ()
     build = type(cls), cls.__name__, cls.__bases__, body, members, IDENTITIES.name(cls)
+    if _maker(type(cls)) not in (type, ABCMeta):
+        _try_to_build(cls, body)
     states = [vars(member) for member in _unique(cls)]
     state = attributes, states, _registered(cls)
     return build_class, build, state, None, None, _fill_new if result else _fill
@@ -57,6 +59,14 @@ def build_class(
         if built is cls:
             _new.add(id(cls))
     return built
+
+
+def _try_to_build(cls: type, body: dict[str, Any]) -> None:
+    """Raise TypeError now, not on the node, for a class that the metaclass of an extension module does not build."""
+    try:
+        _create(type(cls), cls.__name__, cls.__bases__, body)
+    except Exception as error:
+        raise TypeError(f"the class cannot be built again by {type(cls).__name__}: {error}") from error
 
 
 def _create(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:

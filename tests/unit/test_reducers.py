@@ -1,5 +1,6 @@
 """What is pickled by value beside functions, and that no name is pickled that nodes do not have."""
 
+import ctypes
 import functools
 import pickle
 import sys
@@ -78,6 +79,14 @@ def test_a_cached_function_that_is_sent_again_has_an_empty_cache(registered: Any
 
     assert pickle.loads(data).cache_info().currsize == 0
     assert pickle.loads(result_by_value(first)) is not registered.cached
+
+
+def test_a_class_that_the_metaclass_of_an_extension_module_does_not_build_again_is_refused_at_once() -> None:
+    class Number(ctypes._SimpleCData):  # type: ignore[type-arg]
+        _type_ = "i"
+
+    with pytest.raises(NotPortable, match="cannot be built again by PyCSimpleType"):
+        Packer().pack(len, (Number,), {})
 
 
 def test_what_can_be_imported_goes_by_its_name() -> None:
