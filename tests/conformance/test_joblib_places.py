@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
 from joblib import parallel as joblib_parallel
+from joblib.externals.loky import get_reusable_executor
 from joblib.parallel import get_active_backend
 
 import skyward as sky
@@ -26,6 +27,7 @@ HERE = os.getpid()
 def compute() -> Iterator[sky.Compute]:
     with sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), plugins=[sky.plugins.joblib()]) as compute:
         yield compute
+    get_reusable_executor().shutdown()  # a process forked later would wait for its workers for ever
 
 
 pytestmark = pytest.mark.usefixtures("compute")
