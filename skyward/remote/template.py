@@ -69,6 +69,10 @@ class Template:
             return float(self.link.recv(100))
         return None
 
+    def dismiss(self) -> None:
+        """Let the process end. What it has just forked may still be a child of its child, and lives on."""
+        self.link.close()
+
     def kill(self) -> None:
         """End the process, unless it was seen to have ended."""
         if self.pid is not None:

@@ -210,7 +210,9 @@ class _Zygote:
 
     def use_template(self, new: Template | None) -> None:
         """Fork from this template from now on; None to fork from this process."""
-        if self.template is not None:
+        if self.template is not None and new is not None:
+            self.template.dismiss()
+        elif self.template is not None:
             self.template.kill()
         self.template = new
 

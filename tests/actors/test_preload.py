@@ -129,6 +129,16 @@ def test_a_second_package_is_imported_beside_the_first(install: Install, bell: B
         assert second.imports() == 2  # once for the workers that had run nothing, and by the one that had
 
 
+def test_packages_that_are_imported_in_no_time_stay_imported(install: Install, bell: Bell) -> None:
+    packages = [install(SLOW), *(install() for _ in range(12))]
+    script: dict[str, Any] = {"__name__": "__main__"}
+    imports = "".join(f"    import {each.name}\n" for each in packages)
+    exec(f"def ring(port):\n{imports}    return {packages[0].name}.ring(port)\n", script)
+    with pool(slots=2) as compute:
+        all_slots(compute, bell, script["ring"])
+        assert [each.imports() for each in packages] == [1] * len(packages)
+
+
 def test_a_worker_in_the_place_of_one_that_died_has_what_was_imported(install: Install, bell: Bell) -> None:
     installed = install(SLOW)
     with pool() as compute:
