@@ -38,7 +38,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, u
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
-            if (named := as_remote(obj)) is not None:
+            if (found := find(obj)) is obj:
+                return NotImplemented  # by its name, as pickle does it
+            if (named := _in_remote(obj, found)) is not None:
                 return named
             reduced = super().reducer_override(obj)
             if obj.__type_params__ and reduced is not NotImplemented:
@@ -87,7 +89,10 @@ def importable(fn: FunctionType | Remote[..., Any] | type) -> bool:
 
 def as_remote(fn: FunctionType) -> tuple[Any, ...] | None:
     """Return how to reduce a function that nodes find only inside a remote function of its name; None for another."""
-    found = find(fn)
+    return _in_remote(fn, find(fn))
+
+
+def _in_remote(fn: FunctionType, found: object) -> tuple[Any, ...] | None:
     return (getattr, (found, "_fn")) if type(found) is Remote and found._fn is fn else None
 
 

@@ -26,6 +26,11 @@ type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 """How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
 timeout."""
 
+_PLAIN = frozenset({type(None), bool, int, float, complex})
+
+PLAIN = 64
+"""Values of a result that are looked at to see whether it can be pickled the short way."""
+
 LARGE_RESULT = 1 << 20
 """Bytes from which on a result leaves its slot through shared memory, and its arrays are not copied on the way."""
 
@@ -142,7 +147,16 @@ class _ResultPickler(pickle.Pickler):
         return NotImplemented if reduced is None else reduced
 
 
+def _is_plain(value: object) -> bool:
+    """Whether a value, or each of a few values, is a number or nothing: then there is no array to look for."""
+    if type(value) is list and len(value) <= PLAIN:
+        return all(type(each) in _PLAIN for each in value)
+    return type(value) in _PLAIN
+
+
 def _parts(value: object) -> list[Buffer]:
+    if _is_plain(value):
+        return [pickle.dumps(value, protocol=5)]
     parts: list[Buffer] = []
 
     def aside(buffer: pickle.PickleBuffer) -> bool:
