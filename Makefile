@@ -23,10 +23,10 @@ contracts:
 
 # all but those that take their time
 test:
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow and not long"
 
 slow:
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -m "(slow or long) and not lab"
 
 # the page in a real browser; `make test` has it too where there is one
 browser:

@@ -1,5 +1,6 @@
 """What several tests share: looking for what a pool left behind, killing parts of it, hearing when a call runs."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from pydantic import PrivateAttr
 
 import skyward as sky
 from skyward.providers.local import LocalHost
@@ -27,10 +29,15 @@ HOUR = 3600.0
 class Dear(sky.Local):
     """Machines of this computer for a dollar a second each."""
 
+    _launching: asyncio.Lock = PrivateAttr(default_factory=asyncio.Lock)
+
     async def launch(self, order: Order) -> Instance:
         assert order.purse is not None
-        order.purse.check(Quote("this computer", "here", 1, HOUR))
-        return replace(await super().launch(order), hourly=HOUR)
+        async with self._launching:  # what one costs counts before the next one is checked
+            order.purse.check(Quote("this computer", "here", 1, HOUR))
+            machine = replace(await super().launch(order), hourly=HOUR)
+            order.purse.begin(machine.id, HOUR)
+        return machine
 
 
 class Apart(sky.Local):

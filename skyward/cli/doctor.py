@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,7 @@ type AsJson = Annotated[bool, Parameter(help="Print a list of what was found.", 
 @doctor.command
 def local(*, json: AsJson = False) -> int:
     """Check this machine."""
-    return report(examined(Local()), json)
+    return report(examined(Local), json)
 
 
 @doctor.command
@@ -59,13 +59,13 @@ def ssh(
     jump
         Machines to go through, as `ssh -J` has it.
     """
-    return report(examined(SSH(hosts=hosts, user=user, key=key, config=config, jump=jump)), json)
+    return report(examined(lambda: SSH(hosts=hosts, user=user, key=key, config=config, jump=jump)), json)
 
 
-def examined(provider: Examinable) -> Found:
+def examined(provider: Callable[[], Examinable]) -> Found:
     """Return what a provider finds; an extra that is missing is found as well."""
     try:
-        return asyncio.run(provider.examine(needs()))
+        return asyncio.run(provider().examine(needs()))
     except MissingExtra as missing:
         text, _, fix = str(missing).partition(": ")
         return {"here": [Finding("extra", "FAIL", text, fix)]}

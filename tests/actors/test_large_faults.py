@@ -45,7 +45,7 @@ def tables(value: int, size: int) -> tuple[Any, Any]:
     return arrow.table({"x": first}), arrow.table({"x": second})
 
 
-LENGTHS = [pytest.param(2.0, id="short"), pytest.param(120.0, id="long", marks=pytest.mark.slow)]
+LENGTHS = [pytest.param(2.0, id="short"), pytest.param(120.0, id="long", marks=pytest.mark.long)]
 
 
 @pytest.mark.timeout(400)

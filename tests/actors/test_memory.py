@@ -87,7 +87,7 @@ def test_pools_that_have_ended_leave_no_descriptors_threads_or_event_loops() -> 
     assert all(after - was <= 4 for after, was in zip(held(), before, strict=True)), (before, held())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_two_hundred_pools_that_have_ended_leave_nothing() -> None:
     use_pools(20)

@@ -206,7 +206,7 @@ def test_a_buffer_may_be_put_by_what_interrupts_another() -> None:
         assert here.put(memoryview(b"abc")).read(0, 3) == b"abc"
 
 
-SECONDS = [pytest.param(1.5, id="short"), pytest.param(120, id="long", marks=pytest.mark.slow)]
+SECONDS = [pytest.param(1.5, id="short"), pytest.param(120, id="long", marks=pytest.mark.long)]
 
 
 @pytest.mark.timeout(300)
