@@ -17,7 +17,7 @@ from skyward.remote.identities import IDENTITIES, find
 _HEAP_TYPE = 1 << 9
 """The flag of a class that was made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 
-_ENUM_PARTS = {"_member_map_", "_value2member_map_", "_member_names_", "_unhashable_values_"}
+_ENUM_PARTS = {"_member_map_", "_value2member_map_", "_unhashable_values_"}
 """Attributes of an enum that are filled as its members are rebuilt."""
 
 _new: set[int] = set()  # ids of classes that are built and have no attributes yet; they are alive meanwhile
@@ -173,11 +173,18 @@ def _fill_new(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], li
 # ---------------------------------------------------------------- enums
 
 
-def _members(cls: Any) -> tuple[tuple[str, int, Any, tuple[Any, ...]], ...]:
-    """Return for each name of a member, aliases too: which member it is, its value, what its data type is made from."""
+def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]:
+    """Return for each name of a member, aliases too: which member it is, its values, what its data type is made from.
+
+    A member has more values than its own where the enum has noted others for it.
+    """
     numbers: dict[int, int] = {}
+    values = {id(member): [member._value_] for member in cls._member_map_.values()}
+    for value, member in cls._value2member_map_.items():
+        if value is not member._value_ and id(member) in values:
+            values[id(member)].append(value)
     return tuple(
-        (name, numbers.setdefault(id(member), len(numbers)), member._value_, _data(member))
+        (name, numbers.setdefault(id(member), len(numbers)), tuple(values[id(member)]), _data(member))
         for name, member in cls._member_map_.items()
     )
 
@@ -200,20 +207,20 @@ def _builtin_base(cls: type) -> type:
     return next(each for each in cls.__mro__ if not each.__flags__ & _HEAP_TYPE)
 
 
-def _add_members(cls: Any, members: tuple[tuple[str, int, Any, tuple[Any, ...]], ...]) -> None:
+def _add_members(cls: Any, members: tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]) -> None:
     """Make the members of an enum, which can then be looked up by value; their other attributes come later."""
     by_name: dict[str, Any] = {}
     by_value: dict[Any, Any] = {}
     made: dict[int, Any] = {}
     unhashable: list[Any] = []
-    for name, number, value, data in members:
+    for name, number, values, data in members:
         if number not in made:
             made[number] = member = _builtin_base(cls).__new__(cls, *data)
-            vars(member).update(_value_=value, _name_=name, __objclass__=cls, _sort_order_=number)
+            vars(member).update(_value_=values[0], _name_=name, __objclass__=cls, _sort_order_=number)
             try:
-                by_value.setdefault(value, member)
+                by_value.update(dict.fromkeys(values, member))
             except TypeError:
-                unhashable.append(value)
+                unhashable.append(values[0])
         by_name[name] = made[number]
         type.__setattr__(cls, name, made[number])
     type.__setattr__(cls, "_member_map_", by_name)

@@ -83,6 +83,31 @@ def enums() -> Any:
     )
 
 
+class Answer(enum.Enum):
+    YES = "yes"
+    NO = "no"
+
+    def __init__(self, text: str) -> None:
+        self._value2member_map_[text.upper()] = self
+
+
+@case
+def members_of_enums() -> Any:
+    return (
+        [
+            (len(each), [member.name for member in each], [member.name for member in reversed(each)])
+            for each in (Color, Access, Level, Word, Planet, Coin)
+        ],
+        [each.name for each in Access.ALL],
+        (len(Access.ALL), ~Access.READ, Access(0), Access.READ ^ Access.ALL),
+        (Color.RED in Color, 1 in Color, "no such" in Color),
+        (Answer("YES") is Answer.YES, Answer("no") is Answer.NO),
+        [Level(each).name for each in sorted(Level, reverse=True)],
+        {each.name: each.value for each in Word},
+        (Color.RED.name, Color["ALSO_RED"].name, enum.unique(Level) is Level),
+    )
+
+
 @case
 def enums_with_constructors() -> Any:
     return Planet.EARTH.density, Planet((6.4, 3.3)).name, Coin.DIME.label, Coin(1).label
