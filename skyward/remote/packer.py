@@ -132,7 +132,7 @@ class Packer:
             tuple[frozenset[str], frozenset[str]], tuple[tuple[str, ...], Mapping[str, bytes]]
         ] = {}  # by what `Modules` holds
         self._noted: dict[str, Modules] = {}  # by name of function
-        self._names: dict[int, _Named | None] = {}
+        self._names: dict[int, Any] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
@@ -167,6 +167,8 @@ class Packer:
         bundles, lists = self._needs(modules, functions)
         if lists:
             functions = {**functions, **lists}
+        if not (pickler.buffers or pickler.bytes or pickler.beside or self._looks_for_bytes):
+            return Packed(payload, functions, (), (), bundles, tuple(kept))
         buffers = tuple(blob.name + self._mark for blob in pickler.buffers)
         blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes, *pickler.beside)}
         if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
@@ -204,8 +206,8 @@ class Packer:
         except OSError:
             return None
 
-    def _name(self, obj: FunctionType | type) -> _Named | None:
-        """Pack a function or class that must travel by value; None for one that nodes import.
+    def _name(self, obj: FunctionType | type) -> Any:
+        """Pack a function or class that must travel by value; return how to reduce another function, None for a class.
 
         It is called by its content: nodes and slots that have it from an earlier call are not sent it again.
         """
@@ -213,8 +215,10 @@ class Packer:
             return self._names[id(obj)]
         except KeyError:
             pass
-        named = None
-        if _by_value(obj):
+        named: Any = None
+        if isinstance(obj, FunctionType):
+            named = NotImplemented if importable(obj) else as_remote(obj)
+        if named is None and _by_value(obj):
             modules = self._modules_noted()
             data, blobs = self._apart(obj, modules)
             named = _Named(hashlib.sha256(data).hexdigest(), data, blobs)
@@ -303,7 +307,7 @@ class CallPickler(ByValuePickler):
     def __init__(
         self,
         file: io.BytesIO,
-        name: Callable[[FunctionType | type], _Named | None] | None = None,
+        name: Callable[[FunctionType | type], Any] | None = None,
         aside: Callable[[memoryview], Blob | None] | None = None,
         modules: Modules | None = None,
         reduce: arrays.Reducer = arrays.by_content,
@@ -320,17 +324,18 @@ class CallPickler(ByValuePickler):
         self.beside: list[Blob] = []
         self.bytes: list[Blob] = []
 
-    def reducer_override(self, obj: object) -> Any:
+    def reducer_override(self, obj: Any) -> Any:
+        is_code = isinstance(obj, (FunctionType, type))
+        known = self._name(obj) if is_code and self._name is not None else None
+        if type(known) is _Named:  # which modules it needs is known
+            self.met[known.name] = known.data
+            self.beside += known.blobs
+            return shared, (known.name,)
         if self.modules is not None:
             self.modules.note(obj)
-        if isinstance(obj, FunctionType | type):
-            if self._name is not None and not (type(obj) is FunctionType and as_remote(obj)):
-                if (named := self._name(obj)) is not None:
-                    self.met[named.name] = named.data
-                    self.beside += named.blobs
-                    return shared, (named.name,)
-                if isinstance(obj, FunctionType):
-                    return NotImplemented  # by reference, as plain pickle does it
+        if known is not None:
+            return known
+        if is_code:
             return _reduced_for_main(obj, super().reducer_override(obj))
         reduced = super().reducer_override(obj)
         if self.modules is not None and isinstance(reduced, str):

@@ -2,6 +2,7 @@
 
 import dis
 from dataclasses import dataclass, field
+from functools import lru_cache
 from opcode import opmap
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
@@ -59,7 +60,8 @@ _PLAIN = {
 """Instructions of imports, docstrings and constants."""
 
 
-def first_imports(code: CodeType) -> list[str]:
+@lru_cache(1024)
+def first_imports(code: CodeType) -> tuple[str, ...]:
     """Return the absolute imports with which a function or module begins, before it does anything else.
 
     What it does may be what a later import depends on, such as setting a variable of the environment.
@@ -76,4 +78,4 @@ def first_imports(code: CodeType) -> list[str]:
             if level:
                 break
             found.append(str(step.argval))
-    return found
+    return tuple(found)
