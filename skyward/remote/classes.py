@@ -191,7 +191,7 @@ def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]
 
 def _unique(cls: Any) -> list[Any]:
     """Return the members of an enum, each once; none for another class."""
-    return list({id(each): each for each in getattr(cls, "_member_map_", {}).values()}.values())
+    return list({id(each): each for each in cls._member_map_.values()}.values()) if isinstance(cls, EnumType) else []
 
 
 def _data(member: Any) -> tuple[Any, ...]:

@@ -62,6 +62,11 @@ class Registry(type):
     def __len__(cls) -> int:
         return len(cls.tag)
 
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return f"{name} of {cls.tag}"
+
 
 class Tagged(metaclass=Registry, tag="abc"):
     pass
@@ -73,7 +78,7 @@ class AlsoTagged(Tagged, tag="de"):
 
 @case
 def metaclasses() -> Any:
-    return Tagged.tag, len(Tagged), AlsoTagged.tag, Registry.known, type(AlsoTagged) is Registry
+    return Tagged.tag, len(Tagged), AlsoTagged.tag, Tagged.color, Registry.known, type(AlsoTagged) is Registry
 
 
 class Plugin:
