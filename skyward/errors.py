@@ -4,7 +4,7 @@
 SkywardError
 ├── InvalidArgument    what was written cannot be meant   → the text says what to write     (ValueError)
 ├── NoCompute          no block is open                   → open one                        (RuntimeError)
-├── MissingExtra       a library is not installed         → the text is the pip line        (ImportError)
+├── MissingExtra       a library is not installed         → the text says how to install it (ImportError)
 ├── NotPortable        cannot be pickled, was not sent    → names the argument or global    (TypeError)
 ├── ProvisioningError  no machine                         → change shape, region, credentials
 │   ├── NoCapacity
@@ -81,12 +81,16 @@ class NoCompute(SkywardError, RuntimeError):
 
 
 class MissingExtra(SkywardError, ImportError):
-    """A library that an extra of Skyward brings is not installed; the text is the line that installs it."""
+    """A library that an extra of Skyward brings is not installed; the text says how to install it.
+
+    It does not name the package: on the package index, that name is another project's.
+    """
 
     @classmethod
     def of(cls, library: str, extra: str = "") -> Self:
         """Name the missing library and its extra, which is called like the library unless said otherwise."""
-        return cls(f"{library} is not installed: pip install 'skyward[{extra or library}]'", name=library)
+        fix = f"pip install -e '.[{extra or library}]' in the folder of Skyward's source"
+        return cls(f"{library} is not installed: {fix}", name=library)
 
     @classmethod
     def check(cls, extra: str, *libraries: str) -> None:

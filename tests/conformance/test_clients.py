@@ -37,7 +37,7 @@ pytestmark = [
 
 def needs(name: str) -> pytest.MarkDecorator:
     absent = importlib.util.find_spec(name) is None
-    return pytest.mark.skipif(absent, reason=f"{name} is not installed: pip install 'skyward[clients]'")
+    return pytest.mark.skipif(absent, reason=f"{name} is not installed: pip install -e '.[clients]'")
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_without_an_extra_the_line_that_installs_it_is_given(library: str, extra
 
     assert ran.returncode == code
     assert f"{library} is not installed" in ran.stdout + ran.stderr
-    assert f"pip install 'skyward[{extra}]'" in ran.stdout + ran.stderr
+    assert f"pip install -e '.[{extra}]'" in ran.stdout + ran.stderr
 
 
 def test_the_command_is_installed_with_the_package() -> None:

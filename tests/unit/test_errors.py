@@ -134,12 +134,12 @@ def test_no_compute_says_what_to_do() -> None:
 
 def test_a_missing_extra_is_the_pip_line() -> None:
     error = MissingExtra.of("joblib")
-    assert str(error) == "joblib is not installed: pip install 'skyward[joblib]'"
+    assert str(error) == "joblib is not installed: pip install -e '.[joblib]' in the folder of Skyward's source"
     assert error.name == "joblib"
 
 
 def test_a_missing_extra_may_be_called_otherwise_than_its_library() -> None:
-    assert str(MissingExtra.of("aioboto3", "aws")) == "aioboto3 is not installed: pip install 'skyward[aws]'"
+    assert str(MissingExtra.of("aioboto3", "aws")).startswith("aioboto3 is not installed: pip install -e '.[aws]'")
 
 
 def test_not_portable_carries_the_path() -> None:
