@@ -21,14 +21,19 @@ async def router(ctx: Context[int, Message]) -> None:
     """The router; its key is the pool."""
     office = Office.of(ctx.system)
     state = office.routing
-    with office.vital("router"):
-        async for event in ctx.inbox:
-            for effect in routing.step(state, event):
-                if isinstance(effect, routing.LookLater):
-                    asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
-                else:
-                    perform(office, effect)
-            enter(office, event)
+    look: asyncio.TimerHandle | None = None
+    try:
+        with office.vital("router"):
+            async for event in ctx.inbox:
+                for effect in routing.step(state, event):
+                    if isinstance(effect, routing.LookLater):
+                        look = asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
+                    else:
+                        perform(office, effect)
+                enter(office, event)
+    finally:
+        if look is not None:
+            look.cancel()  # nobody can be told once the system has stopped
 
 
 def enter(office: Office, event: routing.Event) -> None:

@@ -102,6 +102,7 @@ class _Zygote:
                         number, candidate = self.importing
                         self.end_import(number, candidate.seconds())
                     elif not self.obey():
+                        signal.set_wakeup_fd(-1)  # `wake` is closed while processes may still end
                         for each in self.templates():
                             each.kill()
                         for pid in self.workers:

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, signal, sys, time
+import asyncio, os, signal, sys, time
 import skyward as sky
+from skyward.actors import placing, routing
 
 class Interrupted(sky.Local):
     async def launch(self, order):
@@ -19,7 +20,14 @@ class Interrupted(sky.Local):
             raise sky.Denied("not here")
         return instance
 
+    async def terminate(self, instance):
+        await super().terminate(instance)
+        if sys.argv[1] == "while the router is about to look":
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 3 * placing.LOOK)  # the loop ends after that
+
 if __name__ == "__main__":
+    if sys.argv[1] == "while the router is about to look":
+        routing.steal = lambda state, *, looked: ({}, True)
     try:
         with sky.Compute(provider=Interrupted(), nodes=3, worker=sky.Worker(concurrency=1)) as compute:
             waiting = [compute.submit(time.sleep, 600) for _ in range(9)]
@@ -38,6 +46,7 @@ if __name__ == "__main__":
         ("an error during the start", "Denied"),
         ("a Ctrl-C in the block", "KeyboardInterrupt"),
         ("an error in the block", "LookupError"),
+        ("while the router is about to look", "LookupError"),
     ],
 )
 def test_what_leaves_a_block_early_shows_nothing_internal(what: str, raised: str) -> None:
