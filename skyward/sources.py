@@ -178,6 +178,7 @@ def spec_of(name: str) -> ModuleSpec | None:
         return None
 
 
+@cache
 def _own(origin: str) -> bool:
     path = Path(origin)
     if not path.is_absolute() or not path.is_file() or INSTALLED.intersection(path.parts):

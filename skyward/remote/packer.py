@@ -129,8 +129,8 @@ class Packer:
         self._looks_for_bytes = False
         self._bundles, self._reloaded, self._imports = bundles, reloaded, imports
         self._needed: dict[
-            tuple[frozenset[str], frozenset[str]], tuple[tuple[str, ...], Mapping[str, bytes]]
-        ] = {}  # by what `Modules` holds
+            tuple[frozenset[str], frozenset[str], tuple[str, ...]], tuple[tuple[str, ...], Mapping[str, bytes]]
+        ] = {}  # by what `Modules` holds, and what was reloaded
         self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, Any] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
@@ -190,12 +190,13 @@ class Packer:
             return self._reloaded(), {}
         for name in functions:
             modules.add(self._noted[name])
-        key = frozenset(modules.referred), frozenset(modules.inner or ())
-        if key not in self._needed or (self._bundles is not None and not self._share):
+        reloaded = self._reloaded()
+        key = frozenset(modules.referred), frozenset(modules.inner or ()), reloaded
+        if key not in self._needed:
             bundles = () if self._bundles is None else self._bundles(key[0] | key[1])
             self._needed[key] = bundles, {} if self._imports is None else self._imports(key[0])
         bundles, listed = self._needed[key]
-        return (self._reloaded() if self._bundles is None else bundles), listed
+        return (reloaded if self._bundles is None else bundles), listed
 
     def _aside(self, content: memoryview) -> Blob | None:
         """The blob of a buffer; None for one that is not large, or for which there is no room."""
