@@ -38,7 +38,7 @@ def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
     attributes, body = _parts(cls)
     members = _members(cls) if isinstance(cls, EnumType) else ()
     build = type(cls), cls.__name__, cls.__bases__, body, members, IDENTITIES.name(cls)
-    if _maker(type(cls)) not in (type, ABCMeta):
+    if _is_of_ctypes(cls) or _maker(type(cls)) not in (type, ABCMeta):
         _try_to_build(cls, body)
     states = [vars(member) for member in _unique(cls)]
     state = attributes, states, _registered(cls)
@@ -61,9 +61,19 @@ def build_class(
     return built
 
 
+def _is_of_ctypes(cls: type) -> bool:
+    kind: type = type(cls)
+    return any(each.__module__ == "_ctypes" for each in kind.__mro__)
+
+
 def _try_to_build(cls: type, body: dict[str, Any]) -> None:
-    """Raise TypeError now, not on the node, for a class that the metaclass of an extension module does not build."""
+    """Raise TypeError now, not on the node, for a class that the metaclass of an extension module does not build.
+
+    A class of ctypes is never built: the layout of its instances lies where pickle does not see it.
+    """
     try:
+        if _is_of_ctypes(cls):
+            raise TypeError("its layout is not among its attributes")
         _create(type(cls), cls.__name__, cls.__bases__, body)
     except Exception as error:
         raise TypeError(f"the class cannot be built again by {type(cls).__name__}: {error}") from error
