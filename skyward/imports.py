@@ -4,7 +4,6 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, MappingProxyType
 
@@ -30,11 +29,9 @@ def listed(names: frozenset[str]) -> Mapping[str, bytes]:
     """
     found: dict[str, None] = {}
     for name in sorted(names):
-        package = name.partition(".")[0]
-        if package in LIGHT:
+        if _is_light(name):
             continue
-        spec = spec_of(package)
-        if spec is not None and _is_installed(spec):
+        if _is_installed(name):
             if _may_exist(name):
                 found[name] = None
         elif unit_of(name) is not None and (code := _code(name)) is not None:
@@ -50,13 +47,15 @@ def listed(names: frozenset[str]) -> Mapping[str, bytes]:
 def _first_of_users(code: CodeType) -> Iterator[str]:
     """The installed modules that one of the user's own imports before it imports anything else that is not."""
     for name in first_imports(code):
-        package = name.partition(".")[0]
-        if package in LIGHT:
+        if _is_light(name):
             continue
-        spec = spec_of(package)
-        if spec is None or not _is_installed(spec):
+        if not _is_installed(name):
             return
         yield name
+
+
+def _is_light(name: str) -> bool:
+    return name.partition(".")[0] in LIGHT
 
 
 def _may_exist(name: str) -> bool:
@@ -70,7 +69,11 @@ def _may_exist(name: str) -> bool:
     return parent in sys.modules and spec_of(name) is not None
 
 
-def _is_installed(spec: ModuleSpec) -> bool:
+def _is_installed(name: str) -> bool:
+    """Whether the package of a module lies among the installed ones."""
+    spec = spec_of(name.partition(".")[0])
+    if spec is None:
+        return False
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
     return any(INSTALLED.intersection(Path(place).parts) for place in places)
 

@@ -219,7 +219,7 @@ class Packer:
         named: Any = None
         if isinstance(obj, FunctionType):
             named = NotImplemented if importable(obj) else as_remote(obj)
-        if named is None and _by_value(obj):
+        if named is None and (isinstance(obj, FunctionType) or is_dynamic(obj)):
             modules = self._modules_noted()
             data, blobs = self._apart(obj, modules)
             named = _Named(hashlib.sha256(data).hexdigest(), data, blobs)
@@ -264,11 +264,6 @@ def _collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -
         return True
     found.append(content)
     return False
-
-
-def _by_value(obj: FunctionType | type) -> bool:
-    """Whether nodes cannot import this."""
-    return not importable(obj) if isinstance(obj, FunctionType) else is_dynamic(obj)
 
 
 def _note_beginning(fn: object, modules: Modules) -> None:

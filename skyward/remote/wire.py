@@ -26,9 +26,10 @@ type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 """How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
 timeout."""
 
-_PLAIN = frozenset({type(None), bool, int, float, complex})
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex})
+"""Types of values in which there is no array to look for."""
 
-PLAIN = 64
+PLAIN_COUNT = 64
 """Values of a result that are looked at to see whether it can be pickled the short way."""
 
 LARGE_RESULT = 1 << 20
@@ -148,10 +149,10 @@ class _ResultPickler(pickle.Pickler):
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value, or each of a few values, is a number or nothing: then there is no array to look for."""
-    if type(value) is list and len(value) <= PLAIN:
-        return all(type(each) in _PLAIN for each in value)
-    return type(value) in _PLAIN
+    """Whether a value, or each of a few values, is a number or None."""
+    if type(value) is list and len(value) <= PLAIN_COUNT:
+        return all(type(each) in PLAIN_TYPES for each in value)
+    return type(value) in PLAIN_TYPES
 
 
 def _parts(value: object) -> list[Buffer]:
