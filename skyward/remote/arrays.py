@@ -138,7 +138,7 @@ def reopened(kind: type, file: File, mode: str, start: int, size: int, layout: t
         raise NotPortable(f"numpy.memmap of {path}: the file cannot be opened here: {error.strerror}") from error
     with opened:
         found = os.fstat(opened.fileno())
-        if found.st_ino != inode or (machine == mounts.machine() and found.st_dev != device):
+        if found.st_ino != inode or (found.st_dev != device and machine == mounts.machine()):
             raise NotPortable(f"numpy.memmap of {path}: the file here is another one than where the call was made")
         if found.st_size < start + size:
             raise NotPortable(f"numpy.memmap of {path}: the file ends at byte {found.st_size}, not at {start + size}")
@@ -313,7 +313,8 @@ def _by_file(array: Any, mapped: Any, reaches: Reaches | None) -> Any:
         return None
     known = _file_of(mapped)
     if reaches is not None and known is not None and _is_reached(known, reaches, writeable and mode != "c"):
-        layout = array.shape, array.dtype, -below, array.strides
+        kind = array.dtype.str if array.dtype.isbuiltin == 1 else array.dtype  # a string is pickled faster
+        layout = array.shape, kind, -below, array.strides
         return reopened, (type(array), known[0], "r+" if mode == "w+" else mode, start, size, layout, writeable)
     if reaches is not None and writeable and mode != "c":
         problem = "that has been removed or replaced" if known is None else "that not every node can write into"

@@ -3,63 +3,19 @@
 A function whose objects cannot change (see `_Survey`) is kept, as loading it again would give the same.
 """
 
-import io
-import pickle
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from opcode import opmap
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from skyward.remote import packer, sealed
-from skyward.remote.blobs import Buffer, Ref, view
+from skyward.remote.blobs import Ref, view
 from skyward.remote.reducers import importable
+from skyward.remote.scope import Scope
 
 type Call = tuple[Callable[..., object], Any, Any]
-
-
-class _Main(ModuleType):
-    """The `__main__` of a batch. It hides its file: a spawned child must not run the user's script again."""
-
-    @property
-    def __file__(self) -> NoReturn:  # type: ignore[override]
-        raise AttributeError("__file__")
-
-
-class Scope:
-    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, Any] = {}
-        self.main: ModuleType | None = None
-
-    def add(self, name: str, data: bytes, blobs: Mapping[str, Ref]) -> None:
-        """Load what a `Packer` kept as `data`, with its large buffers among the blobs.
-
-        Each load maps the buffers for itself: what is written into an array of a function is seen by its batch only.
-        """
-        self.objects[name] = _Unpickler(self, *sealed.opened(data, blobs), blobs).load()
-
-    def call(self, payload: bytes, buffers: Sequence[str], blobs: Mapping[str, Ref]) -> Call:
-        """Load a call."""
-        body = payload or view(next(iter(blobs.values())))
-        call: Call = _Unpickler(self, body, (_buffer(blobs, name) for name in buffers), blobs).load()
-        return call
-
-    def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
-        """Make a function or class of the user's script; it is found in `__main__` under its name, if it has one."""
-        if self.main is None:
-            self.main = _Main("__main__")
-        namespace = self.main.__dict__
-        if make is packer.MAKE_FUNCTION:
-            code, own, *rest = args
-            namespace.update(own)
-            args = code, namespace, *rest
-        made = make(*args)
-        if name:
-            namespace.setdefault(name, made)
-        return made
 
 
 class Functions:
@@ -84,31 +40,21 @@ class Functions:
             self._kept[names] = None
         scope = Scope()
         for name in names:
-            scope.add(name, self.raw[name], blobs)
+            # each load maps the buffers for itself: what is written into an array is seen by its batch only
+            scope.objects[name] = scope.load(*sealed.opened(self.raw[name], blobs), blobs)
         if not known:
             survey = _Survey(scope)
             self._kept[names] = survey if survey.constant else None
         return scope
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, scope: Scope, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> None:
-        super().__init__(io.BytesIO(body), buffers=buffers)
-        self._scope, self._blobs = scope, blobs
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == packer.__name__:
-            if name == packer.shared.__name__:
-                return self._scope.objects.__getitem__
-            if name == packer.in_main.__name__:
-                return self._scope.in_main
-        return super().find_class(module, name)
-
-    def persistent_load(self, name: str) -> bytes:
-        return bytes(view(self._blobs[name]))
-
-
-# ---------------------------------------------------------------- buffers
+def call_in(scope: Scope, payload: bytes, buffers: Sequence[str], blobs: Mapping[str, Ref]) -> Call:
+    """Load a call with what it finds in a scope."""
+    if not blobs:
+        return scope.load(payload, (), blobs)  # type: ignore[no-any-return]
+    body = payload or view(next(iter(blobs.values())))
+    call: Call = scope.load(body, (_buffer(blobs, name) for name in buffers), blobs)
+    return call
 
 
 def _buffer(blobs: Mapping[str, Ref], name: str) -> memoryview:
@@ -141,16 +87,16 @@ class _Survey:
         self.scope = scope
         self._functions: dict[int, FunctionType] = {}
         self.constant = all(type(each) is FunctionType and self._is_constant(each) for each in scope.objects.values())
-        mappings = [each for fn in self._functions.values() for each in (fn.__globals__, fn.__dict__)]
-        self._mappings = [(each, [*each], [*each.values()]) for each in mappings]
-        self._parts = [(fn, _parts_of(fn)) for fn in self._functions.values()]
+        self._found = [
+            (fn, names := _names(fn.__code__), _sizes(fn), _parts(fn, names)) for fn in self._functions.values()
+        ]
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        for mapping, keys, values in self._mappings:
-            if [*mapping] != keys or not all(map(is_, mapping.values(), values)):
+        for fn, names, sizes, parts in self._found:
+            if _sizes(fn) != sizes or not all(map(is_, _parts(fn, names), parts)):
                 return False
-        return all(all(map(is_, parts, _parts_of(fn))) for fn, parts in self._parts)
+        return True
 
     def _is_constant(self, value: object) -> bool:
         match value:
@@ -193,8 +139,21 @@ def _content(cell: CellType) -> object:
         return None
 
 
-def _parts_of(fn: FunctionType) -> tuple[object, ...]:
-    """What a function consists of beside its namespaces, as far as it may be replaced."""
-    named, cells = fn.__kwdefaults__, fn.__closure__
-    parts = fn.__code__, fn.__defaults__, len(named or ())
-    return parts if named is None and cells is None else (*parts, *(named or {}).values(), *map(_content, cells or ()))
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The names by which code, and that inside it, may look for what is global."""
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
+    return (*code.co_names, *inner)
+
+
+def _sizes(fn: FunctionType) -> tuple[int, int, int]:
+    """How many things a function has that others may add to."""
+    return len(fn.__globals__), len(fn.__dict__), len(fn.__kwdefaults__ or ())
+
+
+def _parts(fn: FunctionType, names: tuple[str, ...]) -> list[object]:
+    """What a function consists of, as far as it may be replaced, and what it finds under global names."""
+    parts = [fn.__code__, fn.__defaults__, *map(fn.__globals__.get, names)]
+    if (own := fn.__dict__) or fn.__kwdefaults__ or fn.__closure__:
+        named = fn.__kwdefaults__ or {}
+        parts += [*own, *own.values(), *named, *named.values(), *map(_content, fn.__closure__ or ())]
+    return parts

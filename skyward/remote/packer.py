@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -23,15 +23,13 @@ from skyward.remote.blobs import Blob
 from skyward.remote.classes import is_dynamic
 from skyward.remote.reducers import ByValuePickler, as_remote, importable, module_of
 from skyward.remote.references import Modules, first_imports
+from skyward.remote.scope import in_main, shared
 
 PRIVATE = "+private"
 """What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
 
 PAGE = 4096
 """Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
-
-MAKE_FUNCTION = cloudpickle.cloudpickle._make_function
-"""What cloudpickle makes functions with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +58,6 @@ class Packed:
     blobs: tuple[Blob, ...] = ()
     modules: tuple[str, ...] = ()
     kept: tuple[object, ...] = ()
-
-
-def shared(name: str) -> NoReturn:
-    """Stand in a payload for the function of that name; `wire` puts the function itself there."""
-    raise pickle.UnpicklingError(f"function {name} is not in this payload; it is opened by skyward.remote.loading")
-
-
-def in_main(_name: str, make: Callable[..., Any], *args: Any) -> Any:
-    """Make a function or class of a script; where a slot loads it, `loading` puts it into the `__main__` of a batch."""
-    return make(*args)
 
 
 @dataclass(frozen=True, slots=True)

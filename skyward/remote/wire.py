@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from skyward.remote import absent, arrays, forked, function, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
-from skyward.remote.loading import Call, Functions
+from skyward.remote.loading import Call, Functions, call_in
 from skyward.remote.modules import IMPORTS
 from skyward.remote.packer import by_value, result_by_value
 from skyward.remote.raised import open_exception, pack_exception
@@ -188,7 +188,7 @@ def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
 def _load(payload: bytes, beside: Beside) -> tuple[Call, ModuleType | None]:
     try:
         scope = beside.functions.scope(beside.names, beside.blobs)
-        return scope.call(payload, beside.buffers, beside.blobs), scope.main
+        return call_in(scope, payload, beside.buffers, beside.blobs), scope.main
     except ModuleNotFoundError as error:
         if not (lack := absent.explain(error)):
             raise

@@ -1,0 +1,85 @@
+"""What a batch finds on its slot under a name: its functions by value, and the `__main__` of the user's script."""
+
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, NoReturn
+
+import cloudpickle
+
+from skyward.remote.blobs import Buffer, Ref, view
+
+MAKE_FUNCTION = cloudpickle.cloudpickle._make_function
+"""What cloudpickle makes functions with."""
+
+
+class _Main(ModuleType):
+    """The `__main__` of a batch. It hides its file: a spawned child must not run the user's script again."""
+
+    @property
+    def __file__(self) -> NoReturn:  # type: ignore[override]
+        raise AttributeError("__file__")
+
+
+class Scope:
+    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.main: ModuleType | None = None
+
+    def load(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> Any:
+        """Load a pickle that may refer to what is in this scope, and to large `bytes` among the blobs."""
+        outer, _opening.scope = _opening.scope, self
+        try:
+            if not blobs:
+                return pickle.loads(body, buffers=buffers)
+            return _Unpickler(body, buffers, blobs).load()
+        finally:
+            _opening.scope = outer
+
+    def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
+        """Make a function or class of the user's script; it is found in `__main__` under its name, if it has one."""
+        if self.main is None:
+            self.main = _Main("__main__")
+        namespace = self.main.__dict__
+        if make is MAKE_FUNCTION:
+            code, own, *rest = args
+            namespace.update(own)
+            args = code, namespace, *rest
+        made = make(*args)
+        if name:
+            namespace.setdefault(name, made)
+        return made
+
+
+class _Opening(threading.local):
+    """The scope that this thread loads something in."""
+
+    scope: Scope | None = None
+
+
+_opening = _Opening()
+
+
+def shared(name: str) -> Any:
+    """Stand in a pickle for the function or class of that name in its scope."""
+    if _opening.scope is None:
+        raise pickle.UnpicklingError(f"function {name} is not in this pickle; it is opened by skyward.remote.loading")
+    return _opening.scope.objects[name]
+
+
+def in_main(name: str, make: Callable[..., Any], *args: Any) -> Any:
+    """Make a function or class of a script, in the `__main__` of its scope if there is one."""
+    return make(*args) if _opening.scope is None else _opening.scope.in_main(name, make, *args)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> None:
+        super().__init__(io.BytesIO(body), buffers=buffers)
+        self._blobs = blobs
+
+    def persistent_load(self, name: str) -> bytes:
+        return bytes(view(self._blobs[name]))
