@@ -8,7 +8,7 @@ attributes of the class. A class with slots keeps them, and an enum keeps its al
 import threading
 from abc import ABCMeta, _get_dump  # type: ignore[attr-defined]
 from collections.abc import Mapping
-from enum import Enum, EnumType
+from enum import Enum, EnumType, pickle_by_enum_name, pickle_by_global_name
 from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType, new_class
 from typing import Any
 
@@ -19,6 +19,9 @@ _HEAP_TYPE = 1 << 9
 
 _ENUM_PARTS = {"_member_map_", "_value2member_map_", "_unhashable_values_"}
 """Attributes of an enum that are filled as its members are rebuilt."""
+
+_FLAG_PARTS = ("_flag_mask_", "_singles_mask_", "_all_bits_", "_inverted_", "_boundary_", "_member_type_")
+"""Attributes by which an enum of flags combines its members."""
 
 _new: set[int] = set()  # ids of classes that are built and have no attributes yet; they are alive meanwhile
 _lock = threading.Lock()
@@ -40,7 +43,8 @@ def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
     build = type(cls), cls.__name__, cls.__bases__, body, members, IDENTITIES.name(cls)
     if _is_of_ctypes(cls) or _maker(type(cls)) not in (type, ABCMeta):
         _try_to_build(cls, body)
-    states = [vars(member) for member in _unique(cls)]
+    values = _values(cls) if members else {}
+    states = [(values[id(member)], vars(member)) for member in _unique(cls)]
     state = attributes, states, _registered(cls)
     return build_class, build, state, None, None, _fill_new if result else _fill
 
@@ -142,6 +146,7 @@ def _parts(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(cls, EnumType):
         gone = _ENUM_PARTS | set(cls._member_map_)
         attributes = {name: value for name, value in attributes.items() if name not in gone}
+        body |= {name: attributes[name] for name in _FLAG_PARTS if name in attributes}
     return attributes, body
 
 
@@ -152,7 +157,11 @@ def _registered(cls: type) -> list[type]:
     return [each for reference in _get_dump(cls)[0] if (each := reference()) is not None]
 
 
-def _fill(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], list[type]]) -> Any:
+type _State = tuple[Mapping[str, Any], list[tuple[tuple[Any, ...], dict[str, Any]]], list[type]]
+"""The attributes of a class; the values and attributes of each member of an enum; what is registered with the class."""
+
+
+def _fill(cls: Any, state: _State) -> Any:
     """Give a class the attributes that it has where it was pickled, and no others."""
     attributes, members, registered = state
     with _lock:
@@ -168,19 +177,40 @@ def _fill(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], list[t
         setter.__setattr__(cls, name, value)
     if "__firstlineno__" in attributes:  # setting `__module__` or this removes it in Python 3.13
         setter.__setattr__(cls, "__firstlineno__", attributes["__firstlineno__"])
-    for member, values in zip(_unique(cls), members, strict=False):
-        vars(member).update(values)
+    for member, (_, own) in zip(_unique(cls), members, strict=False):
+        vars(member).update(own)
+    if members:
+        _set_values(cls, [values for values, _ in members])
     for each in registered:
         ABCMeta.register(cls, each)
     return cls
 
 
-def _fill_new(cls: Any, state: tuple[Mapping[str, Any], list[dict[str, Any]], list[type]]) -> Any:
+def _fill_new(cls: Any, state: _State) -> Any:
     """Give a class its attributes if it was built just now."""
     return _fill(cls, state) if id(cls) in _new else cls
 
 
 # ---------------------------------------------------------------- enums
+
+
+def reduce_member(member: Enum) -> tuple[Any, ...] | None:
+    """Return how to pickle a member of an enum by its name, as values may be equal to nothing but themselves.
+
+    None for flags that are combined, and where the enum defines how its members are pickled.
+    """
+    cls = type(member)
+    if cls.__reduce_ex__ not in _PICKLED_AS_USUAL or cls._member_map_.get(member._name_) is not member:
+        return None
+    return member_of, (cls, member._name_)
+
+
+_PICKLED_AS_USUAL = (Enum.__reduce_ex__, pickle_by_enum_name, pickle_by_global_name)
+
+
+def member_of(cls: EnumType, name: str) -> Any:
+    """Return the member of that name."""
+    return cls._member_map_[name]
 
 
 def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]:
@@ -189,14 +219,20 @@ def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]
     A member has more values than its own where the enum has noted others for it.
     """
     numbers: dict[int, int] = {}
-    values = {id(member): [member._value_] for member in cls._member_map_.values()}
-    for value, member in cls._value2member_map_.items():
-        if value is not member._value_ and id(member) in values:
-            values[id(member)].append(value)
+    values = _values(cls)
     return tuple(
-        (name, numbers.setdefault(id(member), len(numbers)), tuple(values[id(member)]), _data(member))
+        (name, numbers.setdefault(id(member), len(numbers)), values[id(member)], _data(member))
         for name, member in cls._member_map_.items()
     )
+
+
+def _values(cls: Any) -> dict[int, tuple[Any, ...]]:
+    """Return the values of each member of an enum, by the member's id."""
+    values = {id(member): (member._value_,) for member in cls._member_map_.values()}
+    for value, member in cls._value2member_map_.items():
+        if value is not member._value_ and id(member) in values:
+            values[id(member)] += (value,)
+    return values
 
 
 def _unique(cls: Any) -> list[Any]:
@@ -220,20 +256,30 @@ def _builtin_base(cls: type) -> type:
 def _add_members(cls: Any, members: tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]) -> None:
     """Make the members of an enum, which can then be looked up by value; their other attributes come later."""
     by_name: dict[str, Any] = {}
-    by_value: dict[Any, Any] = {}
     made: dict[int, Any] = {}
-    unhashable: list[Any] = []
     for name, number, values, data in members:
         if number not in made:
             made[number] = member = _builtin_base(cls).__new__(cls, *data)
             vars(member).update(_value_=values[0], _name_=name, __objclass__=cls, _sort_order_=number)
-            try:
-                by_value.update(dict.fromkeys(values, member))
-            except TypeError:
-                unhashable.append(values[0])
         by_name[name] = made[number]
         type.__setattr__(cls, name, made[number])
     type.__setattr__(cls, "_member_map_", by_name)
+    type.__setattr__(cls, "_value2member_map_", {})
+    type.__setattr__(cls, "__new__", Enum.__new__)
+    _set_values(cls, list({number: values for _, number, values, _ in members}.values()))
+
+
+def _set_values(cls: Any, values: list[tuple[Any, ...]]) -> None:
+    """Have the members of an enum found by these values; flags that were combined are still found."""
+    members = _unique(cls)
+    named = set(map(id, members))
+    by_value = {value: each for value, each in cls._value2member_map_.items() if id(each) not in named}
+    unhashable: list[Any] = []
+    for member, (_, *others) in zip(members, values, strict=False):
+        own = member._value_  # not the first of its values: pickle makes two of one NaN
+        try:
+            by_value.update(dict.fromkeys((own, *others), member))
+        except TypeError:
+            unhashable.append(own)
     type.__setattr__(cls, "_value2member_map_", by_value)
     type.__setattr__(cls, "_unhashable_values_", unhashable)
-    type.__setattr__(cls, "__new__", Enum.__new__)

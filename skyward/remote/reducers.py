@@ -12,13 +12,14 @@ import typing
 import weakref
 from collections.abc import Callable
 from copyreg import dispatch_table
+from enum import Enum
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
 import cloudpickle
 
 from skyward.remote import absent, arrays
-from skyward.remote.classes import is_dynamic, reduce_class
+from skyward.remote.classes import is_dynamic, reduce_class, reduce_member
 from skyward.remote.function import Remote
 from skyward.remote.identities import IDENTITIES, find, is_sent_by_value
 
@@ -62,6 +63,8 @@ def _reduce_object(obj: Any, kind: type, result: bool) -> Reduced | None:
     if kind in cloudpickle.Pickler._dispatch_table:
         return None
     own = dispatch_table.get(kind)  # as pickle does next, which asks a `ChainMap` and is slower
+    if own is None and isinstance(obj, Enum) and (named := reduce_member(obj)) is not None:
+        return named
     reduced: Reduced = obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if own is None else own(obj)
     if isinstance(reduced, str) and is_sent_by_value(module := module_of(obj, reduced)):
         raise pickle.PicklingError(f"it is pickled as the name {reduced!r} in {module}, which nodes do not have")

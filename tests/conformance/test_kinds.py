@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("script", ["functions", "annotations", "values", "classes", "objects"])
+@pytest.mark.parametrize("script", ["functions", "annotations", "values", "members", "classes", "objects"])
 def test_what_a_script_defines_is_the_same_on_a_node(script: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", f"tests.kinds.{script}"],

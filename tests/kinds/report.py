@@ -10,10 +10,11 @@ from typing import Any
 
 import skyward as sky
 
-type Case = Callable[[], Any]
+type Case = Callable[..., Any]
 
 CASES: dict[str, Case] = {}
 IDENTICAL: set[str] = set()
+ARGUMENTS: dict[str, tuple[Any, ...]] = {}
 
 
 def case(fn: Case) -> Case:
@@ -26,6 +27,16 @@ def same_at_home(fn: Case) -> Case:
     """Compare as `case` does; what the script defines must come home as itself, and its objects as of its own types."""
     IDENTICAL.add(fn.__name__)
     return case(fn)
+
+
+def given(*args: Any) -> Callable[[Case], Case]:
+    """Compare as `same_at_home` does, with these arguments."""
+
+    def decorate(fn: Case) -> Case:
+        ARGUMENTS[fn.__name__] = args
+        return same_at_home(fn)
+
+    return decorate
 
 
 def report(refused: Mapping[str, tuple[Case, str]] | None = None, kept: Sequence[type] = ()) -> None:
@@ -50,10 +61,12 @@ def report(refused: Mapping[str, tuple[Case, str]] | None = None, kept: Sequence
 
 
 def _submitted(compute: sky.Compute, fn: Case) -> Any:
-    return compute.submit(fn).result()
+    return compute.submit(fn, *ARGUMENTS.get(fn.__name__, ())).result()
 
 
 def _mapped(compute: sky.Compute, fn: Case) -> Any:
+    if (args := ARGUMENTS.get(fn.__name__)) is not None:
+        return next(iter(compute.map(fn, *([each] for each in args))))
     return next(iter(compute.map(lambda _: fn(), range(2))))
 
 
@@ -62,7 +75,7 @@ def _problem(name: str, run: Callable[[Case], Any]) -> str:
         there = run(CASES[name])  # first: some cases change what they refer to
     except Exception as error:  # noqa: BLE001 - the test tells what it was
         return f"{type(error).__name__}: {error}"[:300]
-    here = CASES[name]()
+    here = CASES[name](*ARGUMENTS.get(name, ()))
     if name in IDENTICAL:
         same = all(a is b or (type(a) is type(b) and a == b) for a, b in zip(here, there, strict=True))
         return "" if same else f"it came home as {there}"

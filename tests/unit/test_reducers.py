@@ -1,7 +1,9 @@
 """What is pickled by value beside functions, and that no name is pickled that nodes do not have."""
 
 import ctypes
+import enum
 import functools
+import operator
 import pickle
 import sys
 import types
@@ -123,3 +125,33 @@ def test_identities_are_forgotten_with_their_objects() -> None:
     del thing
     assert identities.get(name) is None
     assert identities._names == {}
+
+
+# ---------------------------------------------------------------- members of enums
+
+
+class Switch(enum.Enum):
+    """An enum of a module, with a value that equals nothing but itself."""
+
+    ON = functools.partial(max)
+    OFF = functools.partial(min)
+
+
+class Moved(enum.Enum):
+    """An enum that defines how its members are pickled."""
+
+    OLD = 1
+    NEW = 2
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return getattr, (Moved, "NEW")
+
+
+def test_a_member_is_pickled_by_its_name() -> None:
+    members = [Switch.ON, Switch.OFF]
+    assert all(map(operator.is_, pickle.loads(by_value(members)), members))
+    assert all(map(operator.is_, pickle.loads(result_by_value(members)), members))
+
+
+def test_an_enum_may_define_how_its_members_are_pickled() -> None:
+    assert pickle.loads(by_value(Moved.OLD)) is Moved.NEW
