@@ -228,7 +228,7 @@ def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]
 
 def _values(cls: Any) -> dict[int, tuple[Any, ...]]:
     """Return the values of each member of an enum, by the member's id."""
-    values = {id(member): (member._value_,) for member in cls._member_map_.values()}
+    values: dict[int, tuple[Any, ...]] = {id(each): (each._value_,) for each in cls._member_map_.values()}
     for value, member in cls._value2member_map_.items():
         if value is not member._value_ and id(member) in values:
             values[id(member)] += (value,)
