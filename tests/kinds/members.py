@@ -17,7 +17,7 @@ class Plain:
 
 
 class Operation(enum.Enum):
-    PARSE = functools.partial(int, base=2)
+    PARSE = enum.member(functools.partial(int, base=2))
     ALSO_PARSE = PARSE
     ADD = enum.member(lambda x: x + 1)
     ADD_TWO = enum.member(lambda x: Operation.ADD(Operation.ADD(x)))

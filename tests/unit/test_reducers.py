@@ -133,8 +133,8 @@ def test_identities_are_forgotten_with_their_objects() -> None:
 class Switch(enum.Enum):
     """An enum of a module, with a value that equals nothing but itself."""
 
-    ON = functools.partial(max)
-    OFF = functools.partial(min)
+    ON = enum.member(functools.partial(max))
+    OFF = enum.member(functools.partial(min))
 
 
 class Moved(enum.Enum):
