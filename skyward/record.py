@@ -5,6 +5,7 @@ a slow disk nor a slow terminal holds up a run.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -167,7 +168,10 @@ class Record:
                 for old in records(folder)[KEPT - 1 :]:
                     with contextlib.suppress(OSError):
                         old.unlink()
-                return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                with contextlib.suppress(OSError):  # the file system may have no locks
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # see `is_written`
+                return fd
         except OSError as error:
             log.warning("this run is recorded until it ends only: %s", error)
             self.path = None
@@ -186,6 +190,18 @@ def read(path: Path) -> Iterator[Event]:
         for line in lines:
             if (event := from_json(line)) is not None:
                 yield event
+
+
+def is_written(path: Path) -> bool | None:
+    """Whether the program that writes a record still runs; None where the file system does not tell."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def find(name: str, folder: Path | None = None) -> Path:

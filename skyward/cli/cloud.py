@@ -1,62 +1,69 @@
-"""`skyward ls` and `skyward down`: what of ours is there in the cloud, and its end, from any machine."""
+"""`skyward ls` and `skyward down`: list and terminate Skyward pools on EC2, from any machine."""
 
 import dataclasses
 import datetime as dt
 import sys
 from collections.abc import Sequence
 from json import dumps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from skyward.cli.settings import spoken_as_options
 from skyward.cli.table import columns, counted, span
 from skyward.errors import InvalidArgument
-from skyward.inventory import CloudMachine, CloudPool
 from skyward.report import dollars
 from skyward.view.escape import escape
 
-type Region = Annotated[str | None, Parameter(help="Where to look; else as configured and noted here.")]
-type Profile = Annotated[str | None, Parameter(help="A profile of ~/.aws/config.")]
-type AsJson = Annotated[bool, Parameter(help="Print a list for programs.", negative="")]
+if TYPE_CHECKING:
+    from skyward.inventory import CloudMachine, CloudPool
+
+type Region = Annotated[
+    str | None, Parameter(help="Region to search (default: the configured one, and all used from here).")
+]
+type Profile = Annotated[str | None, Parameter(help="Profile of ~/.aws/config.")]
+type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
 
 
 def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) -> int:
-    """List what of ours is on EC2, by pool: machines, age, price, lease."""
+    """List Skyward pools on EC2: machines, age, price, lease."""
     from skyward import inventory
 
-    pools = inventory.ls(region=region, profile=profile)
+    with spoken_as_options("region", "profile"):
+        pools = inventory.ls(region=region, profile=profile)
     if json:
         print(dumps([as_dict(pool) for pool in pools], indent=2))
     else:
-        print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))) or "nothing of ours is there")
+        print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))) or "no Skyward pools found")
     return 0
 
 
 def down(
     *pools: Annotated[str, Parameter(help="Names of pools, as `skyward ls` lists them.", negative="")],
-    stale: Annotated[bool, Parameter(help="All pools that nobody needs any more.", negative="")] = False,
-    all: Annotated[bool, Parameter(help="All pools, also those in use.", negative="")] = False,
+    stale: Annotated[bool, Parameter(help="All abandoned pools.", negative="")] = False,
+    all: Annotated[bool, Parameter(help="All pools, including those in use.", negative="")] = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.", negative="")] = False,
     region: Region = None,
     profile: Profile = None,
     json: AsJson = False,
 ) -> int:
-    """End pools on EC2: their machines, and what belongs to them."""
+    """Terminate pools on EC2 and everything that belongs to them."""
     from skyward import inventory
 
     if bool(pools) + stale + all != 1:
-        raise InvalidArgument("say what to end: names of pools, or --stale, or --all")
+        raise InvalidArgument("name the pools to terminate, or pass --stale or --all")
     asked = sys.stdin.isatty() and not yes
     if all and not (asked or yes):
-        raise InvalidArgument("--all ends pools that are in use, and nobody can be asked here: give --yes as well")
-    found = inventory.survey(region=region, profile=profile, prices=asked)
+        raise InvalidArgument("--all also terminates pools in use; there is no terminal to confirm on, so add --yes")
+    with spoken_as_options("region", "profile"):
+        found = inventory.survey(region=region, profile=profile, prices=asked)
     there = found.pools
     found.warn()
     chosen = [pool for pool in there if all or (stale and pool.stale) or pool.name in pools]
     if strangers := [name for name in pools if name not in {pool.name for pool in chosen}]:
-        names = ", ".join(pool.name for pool in there) or "there is none"
+        names = ", ".join(pool.name for pool in there) or "none"
         found.check()
-        raise InvalidArgument.of("pool", strangers[0], "there is no such pool", f"give one of those there: {names}")
+        raise InvalidArgument(f"{strangers[0]}: there is no such pool; found: {names}")
     if chosen and asked and not agreed(chosen):
         print("skyward: nothing was ended", file=sys.stderr)
         return 1
@@ -70,7 +77,7 @@ def down(
     return 0
 
 
-def agreed(pools: Sequence[CloudPool]) -> bool:
+def agreed(pools: "Sequence[CloudPool]") -> bool:
     """Show what is about to be ended, and ask on the terminal; only `y` or `yes` is a yes."""
     print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))), file=sys.stderr)
     print(
@@ -79,7 +86,7 @@ def agreed(pools: Sequence[CloudPool]) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def told(pools: Sequence[CloudPool], now: dt.datetime) -> list[str]:
+def told(pools: "Sequence[CloudPool]", now: dt.datetime) -> list[str]:
     """Return a line for each pool and, below it, one for each machine and group."""
     lines = iter(columns([row(machine, now) for pool in pools for machine in pool.machines]))
     shown = []
@@ -90,7 +97,7 @@ def told(pools: Sequence[CloudPool], now: dt.datetime) -> list[str]:
     return shown
 
 
-def heading(pool: CloudPool) -> str:
+def heading(pool: "CloudPool") -> str:
     """Return what a pool is, in one line."""
     facts = [pool.region, f"by {pool.by}" if pool.by else "", "stale" if pool.stale else "in use"]
     facts.append(counted(len(pool.machines), "machine"))
@@ -99,7 +106,7 @@ def heading(pool: CloudPool) -> str:
     return f"{pool.name}  {', '.join(filter(None, facts))}"
 
 
-def row(machine: CloudMachine, now: dt.datetime) -> tuple[str, ...]:
+def row(machine: "CloudMachine", now: dt.datetime) -> tuple[str, ...]:
     """Return what a machine is: its cells in the table."""
     ends = [] if machine.lease is None else [f"{span(machine.lease)} after its driver"]
     if machine.until is not None:
@@ -118,7 +125,7 @@ def row(machine: CloudMachine, now: dt.datetime) -> tuple[str, ...]:
     )
 
 
-def as_dict(pool: CloudPool) -> dict[str, Any]:
+def as_dict(pool: "CloudPool") -> dict[str, Any]:
     """Return a pool as what JSON knows: times as text, the age in seconds, prices in dollars."""
     machines = [
         dataclasses.asdict(each)

@@ -1,6 +1,5 @@
 """`skyward doctor`: can these machines be nodes, can this program reach them, and if not, what is to be done?"""
 
-import asyncio
 import dataclasses
 import os
 import platform
@@ -10,28 +9,30 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from skyward.errors import MissingExtra
+from skyward.cli.settings import spoken_as_options
+from skyward.errors import InvalidArgument, MissingExtra
 from skyward.providers.checkup import Finding, Needs
-from skyward.providers.local import Local
-from skyward.providers.provider import Examinable
-from skyward.providers.ssh import SSH
-from skyward.remote import bootstrap
 from skyward.view.escape import escape
 
-doctor = App(name="doctor", help="Say whether machines can be nodes, and how to mend what is not right.")
+if TYPE_CHECKING:
+    from skyward.providers.provider import Examinable
+
+doctor = App(name="doctor", help="Check whether machines can be used as nodes, and how to fix what is wrong.")
 
 type Found = Mapping[str, Sequence[Finding]]
 
-type AsJson = Annotated[bool, Parameter(help="Print a list of what was found.", negative="")]
+type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
 
 
 @doctor.command
 def local(*, json: AsJson = False) -> int:
     """Check this machine."""
+    from skyward.providers.local import Local
+
     return report(examined(Local), json)
 
 
@@ -51,19 +52,26 @@ def ssh(
     hosts
         Machines as ssh names them: alice@node-7 gpu-box 10.0.0.5:2222
     user
-        Whom to log in as, where the machine's name does not say.
+        User to log in as, unless given in the host name.
     key
         The private key to log in with.
     config
-        A configuration to read instead of ~/.ssh/config.
+        Configuration file to read instead of ~/.ssh/config.
     jump
         Machines to go through, as `ssh -J` has it.
     """
-    return report(examined(lambda: SSH(hosts=hosts, user=user, key=key, config=config, jump=jump)), json)
+    from skyward.providers.ssh import SSH
+
+    if not hosts:
+        raise InvalidArgument("name at least one machine, for example: skyward doctor ssh alice@node-7")
+    with spoken_as_options("user", "key", "config", "jump", positional="hosts"):
+        return report(examined(lambda: SSH(hosts=hosts, user=user, key=key, config=config, jump=jump)), json)
 
 
-def examined(provider: Callable[[], Examinable]) -> Found:
+def examined(provider: "Callable[[], Examinable]") -> Found:
     """Return what a provider finds; an extra that is missing is found as well."""
+    import asyncio
+
     try:
         return asyncio.run(provider().examine(needs()))
     except MissingExtra as missing:
@@ -73,6 +81,8 @@ def examined(provider: Callable[[], Examinable]) -> Found:
 
 def needs() -> Needs:
     """Return what this program needs of a machine."""
+    from skyward.remote import bootstrap
+
     return Needs(
         python="{}.{}".format(*sys.version_info),
         suffix=str(sysconfig.get_config_var("EXT_SUFFIX")),

@@ -15,6 +15,12 @@ from skyward.view.escape import escape
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run what the command line asks for, and end the process."""
+    words = list(sys.argv[1:] if words is None else words)
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(version("skyward"))
+        return
     try:
         import cyclopts  # not above: without its extra the command says how to get it
     except ModuleNotFoundError as missing:
@@ -27,14 +33,14 @@ def main(words: Sequence[str] | None = None) -> None:
     from skyward.cli.runs import logs, report, runs
     from skyward.cli.settings import split
 
-    words = list(sys.argv[1:] if words is None else words)
     if words[:1] == ["run"]:
         words = ["run", *split(words[1:])]
     elif isinstance(sys.stdout, io.TextIOWrapper):  # what is printed need not be text that the terminal knows
         sys.stdout.reconfigure(errors="backslashreplace")
     app = cyclopts.App(
         name="skyward",
-        help="Machines for your functions: provisioned, used and ended for you.",
+        help="Run your functions on machines that are launched and shut down for you.",
+        help_format="plaintext",  # a parser of Markdown would take as long to load as all the rest
         default_parameter=cyclopts.Parameter(show_default=False),
     )
     for command in (run, runs, logs, report, ls, down, doctor):

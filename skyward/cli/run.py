@@ -1,71 +1,113 @@
 """`skyward run`: a script on a pool, unchanged: every `joblib.Parallel` call in it runs there."""
 
+import os
 import runpy
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from skyward.cli.settings import merged, nodes
-from skyward.compute import Compute
-from skyward.errors import InvalidArgument
-from skyward.image import Image
-from skyward.plugins.joblib import joblib
-from skyward.providers.local import Local
-from skyward.providers.provider import Provider
-from skyward.spec import Options, Worker
+from skyward.cli.settings import listed, merged, nodes, paired, spoken
+from skyward.errors import InvalidArgument, ProvisioningError
+
+if TYPE_CHECKING:
+    from skyward.compute import Compute
+    from skyward.providers.provider import Provider
+
+
+type Texts = list[str] | None
+
+_ON_SSH, _ON_AWS = Group("With --provider ssh", sort_key=2), Group("With --provider aws", sort_key=3)
+_IMAGE = Group("What nodes need", sort_key=1)
 
 
 def run(
-    script: Annotated[str, Parameter(help="The script, or with -m the module.")],
+    script: Annotated[str, Parameter(help="Script to run; with -m, the module.")],
     /,
-    *args: Annotated[str, Parameter(help="What the script is given.", allow_leading_hyphen=True)],
+    *args: Annotated[str, Parameter(help="Arguments for the script.", allow_leading_hyphen=True)],
     module: Annotated[bool, Parameter(name=["--module", "-m"], help="Run a module.", negative="")] = False,
     provider: Annotated[Literal["local", "ssh", "aws"] | None, Parameter(help="Where machines come from.")] = None,
-    nodes: Annotated[str | None, Parameter(help="How many, or 2-10 for as many as needed.")] = None,
-    concurrency: Annotated[int | None, Parameter(help="Slots of each node; else one per CPU.")] = None,
-    packages: Annotated[str | None, Parameter(help="What nodes need: numpy,scipy")] = None,
-    budget: Annotated[float | None, Parameter(help="Dollars that machines may cost.")] = None,
-    hosts: Annotated[str | None, Parameter(help="With ssh: node-7,alice@gpu-box:2222")] = None,
-    region: Annotated[str | None, Parameter(help="With aws: where.")] = None,
-    instance_type: Annotated[str | None, Parameter(help="With aws: t4g.micro, say.")] = None,
+    nodes: Annotated[str | None, Parameter(help="Number of nodes, or a range: 2-10.")] = None,
+    concurrency: Annotated[int | None, Parameter(help="Slots per node (default: one per CPU).")] = None,
+    retries: Annotated[int | None, Parameter(help="Attempts after the first, when a node dies.")] = None,
+    budget: Annotated[float | None, Parameter(help="Maximum total cost in dollars.")] = None,
+    dashboard: Annotated[bool | None, Parameter(help="Show the run in the browser, live.")] = None,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="No report at the end.", negative="")] = False,
+    packages: Annotated[Texts, Parameter(help="Python packages: numpy,scipy", negative="", group=_IMAGE)] = None,
+    apt: Annotated[Texts, Parameter(help="Debian packages: libgomp1", negative="", group=_IMAGE)] = None,
+    files: Annotated[Texts, Parameter(help="Files: data.csv,NAME=PATH", negative="", group=_IMAGE)] = None,
+    env: Annotated[Texts, Parameter(help="Variable: NAME=VALUE, or NAME as here.", negative="", group=_IMAGE)] = None,
+    python: Annotated[str | None, Parameter(help="Python command of the machines.", group=_IMAGE)] = None,
+    hosts: Annotated[Texts, Parameter(help="Machines: node-7,alice@gpu-box:2222", negative="", group=_ON_SSH)] = None,
+    region: Annotated[str | None, Parameter(help="Region: eu-central-1", group=_ON_AWS)] = None,
+    profile: Annotated[str | None, Parameter(help="Profile of ~/.aws/config.", group=_ON_AWS)] = None,
+    instance_type: Annotated[str | None, Parameter(help="Type: t4g.micro", group=_ON_AWS)] = None,
+    spot: Annotated[bool | None, Parameter(help="Use spot machines.", group=_ON_AWS)] = None,
 ) -> int:
     """Run a script with its joblib calls on a pool.
 
-    Options stand before the script; the rest is in [tool.skyward] of the nearest pyproject.toml.
+    Options come before the script. [tool.skyward] of the nearest pyproject.toml has the others.
     """
     given = {
         "provider": provider,
         "nodes": nodes,
         "concurrency": concurrency,
-        "packages": _listed(packages),
+        "retries": retries,
         "budget": budget,
-        "hosts": _listed(hosts),
+        "dashboard": dashboard,
+        "packages": listed(packages),
+        "apt": listed(apt),
+        "files": paired(listed(files)),
+        "env": paired(env, os.environ),
+        "python": python,
+        "hosts": listed(hosts),
         "region": region,
+        "profile": profile,
         "instance_type": instance_type,
+        "spot": spot,
     }
     start = Path.cwd() if module else Path(script).absolute().parent
     if not module and not Path(script).is_file():
-        raise InvalidArgument(f"{script}: there is no such script")
+        raise InvalidArgument(f"{script}: no such script")
     file, table = _table(start)
     sys.argv = [script, *args]
     sys.path.insert(0, str(start))  # nodes of this machine look where this process does
-    with opened(merged(given, table, file)) as compute:
-        code = executed(script, module=module)
+    failure: Exception | None = None
+    code = 1
+    try:
+        with ExitStack() as stack:
+            with said(given, file):
+                compute = stack.enter_context(opened(merged(given, table, file)))
+            try:
+                code = executed(script, module=module)
+            except Exception as error:
+                failure = error
+                raise  # through the block, so that the run has failed in its record, too
+    except Exception as error:
+        if error is not failure:
+            raise
+        traceback.print_exception(error.with_traceback(_own(error.__traceback__)))
     if not quiet:
         print(f"\n{compute.report()}", file=sys.stderr)
     return code
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+@contextmanager
+def said(given: Mapping[str, Any], file: str) -> Iterator[None]:
+    """Have errors about settings name them as the user wrote them: as options, or as keys of the file's table."""
+    try:
+        yield
+    except (InvalidArgument, ProvisioningError) as error:
+        name, is_setting, value = str(error).partition("=")
+        if is_setting and file and given.get(name, 0) is None and not value.startswith("None:"):
+            raise type(error)(f"{file}: [tool.skyward]: {error}") from None
+        raise type(error)(spoken(str(error), given)) from None
 
 
 def _table(start: Path) -> tuple[str, dict[str, Any]]:
@@ -77,7 +119,7 @@ def _table(start: Path) -> tuple[str, dict[str, Any]]:
         try:
             table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InvalidArgument(f"{file}: it cannot be read: {error}") from None
+            raise InvalidArgument(f"{file}: cannot be read: {error}") from None
         for name, key in (("tool", "tool"), ("tool.skyward", "skyward")):
             table = table.get(key, {})
             if not isinstance(table, dict):
@@ -88,23 +130,29 @@ def _table(start: Path) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def opened(settings: dict[str, Any]) -> Iterator[Compute]:
+def opened(settings: dict[str, Any]) -> Iterator["Compute"]:
     """Open a pool of these settings, on which joblib's calls run."""
+    from skyward.compute import Compute
+    from skyward.image import Image
+    from skyward.plugins.joblib import joblib
+    from skyward.spec import Options, Worker
+
     wanted = settings.get("nodes", 1)
-    limits = {name: settings[name] for name in ("budget", "max_hourly") if name in settings}
+    names = ("retries", "budget", "max_hourly", "dashboard")
+    options = {name: settings[name] for name in names if name in settings}
     worker = {name: settings[name] for name in ("concurrency", "executor") if name in settings}
     with Compute(
         provider=_provider(settings["provider"], settings["own"]),
         nodes=nodes(wanted) if isinstance(wanted, str) else tuple(wanted) if isinstance(wanted, list) else wanted,
         worker=Worker(**worker),
-        image=Image(packages=settings.get("packages", [])),
+        image=Image(**settings["image"]),
         plugins=[joblib()],
-        options=Options(**limits),
+        options=Options(**options),
     ) as compute:
         yield compute
 
 
-def _provider(name: str, own: dict[str, Any]) -> Provider:
+def _provider(name: str, own: dict[str, Any]) -> "Provider":
     match name:
         case "ssh":
             from skyward.providers.ssh import SSH
@@ -115,11 +163,13 @@ def _provider(name: str, own: dict[str, Any]) -> Provider:
 
             return AWS(**own)
         case _:
+            from skyward.providers.local import Local
+
             return Local(**own)
 
 
 def executed(script: str, *, module: bool) -> int:
-    """Run a script as Python itself would, and return its exit code; what it raises is shown as Python shows it."""
+    """Run a script as Python itself would, and return its exit code."""
     try:
         if module:
             runpy.run_module(script, run_name="__main__", alter_sys=True)
@@ -129,9 +179,6 @@ def executed(script: str, *, module: bool) -> int:
         if left.code is None or isinstance(left.code, int):
             return left.code or 0
         print(left.code, file=sys.stderr)
-        return 1
-    except Exception as error:  # noqa: BLE001 - it is the user's script
-        traceback.print_exception(error.with_traceback(_own(error.__traceback__)))
         return 1
     return 0
 

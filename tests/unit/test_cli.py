@@ -60,8 +60,8 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("doctor", "ssh"), "skyward: hosts=(): is empty; give at least one machine\n"),
-        (("doctor", "ssh", "a b"), "skyward: hosts=('a b',): 'a b' is not a machine"),
+        (("doctor", "ssh"), "skyward: name at least one machine, for example: skyward doctor ssh "),
+        (("doctor", "ssh", "a b"), "skyward: a b: 'a b' is not a machine; give machines as you name"),
         (("doctor", "local", "--jsn"), "skyward: Unknown option: --jsn"),
         (("docter",), "skyward: Unknown command"),
     ],
@@ -93,6 +93,36 @@ def test_without_an_extra_the_line_that_installs_it_is_given(library: str, extra
     assert ran.returncode == code
     assert f"{library} is not installed" in ran.stdout + ran.stderr
     assert f"pip install -e '.[{extra}]'" in ran.stdout + ran.stderr
+
+
+HEAVY = {"aioboto3", "asyncio", "asyncssh", "botocore", "casty", "cloudpickle", "cryptography", "joblib", "pydantic"}
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        ("--version", {*HEAVY, "cyclopts", "rich"}),
+        ("--help", {*HEAVY, "markdown_it"}),
+        ("run --help", {*HEAVY, "markdown_it"}),
+        ("runs --help", {*HEAVY, "markdown_it"}),
+        ("doctor ssh --help", {*HEAVY, "markdown_it"}),
+        ("ls --help", {*HEAVY, "markdown_it"}),
+    ],
+)
+def test_help_and_version_load_nothing_that_takes_long(words: str, absent: set[str]) -> None:
+    program = f"""
+import sys
+from skyward.cli.main import main
+try:
+    main({words.split()})
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ran.returncode == 0
+    assert ran.stdout
+    assert {module.partition(".")[0] for module in ran.stderr.split()} & absent == set()
 
 
 def test_the_command_is_installed_with_the_package() -> None:

@@ -66,13 +66,13 @@ def test_for_programs_times_are_text_and_seconds() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("down",), 2, "say what to end: names of pools, or --stale, or --all"),
-        (("down", "pool", "--all"), 2, "say what to end: "),
-        (("down", "--stale", "--all", "--yes"), 2, "say what to end: "),
-        (("down", "--all"), 2, "--all ends pools that are in use, and nobody can be asked here: give --yes as well"),
-        (("ls",), 2, "region=None: no region is set; give one"),
+        (("down",), 2, "name the pools to terminate, or pass --stale or --all"),
+        (("down", "pool", "--all"), 2, "name the pools to terminate"),
+        (("down", "--stale", "--all", "--yes"), 2, "name the pools to terminate"),
+        (("down", "--all"), 2, "--all also terminates pools in use; there is no terminal to confirm on, so add --yes"),
+        (("ls",), 2, "no region is set; give one, for example --region eu-central-1"),
         (("ls", "--region", "eu-central-1"), 1, "there are no AWS credentials: "),
-        (("ls", "--region", "eu-central-1", "--profile", "none"), 2, "profile='none': "),
+        (("ls", "--region", "eu-central-1", "--profile", "none"), 2, "--profile none: "),
     ],
 )
 def test_what_cannot_be_done_is_one_line(words: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:

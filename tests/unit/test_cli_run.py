@@ -10,6 +10,7 @@ from typing import IO
 
 import pytest
 
+from skyward.cli import recorded
 from skyward.events import Printed, RunEnded, RunStarted, to_json
 from skyward.record import Record
 from tests import kit
@@ -106,14 +107,26 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "words", "said"),
     [
-        ("nods = 2", ["job.py"], "[tool.skyward] has 'nods', which nothing reads"),
-        ("nodes = 0", ["job.py"], "nodes=0: must be at least 1"),
-        ("nodes = [", ["job.py"], "pyproject.toml: it cannot be read"),
-        ("\udcff", ["job.py"], "pyproject.toml: it cannot be read"),
+        ("nods = 2", ["job.py"], "[tool.skyward] has the unknown key 'nods'; known: "),
+        ("nodes = 0", ["job.py"], "pyproject.toml: [tool.skyward]: nodes=0: must be at least 1"),
+        ("nodes = [", ["job.py"], "pyproject.toml: cannot be read"),
+        ("\udcff", ["job.py"], "pyproject.toml: cannot be read"),
         ("[tool.skyward.local]\nspeed = 3", ["job.py"], "speed"),
-        ("", ["nojob.py"], "nojob.py: there is no such script"),
-        ("", ["--nodes", "many", "job.py"], "nodes='many': is no number of nodes"),
-        ("", ["--provider", "ssh", "job.py"], "hosts"),
+        (
+            "[tool.skyward.image]\npackages = 3",
+            ["job.py"],
+            "[tool.skyward]: packages=3: must be a list",
+        ),
+        ("", ["nojob.py"], "skyward: nojob.py: no such script\n"),
+        ("", ["--nodes", "many", "job.py"], "skyward: --nodes many: not a number of nodes"),
+        ("", ["--nodes", "0", "job.py"], "skyward: --nodes 0: must be at least 1"),
+        ("nodes = 2", ["--retries", "-1", "job.py"], "skyward: --retries -1: must be at least 0"),
+        ("", ["--provider", "ssh", "job.py"], "skyward: --provider ssh needs --hosts, for example --hosts "),
+        ("", ["--hosts", "a", "job.py"], "skyward: --hosts needs --provider ssh; the provider is local\n"),
+        ("", ["--region", "us-east-1", "job.py"], "skyward: --region needs --provider aws; the provider is local\n"),
+        ("", ["--provider", "aws", "--region", "europe", "job.py"], "skyward: --region europe: is not a region"),
+        ("", ["--provider", "ssh", "--hosts", "a b", "job.py"], "skyward: --hosts a b: 'a b' is not a machine"),
+        ("", ["--env", "NO_SUCH_NAME", "job.py"], "--env NO_SUCH_NAME: no such variable is set here"),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words: list[str], said: str) -> None:
@@ -123,6 +136,7 @@ def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words:
     assert ran.returncode == 2
     assert ran.stderr.startswith("skyward: ")
     assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -140,16 +154,21 @@ def test_a_table_that_is_none_is_refused(folder: Path, text: str, said: str) -> 
 
 
 def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
-    assert "no run is recorded here" in skyward(folder, "runs").stdout
+    assert skyward(folder, "runs").stdout.startswith("no runs recorded yet")
     assert skyward(folder, "report").returncode == 2
     skyward(folder, "run", "-q", "job.py")
     skyward(folder, "run", "-q", "--nodes=1", "job.py", "fail")
 
     newest, oldest = json.loads(skyward(folder, "runs", "--json").stdout)
     assert (newest["nodes"], oldest["nodes"], oldest["program"]) == (1, 2, "job.py")
-    rows = skyward(folder, "runs").stdout.splitlines()
+    header, *rows = skyward(folder, "runs").stdout.splitlines()
+    assert header.split() == list(recorded.HEADER)
     assert [row.split()[0] for row in rows] == [newest["run"], oldest["run"]]
-    assert "4 tasks" in rows[1]
+    assert [row.split()[3:5] for row in rows] == [["job.py", "local"]] * 2
+    assert rows[1][header.index("TASKS") :].split()[0] == "4"
+    assert rows[1][header.index("STATUS") :] == "finished"
+    assert rows[0][header.index("STATUS") :] == "failed: ValueError: no"
+    assert (newest["status"], oldest["status"]) == ("failed", "finished")
 
     said = skyward(folder, "logs", oldest["run"][:-1]).stdout.splitlines()
     assert sorted(line.partition("] ")[2] for line in said) == [f"task {number}" for number in range(4)]
@@ -170,8 +189,8 @@ def test_a_run_that_was_killed_has_no_report_but_a_page(folder: Path) -> None:
 
     ran = skyward(folder, "report")
     assert ran.returncode == 1
-    assert "has no report: it has not ended, or its program was killed" in ran.stderr
-    assert "has not ended" in skyward(folder, "runs").stdout
+    assert "has no report: its program was killed; " in ran.stderr
+    assert skyward(folder, "runs").stdout.endswith(" killed\n")
     assert skyward(folder, "report", "--save", "run.html").returncode == 0
 
 
@@ -186,14 +205,47 @@ def test_of_a_run_that_was_killed_the_last_report_is_told(folder: Path) -> None:
     ran = skyward(folder, "report")
     assert ran.returncode == 0
     assert ran.stdout.startswith("Tasks: 4\n")
-    assert ran.stdout.endswith(": the run has not ended, or its program was killed.\n")
-    assert "has not ended, or its program was killed, 4 tasks" in skyward(folder, "runs").stdout
+    assert ran.stdout.endswith(": its program was killed.\n")
+    assert skyward(folder, "runs").stdout.endswith(" killed\n")
+
+
+def test_what_runs_is_said_to_run_until_its_program_ends(tmp_path: Path) -> None:
+    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
+    list(made.events())  # which writes it down
+    assert skyward(tmp_path, "runs").stdout.endswith(" running\n")
+    assert json.loads(skyward(tmp_path, "runs", "--json").stdout)[0]["status"] == "running"
+    assert "has no report: the run is still running; " in skyward(tmp_path, "report").stderr
+
+    made.put(RunEnded(61.0, "ValueError: no\nat all", (), {}))
+    made.close()
+    row = skyward(tmp_path, "runs").stdout.splitlines()[1]
+    assert row.endswith(" failed: ValueError: no")
+    assert "  1m  " in row
+
+
+def test_as_many_runs_are_listed_as_asked_for(tmp_path: Path) -> None:
+    (folder := tmp_path / "state/skyward/runs").mkdir(parents=True)
+    for number in range(25):
+        name = f"07311200-{number:08x}"
+        (folder / f"{name}.jsonl").write_text(
+            to_json(RunStarted(1.0, name, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
+        )
+        os.utime(folder / f"{name}.jsonl", (number, number))
+
+    shown = skyward(tmp_path, "runs").stdout.splitlines()
+    assert [row.split()[0] for row in shown[1:-1]] == [f"07311200-{number:08x}" for number in range(24, 4, -1)]
+    assert shown[-1] == "5 older; list more with --limit 25"
+    assert len(skyward(tmp_path, "runs", "--limit", "25").stdout.splitlines()) == 26
+    assert len(skyward(tmp_path, "runs", "-n1").stdout.splitlines()) == 3
+    assert len(json.loads(skyward(tmp_path, "runs", "--json").stdout)) == 25
+    assert skyward(tmp_path, "runs", "--limit", "0").stderr == "skyward: --limit 0: must be at least 1\n"
 
 
 @pytest.mark.parametrize("command", ["", "run", "runs", "logs", "report", "ls", "down", "doctor", "doctor ssh"])
 def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) -> None:
     shown = skyward(tmp_path, *command.split(), "--help").stdout.splitlines()
-    assert 3 < len(shown) <= 24
+    assert 3 < len(shown) <= (44 if command == "run" else 24)
     assert max(map(len, shown)) <= 80
 
 
@@ -201,7 +253,7 @@ def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) ->
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Path:
+def old(tmp_path: Path) -> Path:
     """The record of a run whose tasks printed a lot, and what Unicode has no place for."""
     (runs := tmp_path / "state/skyward/runs").mkdir(parents=True)
     made = Record("07311200-0123abcd", runs)
@@ -214,15 +266,15 @@ def recorded(tmp_path: Path) -> Path:
     return made.path
 
 
-def test_a_page_that_cannot_be_saved_is_said_in_a_line(tmp_path: Path, recorded: Path) -> None:
-    ran = skyward(tmp_path, "report", "--save", "no/such/x.html", recorded.stem)
+def test_a_page_that_cannot_be_saved_is_said_in_a_line(tmp_path: Path, old: Path) -> None:
+    ran = skyward(tmp_path, "report", "--save", "no/such/x.html", old.stem)
 
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("skyward: save='no/such/x.html': No such file or directory; give a file that can be")
+    assert ran.stderr.startswith("skyward: --save no/such/x.html: No such file or directory; name a writable file")
 
 
-def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, recorded: Path) -> None:
-    ran = skyward(tmp_path, "logs", recorded.stem, PYTHONIOENCODING="ascii:strict")
+def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, old: Path) -> None:
+    ran = skyward(tmp_path, "logs", old.stem, PYTHONIOENCODING="ascii:strict")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1] == "[node 0 slot 0] line 4999 \\udcff \\xfc"
@@ -244,7 +296,7 @@ def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("words", [("logs", "07"), ("logs", "07", "--follow"), ("runs",)])
-def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, recorded: Path, words: tuple[str, ...]) -> None:
+def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, old: Path, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ran = skyward(tmp_path, *words, stdout=writing)
@@ -254,15 +306,15 @@ def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, recorded: Path,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_what_the_system_refuses_is_said_in_a_line(tmp_path: Path, recorded: Path) -> None:
-    for words in (("logs", recorded.stem), ("runs",)):
+def test_what_the_system_refuses_is_said_in_a_line(tmp_path: Path, old: Path) -> None:
+    for words in (("logs", old.stem), ("runs",)):
         with Path("/dev/full").open("w") as full:
             ran = skyward(tmp_path, *words, stdout=full)
         assert (ran.returncode, ran.stderr) == (1, "skyward: No space left on device\n")
 
 
-def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, recorded: Path) -> None:
-    started = recorded.read_text().splitlines()[0]
+def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, old: Path) -> None:
+    started = old.read_text().splitlines()[0]
     odd = {
         "00000001-00000000": "\0\udcff\n5\n[]\n{}\n" + "[" * 200_000,
         "00000002-00000000": f"{started}\n{to_json(RunEnded(2.0, '', (), {'a': 1}))}",
@@ -270,15 +322,15 @@ def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, recorde
         "00000004-00000000": f"{started}\n{to_json(Printed(2.0, 0, 0, 'stdout', 'a')).replace(': 0', ': null')}",
     }
     for name, text in odd.items():
-        (recorded.parent / f"{name}.jsonl").write_text(text, errors="surrogateescape")
-    (recorded.parent / "00000005-00000000.jsonl").symlink_to("nowhere")
-    (recorded.parent / "00000006-00000000.jsonl").mkdir()
-    (recorded.parent / "mine.jsonl").write_text("5")
+        (old.parent / f"{name}.jsonl").write_text(text, errors="surrogateescape")
+    (old.parent / "00000005-00000000.jsonl").symlink_to("nowhere")
+    (old.parent / "00000006-00000000.jsonl").mkdir()
+    (old.parent / "mine.jsonl").write_text("5")
 
     ran = skyward(tmp_path, "runs")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert sorted(line.split()[0] for line in ran.stdout.splitlines()) == sorted(
-        [*odd, "00000006-00000000", recorded.stem]
+    assert sorted(line.split()[0] for line in ran.stdout.splitlines()[1:]) == sorted(
+        [*odd, "00000006-00000000", old.stem]
     )
     for words, code in (
         (("logs", "00000001"), 0),
