@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from skyward.errors import BatchLost, BudgetExceeded
+from skyward.events import NOT_COUNTED, label
 from skyward.remote import absent, blobs, wire
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
@@ -141,9 +142,9 @@ class Deliveries:
 class Entry:
     """A call on its way: what the router's numbers stand for.
 
-    It holds so many `tasks`, the first of which is number `first` of its group, and brings `size` bytes that the pool's
-    calls before it did not. It runs for the `attempt`th time. The caller began to pack it at `began`, which took
-    `packing` seconds.
+    It runs the function `name`, for the `attempt`th time. It holds so many `tasks`, the first of which is number
+    `first` of its group, if that counts them. It brings `size` bytes that the pool's calls before it did not. The
+    caller began to pack it at `began`, which took `packing` seconds.
     """
 
     future: Future[Any]
@@ -152,11 +153,16 @@ class Entry:
     group: "GroupState"
     name: str = "the call"
     tasks: int = 1
-    first: int = 0
+    first: int = NOT_COUNTED
     attempt: int = 1
     size: int = 0
     began: float = 0.0
     packing: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The call as events name it, without a look at its arguments: `train, task 17`."""
+        return label(self.future.batch, self.name, self.first, self.tasks)
 
     def shown(self) -> str:
         """Return the call in a line, for an error."""

@@ -23,6 +23,17 @@ from typing import Any, Literal
 type Stage = Literal["launching", "reaching", "booting", "joining", "ready", "ending", "ended"]
 
 
+NOT_COUNTED = -1
+"""Stands for the number of a task in its `Parallel` call, `map` or `TaskGroup`, where it belongs to none."""
+
+
+def label(batch: int, function: str, first: int, tasks: int) -> str:
+    """Return what a batch of tasks is called: `train (call 3)`, `train, task 17` or `train, tasks 17 to 19`."""
+    if first == NOT_COUNTED:
+        return f"{function} (call {batch})" if function else f"call {batch}"
+    return f"{function}, task {first}" if tasks == 1 else f"{function}, tasks {first} to {first + tasks - 1}"
+
+
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The block was entered. `nodes` machines are asked for, and there may be `most`; `executor` is that of `Worker`.
@@ -178,7 +189,8 @@ class BatchesEnded:
 
     A status is `returned`, `raised`, `overdue` (it ran longer than its timeout), `killed` (as asked) or `died`.
     `slots` has -1 for one that never began. `size` are the bytes of all their results, but for large ones. `errors` has
-    a line for each that raised, in their order.
+    a line for each that raised, in their order. `functions` has the name of the function of each, or one for all;
+    `firsts` the number of the first task of each (see `NOT_COUNTED`).
     """
 
     at: float
@@ -190,6 +202,8 @@ class BatchesEnded:
     tasks: tuple[int, ...]
     size: int
     errors: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    firsts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,20 +217,24 @@ class BatchesReturned:
 
 @dataclass(frozen=True, slots=True)
 class BatchRetried:
-    """A batch, which died of `cause`, or was lost with its node, is tried again."""
+    """A batch, which died of `cause`, or was lost with its node, is tried again. `call` names its function and task."""
 
     at: float
     batch: int
     cause: str
+    node: int = -1
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLost:
-    """A batch died too often, each time of one of the `causes`: its caller is told."""
+    """A batch of so many tasks died too often, each time of one of the `causes`: its caller is told."""
 
     at: float
     batch: int
     causes: tuple[str, ...]
+    tasks: int = 1
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +247,13 @@ class BatchesCancelled:
 
 @dataclass(frozen=True, slots=True)
 class BatchesLate:
-    """A node answered batches that nobody waits for any more."""
+    """A node answered batches that nobody waits for any more: they hold so many tasks, and so many of them raised."""
 
     at: float
     node: int
     batches: int
+    tasks: int = 1
+    raised: int = 0
 
 
 @dataclass(frozen=True, slots=True)

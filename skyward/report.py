@@ -70,8 +70,8 @@ class Report:
     ----------
     tasks
         Tasks that were answered: a batch of joblib or a chunk of `map` holds several, any other call is one.
-    calls, failed, cancelled
-        Calls that were answered, those that failed because every attempt died, and those that were cancelled.
+    calls, lost_calls, cancelled
+        Calls that were answered, those that were lost because every attempt died, and those that were cancelled.
     attempts
         How often a call was started, as far as it is known.
     retries
@@ -97,11 +97,15 @@ class Report:
     left
         Machines that did not answer when they were to be ended, and the seconds after which their leash has ended what
         runs there at the latest.
+    raised
+        Of the calls that were answered, those whose function raised, or ran longer than its timeout.
+    retried
+        The first calls that were tried again, by the same reason as `retries`: `train, task 17`.
     """
 
     tasks: int
     calls: int
-    failed: int
+    lost_calls: int
     cancelled: int
     attempts: int
     retries: Mapping[str, int]
@@ -115,6 +119,8 @@ class Report:
     starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
     cost: float = 0.0
     machines: int = 0
+    raised: int = 0
+    retried: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _saving: "Callable[[Report, str | PathLike], None] | None" = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,8 +139,9 @@ class Report:
             int(number): tuple((name, time) for name, time in steps)
             for number, steps in given.get("starts", {}).items()
         }
+        retried = {reason: tuple(calls) for reason, calls in given.get("retried", {}).items()}
         known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
-        return cls(**{**known, "nodes": nodes, "starts": starts, "lost": Lost(**given["lost"])})
+        return cls(**{**known, "nodes": nodes, "starts": starts, "retried": retried, "lost": Lost(**given["lost"])})
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Report"], tuple[dict[str, Any]]]:
         """What a copy is made of, here or elsewhere: all but the way to the run's events."""
@@ -203,6 +210,8 @@ class Report:
                 f"Throughput: {self.throughput:.1f} tasks/s",
                 f"Ideal time: {self.ideal:.2f} s",
                 f"Efficiency: {self.efficiency:.1%}",
+                *([f"Raised: {many(self.raised, 'call')}"] if self.raised else []),
+                *([f"Lost: {many(self.lost_calls, 'call')}"] if self.lost_calls else []),
                 *([f"Cost: {dollars(self.cost)} for {self.machines} machines"] if self.cost else []),
             )
         )
@@ -210,22 +219,28 @@ class Report:
     def explain(self) -> str:
         """Where the time went that was not work, and what else happened, as text."""
         shares = ", ".join(f"{each.name} {getattr(self.lost, each.name):.2%}" for each in fields(self.lost))
-        retries = [f"  {count} x {reason}" for reason, count in self.retries.items()]
+        answered = f"{self.calls} answered ({self.raised} raised)"
+        retries = [f"  {count} x {reason}{self._named(reason, count)}" for reason, count in self.retries.items()]
         left = [
             f"Did not answer at the end: {name}; its lease is over{f' in {seconds:.0f} s' if seconds else ''}"
             for name, seconds in self.left.items()
         ]
         return "\n".join(
             (
-                f"Lost: {shares}",
-                f"Calls: {self.calls} answered, {self.failed} failed, {self.cancelled} cancelled",
-                f"Attempts: {self.attempts}, of which again: {sum(self.retries.values())}; late answers: {self.late}",
+                f"Time not spent on work: {shares}",
+                f"Calls: {answered}, {self.lost_calls} lost, {self.cancelled} cancelled",
+                f"Attempts: {self.attempts}, retries: {sum(self.retries.values())}, late answers: {self.late}",
                 *retries,
                 f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
                 *self._slowest_start(),
                 *left,
             )
         )
+
+    def _named(self, reason: str, count: int) -> str:
+        calls = self.retried.get(reason, ())
+        more = f" and {count - len(calls)} more" if count > len(calls) else ""
+        return f": {'; '.join(calls)}{more}" if calls else ""
 
     def _slowest_start(self) -> list[str]:
         times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}
@@ -235,6 +250,11 @@ class Report:
         steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.starts[slowest])
         which = "" if len(times) == 1 else f", the slowest of {len(times)}"
         return [f"Start of node {slowest}{which}: {times[slowest]:.2f} s: {steps}"]
+
+
+def many(count: int, what: str) -> str:
+    """Return `1 node`, `2,000 nodes`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def dollars(amount: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 from skyward import imports
 from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
-from skyward.remote import blobs
+from skyward.remote import blobs, shown
 from skyward.remote.arrays import Mode
 from skyward.remote.function import call_each, name_call
 from skyward.remote.future import Future, wait_for_all
@@ -328,8 +328,6 @@ def make_entry(
             f"the arguments of {fn!r}, with the functions that travel by value, are {size >> 20} MiB; "
             f"one call carries at most {LARGEST >> 20} MiB beside its large arrays and bytes"
         )
-    called = args[0] if fn is call_each else fn
-    name = str(getattr(called, "__qualname__", "the call"))
     brought = len(packed.payload) + sum(blob.charge() for blob in packed.blobs)
     packing = time.perf_counter() - began
-    return Entry(future, packed, terms, state, name, size=brought, began=began, packing=packing)
+    return Entry(future, packed, terms, state, shown.function(fn, args), size=brought, began=began, packing=packing)

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from skyward.actors.work import CAUSES
 from skyward.report import Lost, NodeUse, Report, apportioned
+
+NAMED = 5
+"""Calls of each cause that are named when they were tried again."""
 
 
 class Ran(Protocol):
@@ -49,6 +53,8 @@ class Ledger:
         What the router knows: slots that have a call, slots of nodes that are up, and whether any call is unanswered.
     full
         Whether every slot had a call at some moment of this run.
+    retried
+        Calls that were tried again, by the cause that they died of.
     """
 
     nodes: dict[int, Use] = field(default_factory=dict)
@@ -73,9 +79,11 @@ class Ledger:
     work: float = 0.0
     tasks: int = 0
     calls: int = 0
-    failed: int = 0
+    lost_calls: int = 0
+    raised: int = 0
     cancelled: int = 0
     late: int = 0
+    retried: dict[str, list[str]] = field(default_factory=dict)
 
     # ------------------------------------------------------------ time
 
@@ -146,11 +154,19 @@ class Ledger:
                 use.busy[outcome.slot] += outcome.seconds
                 use.last[outcome.slot] = now
 
-    def settle(self, tasks: int, seconds: float) -> None:
-        """A call of so many tasks, which ran for so long, is answered."""
+    def settle(self, tasks: int, seconds: float, *, raised: bool = False) -> None:
+        """A call of so many tasks, which ran for so long, is answered: it returned, or it `raised`."""
         self.calls += 1
+        self.raised += raised
         self.tasks += tasks
         self.work += seconds
+
+    def retry(self, cause: str, call: str) -> None:
+        """A call is tried again, which died of this cause; the first few are named."""
+        if cause in self.retried or len(self.retried) < CAUSES:
+            calls = self.retried.setdefault(cause, [])
+            if len(calls) < NAMED:
+                calls.append(call)
 
     # ------------------------------------------------------------ the report
 
@@ -164,10 +180,12 @@ class Ledger:
         return Report(
             tasks=self.tasks,
             calls=self.calls,
-            failed=self.failed,
+            lost_calls=self.lost_calls,
+            raised=self.raised,
             cancelled=self.cancelled,
             attempts=self.calls + self.late + deaths,
             retries=dict(retries),
+            retried={cause: tuple(calls) for cause, calls in self.retried.items() if cause in retries},
             late=self.late,
             nodes={
                 number: NodeUse(self.slots.get(number, 0), use.calls, tuple(use.busy), use.sent, use.received)

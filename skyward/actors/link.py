@@ -18,7 +18,7 @@ from skyward.actors.line import Line
 from skyward.actors.office import Office
 from skyward.actors.stock import Stock
 from skyward.delivery import Answer, Entry
-from skyward.events import BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
+from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
 from skyward.record import now
 from skyward.remote import door, raised, store
 from skyward.remote.blobs import Blob
@@ -339,7 +339,8 @@ class Link:
     def _ended(self, outcomes: Sequence[Outcome]) -> BatchesEnded:
         """Say what the node has answered, for those who look on."""
         entries = self._office.entries
-        known = (entries.get(outcome.batch) for outcome in outcomes)
+        known = [entries.get(outcome.batch) for outcome in outcomes]
+        functions = tuple("" if entry is None else entry.name for entry in known)
         return BatchesEnded(
             now(),
             self._node,
@@ -350,6 +351,8 @@ class Link:
             tuple(1 if entry is None else entry.tasks for entry in known),
             sum(len(outcome.payload) for outcome in outcomes),
             tuple(_summary(outcome) for outcome in outcomes if outcome.status == "raised"),
+            functions[:1] if len(set(functions)) == 1 else functions,
+            tuple(NOT_COUNTED if entry is None else entry.first for entry in known),
         )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:

@@ -25,7 +25,7 @@ from skyward.actors.work import Routing
 from skyward.delivery import Answer, Delivery, Ended, Entry
 from skyward.errors import BatchLost as Lost
 from skyward.errors import BudgetExceeded, NodeError, PoolFailed, SkywardError
-from skyward.events import BatchesLate, BatchLost
+from skyward.events import BatchesLate, BatchLost, BatchRetried
 from skyward.parcel import Parcel, pack
 from skyward.providers.provider import LeftToLeash, Provider
 from skyward.record import Record, now
@@ -192,9 +192,13 @@ class Office(ActorSystem):
         for batch in batches:
             entry = self.entries.pop(batch, None)
             answer = self.answers.pop(batch, None)
-            if entry is not None and answer is not None:  # else it was cancelled a moment ago
-                self.ledger.settle(entry.tasks, answer.outcome.seconds)
-                ended.setdefault(entry.group.delivery, []).append((entry, answer))
+            if answer is None:
+                continue
+            if entry is None:  # it was cancelled a moment ago
+                self._note_late(answer.node, 1, 1, [answer])
+                continue
+            self.ledger.settle(entry.tasks, answer.outcome.seconds, raised=_raised(answer))
+            ended.setdefault(entry.group.delivery, []).append((entry, answer))
         for delivery, pairs in ended.items():
             self.ledger.packing += (opening := delivery.opening) - delivery.opened
             delivery.opened = opening
@@ -203,18 +207,31 @@ class Office(ActorSystem):
     def drop(self, node: int, batches: Iterable[int]) -> None:
         """Forget outcomes that nobody waits for any more."""
         batches = tuple(batches)
-        self.record.put(BatchesLate(now(), node, len(batches)))
-        for batch in batches:
-            self.ledger.late += 1
-            if batch in self.answers and self.answers[batch].node == node:
-                del self.answers[batch]
+        answers = [
+            self.answers.pop(batch) for batch in batches if batch in self.answers and self.answers[batch].node == node
+        ]
+        tasks = sum(1 if (entry := self.entries.get(batch)) is None else entry.tasks for batch in batches)
+        self._note_late(node, len(batches), tasks, answers)
+
+    def _note_late(self, node: int, batches: int, tasks: int, answers: Iterable[Answer]) -> None:
+        self.ledger.late += batches
+        self.record.put(BatchesLate(now(), node, batches, tasks, sum(map(_raised, answers))))
+
+    def retry(self, batch: int, cause: str, node: int) -> None:
+        """Note that the call is tried again, after it died on a node."""
+        call = ""
+        if (entry := self.entries.get(batch)) is not None:
+            entry.attempt += 1
+            call = entry.label
+            self.ledger.retry(cause, call)
+        self.record.put(BatchRetried(now(), batch, cause, node, call))
 
     def lose(self, batch: int, causes: Sequence[str]) -> None:
         """Tell the caller that the call is lost."""
         entry = self.entries.pop(batch, None)
         if entry is not None:
-            self.ledger.failed += 1
-            self.record.put(BatchLost(now(), batch, tuple(causes)))
+            self.ledger.lost_calls += 1
+            self.record.put(BatchLost(now(), batch, tuple(causes), entry.tasks, entry.label))
             entry.group.delivery.put([(entry, Lost.after(causes))])
 
     def report(self) -> Report:
@@ -304,3 +321,7 @@ class Office(ActorSystem):
                 failed = PoolFailed(f"node {node}: {reason}")
                 failed.__cause__ = found
                 return failed
+
+
+def _raised(answer: Answer) -> bool:
+    return answer.outcome.status != "returned"

@@ -9,7 +9,7 @@ from casty import Context, Ref, System, actor
 from skyward.actors import routing
 from skyward.actors.office import Office
 from skyward.actors.placing import LOOK
-from skyward.events import BatchesCancelled, BatchRetried
+from skyward.events import BatchesCancelled
 from skyward.record import now as clock
 from skyward.remote.protocol import FOREVER
 
@@ -77,10 +77,8 @@ def perform(
             office.settle(batches)
         case routing.Drop(node, batches):
             office.drop(node, batches)
-        case routing.Retry(batch, cause):
-            if (entry := office.entries.get(batch)) is not None:
-                entry.attempt += 1
-            office.record.put(BatchRetried(clock(), batch, cause))
+        case routing.Retry(batch, cause, node):
+            office.retry(batch, cause, node)
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
         case routing.Left(node):

@@ -173,10 +173,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Say that the batch is tried again, and how the last attempt ended."""
+    """Say that the batch is tried again, and how the last attempt ended, on which node."""
 
     batch: int
     cause: str
+    node: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +321,7 @@ def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effec
         effects.append(Fail(batch, item.deaths))
     else:
         state.note_retry(cause)
-        effects.append(Retry(batch, cause))
+        effects.append(Retry(batch, cause, node))
         _requeue(state, (batch,))
 
 
@@ -353,7 +354,7 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     for batch in held[node.slots :]:
         if not state.items[batch].unwanted:
             state.note_retry(f"{reason}{QUEUED}")
-            effects.append(Retry(batch, f"{reason}{QUEUED}"))
+            effects.append(Retry(batch, f"{reason}{QUEUED}", number))
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
         if node.leaving and (item := state.items[batch]).interruptions < INTERRUPTIONS:

@@ -221,6 +221,7 @@ def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T
 
 
 call_each.shows = _chunk  # type: ignore[attr-defined]
+call_each.runs = lambda fn, calls: fn  # type: ignore[attr-defined]
 call_each.steps = 3  # type: ignore[attr-defined] # from the call to an argument of `fn`: `args[1][2][0]`
 
 

@@ -1,8 +1,10 @@
 """How an error shows the call that it is about: `train(17, rate=0.1)`, in a line. Made only when there is an error."""
 
+import contextlib
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 MOST = 100
@@ -29,6 +31,19 @@ def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
     parts = [*map(value, args), *(f"{name}={value(each)}" for name, each in kwargs.items())]
     text = f"{name_of(fn)}({', '.join(parts)})"
     return text if len(text) <= MOST else f"{text[: MOST - 4]}...)"
+
+
+def function(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """Return what the user calls the function that a call runs; never raises, and runs no code of theirs.
+
+    A function that runs tasks of others has an attribute `runs`, which is given its arguments and returns that of the
+    first task.
+    """
+    runs = getattr(fn, "runs", None) if isinstance(fn, FunctionType) else None
+    if callable(runs):
+        with contextlib.suppress(Exception):
+            return name_of(runs(*args))
+    return name_of(fn)
 
 
 def name_of(fn: object) -> str:

@@ -1,5 +1,6 @@
 """What of a run is worth a line that stays, where no line can be changed. Pure: no I/O, no clock, no actor."""
 
+from skyward.report import many
 from skyward.view import wording
 from skyward.view.progress import Progress
 
@@ -47,7 +48,7 @@ class Bulletin:
             return [wording.plain(wording.starting(progress, now)[2:]) + first]
         if progress.ready and self._new("complete") and (not self._brief or ("start",) in self._said):
             self._last = now
-            text = f"{wording.many(len(progress.ready), 'node')} with {wording.many(progress.slots, 'slot')}"
+            text = f"{many(len(progress.ready), 'node')} with {many(progress.slots, 'slot')}"
             return [f"{text} ready after {wording.clock(took)}"]
         return []
 

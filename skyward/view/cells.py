@@ -21,7 +21,11 @@ type Lane = tuple[int, int, int]
 """Number of the node, number of its slot, and index of the status."""
 
 type Cell = list[int]
-"""When its first call began and its last one ended, ticks in which they ran, calls, tasks, number of the first call."""
+"""When its first call began and its last one ended, ticks in which they ran, calls, tasks, number of the first call,
+index of the function that they ran (`SEVERAL`), and number of the first task in its `Parallel` call, if it has one."""
+
+SEVERAL = -1
+"""Stands for the functions of a cell whose calls ran several."""
 
 
 class Cells:
@@ -51,6 +55,8 @@ class Cells:
         seconds: Sequence[float],
         statuses: Sequence[str],
         tasks: Sequence[int],
+        functions: Sequence[int],
+        firsts: Sequence[int],
     ) -> None:
         """Lay the calls of one message that came `at` this tick; one that never began has slot -1 and is left out."""
         lengths = [round(each * TICKS) for each in seconds]
@@ -58,27 +64,26 @@ class Cells:
         for slot, length in zip(slots, lengths, strict=True):
             total[slot] = total.get(slot, 0) + length
         begins = {slot: max(0, at - ran, self._ends.get((node, slot), 0)) for slot, ran in total.items()}
-        for batch, slot, length, status, held in zip(batches, slots, lengths, statuses, tasks, strict=True):
+        for batch, slot, length, status, held, function, first in zip(
+            batches, slots, lengths, statuses, tasks, functions, firsts, strict=True
+        ):
             if slot >= 0:
                 begin = begins[slot]
                 begins[slot] = begin + length
-                self._put((node, slot, _index(status)), begin, length, batch, held)
+                lane = node, slot, _index(status)
+                self._put(lane, [begin, begin + length, length, 1, held, batch, function, first])
         self._ends |= {(node, slot): end for slot, end in begins.items()}
         while self._size > self._most and self.grain < 1 << 40:
             self._coarsen()
 
-    def _put(self, lane: Lane, begin: int, length: int, batch: int, tasks: int) -> None:
+    def _put(self, lane: Lane, cell: Cell) -> None:
         cells = self._lanes.setdefault(lane, {})
-        index = begin // self.grain
-        cell = cells.get(index)
-        if cell is None:
-            cells[index] = [begin, begin + length, length, 1, tasks, batch]
+        index = cell[0] // self.grain
+        if (there := cells.get(index)) is None:
+            cells[index] = cell
             self._size += 1
         else:
-            cell[1] = begin + length
-            cell[2] += length
-            cell[3] += 1
-            cell[4] += tasks
+            _join(there, cell)
         self._changed.setdefault(lane, set()).add(index)
 
     def _coarsen(self) -> None:
@@ -91,8 +96,7 @@ class Cells:
                 if (there := merged.get(index)) is None:
                     merged[index] = cell
                 else:
-                    there[1] = cell[1]
-                    there[2:5] = (a + b for a, b in zip(there[2:5], cell[2:5], strict=True))
+                    _join(there, cell)
             self._size -= len(cells) - len(merged)
             self._lanes[lane] = merged
 
@@ -113,17 +117,25 @@ class Cells:
 
 
 def packed(cells: Iterable[Cell]) -> list[int]:
-    """Return cells as few short numbers, six of each.
+    """Return cells as few short numbers, eight of each.
 
     They are the begin (as its distance from that of the cell before), the length, how much of it was idle, calls,
-    tasks, and the number of the first call (as the begin).
+    tasks, the number of the first call (as the begin), the index of the function, and the number of the first task.
     """
     flat: list[int] = []
     begun = named = 0
-    for begin, end, ran, calls, tasks, batch in cells:
-        flat += (begin - begun, end - begin, end - begin - ran, calls, tasks, batch - named)
+    for begin, end, ran, calls, tasks, batch, function, first in cells:
+        flat += (begin - begun, end - begin, end - begin - ran, calls, tasks, batch - named, function, first)
         begun, named = begin, batch
     return flat
+
+
+def _join(there: Cell, cell: Cell) -> None:
+    """Add to a cell one that comes after it."""
+    there[1] = cell[1]
+    there[2:5] = (a + b for a, b in zip(there[2:5], cell[2:5], strict=True))
+    if there[6] != cell[6]:
+        there[6] = SEVERAL
 
 
 class Bins:

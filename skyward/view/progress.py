@@ -33,6 +33,7 @@ from skyward.events import (
     RunStarted,
     Spent,
 )
+from skyward.report import Report
 
 LOOKS_BACK = (5.0, 120.0)
 """Seconds of the past that a pace is taken from: three times as long as a task takes, within these bounds."""
@@ -147,7 +148,8 @@ class Progress:
     known: int = 0
     closed: int = 0
     done: int = 0
-    failed: int = 0
+    raised: int = 0
+    lost: int = 0
     retried: int = 0
     worked: float | None = None
     _arrived: float = 0.0
@@ -275,7 +277,7 @@ class Progress:
             for status, each, seconds in zip(statuses, event.tasks, event.seconds, strict=True):
                 match status:
                     case "raised" | "overdue":
-                        self.failed += 1
+                        self.raised += 1
                     case "killed" | "died":  # nobody waits for it, or it is tried again
                         tasks, ran, closed = tasks - each, ran - seconds, closed - 1
                     case _:
@@ -306,6 +308,8 @@ class Progress:
                 self.provider, self.wanted, self.began = event.provider, event.nodes, event.at
             case RunEnded():
                 self.ended, self.error, self.leaked = event.at, event.error, event.leaked
+                if event.report:
+                    self._count(Report.from_dict(event.report))
             case DashboardOpened():
                 self.link = event.url
             case Quoted():
@@ -331,16 +335,23 @@ class Progress:
             case BatchRetried():
                 self.retried += 1
             case BatchLost():
-                self.failed += 1
-                self._close(1, 1)
+                self.lost += 1
+                self.known -= event.tasks
+                self._close(1, 0)
             case BatchesCancelled():
                 self._drop(event.batches)
             case BatchesLate():
                 self.closed -= event.batches
-                self.done -= event.batches
+                self.done -= event.tasks
+                self.raised -= event.raised
                 self.known = max(self.known, self.done)
             case _:
                 pass
+
+    def _count(self, report: Report) -> None:
+        """Take over what the pool itself has counted."""
+        self.done, self.raised, self.lost = report.tasks, report.raised, report.lost_calls
+        self.retried = sum(report.retries.values())
 
     def _change(self, node: Node, event: NodeChanged) -> None:
         if event.stage == "ending" and event.reason not in ("", "dismissed"):

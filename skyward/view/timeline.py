@@ -6,15 +6,17 @@ live one are the same drawing. Its size does not grow with the number of tasks.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, assert_never
 
 from skyward.events import (
+    NOT_COUNTED,
     BatchesArrived,
     BatchesEnded,
     BatchLost,
     BatchRetried,
     Event,
+    Logged,
     NodeChanged,
     NodeFacts,
     NodeGivenUp,
@@ -22,17 +24,23 @@ from skyward.events import (
     NodeNoticed,
     NodeSilent,
     NodeStep,
+    Printed,
     Quoted,
     Reported,
     RunEnded,
     RunStarted,
     Spent,
+    label,
 )
-from skyward.report import Report
+from skyward.report import Report, many
 from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells
+from skyward.view.output import Output
+from skyward.view.progress import Progress
 
 TOLD = 100
-"""Incidents of each kind that are told one by one; of more there is the number."""
+"""Incidents of each kind that are told one by one, and functions by name; of more incidents there is the number."""
+
+OTHERS = "another function"
 
 
 class Lives:
@@ -88,6 +96,28 @@ class Lives:
         }
 
 
+@dataclass(slots=True)
+class Function:
+    """How often a function ran, and for how many seconds; `index` is what cells call it."""
+
+    index: int
+    calls: int = 0
+    tasks: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+
+    def add(self, tasks: int, seconds: float) -> None:
+        """Note a call that has ended."""
+        self.calls += 1
+        self.tasks += tasks
+        self.seconds += seconds
+        self.longest = max(self.longest, seconds)
+
+    def figures(self) -> tuple[float, ...]:
+        """Return calls, tasks, seconds in all, and those of the longest call."""
+        return self.calls, self.tasks, round(self.seconds, 4), round(self.longest, 4)
+
+
 class Timeline:
     """A run, as far as its events have been told.
 
@@ -107,10 +137,12 @@ class Timeline:
         self._last = 0
         self._first: float | None = None
         self._answered = 0.0
-        self._arrived = self._done = 0
+        self._progress = Progress()
+        self._output = Output()
         self._statuses: Counter[str] = Counter()
         self._lives: dict[int, Lives] = {}
-        self._incidents: list[tuple[int, str, int | None, str]] = []
+        self._incidents: list[tuple[int, str, int | None, int | None, str, str]] = []
+        self._functions: dict[str, Function] = {}
         self._kinds: Counter[str] = Counter()
         self._causes: Counter[str] = Counter()
         self._quotes: list[str] = []
@@ -123,6 +155,7 @@ class Timeline:
                 self._origin = event.at
             at = max(0, round((event.at - self._origin) * TICKS))
             self._last = max(self._last, at)
+            self._progress.add((event,))
             self._fold(at, event)
 
     def _fold(self, at: int, event: Event) -> None:
@@ -130,7 +163,6 @@ class Timeline:
             case BatchesEnded():
                 self._end(at, event)
             case BatchesArrived():
-                self._arrived += event.tasks
                 self._first = event.at if self._first is None else self._first
             case RunStarted():
                 self._started = event
@@ -145,13 +177,16 @@ class Timeline:
                 self._spend((at, event.dollars, event.hourly))
             case BatchRetried():
                 self._causes[event.cause] += 1
-                self._happen(at, "retry", None, f"call {event.batch}: {event.cause}")
+                node = event.node if event.node >= 0 else None
+                self._happen(at, "retried", node, event.cause, event.call or f"call {event.batch}")
             case BatchLost():
-                self._happen(at, "call lost", None, f"call {event.batch}: {'; '.join(event.causes)}")
+                self._happen(at, "lost", None, "; ".join(event.causes), event.call or f"call {event.batch}")
+            case Printed() | Logged():
+                self._output.add(at, event)
             case NodeChanged() | NodeStep() | NodeSilent() | NodeHeard() | NodeFacts() | NodeNoticed() | NodeGivenUp():
                 self._note(at, event, self._lives.setdefault(event.node, Lives()))
             case _:
-                pass  # what is only printed, or what the report counts
+                pass  # what the progress or the report counts
 
     def _note(
         self,
@@ -188,16 +223,25 @@ class Timeline:
         lives.ran += sum(event.seconds)
         self._answered = event.at
         self._statuses.update(event.statuses)
-        self.cells.add(at, event.node, event.batches, event.slots, event.seconds, event.statuses, event.tasks)
+        count = len(event.batches)
+        names = event.functions if len(event.functions) == count else (event.functions or ("",))[:1] * count
+        firsts = event.firsts or (NOT_COUNTED,) * count
+        functions = [self._function(name) for name in names]
+        indices = [function.index for function in functions]
+        batches, slots, statuses = event.batches, event.slots, event.statuses
+        self.cells.add(at, event.node, batches, slots, event.seconds, statuses, event.tasks, indices, firsts)
         done, errors = 0, iter(event.errors)
-        for batch, slot, status, tasks in zip(event.batches, event.slots, event.statuses, event.tasks, strict=True):
+        for batch, slot, seconds, status, tasks, function, name, first in zip(
+            batches, slots, event.seconds, statuses, event.tasks, functions, names, firsts, strict=True
+        ):
+            function.add(tasks, seconds)
             if status in ("returned", "raised", "overdue"):
                 done += tasks
             if status in ("raised", "overdue"):
-                error = next(errors, "") if status == "raised" else ""
-                self._happen(at, status, event.node, f"call {batch} on slot {slot}{': ' if error else ''}{error}")
+                error = next(errors, "") if status == "raised" else "ran longer than its timeout"
+                call = label(batch, name, first, tasks)
+                self._happen(at, "raised", event.node, error, call, slot)
         lives.tasks += done
-        self._done += done
         self._rate.add(at, done)
 
     def _spend(self, spent: tuple[int, float, float]) -> None:
@@ -206,10 +250,17 @@ class Timeline:
             self._cost = self._cost[::2]
         self._cost.append(spent)
 
-    def _happen(self, at: int, kind: str, node: int | None, text: str) -> None:
+    def _function(self, name: str) -> Function:
+        """Return what is known of a function; of very many functions all but the first share the last one."""
+        known = self._functions
+        if name not in known and len(known) >= TOLD:
+            name = OTHERS
+        return known.setdefault(name, Function(len(known)))
+
+    def _happen(self, at: int, kind: str, node: int | None, text: str, call: str = "", slot: int | None = None) -> None:
         self._kinds[kind] += 1
         if self._kinds[kind] <= TOLD:
-            self._incidents.append((at, kind, node, text))
+            self._incidents.append((at, kind, node, slot, call, text))
 
     # ------------------------------------------------------------ what can be drawn
 
@@ -218,6 +269,8 @@ class Timeline:
         started, ended = self._started, self._ended
         final = report or (None if ended is None else self._report)
         report = final or self._report
+        progress = self._progress
+        done = progress.done if final is None else final.tasks
         return {
             "run": None if started is None else _told(started),
             "origin": self._origin,
@@ -225,14 +278,15 @@ class Timeline:
             "ticks": TICKS,
             "statuses": STATUSES,
             "grain": self.cells.grain,
+            "functions": [[name, *function.figures()] for name, function in self._functions.items()],
             "ended": ended is not None,
             "error": "" if ended is None else ended.error,
             "leaked": [] if ended is None else ended.leaked,
             "numbers": self._numbers() if final is None else _numbers(final),
             "lost": [] if report is None or not report.capacity else _shares(report),
             "notes": [] if report is None else report.explain().splitlines()[1:],
-            "arrived": self._arrived,
-            "done": self._done,
+            "arrived": max(done, progress.known),
+            "done": done,
             "calls": self._statuses,
             "nodes": [lives.as_dict(number) for number, lives in sorted(self._lives.items())],
             "incidents": self._incidents,
@@ -245,12 +299,14 @@ class Timeline:
 
     def snapshot(self, report: Report | None = None) -> dict[str, Any]:
         """Return all of it."""
-        return self.head(report) | {"fresh": True, "cells": self.cells.all()}
+        return self.head(report) | {"fresh": True, "cells": self.cells.all(), "output": self._output.all()}
 
     def news(self) -> dict[str, Any]:
         """Return what has changed since this was asked before: the head as a whole, of the cells what is other."""
-        cells = self.cells.news()
-        return self.snapshot() if cells is None else self.head() | {"fresh": False, "cells": cells}
+        cells, output = self.cells.news(), self._output.news()
+        if cells is None:
+            return self.snapshot()
+        return self.head() | {"fresh": False, "cells": cells, "output": output}
 
     def _numbers(self) -> list[tuple[str, str]]:
         """The guide's block as far as events alone can tell it, for a run that has no report yet."""
@@ -258,16 +314,19 @@ class Timeline:
         slots = sum(lives.slots for lives in there)
         total = 0.0 if self._first is None else max(0.0, self._answered - self._first)
         ran = sum(lives.ran for lives in there)
+        progress = self._progress
         sizes = sorted({lives.slots for lives in there}) or [0]
         return [
-            ("Tasks", str(self._done)),
+            ("Tasks", str(progress.done)),
             ("Nodes", str(len(there))),
             ("Concurrency", "-".join(map(str, sizes[:1] + sizes[1:][-1:]))),
             ("Effective workers", str(slots)),
             ("Total time", f"{total:.2f} s"),
-            ("Throughput", f"{self._done / total if total else 0.0:.1f} tasks/s"),
+            ("Throughput", f"{progress.done / total if total else 0.0:.1f} tasks/s"),
             ("Ideal time", f"{ran / slots if slots else 0.0:.2f} s"),
             ("Efficiency", f"{ran / (slots * total) if total and slots else 0.0:.1%}"),
+            *([("Raised", many(progress.raised, "call"))] if progress.raised else []),
+            *([("Lost", many(progress.lost, "call"))] if progress.lost else []),
         ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from skyward.report import dollars
+from skyward.report import dollars, many
 from skyward.view.progress import Concern, Node, Progress
 
 type Line = tuple[tuple[str, str], ...]
@@ -90,8 +90,9 @@ def work(progress: Progress, now: float) -> Line:
         (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
         (speed(progress.rate(now)), ""),
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
-        (f"{progress.failed:,} failed" if progress.failed else "", "red"),
-        (f"{progress.retried:,} again" if progress.retried else "", "yellow"),
+        (f"{progress.raised:,} raised" if progress.raised else "", "red"),
+        (f"{progress.lost:,} lost" if progress.lost else "", "red"),
+        (f"{progress.retried:,} retried" if progress.retried else "", "yellow"),
         (dollars(progress.dollars) if progress.dollars else "", "green"),
     ]
     filled = WIDTH * done // max(known, 1)
@@ -147,8 +148,9 @@ def summary(progress: Progress) -> str:
     used = sum(1 for node in progress.nodes.values() if node.done)
     said = [
         (f"{many(progress.done, 'task')} on {many(used, 'node')}" if progress.done else "", ""),
-        (f"{progress.failed:,} failed" if progress.failed else "", ""),
-        (f"{progress.retried:,} tried again" if progress.retried else "", ""),
+        (f"{progress.raised:,} raised" if progress.raised else "", ""),
+        (f"{progress.lost:,} lost" if progress.lost else "", ""),
+        (f"{progress.retried:,} retried" if progress.retried else "", ""),
         (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
     ]
     told = plain(_dotted(said)).replace(" · ", ", ")
@@ -162,11 +164,6 @@ def headed(reason: str) -> str:
 
 
 # ---------------------------------------------------------------- figures
-
-
-def many(count: int, what: str) -> str:
-    """Return `1 node`, `2,000 nodes`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def clock(length: float) -> str:

@@ -9,8 +9,10 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
+from skyward.events import BatchesEnded, BatchRetried, RunEnded
 from skyward.providers.provider import Instance, LeftToLeash
 from skyward.remote.terms import Terms
+from skyward.view.progress import Progress
 from tests import work
 from tests.kit import Bell
 
@@ -72,14 +74,47 @@ def test_a_retry_is_told_with_its_reason(compute: sky.Compute, tmp_path: Path) -
     assert "SIGSEGV" in reason
 
 
-def test_what_failed_and_what_was_cancelled_is_counted(compute: sky.Compute, bell: Bell) -> None:
+def test_what_was_lost_and_what_was_cancelled_is_counted(compute: sky.Compute, bell: Bell) -> None:
     with pytest.raises(sky.BatchLost):
         compute.submit_under(Terms(retries=0), work.die, (), {}).result(10)
     future = compute.submit(work.ring, bell.port)
     line = bell.answer()
     future.cancel()
     assert line.hears_the_end()
-    assert (compute.report().failed, compute.report().cancelled) == (1, 1)
+    assert (compute.report().lost_calls, compute.report().cancelled) == (1, 1)
+
+
+def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.Compute, tmp_path: Path) -> None:
+    Parallel(n_jobs=-1, batch_size=2)(delayed(work.square)(number) for number in range(9))
+    compute.submit(work.die_once, tmp_path / "mark").result(10)
+    with pytest.raises(ZeroDivisionError):
+        compute.submit(divmod, 1, 0).result(10)
+    with pytest.raises(TimeoutError):
+        compute.submit_under(Terms(timeout=0.1), work.sleep, (60,), {}).result(10)
+    with pytest.raises(sky.BatchLost):
+        compute.submit_under(Terms(retries=0), work.die, (), {}).result(10)
+    with pytest.raises(ZeroDivisionError):
+        list(compute.map(divmod, [1] * 9, [0] * 9, chunksize=3))
+    compute.shutdown()
+
+    report, progress = compute.report(), Progress()
+    progress.add([event for event in compute.events() if not isinstance(event, RunEnded)])
+    assert (report.raised >= 3, report.lost_calls, sum(report.retries.values())) == (True, 1, 1)
+    assert (progress.raised, progress.lost, progress.retried) == (report.raised, report.lost_calls, 1)
+    assert progress.done == report.tasks
+    [event] = [event for event in compute.events() if isinstance(event, BatchRetried)]
+    assert event.call.startswith("die_once (call ")
+    assert event.node in (0, 1)
+    assert report.retried == {event.cause: (event.call,)}
+
+
+def test_calls_are_told_by_function_and_task(compute: sky.Compute) -> None:
+    Parallel(n_jobs=2, batch_size=1)(delayed(work.square)(number) for number in range(3))
+    list(compute.map(work.square, range(4), chunksize=2))
+    compute.submit(work.square, 2).result(10)
+    ended = [event for event in compute.events() if isinstance(event, BatchesEnded)]
+    assert {name for event in ended for name in event.functions} == {"square"}
+    assert sorted(first for event in ended for first in event.firsts) == [-1, 0, 0, 1, 2, 2]
 
 
 class Silent(sky.Local):

@@ -9,11 +9,13 @@ from skyward.events import (
     BatchLost,
     BatchRetried,
     Event,
+    Logged,
     NodeChanged,
     NodeHeard,
     NodeNoticed,
     NodeSilent,
     NodeStep,
+    Printed,
     Quoted,
     RunEnded,
     RunStarted,
@@ -61,8 +63,9 @@ def work(nodes: int, slots: int, tasks: int, seconds: float = 1.0) -> Iterator[E
         statuses = ["returned"] * many
         if rounds % 50 == 7:
             statuses[0] = ("raised", "overdue", "died")[rounds % 3]
+        end, numbers, names = max(free[node]), tuple(batches), ("train",)
         yield BatchesEnded(
-            max(free[node]), node, tuple(batches), tuple(of), tuple(ran), tuple(statuses), (1,) * many, 100
+            end, node, numbers, tuple(of), tuple(ran), tuple(statuses), (1,) * many, 100, (), names, numbers
         )
 
 
@@ -70,6 +73,7 @@ def troubled(nodes: int = 4, slots: int = 4, tasks: int = 2000) -> list[Event]:
     """A run on EC2 with silences, a notice, a node that is lost, retries, a call that is lost, and what it cost."""
     events = [*start(nodes, slots), *work(nodes, slots, tasks)]
     at = 1_795_000_060.0
+    silence, causes = "node 3: not heard for 30 s", ("killed by signal 9 (SIGKILL), out of memory", "exit code 1")
     events += [
         NodeSilent(at, 1, 30.0),
         NodeHeard(at + 12, 1),
@@ -79,8 +83,10 @@ def troubled(nodes: int = 4, slots: int = 4, tasks: int = 2000) -> list[Event]:
         NodeChanged(at + 56, 3, 1, "launching"),
         NodeChanged(at + 66, 3, 1, "booting", "", "i-00ff", "10.0.0.77"),
         NodeChanged(at + 80, 3, 1, "ready", "", "i-00ff", "10.0.0.77", slots),
-        *(BatchRetried(at + 55, number, "node 3: not heard for 30 s") for number in range(8)),
-        BatchLost(at + 90, 5, ("killed by signal 9 (SIGKILL), out of memory", "killed by signal 9", "exit code 1")),
+        *(BatchRetried(at + 55, number, silence, 3, f"train, task {number}") for number in range(8)),
+        BatchLost(at + 90, 5, causes, 1, "train, task 5"),
+        *(Printed(at + number, 1, 0, "stdout", f"epoch {number}: <b>loss</b>\n") for number in range(-38, 40)),
+        Logged(at + 5, 3, 2, "train", 30, "slow disk", "Traceback\nOSError: slow"),
         *(Spent(at + 3 * number, 0.01 + number * 0.0012, 1.45) for number in range(40)),
     ]
     events.sort(key=lambda event: event.at)

@@ -1,6 +1,7 @@
 """The page of a run in a real browser: what it shows, in light and dark, wide and narrow, by mouse and keyboard."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,8 @@ def test_a_run_is_shown_wide_and_narrow_in_light_and_dark(
     expect(shown.page.locator("#nodes tbody tr")).to_have_count(4)
     back = shown.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (sum(map(int, back[4:-1].split(","))) > 380) == (scheme == "light")
+    expect(shown.page.locator("#functions")).to_contain_text("train")
+    shown.page.locator("#incidents button").first.click()
     assert not shown.is_wider_than_its_window()
     assert shown.colours() > 8
 
@@ -147,6 +150,43 @@ def test_the_keyboard_does_as_much(viewer: Viewer) -> None:
     expect(page.locator("#span")).not_to_have_text(whole)
     page.keyboard.press("0")
     expect(page.locator("#span")).to_have_text(whole)
+
+
+def test_a_click_on_a_call_shows_what_it_printed(viewer: Viewer) -> None:
+    page = viewer.open(TROUBLED).page
+    page.locator("#open").click()
+    box = page.locator("#chart").bounding_box()
+    assert box is not None
+    rows = page.evaluate("rows.map(r => [r.kind, r.node ? r.node.node : -1, r.slot ?? -1, r.top + r.height / 2])")
+    (middle,) = (top for kind, node, slot, top in rows if (kind, node, slot) == ("slot", 1, 0))
+    at = page.evaluate("x(65 * head.ticks, $('chart').clientWidth)")
+    page.mouse.move(box["x"] + at, box["y"] + middle)
+    expect(page.locator("#tip")).to_contain_text(re.compile(r"train, task \d+: returned on slot 0 of node 1"))
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.locator("#whose")).to_have_text("Output of slot 0 of node 1")
+    expect(page.locator("#about-output")).to_contain_text("train, task")
+    expect(page.locator("#lines")).to_contain_text("epoch 7: <b>loss</b>")
+    marked = page.locator("#lines .during")
+    expect(marked.first).to_be_in_viewport()
+    page.locator("#close").click()
+    expect(page.locator("#output")).to_be_hidden()
+
+
+def test_a_call_that_went_wrong_leads_to_what_it_printed(viewer: Viewer) -> None:
+    page = viewer.open(TROUBLED).page
+    page.locator("#incidents button", has_text="train, task 3").first.click()
+    expect(page.locator("#whose")).to_have_text("Output of node 3")
+    expect(page.locator("#lines .log").first).to_contain_text("[slot 2] WARNING train: slow disk")
+
+
+def test_the_keyboard_reaches_the_output_of_a_call(viewer: Viewer) -> None:
+    page = viewer.open(TROUBLED).page
+    page.locator("#lanes").focus()
+    for key in ("ArrowDown", "Enter", "ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#whose")).to_have_text("Output of slot 0 of node 0")
+    expect(page.locator("#about-output")).to_contain_text("nothing was printed there")
 
 
 def test_what_comes_from_outside_is_shown_as_it_is(viewer: Viewer) -> None:
@@ -189,6 +229,12 @@ def test_a_run_is_watched_until_it_ends(viewer: Viewer) -> None:
         assert shown.page.url.count("token") == 0
         assert sorted(compute.map(work.square, range(20))) == [number**2 for number in range(20)]
         expect(shown.page.locator("#done")).to_contain_text("20 of 20 tasks done")
+        expect(shown.page.locator("#numbers")).to_contain_text("Tasks20")
+        compute.submit(print, "from afar").result(kit.SOON)
+        shown.page.locator("#open").click()
+        expect(shown.page.locator("#functions")).to_contain_text("print")
+        shown.page.evaluate("ask(0, null, { begin: 0, end: end() }, '')")
+        expect(shown.page.locator("#lines")).to_contain_text("from afar")
     expect(shown.page.locator("#state")).to_have_text("ended")
     expect(shown.page.locator("#lost")).to_be_visible()
     assert shown.colours() > 3

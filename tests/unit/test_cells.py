@@ -4,22 +4,22 @@ import itertools
 
 import pytest
 
-from skyward.view.cells import STATUSES, TICKS, Bins, Cells, packed
+from skyward.view.cells import SEVERAL, STATUSES, TICKS, Bins, Cells, packed
 
 SECOND = TICKS
 
 
-def laid(cells: Cells) -> dict[tuple[int, int, str], list[tuple[int, int, int, int, int, int]]]:
-    """What is drawn, unpacked: begin, end, ran, calls, tasks, first call."""
+def laid(cells: Cells) -> dict[tuple[int, int, str], list[tuple[int, ...]]]:
+    """What is drawn, unpacked: begin, end, ran, calls, tasks, first call, function, first task."""
     told = {}
     for node, slot, status, flat in cells.all():
         assert isinstance(flat, list)
         assert isinstance(status, int)
         begin = batch = 0
         lane = []
-        for start, length, idle, calls, tasks, first in zip(*[iter(flat)] * 6, strict=True):
+        for start, length, idle, calls, tasks, first, *of in zip(*[iter(flat)] * 8, strict=True):
             begin, batch = begin + start, batch + first
-            lane.append((begin, begin + length, length - idle, calls, tasks, batch))
+            lane.append((begin, begin + length, length - idle, calls, tasks, batch, *of))
         assert isinstance(node, int)
         assert isinstance(slot, int)
         told[node, slot, STATUSES[status]] = lane
@@ -30,18 +30,21 @@ def add(
     cells: Cells, at: int, seconds: tuple[float, ...], slot: int = 0, status: str = "returned", first: int = 1
 ) -> None:
     many = len(seconds)
-    cells.add(at, 0, range(first, first + many), (slot,) * many, seconds, (status,) * many, (2,) * many)
+    same, numbers = (0,) * many, range(first, first + many)
+    cells.add(at, 0, numbers, (slot,) * many, seconds, (status,) * many, (2,) * many, same, same)
 
 
 def test_calls_of_one_message_are_laid_backwards_from_it() -> None:
     cells = Cells()
-    cells.add(10 * SECOND, 3, (7, 8, 9), (0, 1, 0), (1.0, 4.0, 2.0), ("returned",) * 3, (1, 5, 1))
+    cells.add(
+        10 * SECOND, 3, (7, 8, 9), (0, 1, 0), (1.0, 4.0, 2.0), ("returned",) * 3, (1, 5, 1), (0, 1, 2), (4, -1, 6)
+    )
     assert laid(cells) == {
         (3, 0, "returned"): [
-            (7 * SECOND, 8 * SECOND, SECOND, 1, 1, 7),
-            (8 * SECOND, 10 * SECOND, 2 * SECOND, 1, 1, 9),
+            (7 * SECOND, 8 * SECOND, SECOND, 1, 1, 7, 0, 4),
+            (8 * SECOND, 10 * SECOND, 2 * SECOND, 1, 1, 9, 2, 6),
         ],
-        (3, 1, "returned"): [(6 * SECOND, 10 * SECOND, 4 * SECOND, 1, 5, 8)],
+        (3, 1, "returned"): [(6 * SECOND, 10 * SECOND, 4 * SECOND, 1, 5, 8, 1, -1)],
     }
 
 
@@ -57,7 +60,7 @@ def test_calls_of_a_slot_never_overlap() -> None:
 def test_nothing_is_laid_before_the_run() -> None:
     cells = Cells()
     add(cells, SECOND, (3.0,))
-    assert laid(cells)[0, 0, "returned"] == [(0, 3 * SECOND, 3 * SECOND, 1, 2, 1)]
+    assert laid(cells)[0, 0, "returned"] == [(0, 3 * SECOND, 3 * SECOND, 1, 2, 1, 0, 0)]
 
 
 def test_one_that_never_began_is_left_out() -> None:
@@ -78,7 +81,15 @@ def test_each_way_to_end_is_a_lane_of_its_own_and_an_unknown_one_is_a_death() ->
 def test_calls_that_begin_in_the_same_grain_are_one_cell() -> None:
     cells = Cells()
     add(cells, SECOND + cells.grain - 1, (0.0002,) * 3)
-    assert laid(cells)[0, 0, "returned"] == [(SECOND + 3, SECOND + 9, 6, 3, 6, 1)]
+    assert laid(cells)[0, 0, "returned"] == [(SECOND + 3, SECOND + 9, 6, 3, 6, 1, 0, 0)]
+
+
+def test_a_cell_has_the_function_of_its_calls_if_it_is_the_same() -> None:
+    cells = Cells()
+    for slot, functions in enumerate(((7, 7), (7, 8))):
+        same = (1, 1)
+        cells.add(SECOND, 0, (1, 2), (slot, slot), (0.0002, 0.0002), ("returned",) * 2, same, functions, same)
+    assert [lane[0][6] for lane in laid(cells).values()] == [7, SEVERAL]
 
 
 @pytest.mark.parametrize("most", [10, 100])
@@ -107,10 +118,10 @@ def test_news_are_what_has_changed_since() -> None:
     cells = Cells(3)
     assert cells.news() == []
     add(cells, SECOND, (0.5,))
-    assert cells.news() == [[0, 0, 0, [SECOND // 2, SECOND // 2, 0, 1, 2, 1]]]
+    assert cells.news() == [[0, 0, 0, [SECOND // 2, SECOND // 2, 0, 1, 2, 1, 0, 0]]]
     assert cells.news() == []
     add(cells, 2 * SECOND, (0.5,), slot=1, first=2)
-    assert cells.news() == [[0, 1, 0, [3 * SECOND // 2, SECOND // 2, 0, 1, 2, 2]]]
+    assert cells.news() == [[0, 1, 0, [3 * SECOND // 2, SECOND // 2, 0, 1, 2, 2, 0, 0]]]
 
 
 def test_news_are_everything_after_cells_were_merged() -> None:
@@ -121,7 +132,8 @@ def test_news_are_everything_after_cells_were_merged() -> None:
 
 
 def test_packed_numbers_are_distances() -> None:
-    assert packed([[100, 150, 40, 2, 3, 7], [200, 210, 10, 1, 1, 9]]) == [100, 50, 10, 2, 3, 7, 100, 10, 0, 1, 1, 2]
+    cells = [[100, 150, 40, 2, 3, 7, 0, 5], [200, 210, 10, 1, 1, 9, 1, -1]]
+    assert packed(cells) == [100, 50, 10, 2, 3, 7, 0, 5, 100, 10, 0, 1, 1, 2, 1, -1]
 
 
 def test_bins_double_their_width_when_there_are_too_many() -> None:

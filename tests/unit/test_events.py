@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +46,16 @@ def test_a_line_that_was_cut_off_is_none() -> None:
     assert events.from_json('{"event": "NodeHeard", "at": 1.0}') is None
     assert events.from_json("[]") is None
     assert events.from_json("[" * 200_000) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "first", "tasks", "label"),
+    [
+        ("train", events.NOT_COUNTED, 1, "train (call 3)"),
+        ("", events.NOT_COUNTED, 1, "call 3"),
+        ("train", 17, 1, "train, task 17"),
+        ("train", 17, 3, "train, tasks 17 to 19"),
+    ],
+)
+def test_a_batch_is_called_after_its_function_and_tasks(function: str, first: int, tasks: int, label: str) -> None:
+    assert events.label(3, function, first, tasks) == label

@@ -5,7 +5,8 @@ from dataclasses import astuple, dataclass
 
 import pytest
 
-from skyward.actors.ledger import Ledger
+from skyward.actors.ledger import NAMED, Ledger
+from skyward.actors.work import CAUSES
 from skyward.report import Lost, Report
 
 
@@ -149,6 +150,25 @@ def test_in_mid_run_a_call_is_taken_to_run_since_its_slot_ended_the_one_before(l
     assert told.work == 2.0 + (2.0 + 4.0) + 0.5 * (4.0 + 4.0)
     assert told.lost.link == 0.0
     assert told.lost.tail * told.capacity == 4.0
+
+
+def test_the_first_calls_that_are_tried_again_are_named_by_what_they_died_of(ledger: Ledger) -> None:
+    for number in range(NAMED + 2):
+        ledger.retry("exit code 1", f"train, task {number}")
+    for number in range(CAUSES + 2):
+        ledger.retry(f"cause {number}", "score (call 3)")
+    told = ledger.report(120.0, {}, 9, {"exit code 1": 7, "cause 1": 1, "other causes": 2})
+    assert told.retried == {
+        "exit code 1": tuple(f"train, task {number}" for number in range(NAMED)),
+        "cause 1": ("score (call 3)",),
+    }
+    assert len(ledger.retried) == CAUSES
+
+
+def test_what_raised_is_answered_too(ledger: Ledger) -> None:
+    ledger.settle(1, 1.0, raised=True)
+    ledger.settle(1, 1.0)
+    assert (report(ledger, 120.0).calls, report(ledger, 120.0).raised) == (2, 1)
 
 
 def test_attempts_are_answers_deaths_and_what_came_too_late(ledger: Ledger) -> None:

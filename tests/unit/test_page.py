@@ -34,7 +34,7 @@ def test_it_holds_what_it_draws() -> None:
     told = data(page(RUN))
     assert isinstance(told, dict)
     assert told["run"]["program"] == NASTY
-    assert told["cells"] == [[0, 0, 0, [10_000, 10_000, 0, 1, 1, 1]]]
+    assert told["cells"] == [[0, 0, 0, [10_000, 10_000, 0, 1, 1, 1, 0, -1]]]
 
 
 def test_what_comes_from_outside_never_becomes_markup() -> None:

@@ -26,6 +26,7 @@ from skyward.events import (
     RunStarted,
     Spent,
 )
+from skyward.report import Lost, Report
 from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
 
 GB = 1 << 30
@@ -95,11 +96,11 @@ def test_slots_are_busy_with_what_was_sent_and_not_answered() -> None:
     assert (progress.done, progress.busy, progress.nodes[0].done) == (6, 1, 6)
 
 
-def test_what_failed_is_done_and_what_died_is_not() -> None:
+def test_what_raised_is_done_and_what_was_lost_is_not() -> None:
     progress = run(BatchesArrived(2.0, 5, 5), ended(3.0, "returned", "raised", "overdue", "died", "killed"))
-    assert (progress.done, progress.failed, progress.open) == (3, 2, True)
+    assert (progress.done, progress.raised, progress.open) == (3, 2, True)
     progress.add([BatchRetried(3.0, 4, "exit code 1"), ended(4.0, "died"), BatchLost(4.0, 4, ("a", "b"))])
-    assert (progress.done, progress.failed, progress.retried) == (4, 3, 1)
+    assert (progress.done, progress.known, progress.raised, progress.lost, progress.retried) == (3, 4, 2, 1, 1)
 
 
 def test_what_nobody_waits_for_is_not_to_come() -> None:
@@ -114,6 +115,14 @@ def test_an_answer_that_comes_late_does_not_count() -> None:
     assert (progress.done, progress.open) == (0, True)
     progress.add([ended(5.0, "returned")])
     assert (progress.done, progress.open) == (1, False)
+    progress.add([BatchesArrived(6.0, 2, 4), ended(7.0, "raised", tasks=3), BatchesLate(7.0, 0, 1, 3, 1)])
+    assert (progress.done, progress.raised, progress.open) == (1, 0, True)
+
+
+def test_in_the_end_the_pool_s_own_count_holds() -> None:
+    counted = Report(8, 6, 2, 0, 9, {"x": 1}, 0, {}, 1.0, 1.0, 1.0, Lost(), raised=3)
+    progress = run(ended(3.0, "raised"), RunEnded(4.0, "", (), counted.as_dict()))
+    assert (progress.done, progress.raised, progress.lost, progress.retried) == (8, 3, 2, 1)
 
 
 def test_a_lost_node_has_nothing_any_more() -> None:

@@ -16,7 +16,7 @@ LOST = apportioned(Lost(start=0.4, serialisation=0.4, idle=0.8, tail=1.2, link=1
 REPORT = Report(
     tasks=80,
     calls=40,
-    failed=1,
+    lost_calls=1,
     cancelled=2,
     attempts=45,
     retries={"slot 1 of node 0: exit code 3": 2, "node 1: lost": 1},
@@ -27,6 +27,8 @@ REPORT = Report(
     work=16.0,
     lost=LOST,
     starts={0: (("launching", 0.5), ("booting", 1.25)), 1: (("launching", 0.5), ("booting", 1.0))},
+    raised=3,
+    retried={"slot 1 of node 0: exit code 3": ("train, task 7",)},
 )
 NOTHING = replace(REPORT, tasks=0, nodes={}, starts={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
 
@@ -50,7 +52,10 @@ def test_it_reads_as_the_guide_prints_it() -> None:
         "Throughput: 16.0 tasks/s",
         "Ideal time: 4.00 s",
         "Efficiency: 80.0%",
+        "Raised: 3 calls",
+        "Lost: 1 call",
     ]
+    assert str(replace(REPORT, raised=0, lost_calls=0)).splitlines()[-1] == "Efficiency: 80.0%"
 
 
 def test_it_has_the_cost_where_there_is_one() -> None:
@@ -64,10 +69,10 @@ def test_it_survives_a_way_through_json() -> None:
 
 def test_it_explains_where_the_rest_went() -> None:
     assert REPORT.explain().splitlines() == [
-        "Lost: start 2.00%, serialisation 2.00%, idle 4.00%, tail 6.00%, link 6.00%",
-        "Calls: 40 answered, 1 failed, 2 cancelled",
-        "Attempts: 45, of which again: 3; late answers: 1",
-        "  2 x slot 1 of node 0: exit code 3",
+        "Time not spent on work: start 2.00%, serialisation 2.00%, idle 4.00%, tail 6.00%, link 6.00%",
+        "Calls: 40 answered (3 raised), 1 lost, 2 cancelled",
+        "Attempts: 45, retries: 3, late answers: 1",
+        "  2 x slot 1 of node 0: exit code 3: train, task 7 and 1 more",
         "  1 x node 1: lost",
         "Sent: 2.0 MB, received: 0.0 MB",
         "Start of node 0, the slowest of 2: 1.75 s: launching 0.50 s, booting 1.25 s",
@@ -101,8 +106,8 @@ def test_a_pool_that_did_nothing_has_a_report_of_zeros() -> None:
 def test_it_comes_back_from_a_dict_whatever_a_newer_one_knows() -> None:
     given = json.loads(json.dumps(REPORT.as_dict() | {"moons": 3}))
     assert Report.from_dict(given) == REPORT
-    del given["starts"], given["left"]
-    assert Report.from_dict(given) == replace(REPORT, starts={}, left={})
+    del given["starts"], given["left"], given["retried"]
+    assert Report.from_dict(given) == replace(REPORT, starts={}, left={}, retried={})
 
 
 def test_it_is_saved_by_who_knows_the_events() -> None:

@@ -79,14 +79,14 @@ def test_a_node_that_is_to_leave_ends_what_it_runs_and_gets_no_more() -> None:
 def test_an_idle_node_that_is_to_leave_has_left_and_a_lost_one_says_no_more() -> None:
     assert told(NodeUp(0, 1), Leave(0)) == (Left(0),)
     assert told(Leave(7)) == ()
-    assert told(NodeUp(0, 1), Arrived((1,), 1), Leave(0), NodeDown(0, "x")) == (Retry(1, "x"),)
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Leave(0), NodeDown(0, "x")) == (Retry(1, "x", 0),)
 
 
 def test_what_is_lost_with_a_node_that_was_leaving_has_tries_of_its_own() -> None:
     events: list[Event] = [Arrived((1,), 1, retries=0)]
     for number in range(INTERRUPTIONS):
         events += [NodeUp(number, 1), Leave(number), NodeDown(number, "taken away")]
-    assert told(*events) == (Retry(1, "taken away"),)
+    assert told(*events) == (Retry(1, "taken away", INTERRUPTIONS - 1),)
     lost = (NodeUp(99, 1), Leave(99), NodeDown(99, "taken away"))
     assert told(*events, *lost) == (Fail(1, ("taken away",) * (INTERRUPTIONS + 1)),)
 
@@ -175,7 +175,7 @@ def test_a_pinned_batch_fails_at_once_when_its_node_was_given_up() -> None:
 
 def test_a_lost_pinned_batch_waits_for_the_next_node_of_that_number() -> None:
     lost = (NodeUp(1, 1), Arrived((1,), 1, node=1), NodeDown(1, "x"))
-    assert told(*lost) == (Retry(1, "x"),)
+    assert told(*lost) == (Retry(1, "x", 1),)
     assert told(*lost, NodeUp(1, 1)) == (Assign(1, (1,)),)
 
 
@@ -186,7 +186,7 @@ def test_what_a_lost_node_had_goes_elsewhere_first() -> None:
 
 def test_only_what_a_lost_node_may_have_started_counts_as_tried() -> None:
     state, effects = running(NodeUp(0, 1), Arrived((1, 2, 3), 1), Cancelled((3,)), NodeDown(0, "x"), prefetch=2)
-    assert effects == (Retry(2, f"x{QUEUED}"), Retry(1, "x"))
+    assert effects == (Retry(2, f"x{QUEUED}", 0), Retry(1, "x", 0))
     assert state.retried == {"x": 1, f"x{QUEUED}": 1}
     state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1), NodeDown(0, "x"), prefetch=None)
     assert state.items[1].deaths == ("x",)
@@ -200,7 +200,7 @@ def test_a_node_lost_twice_is_lost_once() -> None:
 def test_a_batch_that_died_is_tried_again_and_then_fails_with_every_cause() -> None:
     events: list[Event] = [NodeUp(0, 1), Arrived((1, 2), 1, retries=1)]
     events.append(Answered(0, died=(Died(1, "a"),)))
-    assert told(*events) == (Retry(1, "a"), Assign(0, (1,)))
+    assert told(*events) == (Retry(1, "a", 0), Assign(0, (1,)))
     events.append(Answered(0, died=(Died(1, "b"),)))
     assert told(*events) == (Fail(1, ("a", "b")), Assign(0, (2,)))
     assert told(*events, Answered(0, died=(Died(1, "c"),))) == ()
@@ -303,7 +303,7 @@ def test_an_unwanted_pinned_batch_leaves_nothing_with_its_node() -> None:
 
 def test_a_lost_batch_of_a_group_with_others_waiting_goes_before_them() -> None:
     events = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, died=(Died(1, "a"),)))
-    assert told(*events) == (Retry(1, "a"), Assign(0, (1,)))
+    assert told(*events) == (Retry(1, "a", 0), Assign(0, (1,)))
 
 
 def test_a_node_gets_as_far_ahead_as_the_way_to_it_is_long() -> None:

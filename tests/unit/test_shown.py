@@ -48,6 +48,15 @@ def test_what_runs_tasks_of_others_says_which() -> None:
     assert shown.call(call_each, (train, []), {}) == "call_each"
 
 
+def test_the_function_of_a_call_is_that_of_its_first_task() -> None:
+    joblib_node = pytest.importorskip("skyward.plugins.joblib_node")
+
+    assert shown.function(train, (1,)) == shown.function(partial(train), ()) == "train"
+    assert shown.function(call_each, (train, [(1,), (2,)])) == "train"
+    assert shown.function(joblib_node.run_batch, ([(train, (1,), {}), (len, (2,), {})], 1, 0, None)) == "train"
+    assert shown.function(joblib_node.run_batch, ([], 1, 0, None)) == "run_batch"
+
+
 def test_what_raised_is_noted_once_and_by_whom_is_nearest() -> None:
     error = ValueError("no")
     shown.noted(error, "task 3, train(3)")

@@ -9,10 +9,12 @@ import pytest
 from skyward.events import (
     BatchesArrived,
     BatchesEnded,
+    BatchesLate,
     BatchesSent,
     BatchLost,
     BatchRetried,
     Event,
+    Logged,
     NodeChanged,
     NodeFacts,
     NodeGivenUp,
@@ -20,6 +22,7 @@ from skyward.events import (
     NodeNoticed,
     NodeSilent,
     NodeStep,
+    Printed,
     Quoted,
     Reported,
     RunEnded,
@@ -28,7 +31,7 @@ from skyward.events import (
     Stage,
 )
 from skyward.report import Lost, NodeUse, Report
-from skyward.view.timeline import TOLD, Timeline
+from skyward.view.timeline import OTHERS, TOLD, Timeline
 
 STARTED = RunStarted(100.0, "run-1", "aws", 2, 2, 2, "process", "train.py", "0.1.0", "3.12.1")
 REPORT = Report(8, 4, 0, 0, 4, {}, 0, {0: NodeUse(2, 4, (1.0, 1.0), 10, 10)}, 2.0, 4.0, 2.0, Lost(start=0.5))
@@ -58,13 +61,48 @@ def test_before_anything_has_happened_there_is_nothing_to_draw() -> None:
 
 def test_what_calls_raised_is_told_of_each() -> None:
     statuses = ("returned", "raised", "overdue", "raised")
-    said = ("ValueError: a",)
-    told = head(BatchesEnded(101.0, 0, (1, 2, 3, 4), (0,) * 4, (0.5,) * 4, statuses, (1,) * 4, 10, said))
-    assert [each[3] for each in told["incidents"]] == [
-        "call 2 on slot 0: ValueError: a",
-        "call 3 on slot 0",
-        "call 4 on slot 0",
+    said, names, firsts = ("ValueError: a",), ("f", "f", "g", "h"), (0, 17, -1, 3)
+    event = BatchesEnded(101.0, 0, (1, 2, 3, 4), (0, 1, 0, 1), (0.5,) * 4, statuses, (1, 1, 1, 2), 10, said)
+    assert head(replace(event, functions=names, firsts=firsts))["incidents"] == [
+        [10_000, "raised", 0, 1, "f, task 17", "ValueError: a"],
+        [10_000, "raised", 0, 0, "g (call 3)", "ran longer than its timeout"],
+        [10_000, "raised", 0, 1, "h, tasks 3 to 4", ""],
     ]
+    assert [each[4] for each in head(event)["incidents"]] == ["call 2", "call 3", "call 4"]
+
+
+def test_functions_are_told_with_how_long_they_ran() -> None:
+    first = replace(ended(101.0, many=3), functions=("train",))
+    second = BatchesEnded(
+        102.0, 0, (4, 5), (0, 0), (0.25, 2.0), ("returned", "died"), (1, 4), 1, (), ("score", "train")
+    )
+    assert head(first, second)["functions"] == [["train", 4, 10, 3.5, 2.0], ["score", 1, 1, 0.25, 0.25]]
+
+
+def test_of_very_many_functions_all_but_the_first_are_one() -> None:
+    told = head(*(replace(ended(101.0 + number), functions=(f"f{number}",)) for number in range(TOLD + 5)))
+    assert [each[:2] for each in told["functions"][TOLD - 1 :]] == [[f"f{TOLD - 1}", 1], [OTHERS, 5]]
+
+
+def test_what_tasks_print_is_told_once() -> None:
+    timeline = Timeline()
+    timeline.add([STARTED, Printed(101.0, 0, 1, "stdout", "a\nb\n"), Logged(102.0, 0, 1, "train", 30, "slow")])
+    lines = [(10_000, "stdout", "a"), (10_000, "stdout", "b"), (20_000, "log", "WARNING train: slow")]
+    assert timeline.news()["output"] == {"0:1": (0, lines)}
+    assert timeline.news()["output"] == {}
+    assert timeline.snapshot()["output"] == {"0:1": (0, lines)}
+
+
+def test_bar_and_tile_have_one_figure() -> None:
+    late = (ended(103.0, many=2), BatchesLate(103.0, 0, 1, 2), BatchLost(104.0, 9, ("x",), 4))
+    told = head(changed(101.0, "ready"), BatchesArrived(102.0, 10, 20), *late)
+    assert (told["arrived"], told["done"], dict(told["numbers"])["Tasks"]) == (16, 2, "2")
+    assert dict(told["numbers"])["Lost"] == "1 call"
+    timeline = Timeline()
+    timeline.add([STARTED, BatchesArrived(102.0, 10, 20), ended(103.0, "raised", many=3)])
+    assert dict(timeline.head()["numbers"])["Raised"] == "3 calls"
+    told = timeline.head(replace(REPORT, tasks=4))
+    assert (told["done"], dict(told["numbers"])["Tasks"]) == (4, "4")
 
 
 def test_times_are_ticks_since_the_first_event() -> None:
@@ -111,7 +149,7 @@ def test_a_run_that_ended_is_told_by_its_report() -> None:
     assert told["ended"]
     assert dict(told["numbers"])["Total time"] == "2.00 s"
     assert told["lost"][:2] == [["work", 0.5], ["start", 0.5]]
-    assert told["notes"][0] == "Calls: 4 answered, 0 failed, 0 cancelled"
+    assert told["notes"][0] == "Calls: 4 answered (0 raised), 0 lost, 0 cancelled"
 
 
 def test_a_run_that_has_not_ended_shows_the_shares_of_its_last_report() -> None:
@@ -149,8 +187,8 @@ def test_a_node_is_lost_or_does_not_start_or_just_goes() -> None:
         changed(107.0, "ending", "dismissed", generation=2),
     )
     assert [incident[1:] for incident in told["incidents"]] == [
-        ["did not start", 0, "no answer"],
-        ["node lost", 0, "its process ended"],
+        ["did not start", 0, None, "", "no answer"],
+        ["node lost", 0, None, "", "its process ended"],
     ]
     assert told["nodes"][0]["host"] == "host"
 
@@ -167,7 +205,7 @@ def test_silence_lasts_until_the_node_is_heard_or_gone() -> None:
     assert head(*silent, NodeHeard(104.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
     assert head(*silent, changed(105.0, "ending", "lost"))["nodes"][0]["silences"] == [[20_000, 50_000]]
     assert head(*silent, NodeHeard(104.0, 0), NodeHeard(106.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
-    assert head(*silent)["incidents"] == [[20_000, "silent", 0, "not heard; lost after 30 s of it"]]
+    assert head(*silent)["incidents"] == [[20_000, "silent", 0, None, "", "not heard; lost after 30 s of it"]]
 
 
 def test_notices_and_nodes_that_are_given_up_are_told() -> None:
@@ -181,12 +219,16 @@ def test_notices_and_nodes_that_are_given_up_are_told() -> None:
 
 def test_retries_are_told_by_cause_and_one_by_one() -> None:
     told = head(
-        BatchRetried(101.0, 7, "killed by signal 9"),
+        BatchRetried(101.0, 7, "killed by signal 9", 2, "train, task 4"),
         BatchRetried(101.0, 8, "killed by signal 9"),
-        BatchLost(102.0, 7, ("killed by signal 9", "exit code 1")),
+        BatchLost(102.0, 7, ("killed by signal 9", "exit code 1"), 1, "train, task 4"),
     )
     assert told["causes"] == [["killed by signal 9", 2]]
-    assert told["incidents"][2] == [20_000, "call lost", None, "call 7: killed by signal 9; exit code 1"]
+    assert told["incidents"] == [
+        [10_000, "retried", 2, None, "train, task 4", "killed by signal 9"],
+        [10_000, "retried", None, None, "call 8", "killed by signal 9"],
+        [20_000, "lost", None, None, "train, task 4", "killed by signal 9; exit code 1"],
+    ]
 
 
 def test_of_very_many_incidents_only_the_number_is_told() -> None:

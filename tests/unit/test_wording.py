@@ -7,6 +7,7 @@ import pytest
 from skyward.events import (
     BatchesArrived,
     BatchesSent,
+    BatchLost,
     BatchRetried,
     DashboardOpened,
     NodeChanged,
@@ -96,7 +97,7 @@ def test_the_work_is_one_line() -> None:
     progress.add([ended(float(at), *("returned",) * 100) for at in range(2, 8)])
     assert shown(progress, 8.0) == ["skyward  ━━━━━━━━━━━━  600/1,200 tasks · 0/2 slots busy · 100/s · 0:06 left"]
     progress.add([ended(8.0, "raised"), BatchRetried(8.0, 1, "x"), Spent(8.0, 1.5, 3.0)])
-    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 failed · 1 again · $1.50")
+    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 raised · 1 retried · $1.50")
 
 
 def test_nodes_that_still_start_are_told_beside_the_work() -> None:
@@ -148,9 +149,9 @@ def test_a_slow_node_is_compared_with_the_others() -> None:
 def test_the_end_is_one_line_or_none() -> None:
     assert wording.summary(run(ENDED)) == ""
     progress = run(BatchesArrived(2.0, 3, 3), ended(3.0, "returned", "returned", "raised"), ENDED, nodes=2)
-    assert wording.summary(progress) == "skyward: 3 tasks on 1 node, 1 failed in 1:30"
-    progress.add([BatchRetried(3.0, 1, "x"), Spent(4.0, 0.25, 0.0)])
-    assert wording.summary(progress) == "skyward: 3 tasks on 1 node, 1 failed, 1 tried again, $0.25 spent in 1:30"
+    assert wording.summary(progress) == "skyward: 3 tasks on 1 node, 1 raised in 1:30"
+    progress.add([BatchRetried(3.0, 1, "x"), BatchLost(3.0, 2, ("x",)), Spent(4.0, 0.25, 0.0)])
+    assert wording.summary(progress) == "skyward: 3 tasks on 1 node, 1 raised, 1 lost, 1 retried, $0.25 spent in 1:30"
 
 
 @pytest.mark.parametrize(("length", "text"), [(-1.0, "0:00"), (67.4, "1:07"), (3723.0, "1:02:03")])

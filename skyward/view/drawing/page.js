@@ -3,8 +3,8 @@
 const $ = id => document.getElementById(id);
 const LIVE = document.body.dataset.live === "yes";
 const STAGES = ["launching", "reaching", "booting", "joining", "ready", "ending"];
-const SHOWN = 14, SLOT = 11, EDGE = 3;
-let head = null, lanes = new Map(), rows = [], view = null, opened = new Set(), chosen = { row: 0, cell: -1 };
+const SHOWN = 14, SLOT = 13, EDGE = 3, KEPT = 20000, LISTED = 1000;
+let head = null, lanes = new Map(), output = new Map(), asked = null, rows = [], view = null, opened = new Set(), chosen = { row: 0, cell: -1 };
 let colours = {}, drag = null, pending = false, whole = true;
 
 const el = (tag, text, cls) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (cls) e.className = cls; return e; };
@@ -18,25 +18,33 @@ function time(ticks, step) { // ticks as seconds or minutes, as exact as the ste
   return (h ? h + ":" + String(m).padStart(2, "0") : m) + ":" + rest;
 }
 const long = ticks => { const s = ticks / head.ticks; return s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 120 ? s.toFixed(2) + " s" : time(ticks); };
+const short = s => s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 10 ? s.toFixed(2) + " s" : s.toFixed(1) + " s";
+const status = index => head.statuses[index] === "overdue" ? "timed out" : head.statuses[index];
 const swatch = (name, text) => { const li = el("li"), i = el("i"); i.style.background = `var(--${name})`; li.append(i, text); return li; };
 
 // ---------------------------------------------------------------- data
 
 function take(data) {
   head = data;
-  if (data.fresh) lanes = new Map();
+  if (data.fresh) { lanes = new Map(); output = new Map(); }
   for (const [node, slot, status, flat] of data.cells) {
     const key = node + ":" + slot + ":" + status;
     let lane = lanes.get(key);
     if (!lane) lanes.set(key, lane = { node, slot, status, at: new Map(), cells: null });
-    for (let i = 0, begin = 0, batch = 0; i < flat.length; i += 6) {
+    for (let i = 0, begin = 0, batch = 0; i < flat.length; i += 8) {
       begin += flat[i]; batch += flat[i + 5];
-      lane.at.set(Math.floor(begin / head.grain), { begin, end: begin + flat[i + 1], ran: flat[i + 1] - flat[i + 2], calls: flat[i + 3], tasks: flat[i + 4], batch, node, slot, status });
+      lane.at.set(Math.floor(begin / head.grain), { begin, end: begin + flat[i + 1], ran: flat[i + 1] - flat[i + 2], calls: flat[i + 3], tasks: flat[i + 4], batch, function: flat[i + 6], first: flat[i + 7], node, slot, status });
     }
     lane.cells = [...lane.at.values()].sort((a, b) => a.begin - b.begin);
   }
+  for (const [key, [first, lines]] of Object.entries(data.output)) {
+    const had = output.get(key), known = had ? had.first + had.lines.length : 0;
+    if (!had || first > known) output.set(key, { first, lines }); else had.lines.push(...lines.slice(known - first));
+    const kept = output.get(key), over = kept.lines.length - KEPT;
+    if (over > 0) { kept.lines.splice(0, over); kept.first += over; }
+  }
   if (!view || whole) view = [0, end()];
-  tell(); arrange(); paint();
+  tell(); arrange(); paint(); if (asked) list(false);
 }
 
 function bySlot(node) {
@@ -51,7 +59,7 @@ function bySlot(node) {
 
 function arrange() { // the rows from top to bottom
   rows = []; let top = 0;
-  const loose = head.incidents.filter(i => i[2] === null);
+  const loose = head.incidents.filter(i => i[1] === "retried" || i[1] === "lost");
   if (loose.length) { rows.push({ kind: "calls", top, height: SHOWN, marks: loose, label: "retries" }); top += SHOWN + EDGE; }
   for (const node of head.nodes) {
     const slots = bySlot(node.node), open = opened.has(node.node);
@@ -91,11 +99,13 @@ function tell() {
   fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
-  fill($("key"), [...head.statuses.filter(s => seen.has(s)).map(s => swatch(s, s)), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.causes.length ? [swatch("retry", "retry")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
+  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.causes.length ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
   $("causes").hidden = !head.causes.length;
   fill($("causes").tBodies[0], head.causes.map(([cause, times]) => line([count(times), cause])));
   $("incidents").hidden = !head.incidents.length;
-  fill($("incidents").tBodies[0], head.incidents.map(([at, kind, node, text]) => line([time(at), kind, node === null ? "" : String(node), text])));
+  fill($("incidents").tBodies[0], head.incidents.map(([at, kind, node, slot, call, text]) => line([time(at), kind, node !== null && call ? opener(node, slot, at, call) : call, node === null ? "" : node + (slot === null ? "" : " slot " + slot), text])));
+  $("ran").hidden = !head.functions.length;
+  fill($("functions").tBodies[0], head.functions.map(([name, calls, tasks, seconds, longest]) => line([name || "not known", count(calls), count(tasks), short(seconds), short(seconds / calls), short(longest)])));
   $("fine").hidden = head.incidents.length > 0 || !!head.error; if (!head.nodes.length && !head.error) $("fine").textContent = "Nothing so far.";
   $("untold").textContent = Object.entries(head.untold).map(([kind, n]) => `and ${count(n)} more: ${kind}`).join("; ");
   fill($("nodes").tBodies[0], head.nodes.map(n => {
@@ -109,7 +119,31 @@ function tell() {
   $("cost").hidden = !head.cost.length;
   fill($("quotes"), head.quotes.map(text => el("li", text)));
 }
-const line = texts => { const tr = el("tr"); texts.forEach((text, i) => tr.append(el("td", text, i < texts.length - 1 ? "num" : ""))); return tr; };
+const line = texts => { const tr = el("tr"); texts.forEach((text, i) => { const td = el("td", undefined, i < texts.length - 1 ? "num" : ""); td.append(text); tr.append(td); }); return tr; };
+function opener(node, slot, at, text) { // a call that has gone wrong, and a way to what it printed
+  const button = el("button", text, "link"); button.title = "What it printed";
+  button.onclick = () => { const hit = slot === null ? null : cellsOf(node, slot).find(c => c.begin <= at && at <= c.end + 1); ask(node, slot, hit || { begin: at, end: at }, text); };
+  return button;
+}
+
+// ---------------------------------------------------------------- what tasks printed
+
+const cellsOf = (node, slot) => [...lanes.values()].filter(l => l.node === node && l.slot === slot).flatMap(l => l.cells);
+function ask(node, slot, when, text) { asked = { node, slot, begin: when.begin, end: when.end, text }; list(true); $("output").scrollIntoView({ block: "nearest" }); $("lines").focus({ preventScroll: true }); }
+function list(jump) {
+  const { node, slot, begin, end, text } = asked, run = head.run ? head.run.run : "RUN";
+  const mine = [...output].filter(([key]) => slot === null || head.run?.executor === "thread" ? key.startsWith(node + ":") : key === node + ":" + slot);
+  const all = mine.flatMap(([key, kept]) => kept.lines.map(l => [...l, key.split(":")[1]])).sort((a, b) => a[0] - b[0]);
+  const during = l => begin <= l[0] && l[0] <= end + head.ticks / 10, first = all.findIndex(l => l[0] >= begin), middle = first < 0 ? all.length : first;
+  const from = Math.max(0, Math.min(middle - LISTED / 2, all.length - LISTED)), some = all.slice(from, from + LISTED), dropped = mine.reduce((sum, [, kept]) => sum + kept.first, 0);
+  $("output").hidden = false;
+  $("whose").textContent = `Output of ${slot === null ? "" : "slot " + slot + " of "}node ${node}`;
+  $("about-output").textContent = [text, all.length ? (all.some(during) ? "what came while it ran is marked" : "nothing came while it ran") : "nothing was printed there", dropped || some.length < all.length ? `all of it: skyward logs ${run} --node ${node}${slot === null ? "" : " --slot " + slot}` : ""].filter(Boolean).join(" · ");
+  const box = $("lines"), was = box.scrollTop;
+  fill(box, some.map(l => { const div = el("div", undefined, l[1] + (during(l) ? " during" : "")); div.append(el("time", time(l[0])), slot === null && l[3] !== "-1" ? ` [slot ${l[3]}] ` : " ", l[2]); return div; }));
+  const marked = box.querySelector(".during") || box.children[middle - from];
+  box.scrollTop = jump ? (marked ? marked.offsetTop - box.clientHeight / 4 : box.scrollHeight) : was;
+}
 
 // ---------------------------------------------------------------- drawing
 
@@ -183,13 +217,18 @@ function drawStages(c, row, top, width) {
 
 function drawCells(c, lane, top, height, width) {
   const scale = (width - gutter()) / (view[1] - view[0]);
-  c.fillStyle = colours[head.statuses[lane.status]];
+  c.font = "10px system-ui, 'DejaVu Sans', sans-serif";
   for (const cell of lane.cells) {
     if (cell.end < view[0] || cell.begin > view[1]) continue;
     const from = x(cell.begin, width), wide = (cell.end - cell.begin) * scale;
     c.globalAlpha = cell.end > cell.begin ? .25 + .75 * cell.ran / (cell.end - cell.begin) : 1;
     if (lane.status && cell.calls === 1) c.globalAlpha = 1;
+    c.fillStyle = colours[head.statuses[lane.status]];
     c.fillRect(from, top, Math.max(lane.status ? 2 : .6, wide > 4 ? wide - 1 : wide), height);
+    const left = Math.max(from, gutter()), room = Math.min(from + wide, width) - left - 6;
+    if (room < 24 || cell.calls > 1 && cell.function < 0) continue;
+    const text = [called(cell), named(cell)].find(t => c.measureText(t).width <= room);
+    if (text) { c.globalAlpha = 1; c.fillStyle = colours.back; c.fillText(text, left + 3, top + height / 2 + 1); }
   }
   c.globalAlpha = 1;
 }
@@ -266,17 +305,27 @@ function toggle(index) {
   opened.has(row.node.node) ? opened.delete(row.node.node) : opened.add(row.node.node); arrange(); paint();
 }
 
-const about = cell => `${head.statuses[cell.status]} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${count(cell.tasks)} task${cell.tasks === 1 ? "" : "s"}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : "");
+const named = cell => cell.function < 0 ? "several functions" : head.functions[cell.function][0] || "";
+const called = cell => { const name = named(cell); return cell.calls > 1 ? `${count(cell.calls)} × ${name}` : cell.first < 0 ? name : `${name}, task${cell.tasks === 1 ? " " + cell.first : `s ${cell.first} to ${cell.first + cell.tasks - 1}`}`; };
+const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${count(cell.tasks)} task${cell.tasks === 1 ? "" : "s"}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : "");
+function cellAt(row, t, slack) {
+  for (const lane of [...row.lanes].reverse()) { const hit = lane.cells.find(c => c.begin - (lane.status ? slack : slack / 3) <= t && t <= c.end + (lane.status ? slack : slack / 3)); if (hit) return hit; }
+}
+function askAt(row, t, slack) { // what was printed there
+  if (!row || row.kind === "calls") return;
+  const hit = row.kind === "slot" ? cellAt(row, t, slack) : null;
+  ask(row.node.node, row.kind === "slot" ? row.slot : null, hit || { begin: t, end: t }, hit ? called(hit) : "at " + time(t));
+}
 function say(row, t, slack) { // what is there at this tick
   if (!row) return "";
-  if (row.kind === "calls") return row.marks.filter(m => Math.abs(m[0] - t) <= slack).slice(0, 4).map(m => `${m[1]} at ${time(m[0])}\n${m[3]}`).join("\n");
+  if (row.kind === "calls") return row.marks.filter(m => Math.abs(m[0] - t) <= slack).slice(0, 4).map(m => `${m[4]}: ${m[1]} at ${time(m[0])}\n${m[5]}`).join("\n");
   const told = [], n = row.node;
-  if (row.kind === "slot") for (const lane of [...row.lanes].reverse()) { const hit = lane.cells.find(c => c.begin - (lane.status ? slack : slack / 3) <= t && t <= c.end + (lane.status ? slack : slack / 3)); if (hit) { told.push(about(hit)); break; } }
+  if (row.kind === "slot") { const hit = cellAt(row, t, slack); if (hit) told.push(about(hit)); }
   const stage = [...n.stages].reverse().find(s => s[0] <= t);
   if (row.kind === "node") {
     let busy = 0; for (const ls of row.slots.values()) if (ls.some(l => l.cells.some(c => c.begin <= t && t <= c.end))) busy++;
     told.push(`node ${n.node}${n.host ? " on " + n.host : ""} at ${time(t)}${stage ? ": " + stage[2] + (stage[3] ? ", " + stage[3] : "") : ""}` + (stage && stage[2] === "ready" ? `\n${busy} of ${n.slots} slots busy` : ""));
-    for (const i of head.incidents) if (i[2] === n.node && Math.abs(i[0] - t) <= slack && told.length < 5) told.push(`${i[1]} at ${time(i[0])}: ${i[3]}`);
+    for (const i of head.incidents) if (i[2] === n.node && Math.abs(i[0] - t) <= slack && told.length < 5) told.push(`${i[4] ? i[4] + ": " : ""}${i[1]} at ${time(i[0])}: ${i[5]}`);
   } else if (!told.length) told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "nothing runs"}`);
   const silent = n.silences.find(s => s[0] <= t && (s[1] === null || t <= s[1])); if (silent) told.push(`not heard for ${long((silent[1] === null ? head.now : silent[1]) - silent[0])}`);
   return told.join("\n");
@@ -296,7 +345,7 @@ $("chart").addEventListener("pointermove", event => {
 $("chart").addEventListener("pointerdown", event => { const [px] = local(event); if (px >= gutter() && event.button === 0) { drag = { from: px, to: px }; $("chart").setPointerCapture(event.pointerId); } });
 $("chart").addEventListener("pointerup", event => {
   const [px, py, width] = local(event), was = drag; drag = null;
-  if (was && Math.abs(was.to - was.from) > 6) { const ends = [was.from, was.to].map(p => back(p, width)).sort((a, b) => a - b); show(...ends); } else if (px < gutter()) toggle(rowAt(py)); else paint();
+  if (was && Math.abs(was.to - was.from) > 6) { const ends = [was.from, was.to].map(p => back(p, width)).sort((a, b) => a - b); show(...ends); } else if (px < gutter()) toggle(rowAt(py)); else { if (was) askAt(rows[rowAt(py)], back(px, width), (view[1] - view[0]) / width * 3); paint(); }
 });
 $("chart").addEventListener("pointercancel", () => { drag = null; paint(); });
 $("chart").addEventListener("pointerleave", () => tip(""));
@@ -307,6 +356,7 @@ $("lanes").addEventListener("focus", paint); $("lanes").addEventListener("blur",
 $("lanes").addEventListener("keydown", event => {
   const row = rows[chosen.row], move = { ArrowUp: -1, ArrowDown: 1 }[event.key], along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key === "+" || event.key === "=") zoom(.6); else if (event.key === "-") zoom(1.6); else if (event.key === "0") show(0, end());
+  else if ((event.key === "Enter" || event.key === " ") && row && row.kind === "slot") { const cell = row.lanes.flatMap(l => l.cells).sort((a, b) => a.begin - b.begin)[chosen.cell]; askAt(row, cell ? cell.begin : head.now, 1); }
   else if (event.key === "Enter" || event.key === " ") toggle(chosen.row);
   else if (event.key === "Escape") tip("");
   else if (move && rows.length) { chosen = { row: Math.max(0, Math.min(rows.length - 1, chosen.row + move)), cell: -1 }; const r = rows[chosen.row], box = $("lanes"); if (r.top < box.scrollTop) box.scrollTop = r.top; if (r.top + r.height > box.scrollTop + box.clientHeight) box.scrollTop = r.top + r.height - box.clientHeight; point(""); }
@@ -323,6 +373,7 @@ function point(text, t) {
   const row = rows[chosen.row], r = $("chart").getBoundingClientRect(); $("spoken").textContent = text || row.label;
   if (text) tip(text, r.left + x(t, r.width), r.top + row.top - $("lanes").scrollTop + row.height); else tip("");
 }
+$("close").onclick = () => { asked = null; $("output").hidden = true; };
 $("in").onclick = () => zoom(.5); $("out").onclick = () => zoom(2); $("whole").onclick = () => show(0, end());
 $("work").onclick = () => { let from = Infinity, to = 0; for (const l of lanes.values()) for (const c of l.cells) { from = Math.min(from, c.begin); to = Math.max(to, c.end); } if (to > from) show(from - (to - from) * .02, to + (to - from) * .02); };
 $("open").onclick = () => { const all = opened.size < head.nodes.length; opened = new Set(all ? head.nodes.map(n => n.node) : []); $("open").textContent = all ? "Hide slots" : "Show slots"; arrange(); paint(); };
