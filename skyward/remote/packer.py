@@ -7,23 +7,18 @@ Functions and classes that a node cannot import (those of `__main__`, closures, 
 
 import hashlib
 import io
-import pickle
-import sys
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType, FunctionType
-from typing import Any, ClassVar
-
-import cloudpickle
+from types import FunctionType
+from typing import Any
 
 from skyward.remote import arrays, portable, sealed
 from skyward.remote.blobs import Blob
 from skyward.remote.classes import is_dynamic
-from skyward.remote.reducers import ByValuePickler, as_remote, importable, module_of
+from skyward.remote.pickler import CallPickler, LargeBufferError, LargePickler, Named, by_value, collect, keep_small
+from skyward.remote.reducers import as_remote, importable
 from skyward.remote.references import Modules, first_imports
-from skyward.remote.scope import in_main, shared
 
 PRIVATE = "+private"
 """What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
@@ -58,15 +53,6 @@ class Packed:
     blobs: tuple[Blob, ...] = ()
     modules: tuple[str, ...] = ()
     kept: tuple[object, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """A function or class that travels by value: its name, its bytes, and the blobs that these refer to."""
-
-    name: str
-    data: bytes
-    blobs: tuple[Blob, ...]
 
 
 class Packer:
@@ -131,23 +117,32 @@ class Packer:
         NotPortable
             Something in the call cannot be pickled. The text names the path to it.
         """
-        call = fn, args, kwargs
         try:
-            packed = self._packed(call)
-            if self._put is None or self._looks_for_bytes or len(packed.payload) < self._threshold:
-                return packed
-            self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
-            return self._packed(call)
+            return self._packed((fn, args, kwargs))
         except Exception as error:
             raise portable.refuse(error, fn, args, kwargs, self._reducer([])) from error
 
     def _packed(self, call: tuple[object, ...]) -> Packed:
+        if not self._looks_for_bytes:
+            try:
+                packed = self._dumped(call)
+            except LargeBufferError:
+                pass
+            else:
+                if self._put is None or len(packed.payload) < self._threshold:
+                    return packed
+                self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
+        return self._dumped(call, large=True)
+
+    def _dumped(self, call: tuple[object, ...], *, large: bool = False) -> Packed:
         file = io.BytesIO()
-        kind = _BytesPickler if self._looks_for_bytes else CallPickler
+        kind = LargePickler if large else CallPickler
         modules = self._modules_noted()
+        name = self._name if self._share else None
         aside = None if self._put is None else self._aside
+        keep = None if large or self._share or aside is None else partial(keep_small, self._threshold)
         kept: list[Any] = []
-        pickler = kind(file, self._name if self._share else None, aside, modules, self._reducer(kept))
+        pickler = kind(file, name, aside, modules, self._reducer(kept), keep)
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
         if modules is not None and not self._share:
@@ -155,13 +150,14 @@ class Packer:
         bundles, lists = self._needs(modules, functions)
         if lists:
             functions = {**functions, **lists}
-        if not (pickler.buffers or pickler.bytes or pickler.beside or self._looks_for_bytes):
+        if not (large or pickler.buffers or pickler.beside):
             return Packed(payload, functions, (), (), bundles, tuple(kept))
-        buffers = tuple(blob.name + self._mark for blob in pickler.buffers)
-        blobs = {blob.name: blob for blob in (*pickler.buffers, *pickler.bytes, *pickler.beside)}
-        if self._looks_for_bytes and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
+        private, buffers = pickler.private, pickler.buffers
+        names = tuple(blob.name + (PRIVATE if place in private else self._mark) for place, blob in enumerate(buffers))
+        blobs = {blob.name: blob for blob in (*buffers, *pickler.bytes, *pickler.beside)}
+        if large and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
             payload, blobs = b"", {body.name: body, **blobs}
-        return Packed(payload, functions, buffers, tuple(blobs.values()), bundles, tuple(kept))
+        return Packed(payload, functions, names, tuple(blobs.values()), bundles, tuple(kept))
 
     def _reducer(self, kept: list[Any]) -> arrays.Reducer:
         """What says how arrays are pickled; what they need to be opened is added to `kept`."""
@@ -210,7 +206,7 @@ class Packer:
         if named is None and (isinstance(obj, FunctionType) or is_dynamic(obj)):
             modules = self._modules_noted()
             data, blobs = self._apart(obj, modules)
-            named = _Named(hashlib.sha256(data).hexdigest(), data, blobs)
+            named = Named(hashlib.sha256(data).hexdigest(), data, blobs)
             if modules is not None:
                 _note_beginning(obj, modules)
                 self._noted[named.name] = modules
@@ -226,10 +222,10 @@ class Packer:
         reduce = self._reducer(self._kept)
         if self._put is None:
             return sealed.seal(by_value(obj, modules, reduce)), ()
-        for pickler_kind, least in ((CallPickler, self._threshold), (_BytesPickler, min(PAGE, self._threshold))):
+        for pickler_kind, least in ((CallPickler, self._threshold), (LargePickler, min(PAGE, self._threshold))):
             file = io.BytesIO()
             found: list[memoryview] = []
-            keep = partial(_collect, least, found)
+            keep = partial(collect, least, found)
             pickler = pickler_kind(file, None, self._aside, modules, reduce, keep)
             pickler.dump(obj)
             body = file.getvalue()
@@ -245,133 +241,7 @@ class Packer:
             return sealed.seal(by_value(obj, modules, reduce)), ()
 
 
-def _collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    """Take a buffer of so many bytes or more; true keeps it in the pickle."""
-    content = buffer.raw()
-    if content.nbytes < least:
-        return True
-    found.append(content)
-    return False
-
-
 def _note_beginning(fn: object, modules: Modules) -> None:
     """Note what a function of the script imports before anything else."""
     if isinstance(fn, FunctionType) and not importable(fn):
         modules.referred.update(first_imports(fn.__code__))
-
-
-def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
-    """Put a large buffer aside; true keeps it in the payload."""
-    if (blob := aside(buffer.raw())) is None:
-        return True
-    taken.append(blob)
-    return False
-
-
-def code_of(filename: str, *parts: Any) -> CodeType:
-    """Build a code object that says which file it is of: what a traceback shows."""
-    return CodeType(*parts).replace(co_filename=filename)
-
-
-def _reduce_code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    """As cloudpickle does it, but with the name of the file, which it has dropped since 3.1.2."""
-    _, parts = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return code_of, (code.co_filename, *parts)
-
-
-class CallPickler(ByValuePickler):
-    """Pickles what the other end may not be able to import; `name` says which functions stay beside.
-
-    The modules that the other end needs are noted in `modules`, if there is one. `reduce` says how arrays are pickled.
-    `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
-    """
-
-    dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
-
-    def __init__(
-        self,
-        file: io.BytesIO,
-        name: Callable[[FunctionType | type], Any] | None = None,
-        aside: Callable[[memoryview], Blob | None] | None = None,
-        modules: Modules | None = None,
-        reduce: arrays.Reducer = arrays.by_content,
-        keep: Callable[[pickle.PickleBuffer], bool] | None = None,
-    ) -> None:
-        self.modules, self._reduce = modules, reduce
-        self.buffers: list[Blob] = []
-        # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
-        if keep is None and aside is not None:
-            keep = partial(_take, aside, self.buffers)
-        super().__init__(file, protocol=5, buffer_callback=keep)
-        self._name, self._aside = name, aside
-        self.met: dict[str, bytes] = {}
-        self.beside: list[Blob] = []
-        self.bytes: list[Blob] = []
-
-    def reducer_override(self, obj: Any) -> Any:
-        is_code = isinstance(obj, (FunctionType, type))
-        known = self._name(obj) if is_code and self._name is not None else None
-        if type(known) is _Named:  # which modules it needs is known
-            self.met[known.name] = known.data
-            self.beside += known.blobs
-            return shared, (known.name,)
-        if self.modules is not None:
-            self.modules.note(obj)
-        if known is not None:
-            return known
-        if is_code:
-            return _reduced_for_main(obj, super().reducer_override(obj))
-        reduced = super().reducer_override(obj)
-        if self.modules is not None and isinstance(reduced, str):
-            self.modules.referred.add(module_of(obj, reduced))
-        return reduced
-
-
-class ResultPickler(CallPickler):
-    """Pickles what goes home: classes that the driver has are left as they are there."""
-
-    result = True
-
-
-def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
-    """Have what is defined in the user's script made in the `__main__` of its batch."""
-    if obj.__module__ != "__main__" or not isinstance(reduced, tuple):
-        return reduced
-    main = sys.modules["__main__"].__dict__
-    own = main.get(obj.__qualname__) is obj
-    if not own and (isinstance(obj, type) or obj.__globals__ is not main):
-        return reduced
-    make, args, *rest = reduced
-    return in_main, (obj.__qualname__ if own else "", make, *args), *rest
-
-
-class _BytesPickler(CallPickler):
-    """Puts large `bytes` aside, too. Pickle hands out arrays by itself, but asks of every object for these."""
-
-    def persistent_id(self, value: object) -> str | None:
-        if type(value) is not bytes or self._aside is None or (blob := self._aside(memoryview(value))) is None:
-            return None
-        self.bytes.append(blob)
-        return blob.name
-
-
-def by_value(value: object, modules: Modules | None = None, reduce: arrays.Reducer = arrays.by_content) -> bytes:
-    """Pickle what the other end may not be able to import; the modules that it needs are noted in `modules`."""
-    file = io.BytesIO()
-    CallPickler(file, modules=modules, reduce=reduce).dump(value)
-    return file.getvalue()
-
-
-def result_by_value(value: object) -> bytes:
-    """Pickle a result of which the driver may not be able to import everything."""
-    file = io.BytesIO()
-    ResultPickler(file).dump(value)
-    return file.getvalue()
-
-
-def dumps(value: object) -> bytes:
-    """Pickle a result; classes and functions that the driver cannot import travel by value."""
-    try:
-        return pickle.dumps(value, protocol=5)
-    except Exception:  # noqa: BLE001 - user code runs here
-        return result_by_value(value)

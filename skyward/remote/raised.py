@@ -9,7 +9,7 @@ from typing import Any
 from skyward.errors import RemoteError, RemoteTraceback
 from skyward.remote import portable, shown
 from skyward.remote.blobs import Buffer
-from skyward.remote.packer import ResultPickler, dumps, result_by_value
+from skyward.remote.pickler import ResultPickler, dumps, result_by_value
 
 RUN = ("skyward.remote.wire", "skyward.remote.loading")
 """The modules that call user code."""

@@ -19,7 +19,7 @@ from skyward.remote import absent, arrays, forked, function, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
 from skyward.remote.loading import Call, Functions, call_in
 from skyward.remote.modules import IMPORTS
-from skyward.remote.packer import by_value, result_by_value
+from skyward.remote.pickler import by_value, result_by_value
 from skyward.remote.raised import open_exception, pack_exception
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]

@@ -155,3 +155,33 @@ def test_a_large_function_that_finds_no_room_travels_whole(monkeypatch: pytest.M
     options = sky.Options(blob_threshold=None)
     with sky.Compute(options=options) as compute:
         assert list(compute.map(main.closure, [1, 2])) == [1.0, 2.0]
+
+
+WRITES = """
+import numpy as np
+import skyward as sky
+class Table:
+    values = np.zeros(400_000)
+ARRAY = np.zeros(300_000)
+def task(argument=None):
+    for array in ARRAY, Table.values:
+        array[7] += 1
+    return float(ARRAY[7]), float(Table.values[7]), argument is not None and argument.flags.writeable
+remote = sky.remote(task)
+"""
+
+
+def test_a_large_array_of_a_function_may_be_written_in_every_kind_of_call(
+    compute: sky.Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = run_as_main(monkeypatch, WRITES)
+    other = main.np.ones(500_000)
+    submitted = [compute.submit(main.task, other).result(SOON) for _ in range(3)]
+    called = [main.remote(other) for _ in range(2)]
+    mapped = list(compute.map(main.task, [other] * 3))
+    parallel = Parallel(n_jobs=-1, batch_size=1)(delayed(main.task)(other) for _ in range(3))
+
+    assert submitted == mapped == parallel == [(1.0, 1.0, False)] * 3
+    assert called == [(1.0, 1.0, False)] * 2
+    assert not main.ARRAY.any()
+    assert not main.Table.values.any()

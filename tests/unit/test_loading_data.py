@@ -212,6 +212,53 @@ def test_an_array_in_a_function_may_be_written_and_is_fresh_for_each_batch() -> 
     assert storing.sizes == [array.nbytes]
 
 
+WRITERS = """
+import numpy as np
+from functools import partial
+ARRAY = np.zeros(300_000)
+def add(array):
+    array[5] += 1
+    return float(array[5])
+def make(array):
+    return lambda *others: add(array)
+def variable(*others): return add(ARRAY)
+def default(array=np.zeros(300_000)): return add(array)
+def attribute(*others): return add(attribute.array)
+attribute.array = np.zeros(300_000)
+def call(fn, *others): return fn(*others)
+closure = make(ARRAY)
+behind = partial(call, closure)
+WITH_OTHERS = closure, variable, attribute, behind
+def is_read_only(*arrays): return not any(each.flags.writeable for each in arrays)
+def keep(fn, array): return fn(), is_read_only(array)
+def same(array): return array is ARRAY and add(array)
+"""
+
+
+@pytest.mark.parametrize("share", [False, True], ids=["one call", "a group"])
+def test_what_a_function_holds_may_be_written_in_each_kind_of_call(share: bool, script: Callable[[str], Any]) -> None:
+    main = script(WRITERS)
+    storing, slot = Storing(), Slot()
+    packer = Packer(share=share, put=storing.put)
+    alone = main.closure, main.variable, main.default, main.attribute, main.behind
+    for fn in alone * 2:
+        assert slot.run(packer.pack(fn, (), {})) == 1.0
+    for fn in main.WITH_OTHERS:
+        assert slot.run(packer.pack(fn, (np.ones(300_000),), {})) == 1.0
+        assert slot.run(packer.pack(main.keep, (fn, np.ones(300_000)), {})) == (1.0, True)
+    assert slot.run(packer.pack(main.is_read_only, (np.ones(300_000), np.ones(400_000)), {}))
+    assert not main.ARRAY.any()
+
+
+def test_one_call_keeps_what_is_the_same_in_it(script: Callable[[str], Any]) -> None:
+    main = script(WRITERS)
+    storing, slot = Storing(), Slot()
+    packer = Packer(share=False, put=storing.put)
+
+    assert [slot.run(packer.pack(main.same, (main.ARRAY,), {})) for _ in range(2)] == [1.0, 1.0]
+    assert storing.sizes == [main.ARRAY.nbytes] * 2  # one for each call
+
+
 def test_an_array_that_is_read_only_stays_so() -> None:
     array = np.zeros(MEGABYTE)
     array.flags.writeable = False

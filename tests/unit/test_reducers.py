@@ -15,7 +15,8 @@ import pytest
 
 from skyward.errors import NotPortable
 from skyward.remote.identities import Identities
-from skyward.remote.packer import Packer, by_value, result_by_value
+from skyward.remote.packer import Packer
+from skyward.remote.pickler import by_value, result_by_value
 from skyward.sources import Sources
 
 TEXT = """
