@@ -1,6 +1,10 @@
-"""A start that fails says why, claims no leak where nothing was made, and leaves nothing: no process, no file."""
+"""A start that fails gives its reason in one line and nothing after it, claims no leak, and leaves nothing behind."""
 
+import contextlib
+import getpass
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,17 +12,143 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import asyncssh
 import psutil
 import pytest
 
+from tests import kit, sshd
+from tests.sshd import Sshd
+
+ROOT = Path(__file__).parents[1]
+
 PROGRAM = """
+import sys
 import skyward as sky
 class Broken(sky.plugins.Plugin):
-    def driver(self, pool):
-        raise ValueError("no driver today")
+    def __init__(self, hook):
+        setattr(self, hook, self.fail)
+    def fail(self, *_):
+        raise ValueError("no plugin today")
+def without(module):
+    sys.modules[module] = None
+once = sky.Options(launch_attempts=1)
+def ssh(**more):
+    return sky.SSH(config="/dev/null", **more)
 with sky.Compute({}):
     raise SystemExit("it has started")
 """
+
+COMPLAINTS = (
+    "Leaked",
+    "could not be ended",
+    "cannot end",
+    "never retrieved",
+    "never awaited",
+    "was destroyed",
+    "xception in callback",
+    "xception ignored",
+    "ResourceWarning",
+    "During handling",
+    "The above exception",
+)
+"""What no start may say beside its reason."""
+
+LOCAL = {
+    "a module that is not there": (
+        "image=sky.Image(preload=['no_such_module'])",
+        "BootFailed: node 0 failed before it was ready: cannot import 'no_such_module' (preload): ModuleNotFoundError",
+    ),
+    "a module that raises": ("image=sky.Image(preload=['raises'])", "cannot import 'raises' (preload): LookupError: x"),
+    "a node that is killed": (
+        "image=sky.Image(preload=['killed'])",
+        "the import of 'killed' (preload) ended the process: killed by signal 9 (SIGKILL)",
+    ),
+    "a plugin here": ("plugins=[Broken('driver')]", "ValueError: no plugin today"),
+    "a plugin that changes the image": ("plugins=[Broken('image')]", "ValueError: no plugin today"),
+    "too little time": (
+        "image=sky.Image(preload=['stuck']), options=sky.Options(launch_attempts=1, start_timeout=1)",
+        "BootFailed: node 0 was not ready within 1 s (Options(start_timeout=)): it was booting",
+    ),
+    "a folder that is not there": (
+        "provider=sky.Local(folder='/no/such/folder')",
+        "ProvisioningError: cannot make a folder for a local node: FileNotFoundError",
+    ),
+}
+
+SSH = {
+    "a name that nobody knows": (
+        "provider=ssh(hosts=['no..such'])",
+        "Refused: no..such: the host name 'no..such' is unknown",
+    ),
+    "more nodes than machines": (
+        "provider=ssh(hosts=['a']), nodes=3",
+        "InvalidArgument: nodes=3: the provider has 1 machine",
+    ),
+    "a port that refuses": (
+        "provider=ssh(hosts=['127.0.0.1:1'])",
+        "Unreachable: 127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?",
+    ),
+    "several ports that refuse": (
+        "provider=ssh(hosts=['127.0.0.1:1', '127.0.0.1:2']), nodes=2",
+        "connection refused. Is sshd running there?",
+    ),
+    "a key that is not there": (
+        "provider=ssh(hosts=['127.0.0.1:1'], key='/no/key')",
+        "Refused: 127.0.0.1:1: cannot read /no/key: No such file or directory",
+    ),
+    "a configuration that is not there": (
+        "provider=sky.SSH(hosts=['127.0.0.1:1'], config='/no/config')",
+        "Refused: 127.0.0.1:1: `ssh -G` says: Can't open user config file /no/config: No such file or directory",
+    ),
+    "no extra": ("provider=(without('asyncssh'), ssh(hosts=['a']))[1]", "MissingExtra: asyncssh is not installed: "),
+}
+
+AWS = {
+    "no region": ("provider=sky.AWS()", "InvalidArgument: region=None: no region is set"),
+    "no profile": ("provider=sky.AWS(region='eu-central-1', profile='none')", "InvalidArgument: profile='none'"),
+    "no credentials": ("provider=sky.AWS(region='eu-central-1')", "Denied: there are no AWS credentials"),
+    "no permission": (
+        "provider=sky.AWS(region='eu-west-1', allow='203.0.113.7')",
+        "Denied: the credentials may not do ec2:",
+    ),
+    "no AWS extra": ("provider=(without('aioboto3'), sky.AWS())[1]", "MissingExtra: aioboto3 is not installed: "),
+}
+
+SERVED = {
+    "another key": (
+        "provider=sky.SSH(hosts=['127.0.0.1:{port}'], user='{user}', key='{folder}/other', config='{folder}/config')",
+        "NotAllowed: {user}@127.0.0.1:{port}: login as {user} failed: none of the available keys was accepted",
+    ),
+    "another user": (
+        "provider=sky.SSH(hosts=['127.0.0.1:{port}'], user='mallory', config='{folder}/config')",
+        "NotAllowed: mallory@127.0.0.1:{port}: login as mallory failed: none of the available keys was accepted",
+    ),
+    "a key that needs a passphrase": (
+        "provider=sky.SSH(hosts=['127.0.0.1:{port}'], key='{folder}/locked', config='{folder}/config')",
+        "Refused: 127.0.0.1:{port}: Passphrase must be specified to import encrypted private keys",
+    ),
+    "a host key that is not known": (
+        "provider=ssh(hosts=['127.0.0.1:{port}'], user='{user}', key='{folder}/key')",
+        "Distrusted: {user}@127.0.0.1:{port}: its host key is not known",
+    ),
+    "a command that fails there": (
+        "provider=box, image=sky.Image(shell=['exit 3'])",
+        "BootFailed: node 0 cannot be made ready: step 'exit 3' failed",
+    ),
+    "a Python that is not there": (
+        "provider=box, image=sky.Image(python='no-python')",
+        "BootFailed: node 0 cannot be made ready: step 'python' failed",
+    ),
+    "a module that is not there": (
+        "provider=box, image=sky.Image(preload=['no_such_module'])",
+        "BootFailed: node 0 does not have what your program has:",
+    ),
+    "a node that is killed there": (
+        "provider=box, image=sky.Image(preload=['killed']), options=once",
+        "the import of 'killed' (preload) ended the process: killed by signal 9 (SIGKILL)",
+    ),
+}
+"""Those that need an sshd."""
 
 REFUSED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized.</Message></Error></Errors>
@@ -46,59 +176,139 @@ def refusing() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ("provider=sky.AWS()", "InvalidArgument: region=None: no region is set"),
-        ("provider=sky.AWS(region='eu-central-1', profile='none')", "InvalidArgument: profile='none'"),
-        ("provider=sky.AWS(region='eu-central-1')", "Denied: there are no AWS credentials"),
-        ("provider=sky.AWS(region='eu-west-1', allow='203.0.113.7')", "Denied: the credentials may not do ec2:"),
-        ("provider=sky.SSH(hosts=['127.0.0.1:1'], config='/dev/null')", "Unreachable: 127.0.0.1:1: "),
-        ("image=sky.Image(preload=['no_such_module'])", "No module named 'no_such_module'"),
-        ("plugins=[Broken()]", "ValueError: no driver today"),
-    ],
-)
-def test_a_start_that_fails_says_why_and_leaves_nothing(
-    arguments: str, error: str, tmp_path: Path, refusing: str
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "TMPDIR": str(scratch),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    if "eu-west-1" in arguments:
-        environment |= {"AWS_ENDPOINT_URL": refusing, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(arguments)],
-        env=environment,
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd whose machine has a home of its own, this Python, and `box` as its name."""
+    if sshd.MISSING is not None:
+        pytest.skip(sshd.MISSING)
+    folder = tmp_path_factory.mktemp("sshd")
+    there = folder / "home"
+    there.mkdir()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with sshd.running(folder, f'SetEnv HOME={there} "PATH={path}"') as started:
+        started.config(f"Host box\n  HostName 127.0.0.1\n  Port {started.port}\n  User {getpass.getuser()}\n")
+        other = asyncssh.generate_private_key("ssh-ed25519")
+        locked = other.export_private_key("pkcs8-pem", passphrase="x")
+        for name, data in (("other", other.export_private_key()), ("locked", locked)):
+            (folder / name).touch(0o600)
+            (folder / name).write_bytes(data)
+        yield started
 
-    assert ran.returncode == 1
-    assert error in ran.stderr
-    assert not [
-        said for said in ("Leaked", "could not be ended", "never retrieved", "cannot end") if said in ran.stderr
-    ]
-    assert _still_running(tmp_path) == []
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "runs"] == []
-    assert list(scratch.iterdir()) == []
+
+class Start:
+    """A program that opens a pool, in a home and a folder for temporary files of its own."""
+
+    def __init__(self, home: Path, **more: str) -> None:
+        self.home, self.scratch = home, home / "scratch"
+        self.scratch.mkdir()
+        modules = home / "modules"
+        modules.mkdir()
+        (modules / "raises.py").write_text("raise LookupError('x')\n")
+        (modules / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+        (modules / "stuck.py").write_text(
+            "import os, socket, time\n"
+            "if port := os.environ.get('BELL'):\n"
+            "    socket.create_connection(('127.0.0.1', int(port)))\n"
+            "time.sleep(600)\n"
+        )
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, modules))),
+            "HOME": str(home),
+            "TMPDIR": str(self.scratch),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        } | more
+
+    def begin(self, program: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-W", "always::ResourceWarning", "-c", program]
+        return subprocess.Popen(
+            command, env=self.environment, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def fail(self, arguments: str, reason: str) -> None:
+        """Run it, and see that it fails for this reason alone."""
+        with self.begin(PROGRAM.replace("{}", arguments)) as process:
+            _, stderr = process.communicate(timeout=50)
+        assert process.returncode == 1, stderr
+        self.check(stderr, reason)
+
+    def check(self, stderr: str, reason: str) -> None:
+        """See that this was told once, as the last thing but for what a node said, and that nothing is left."""
+        lines = stderr.splitlines()
+        places = [number for number, line in enumerate(lines) if reason in line]
+        assert len(places) == 1, stderr
+        first = lines.index("Traceback (most recent call last):")
+        assert not [line for line in lines[:first] if not line.startswith("skyward: ")], stderr  # but the progress
+        assert not [line for line in lines[places[0] :] if "/skyward/" in line or "/asyncio/" in line], stderr
+        assert not [said for said in COMPLAINTS if said in stderr], stderr
+        assert _still_running(self.home) == []
+        assert [path for path in self.home.rglob("*") if path.is_file() and path.parent.name not in KEPT] == []
+        assert list(self.scratch.iterdir()) == []
+
+
+KEPT = ("runs", "modules", "__pycache__")
+"""Folders of files that may be there: records of runs, and modules of the test."""
 
 
 def _still_running(home: Path) -> list[list[str]]:
     """The command lines of the processes that have this home; those that are about to end are given a while."""
     found = []
     for each in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if each.environ().get("HOME") == str(home):
                 found.append(each)
-        except psutil.Error:
-            continue
-    _, alive = psutil.wait_procs(found, timeout=20)
+    _, alive = psutil.wait_procs(found, timeout=kit.SOON)
     return [each.cmdline() for each in alive]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), (LOCAL | SSH).values(), ids=LOCAL | SSH)
+def test_a_start_that_fails_gives_its_reason_and_leaves_nothing(arguments: str, reason: str, tmp_path: Path) -> None:
+    Start(tmp_path).fail(arguments, reason)
+
+
+@pytest.mark.parametrize(("arguments", "reason"), AWS.values(), ids=AWS)
+def test_a_start_that_fails_in_the_cloud_leaves_nothing_either(
+    arguments: str, reason: str, tmp_path: Path, refusing: str
+) -> None:
+    denied = {"AWS_ENDPOINT_URL": refusing, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+    Start(tmp_path, **(denied if "eu-west-1" in arguments else {})).fail(arguments, reason)
+
+
+@pytest.mark.parametrize(("arguments", "reason"), SERVED.values(), ids=SERVED)
+def test_a_start_that_fails_on_a_machine_leaves_nothing_there(
+    arguments: str, reason: str, tmp_path: Path, served: Sshd
+) -> None:
+    def filled(text: str) -> str:
+        for name, value in (("port", served.port), ("user", getpass.getuser()), ("folder", served.folder)):
+            text = text.replace(f"{{{name}}}", str(value))
+        return text.replace("provider=box", f"provider=sky.SSH(hosts=['box'], config='{served.folder}/config')")
+
+    Start(tmp_path).fail(filled(arguments), filled(reason))
+
+    kit.until(lambda: not served.commands())
+    assert list((served.folder / "home" / ".cache" / "skyward" / "run").glob("*/*")) == []
+
+
+@pytest.mark.parametrize("place", ["a node that imports", "a machine that is silent", "a cloud that is silent"])
+def test_ctrl_c_during_a_start_ends_it_and_leaves_nothing(place: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(kit.SOON)
+        port = door.getsockname()[1]
+        start = Start(
+            tmp_path,
+            BELL=str(port),
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
+            AWS_ACCESS_KEY_ID="none",
+            AWS_SECRET_ACCESS_KEY="none",
+        )
+        arguments = {
+            "a node that imports": "image=sky.Image(preload=['stuck'])",
+            "a machine that is silent": f"provider=ssh(hosts=['127.0.0.1:{port}'])",
+            "a cloud that is silent": "provider=sky.AWS(region='eu-west-1', allow='203.0.113.7')",
+        }[place]
+        with start.begin(PROGRAM.replace("{}", arguments)) as process, door.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=50)
+
+    assert process.returncode == -signal.SIGINT, stderr
+    start.check(stderr, "KeyboardInterrupt")

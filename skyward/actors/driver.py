@@ -17,7 +17,7 @@ import uvloop
 from skyward.actors import provisioner, reclaim, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
-from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed
+from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed, SkywardError
 from skyward.events import BatchesArrived, Reported
 from skyward.record import Record, now
 from skyward.remote.future import result_of
@@ -98,7 +98,13 @@ class Driver:
         """
         self._thread.start()
         self._started.result()
-        result_of(self._office.opened)
+        try:
+            result_of(self._office.opened)
+        except PoolFailed:
+            raise
+        except SkywardError as error:  # its text says it all: what it came from, deep inside, would only hide that
+            log.debug("the pool cannot start", exc_info=True)
+            raise error.with_traceback(None) from None
         self._office.sources.watch()
 
     def stop(self) -> tuple[str, ...]:

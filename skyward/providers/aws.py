@@ -218,7 +218,7 @@ class AWS(Checked):
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `aws` is not installed."""
-        MissingExtra.check("aws", "aioboto3", "asyncssh", "packaging", "stamina")
+        MissingExtra.check("aws", "aioboto3", "asyncssh", "packaging")
 
     # ---------------------------------------------------------------- what a provider is
 

@@ -7,12 +7,16 @@ pauses. That is safe for every call we make: a launch carries a client token, an
 
 import asyncio
 import contextlib
+import logging
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
-from skyward.providers import aws_errors
+from skyward.providers import aws_errors, destination
+
+log = logging.getLogger("skyward")
 
 PATIENCE = 60.0
 """Seconds for which a call is repeated that may pass."""
@@ -47,7 +51,6 @@ class Unanswered(ProvisioningError):
 def _sdk() -> Any:
     try:
         import aioboto3
-        import stamina as stamina
     except ModuleNotFoundError as missing:
         raise MissingExtra.of(missing.name or "aioboto3", "aws") from None
     return aioboto3
@@ -112,29 +115,33 @@ class Api:
             It was not answered at all.
         """
         await self.session()
-        import stamina
         from botocore import exceptions as known
 
         named = _permission(service, action)
-        certain = True
+        clock = asyncio.get_running_loop().time
+        until, attempt, certain = clock() + patience, 0, True
         try:
-            async for attempt in stamina.retry_context(
-                on=_passes, attempts=None, timeout=patience, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0
-            ):
-                with attempt:
+            while True:
+                try:
                     client = await self._client(service)
-                    try:
-                        answer: dict[str, Any] = await getattr(client, action)(**asked)
-                        return answer
-                    except known.ClientError as error:
-                        told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-                        code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
-                        refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
-                        certain = refusal.certain
+                    answer: dict[str, Any] = await getattr(client, action)(**asked)
+                    return answer
+                except known.ClientError as error:
+                    told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+                    code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
+                    refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
+                    certain = refusal.certain
+                    if not aws_errors.is_busy(code, refusal.status):
                         raise refusal from error
-                    except (known.HTTPClientError, known.ConnectionError):
-                        certain = False
-                        raise
+                    failed: Exception = refusal
+                except (known.HTTPClientError, known.ConnectionError) as error:
+                    certain, failed = False, error
+                attempt += 1
+                wait = destination.pause(attempt, random.random())
+                if clock() + wait > until:
+                    raise failed
+                log.debug("%s is tried again: %s", named, failed)
+                await asyncio.sleep(wait)
         except known.NoCredentialsError:
             text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
             raise Denied(text) from None
@@ -149,7 +156,6 @@ class Api:
             raise Unanswered(f"{named}: Amazon does not answer: {error}") from error
         except known.BotoCoreError as error:
             raise ProvisioningError(f"{named}: {error}") from error
-        raise AssertionError  # the last attempt has returned or raised
 
     async def pages(self, service: str, action: str, key: str, **asked: Any) -> list[Any]:
         """Return what all pages of an answer have under a key."""
@@ -179,14 +185,6 @@ class Api:
                 client = (await self.session()).client(service, region_name=region, config=once)
                 self._clients[service] = await self._stack.enter_async_context(client)
         return self._clients[service]
-
-
-def _passes(error: Exception) -> bool:
-    from botocore.exceptions import ConnectionError, HTTPClientError
-
-    if isinstance(error, Refusal):
-        return aws_errors.is_busy(error.code, error.status)
-    return isinstance(error, HTTPClientError | ConnectionError)
 
 
 def _permission(service: str, action: str) -> str:

@@ -35,7 +35,7 @@ from skyward.providers.journal import Journal
 from skyward.providers.key_pair import Pair
 from skyward.providers.provider import Instance, Order, Purse, Quote
 from skyward.providers.shopping import Offer
-from skyward.providers.together import Together, side_by_side
+from skyward.providers.together import Together, side_by_side, while_wanted
 from skyward.providers.userdata import Limits
 
 if TYPE_CHECKING:
@@ -117,8 +117,11 @@ class PoolInCloud:
         done = self._settled(nodes)
         if left := [node for node in nodes if node not in done]:
             async with self.api.open():
-                offers = await self._offers()  # before anything is created: it fails if nothing can be launched
-                offers, groups = await side_by_side(self._priced(offers), self._groups())
+                # before anything is created: it fails if nothing can be launched
+                found = await while_wanted(self._offers(), lambda: len(self._settled(left)) < len(left))
+                if found is None:
+                    return done | self._settled(left)
+                offers, groups = await side_by_side(self._priced(found), self._groups())
                 for some in _chunks(self.pool, left):
                     done |= await self._shop(some, offers, groups)
         return done

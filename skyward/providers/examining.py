@@ -122,7 +122,7 @@ def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
         case NotAllowed():
             user, host = plan.user, plan.host
             fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
-            return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text, fix)]
+            return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text.partition(". ")[0], fix)]
         case _:
             return [Finding("login", "FAIL", text, f"see what `ssh -v {to.host}` says")]
 

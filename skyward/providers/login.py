@@ -7,6 +7,7 @@ trust a host key that is not known.
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,15 +45,6 @@ MANY = 1_000_000
 
 CIRCLE = 8
 """Jump hosts on the way to jump hosts, beyond which they lead in a circle."""
-
-
-FINAL = (
-    asyncssh.HostKeyNotVerifiable,
-    asyncssh.KeyExchangeFailed,
-    asyncssh.ProtocolNotSupported,
-    ValueError,  # a key or a configuration that cannot be read
-)
-"""What will not be otherwise the next time."""
 
 
 class _Client(asyncssh.SSHClient):
@@ -193,19 +185,37 @@ async def login(
             via.abort()
         if isinstance(error, asyncssh.HostKeyNotVerifiable) and plan is not None and client.key is not None:
             raise Distrusted(_distrusted(to, plan, client.key, client.mark)) from error
-        if isinstance(error, asyncssh.PermissionDenied):
-            user = plan.user if plan is not None else to.user
-            raise NotAllowed(f"{to}: {user} may not log in with the keys there are: {error}") from error
-        if isinstance(error, FINAL):
-            raise Refused(f"{to}: {error}") from error
-        if isinstance(error, TimeoutError):
-            raise Unreachable(f"{to}: it does not answer") from error
-        if isinstance(error, OSError | asyncssh.Error):
-            raise Unreachable(f"{to}: {error}") from error
+        if isinstance(error, OSError | ValueError | asyncssh.Error):
+            raise _explained(error, to, plan) from error
         raise
     if via is not None:  # else it may have a ProxyCommand, which would be forgotten
         connection.set_tunnel(via)  # which then ends with it
     return connection
+
+
+def _explained(error: Exception, to: Destination, plan: Plan | None) -> Unreachable:
+    """Say in one line what kept us from logging in, and what to do about it."""
+    user, place = (plan.user, f"{plan.host}:{plan.port}") if plan is not None else (to.user, str(to))
+    match error:
+        case asyncssh.PermissionDenied():
+            text = f"login as {user} failed: none of the available keys was accepted"
+            return NotAllowed(f"{to}: {text}. Is it the right user and key? ssh-copy-id adds a key there")
+        case socket.gaierror(errno=socket.EAI_NONAME | socket.EAI_NODATA) | UnicodeError():
+            return Refused(f"{to}: the host name {place.rpartition(':')[0]!r} is unknown. Is it spelled right?")
+        case OSError(filename=str(file)):
+            return Refused(f"{to}: cannot read {file}: {error.strerror}")
+        case asyncssh.HostKeyNotVerifiable() | asyncssh.KeyExchangeFailed() | asyncssh.ProtocolNotSupported():
+            return Refused(f"{to}: {error}")
+        case ValueError():  # a key or a configuration that cannot be read
+            return Refused(f"{to}: {error}")
+        case TimeoutError():
+            return Unreachable(f"{to}: {place} does not answer. Is it on, and does a firewall let you through?")
+        case ConnectionRefusedError():
+            return Unreachable(f"{to}: cannot connect to {place}: connection refused. Is sshd running there?")
+        case OSError():
+            return Unreachable(f"{to}: cannot connect to {place}: {error.strerror or error}")
+        case _:
+            return Unreachable(f"{to}: {error}")
 
 
 async def surveyed(to: Destination) -> Plan:

@@ -7,6 +7,9 @@ from typing import Any, overload
 GATHER = 0.02
 """Seconds for which the first waits for others."""
 
+LOOK = 0.5
+"""Seconds between looks whether something is still wanted."""
+
 
 class Together[K, V]:
     """Does `work` for all keys that came meanwhile; one after another, so that it never runs beside itself.
@@ -67,3 +70,15 @@ async def side_by_side(*works: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return tuple(task.result() for task in tasks)
+
+
+async def while_wanted[A](work: Coroutine[Any, Any, A], wanted: Callable[[], bool]) -> A | None:
+    """Return what the work gives; None, and stop it, once it is not wanted any more."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+            if not wanted():
+                return None
+        return task.result()
+    finally:
+        task.cancel()

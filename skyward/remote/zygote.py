@@ -59,7 +59,7 @@ def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoRetu
         hooks = wire.load_hooks(setting.hooks)
     except BaseException as error:
         pen.flush_lines()
-        failure.report_exception(what, error, final=True)
+        failure.report_exception(what, _without_own_frames(error), final=True)
         os._exit(1)
     pen.flush_lines()
     gc.collect()
@@ -70,6 +70,14 @@ def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoRetu
         failure.report_exception("the parent of its workers failed", error)
         os._exit(1)
     os._exit(0)
+
+
+def _without_own_frames(error: BaseException) -> BaseException:
+    """Drop the frames that lead to the module that was to be imported."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith((__name__, "importlib")):
+        frame = frame.tb_next
+    return error.with_traceback(frame)
 
 
 class _Zygote:

@@ -90,7 +90,6 @@ def main() -> None:
     """Fork a driver for each line."""
     import aioboto3  # noqa: F401 - so that no driver has to
     import botocore.config  # noqa: F401
-    import stamina  # noqa: F401
 
     import skyward.compute
     import skyward.providers.aws_pool
@@ -115,7 +114,7 @@ def run(job: Mapping[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     random.seed()
     logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(message)s")
-    for name in ("botocore", "aiobotocore", "asyncio", "asyncssh", "stamina"):
+    for name in ("botocore", "aiobotocore", "asyncio", "asyncssh"):
         logging.getLogger(name).setLevel(logging.WARNING)
     import skyward as sky
 

@@ -98,7 +98,7 @@ def test_who_may_not_log_in_is_named_with_what_to_do(hosts: Hosts, lab: Lab) -> 
     told = doctor(host.name, "--user", "mallory", "--key", lab.key("ubuntu"), "--config", lab.config)
 
     assert told.wrong(f"{host.name}") == {"login": "FAIL"}
-    assert "mallory may not log in" in told.found[host.name]["login"]["text"]
+    assert "login as mallory failed" in told.found[host.name]["login"]["text"]
     assert f"ssh-copy-id mallory@{host.address}" in told.found[host.name]["login"]["fix"]
 
 

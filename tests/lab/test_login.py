@@ -64,7 +64,7 @@ def test_a_login_that_is_not_allowed_is_refused_at_once(hosts: Hosts, lab: Lab) 
     (host,) = hosts(accounts=("ubuntu", "mallory"))
     to = replace(lab.destination(host), user="mallory")  # with the key of ubuntu
 
-    assert "mallory may not log in" in asyncio.run(refusal(to))
+    assert "login as mallory failed" in asyncio.run(refusal(to))
     within(lambda: opened(lab.destination(host, "mallory"), lambda tunnel: tunnel.up()))
 
 

@@ -77,7 +77,7 @@ def test_a_key_pair_is_read_as_it_is_written() -> None:
     assert Pair(made.private).public == made.public
 
 
-@pytest.mark.parametrize("library", ["aioboto3", "stamina", "asyncssh"])
+@pytest.mark.parametrize("library", ["aioboto3", "asyncssh"])
 def test_without_the_extra_the_line_that_installs_it_is_given_at_once(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from skyward.providers.together import Together, side_by_side
+from skyward.providers.together import Together, side_by_side, while_wanted
 
 
 class Works:
@@ -127,3 +127,32 @@ def test_of_several_side_by_side_none_goes_on_after_an_error_of_one() -> None:
         assert ended == ["the other"]
 
     asyncio.run(scenario())
+
+
+def test_what_is_wanted_gives_its_result_or_its_error() -> None:
+    async def fails() -> None:
+        raise LookupError("it")
+
+    async def scenario() -> None:
+        assert await while_wanted(asyncio.sleep(0, "one"), lambda: True) == "one"
+        with pytest.raises(LookupError, match="it"):
+            await while_wanted(fails(), lambda: True)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_wanted_any_more_is_stopped() -> None:
+    ended = []
+
+    async def goes_on() -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+        return "never"
+
+    async def scenario() -> None:
+        assert await while_wanted(goes_on(), lambda: False) is None
+
+    asyncio.run(scenario())
+    assert ended
