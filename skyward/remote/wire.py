@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from enum import Enum
 from types import ModuleType
 from typing import Any, Literal
 
 from skyward.remote import absent, arrays, forked, function, portable, shown
 from skyward.remote.blobs import BlobError, Buffer, Ref
+from skyward.remote.classes import reduce_member
 from skyward.remote.loading import Call, Functions, call_in
 from skyward.remote.modules import IMPORTS
 from skyward.remote.pickler import by_value, result_by_value
@@ -145,6 +147,8 @@ def _execute(
 class _ResultPickler(pickle.Pickler):
     def reducer_override(self, obj: object) -> Any:
         reduced = arrays.by_content(obj)
+        if reduced is None and isinstance(obj, Enum):
+            reduced = reduce_member(obj)
         return NotImplemented if reduced is None else reduced
 
 

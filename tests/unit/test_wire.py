@@ -1,4 +1,7 @@
 import contextlib
+import enum
+import functools
+import operator
 import pickle
 import subprocess
 import sys
@@ -6,7 +9,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import pytest
@@ -303,3 +306,15 @@ def test_no_plugins_are_no_bytes() -> None:
 def test_a_plugin_that_cannot_travel_is_named() -> None:
     with pytest.raises(NotPortable, match=r"args\[0\]\.held"):
         wire.pack_hooks([Holding(threading.Lock())])
+
+
+class Switch(enum.Enum):
+    """An enum with values that equal nothing but themselves."""
+
+    ON = enum.member(functools.partial(max))
+    OFF = enum.member(functools.partial(min))
+
+
+def test_a_member_of_an_enum_comes_home_as_itself() -> None:
+    members = [Switch.ON, Switch.OFF]
+    assert all(map(operator.is_, cast(list[object], value_of(identity, members)), members))
