@@ -22,7 +22,7 @@ from skyward.executor import PoolExecutor
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
-from skyward.remote import function, wire
+from skyward.remote import forked, function, wire
 from skyward.remote.arrays import Mode
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.terms import DEFAULT, Terms, seconds, whole
@@ -381,7 +381,7 @@ class Compute(PoolExecutor):
         return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes.count}, {state}>"
 
     def _open(self) -> Driver:
-        if self._process != os.getpid():
+        if self._process != forked.process():
             raise NoCompute(FORKED)
         if self._driver is None or self._ended:
             raise NoCompute("this Compute is not open: use it inside its block, `with sky.Compute(...) as compute:`")

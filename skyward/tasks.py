@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 from skyward import imports
 from skyward.delivery import Deliveries, Entry, GroupState
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
-from skyward.remote import blobs, shown
+from skyward.remote import blobs, forked, shown
 from skyward.remote.arrays import Mode
 from skyward.remote.function import call_each, name_call
 from skyward.remote.future import Future, wait_for_all
@@ -190,7 +190,7 @@ class TaskGroup:
         return future
 
     def _check_open(self) -> None:
-        if self._process != os.getpid():
+        if self._process != forked.process():
             raise NoCompute(FORKED)
         if self._closed:
             raise NoCompute("this group is closed: make another one with compute.task_group()")

@@ -41,7 +41,7 @@ def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list
         How many threads numerical libraries may use meanwhile; None for the slot's share of the node's processors.
     """
     results: list[Any] = []
-    process = os.getpid()
+    process = forked.process()
     try:
         with parallel_config(backend=nested(level), n_jobs=None), _limits().to(threads):
             for function, args, kwargs in tasks:

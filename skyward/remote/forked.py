@@ -9,6 +9,25 @@ import traceback
 from typing import NoReturn
 
 
+class _Here:
+    """The number of this process: to ask the system takes a microsecond where it looks at every call that is made."""
+
+    def __init__(self) -> None:
+        self.look()
+        os.register_at_fork(after_in_child=self.look)
+
+    def look(self) -> None:
+        self.process = os.getpid()
+
+
+_here = _Here()
+
+
+def process() -> int:
+    """Return the number of this process, as `os.getpid` does."""
+    return _here.process
+
+
 def forget_exit_functions() -> None:
     """Have processes that are forked from here run only those exit functions that they register themselves."""
     os.register_at_fork(after_in_child=atexit._clear)
@@ -16,7 +35,7 @@ def forget_exit_functions() -> None:
 
 def end_if_forked(parent: int, error: BaseException | None) -> None:
     """End this process if it is not `parent`, as a Python program does that returns or raises `error`."""
-    if os.getpid() != parent:
+    if _here.process != parent:
         _end(_exit_code(error))
 
 

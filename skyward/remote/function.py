@@ -209,7 +209,7 @@ def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
 def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:
     """Call `fn` with each set of arguments: what a chunk of `map` does on its slot, which therefore finds it here."""
     results: list[T] = []
-    process = os.getpid()
+    process = forked.process()
     for args in calls:
         try:
             results.append(fn(*args))

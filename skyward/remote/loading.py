@@ -5,8 +5,9 @@ A function whose objects cannot change (see `_Survey`) is kept, as loading it ag
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from opcode import opmap
-from operator import is_
+from operator import call, is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -76,6 +77,10 @@ _DOUBTFUL = {
 """Names in a function by which it may change what is its own."""
 
 
+_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__")
+"""What others may replace in a function."""
+
+
 class _Survey:
     """What a scope held when it was loaded, and whether its calls can leave a trace in that.
 
@@ -87,16 +92,24 @@ class _Survey:
         self.scope = scope
         self._functions: dict[int, FunctionType] = {}
         self.constant = all(type(each) is FunctionType and self._is_constant(each) for each in scope.objects.values())
-        self._found = [
-            (fn, names := _names(fn.__code__), _sizes(fn), _parts(fn, names)) for fn in self._functions.values()
+        functions = self._functions.values()
+        spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}  # with the names in them that matter
+        for fn in functions:
+            named = fn.__kwdefaults__ or {}
+            for space, names in (fn.__globals__, _names(fn.__code__)), (fn.__dict__, fn.__dict__), (named, named):
+                spaces.setdefault(id(space), (space, set()))[1].update(names)
+        self._spaces = [space for space, _ in spaces.values()]
+        self._sizes = [*map(len, self._spaces)]
+        self._looks: list[Callable[[], object]] = [
+            *(partial(getattr, fn, part) for fn in functions for part in _PARTS),
+            *(partial(space.get, name) for space, names in spaces.values() for name in names),
+            *(partial(_content, cell) for fn in functions for cell in fn.__closure__ or ()),
         ]
+        self._found = [look() for look in self._looks]
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        for fn, names, sizes, parts in self._found:
-            if _sizes(fn) != sizes or not all(map(is_, _parts(fn, names), parts)):
-                return False
-        return True
+        return [*map(len, self._spaces)] == self._sizes and all(map(is_, map(call, self._looks), self._found))
 
     def _is_constant(self, value: object) -> bool:
         match value:
@@ -143,17 +156,3 @@ def _names(code: CodeType) -> tuple[str, ...]:
     """The names by which code, and that inside it, may look for what is global."""
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
     return (*code.co_names, *inner)
-
-
-def _sizes(fn: FunctionType) -> tuple[int, int, int]:
-    """How many things a function has that others may add to."""
-    return len(fn.__globals__), len(fn.__dict__), len(fn.__kwdefaults__ or ())
-
-
-def _parts(fn: FunctionType, names: tuple[str, ...]) -> list[object]:
-    """What a function consists of, as far as it may be replaced, and what it finds under global names."""
-    parts = [fn.__code__, fn.__defaults__, *map(fn.__globals__.get, names)]
-    if (own := fn.__dict__) or fn.__kwdefaults__ or fn.__closure__:
-        named = fn.__kwdefaults__ or {}
-        parts += [*own, *own.values(), *named, *named.values(), *map(_content, fn.__closure__ or ())]
-    return parts

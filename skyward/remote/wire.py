@@ -6,7 +6,6 @@ A call that `packer` packed on the driver is run on a slot (`execute`), and its 
 
 import contextlib
 import io
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,7 +94,7 @@ def execute(
     raised by user code count as exceptions of the call. One whose blobs cannot be opened has `died`, with the reason as
     text: it has not begun, so it is tried again. A process that user code forks does not return from here.
     """
-    process = os.getpid()
+    process = forked.process()
     outcome = _execute(payload, beside, around, process)
     forked.end_if_forked(process, None)
     return outcome
@@ -155,7 +154,7 @@ class _ResultPickler(pickle.Pickler):
 def _is_plain(value: object) -> bool:
     """Whether a value, or each of a few values, is a number or None."""
     if type(value) is list and len(value) <= PLAIN_COUNT:
-        return all(type(each) in PLAIN_TYPES for each in value)
+        return PLAIN_TYPES.issuperset(map(type, value))
     return type(value) in PLAIN_TYPES
 
 
