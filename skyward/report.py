@@ -27,6 +27,9 @@ class NodeUse:
         Seconds that each of its slots ran calls.
     sent, received
         Bytes of calls with their functions sent to it, and bytes of outcomes received from it.
+    shared
+        Bytes of large arrays and `bytes` that it was given once for all its slots. A node on this machine maps them
+        from the memory of this program; any other is sent them.
     """
 
     slots: int
@@ -34,6 +37,7 @@ class NodeUse:
     busy: tuple[float, ...]
     sent: int
     received: int
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,11 @@ class Report:
         return sum(node.sent for node in self.nodes.values())
 
     @property
+    def shared(self) -> int:
+        """Bytes of large arrays and `bytes` that nodes were given, each once per node."""
+        return sum(node.shared for node in self.nodes.values())
+
+    @property
     def received(self) -> int:
         """Bytes of outcomes received from all nodes."""
         return sum(node.received for node in self.nodes.values())
@@ -232,6 +241,7 @@ class Report:
                 f"Attempts: {self.attempts}, retries: {sum(self.retries.values())}, late answers: {self.late}",
                 *retries,
                 f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+                *self._shared(),
                 *self._slowest_start(),
                 *left,
             )
@@ -241,6 +251,15 @@ class Report:
         calls = self.retried.get(reason, ())
         more = f" and {count - len(calls)} more" if count > len(calls) else ""
         return f": {'; '.join(calls)}{more}" if calls else ""
+
+    def _shared(self) -> list[str]:
+        given = [node.shared for node in self.nodes.values() if node.shared]
+        if not given:
+            return []
+        where = f"{self.shared / 1e6:.1f} MB on {many(len(given), 'node')}"
+        if len(set(given)) > 1:
+            return [f"Shared: {where}, each large array once per node"]
+        return [f"Shared: {given[0] / 1e6:.1f} MB, once per node ({where})"]
 
     def _slowest_start(self) -> list[str]:
         times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}

@@ -35,6 +35,7 @@ class Use:
     calls: int = 0
     sent: int = 0
     received: int = 0
+    shared: int = 0
 
 
 @dataclass(slots=True)
@@ -144,6 +145,14 @@ class Ledger:
         """So many bytes are sent to the node."""
         self.nodes[node].sent += size
 
+    def share(self, node: int, size: int) -> None:
+        """The node has a large buffer of so many bytes now, for all its slots."""
+        self.nodes[node].shared += size
+
+    def fetch(self, node: int, size: int) -> None:
+        """A large result of so many bytes has come from the node."""
+        self.nodes[node].received += size
+
     def receive(self, node: int, now: float, outcomes: Iterable[Ran]) -> None:
         """The node sent these outcomes."""
         use = self.nodes[node]
@@ -188,7 +197,9 @@ class Ledger:
             retried={cause: tuple(calls) for cause, calls in self.retried.items() if cause in retries},
             late=self.late,
             nodes={
-                number: NodeUse(self.slots.get(number, 0), use.calls, tuple(use.busy), use.sent, use.received)
+                number: NodeUse(
+                    self.slots.get(number, 0), use.calls, tuple(use.busy), use.sent, use.received, use.shared
+                )
                 for number, use in sorted(self.nodes.items())
             },
             total=self.total,

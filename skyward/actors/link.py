@@ -8,9 +8,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from weakref import WeakSet
 
 from skyward.actors import router, routing
 from skyward.actors.bulk import Bulk
@@ -96,6 +97,7 @@ class Link:
         self._loads: deque[int] = deque()
         self._loading = asyncio.Event()
         self._fetched: list[int] = []
+        self._mapped: WeakSet[Blob] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, timeout: float) -> None:
@@ -217,8 +219,11 @@ class Link:
         entry = self._office.entries.get(batch)
         missing = bulk.stock.missing(batch)
         if entry is not None and missing:
-            problem = await bulk.put(next(blob for blob in entry.packed.blobs if blob.name == missing[0]))
-            if problem and batch in self._loads:
+            blob = next(blob for blob in entry.packed.blobs if blob.name == missing[0])
+            problem = await bulk.put(blob)
+            if not problem:
+                self._office.ledger.share(self._node, blob.size)
+            elif batch in self._loads:
                 self._loads.remove(batch)
                 self._left((batch,))
                 self._died(batch, f"node {self._node}: {problem}")
@@ -249,6 +254,7 @@ class Link:
             return
         if result is not None:
             self._office.answers[outcome.batch] = Answer(outcome, self._node, result)
+            self._office.ledger.fetch(self._node, len(result))
         self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
 
     def _died(self, batch: int, cause: str) -> None:
@@ -272,6 +278,8 @@ class Link:
                     continue
                 batches.append(_batch(number, entry, places=self._bulk is None))
                 size += len(entry.packed.payload)
+                if self._bulk is None:
+                    self._map(entry.packed.blobs)
                 needed = entry.packed.functions
                 self._functions.need(number, (*needed, *entry.packed.modules))
                 for name in self._functions.missing(number):
@@ -292,6 +300,13 @@ class Link:
         self._office.ledger.send(self._node, size)
         self._office.record.put(BatchesSent(now(), self._node, len(batches), size))
         await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
+
+    def _map(self, blobs: Iterable[Blob]) -> None:
+        """Note the large buffers that the node maps from now on."""
+        for blob in blobs:
+            if blob not in self._mapped:
+                self._mapped.add(blob)
+                self._office.ledger.share(self._node, blob.size)
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1

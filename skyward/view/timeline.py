@@ -288,7 +288,7 @@ class Timeline:
             "arrived": max(done, progress.known),
             "done": done,
             "calls": self._statuses,
-            "nodes": [lives.as_dict(number) for number, lives in sorted(self._lives.items())],
+            "nodes": [lives.as_dict(number) | _bytes(report, number) for number, lives in sorted(self._lives.items())],
             "incidents": self._incidents,
             "untold": {kind: count - TOLD for kind, count in self._kinds.items() if count > TOLD},
             "causes": self._causes.most_common(TOLD),
@@ -342,3 +342,8 @@ def _shares(report: Report) -> list[tuple[str, float]]:
 
 def _told(started: RunStarted) -> Mapping[str, Any]:
     return {each.name: getattr(started, each.name) for each in fields(started)}
+
+
+def _bytes(report: Report | None, number: int) -> dict[str, int]:
+    use = None if report is None else report.nodes.get(number)
+    return {} if use is None else {"sent": use.sent, "shared": use.shared, "received": use.received}

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,17 @@ def test_an_array_that_many_calls_share_reaches_each_node_once(
     assert again == [(float(number), False) for number in range(4)]
     assert len(set(puts)) == (1 if "chunks" in request.node.name else 0)
     assert len(puts) <= 2
+
+
+def test_the_report_tells_what_nodes_share_and_what_large_results_brought(compute: sky.Compute) -> None:
+    array = np.arange(3 * MEGABYTE, dtype="f8")
+    with compute.task_group() as group:
+        wait([group.submit(work.item, array, number) for number in range(40)], kit.SOON)
+    before = compute.report()
+    assert [node.shared for node in before.nodes.values()] == [array.nbytes] * 2
+    assert before.sent < array.nbytes
+    compute.submit(bytes, 7 << 20).result(kit.SOON)
+    assert (7 << 20) <= compute.report().received - before.received < (7 << 20) + 1000
 
 
 def test_an_array_that_many_tasks_share_is_nearly_all_that_crosses_the_links() -> None:

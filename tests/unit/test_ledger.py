@@ -152,6 +152,16 @@ def test_in_mid_run_a_call_is_taken_to_run_since_its_slot_ended_the_one_before(l
     assert told.lost.tail * told.capacity == 4.0
 
 
+def test_large_buffers_count_for_each_node_that_has_them(ledger: Ledger) -> None:
+    ledger.share(0, 500)
+    ledger.share(1, 500)
+    ledger.share(1, 200)
+    ledger.fetch(1, 900)
+    told = report(ledger, 120.0)
+    assert ([node.shared for node in told.nodes.values()], told.shared) == ([500, 700], 1200)
+    assert (told.sent, told.received) == (0, 900)
+
+
 def test_the_first_calls_that_are_tried_again_are_named_by_what_they_died_of(ledger: Ledger) -> None:
     for number in range(NAMED + 2):
         ledger.retry("exit code 1", f"train, task {number}")

@@ -82,6 +82,16 @@ def test_it_explains_where_the_rest_went() -> None:
     assert "Start" not in NOTHING.explain()
 
 
+def test_it_says_what_nodes_shared() -> None:
+    alike = replace(REPORT, nodes={number: replace(node, shared=72_000_000) for number, node in NODES.items()})
+    assert "Shared: 72.0 MB, once per node (144.0 MB on 2 nodes)" in alike.explain().splitlines()
+    one = replace(REPORT, nodes=NODES | {0: replace(NODES[0], shared=1_500_000)})
+    assert "Shared: 1.5 MB, once per node (1.5 MB on 1 node)" in one.explain().splitlines()
+    unlike = replace(alike, nodes={**alike.nodes, 2: replace(NODES[0], shared=5_000_000)})
+    assert "Shared: 149.0 MB on 3 nodes, each large array once per node" in unlike.explain().splitlines()
+    assert "Shared" not in REPORT.explain()
+
+
 def test_machines_that_were_left_to_their_leash_are_named() -> None:
     told = replace(REPORT, left={"gpu-box/p-0-0": 299.6, "node-7/p-1-0": 0.0}).explain().splitlines()
 

@@ -159,6 +159,12 @@ def test_a_run_that_has_not_ended_shows_the_shares_of_its_last_report() -> None:
     assert dict(told["numbers"])["Tasks"] == "2"
 
 
+def test_the_bytes_of_nodes_are_those_of_the_report() -> None:
+    told = head(changed(101.0, "ready"), changed(101.0, "ready", node=1), Reported(105.0, REPORT.as_dict()))
+    assert [node.get("received") for node in told["nodes"]] == [10, None]
+    assert (told["nodes"][0]["sent"], told["nodes"][0]["shared"]) == (10, 0)
+
+
 def test_a_run_that_failed_late_keeps_its_last_report() -> None:
     told = head(Reported(105.0, REPORT.as_dict()), RunEnded(110.0, "PoolFailed: no", (), {}))
     assert dict(told["numbers"])["Total time"] == "2.00 s"

@@ -18,6 +18,7 @@ function time(ticks, step) { // ticks as seconds or minutes, as exact as the ste
   return (h ? h + ":" + String(m).padStart(2, "0") : m) + ":" + rest;
 }
 const long = ticks => { const s = ticks / head.ticks; return s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 120 ? s.toFixed(2) + " s" : time(ticks); };
+const bytes = n => n === undefined ? "" : n < 1e6 ? (n / 1e3).toFixed(1) + " kB" : n < 1e9 ? (n / 1e6).toFixed(1) + " MB" : (n / 1e9).toFixed(2) + " GB";
 const short = s => s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 10 ? s.toFixed(2) + " s" : s.toFixed(1) + " s";
 const status = index => head.statuses[index] === "overdue" ? "timed out" : head.statuses[index];
 const swatch = (name, text) => { const li = el("li"), i = el("i"); i.style.background = `var(--${name})`; li.append(i, text); return li; };
@@ -111,7 +112,7 @@ function tell() {
   fill($("nodes").tBodies[0], head.nodes.map(n => {
     const ready = n.stages.find(s => s[2] === "ready"), launched = n.stages[0], last = n.stages[n.stages.length - 1], lives = new Set(n.stages.map(s => s[1])).size;
     const now = n.givenUp ? "given up" : last ? last[2] + (n.step ? ": " + n.step : "") : "";
-    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
+    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
   }));
   $("money").hidden = !head.cost.length && !head.quotes.length;
   const spent = head.cost[head.cost.length - 1];
