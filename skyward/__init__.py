@@ -10,7 +10,8 @@
 | `SSH` | `providers/ssh.py` | nodes on machines that you have |
 | `AWS` | `providers/aws.py` | nodes on Amazon EC2 |
 | `Image` | `image.py` | what a node needs before its first task |
-| `Worker`, `Nodes`, `Options` | `spec.py` | what a pool is made of |
+| `Worker`, `Options` | `spec.py` | what a pool is made of |
+| `Nodes` | `nodes.py` | how many machines it has |
 | `remote` | `remote/function.py` | makes a function run on the pool |
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
 | `Future` | `remote/future.py` | what a caller holds for a call |
@@ -56,15 +57,19 @@ if TYPE_CHECKING:
     )
     from skyward.image import Image
     from skyward.inventory import CloudMachine, CloudPool, down, ls
+    from skyward.nodes import Nodes
     from skyward.providers.aws import AWS
     from skyward.providers.local import Local
     from skyward.providers.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
     from skyward.report import Report
-    from skyward.spec import Nodes, Options, Worker
+    from skyward.spec import Options, Worker
     from skyward.stacks import Stack
     from skyward.tasks import TaskGroup
+
+    __version__: str
+    """The version of Skyward that is installed here."""
 
 __all__ = [
     "AWS",
@@ -119,7 +124,7 @@ _HOMES = {
     "InstanceInfo": "skyward.remote.context",
     "Local": "skyward.providers.local",
     "Node": "skyward.actors.office",
-    "Nodes": "skyward.spec",
+    "Nodes": "skyward.nodes",
     "Options": "skyward.spec",
     "Report": "skyward.report",
     "SSH": "skyward.providers.ssh",
@@ -138,6 +143,8 @@ if not TYPE_CHECKING:  # a type checker must not think that every name exists
     def __getattr__(name: str) -> object:
         if name == "plugins":
             return importlib.import_module("skyward.plugins")
+        if name == "__version__":
+            return importlib.import_module("importlib.metadata").version("skyward")
         if name not in __all__:
             raise AttributeError(f"module 'skyward' has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOMES.get(name, "skyward.errors")), name)
@@ -146,4 +153,4 @@ if not TYPE_CHECKING:  # a type checker must not think that every name exists
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

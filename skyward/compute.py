@@ -10,7 +10,7 @@ from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 from weakref import WeakSet
 
 from skyward.actors.driver import Driver
@@ -70,18 +70,18 @@ class Compute(PoolExecutor):
     def __init__(
         self,
         /,
-        *unnamed: object,
+        *unnamed: Never,
         provider: "Provider | None" = None,
-        nodes: int | tuple[int, int] | Nodes = 1,
+        nodes: int | tuple[int, int] | list[int] | Nodes = 1,
         worker: Worker | None = None,
         image: Image | None = None,
         plugins: Sequence[Plugin] = (),
         options: Options | None = None,
-        **unknown: object,
+        **unknown: Never,
     ) -> None:
         if unnamed:
             raise InvalidArgument("Compute takes names only, for example provider=sky.Local()")
-        given = {"nodes": nodes, "plugins": plugins, **unknown}
+        given: dict[str, object] = {"nodes": nodes, "plugins": plugins, **unknown}
         given["provider"] = Local() if provider is None else provider
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)

@@ -28,11 +28,13 @@ survives `pickle` and `copy` with its text and its facts: a node sends some of t
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib.util
+import os
 import reprlib
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 __all__ = [
@@ -71,6 +73,19 @@ class InvalidArgument(SkywardError, ValueError):
     def of(cls, argument: str, value: object, problem: str, fix: str) -> Self:
         """Build the one line that all of them have: `nodes=0: must be at least 1; give the number of machines`."""
         return cls(f"{argument}={_shown(value)}: {problem}; {fix}")
+
+    @classmethod
+    def unknown(cls, owner: str, name: str, names: Sequence[str], synonyms: Mapping[str, str]) -> Self:
+        """Name the argument that was probably meant by one that `owner` does not have.
+
+        `synonyms` has, for a name, the words that others use for it. Instead of a name it may have what to write.
+        """
+        words = name.lower().replace("-", "_")
+        meant = next((right for right, wrong in synonyms.items() if words in wrong.split()), None)
+        near = meant or next(iter(difflib.get_close_matches(words, names, n=1)), None)
+        if near is None:
+            return cls(f"{owner} has no argument {name!r}; it takes {listed(names)}")
+        return cls(f"{owner} has no argument {name!r}; {f'did you mean {near!r}?' if near in names else near}")
 
 
 class NoCompute(SkywardError, RuntimeError):
@@ -223,10 +238,17 @@ class RemoteTraceback(Exception):
         return self.text
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names as a sentence has them: `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def _shown(value: object) -> str:
     """The value as the user wrote it, cut where it is long; a broken `__repr__` does not hide the real error."""
     try:
-        text = " ".join(_SHORT.repr(value).split())
+        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+        text = " ".join(_SHORT.repr(plain).split())
     except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 100 else f"{text[:80]}...{text[-15:]}"

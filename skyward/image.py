@@ -7,11 +7,11 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from skyward.checked import Checked, refused
+from skyward.checked import Checked, Text, refused
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -26,6 +26,14 @@ def _texts(value: object) -> tuple[str, ...]:
             return tuple(value)
         case _:
             raise refused("must be a list")
+
+
+def _commands(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not text.strip() or "\0" in text:
+            raise refused(f"{text!r} is not a command")
+    return texts
 
 
 def _packages(value: object) -> tuple[str, ...]:
@@ -101,6 +109,17 @@ class Image(Checked):
         Files that tasks find in their working folder: names there, and paths here.
     """
 
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "packages": "pip pip_packages requirements dependencies install libraries",
+        "preload": "imports modules import_modules preimport",
+        "env": "environment environ env_vars variables vars",
+        "index": "index_url extra_index_url pypi",
+        "python": "python_version interpreter",
+        "apt": "apt_packages apt_install system system_packages debian",
+        "shell": "commands run run_commands setup script",
+        "files": "data file copy mounts folders",
+    }
+
     packages: tuple[str, ...] = Field(
         default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
     )
@@ -109,12 +128,12 @@ class Image(Checked):
         default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
     )
 
-    index: str | None = Field(
+    index: Text | None = Field(
         default=None,
         description="give the address of a package index",
         examples=["'https://packages.example.org/simple'"],
     )
-    python: str | None = Field(
+    python: Text | None = Field(
         default=None, description="give a command of the machine", examples=["'/opt/python3.12/bin/python3'"]
     )
     apt: tuple[str, ...] = Field(default=(), description="give names of Debian packages", examples=["['libgomp1']"])
@@ -124,7 +143,7 @@ class Image(Checked):
     )
 
     _packages = field_validator("packages", "apt", mode="before")(_packages)
-    _shell = field_validator("shell", mode="before")(_texts)
+    _shell = field_validator("shell", mode="before")(_commands)
     _files = field_validator("files", mode="before")(_files)
     _preload = field_validator("preload", mode="before")(_preload)
     _env = field_validator("env", mode="before")(_env)

@@ -7,16 +7,17 @@ pydantic.
 
 import importlib
 import inspect
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from skyward.checked import Checked, listed, refused
+from skyward.checked import Checked, any_path, refused, whole
+from skyward.errors import listed
 from skyward.image import Image
+from skyward.nodes import Nodes, as_nodes
 from skyward.remote.terms import MOST
 
 __all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
@@ -25,42 +26,34 @@ __all__ = ["Blueprint", "Image", "Nodes", "Options", "Worker", "check"]
 # ---------------------------------------------------------------- one check per kind of value
 
 
-def _whole(value: object) -> object:
-    """Let NumPy's integers count as whole numbers; `True` is none."""
-    if isinstance(value, int) or not hasattr(value, "__index__"):
-        return value
-    return operator.index(value)
-
-
 def _concurrency(value: object) -> object:
     if type(value) is int and value == -1:
-        fix = "leave it out for one task per CPU, or give a number of at least 1, for example concurrency=4"
-        raise refused("-1 does not mean 'all' here", fix)
-    return _whole(value)
+        raise refused("-1 does not mean 'all' here", "leave it out for one task per CPU")
+    return whole(value)
 
 
 def _record(value: object, info: ValidationInfo) -> object:
     """An instance of the record that the argument is called after, not the class and not a dictionary."""
-    kind = _RECORDS[info.field_name or ""]
-    if isinstance(value, type):
-        raise refused(f"is a class, not a {kind.__name__}", f"call it: {_called(value)}()", _called(value))
-    if not isinstance(value, kind):
-        raise refused(f"must be a sky.{kind.__name__}")
-    return value
-
-
-def _nodes(value: object) -> object:
-    """A number of machines as the record that it stands for."""
-    if isinstance(value, Nodes):
+    name = info.field_name or ""
+    kind = _RECORDS[name]
+    if isinstance(value, kind):
         return value
-    if isinstance(value, tuple) and len(value) == 2:
-        return Nodes(min=value[0], max=value[1])
-    number = _whole(value)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise refused("must be a whole number")
-    if not 1 <= number <= 10_000:
-        raise refused("must be at least 1" if number < 1 else "must be at most 10000")
-    return Nodes(count=number)
+    if value is kind:
+        raise refused("is a class", f"call it: {_called(value)}()", _called(value))
+    must = f"must be a sky.{kind.__name__}"
+    match kind.__name__, value:
+        case "Worker", int(number) if number > 0 and number is not True:
+            meant = f"concurrency={number}"
+        case "Worker", "process" | "thread":
+            meant = f"executor={value!r}"
+        case "Image", [*packages] if packages and all(isinstance(each, str) for each in packages):
+            meant = f"packages={packages!r}"
+        case _, dict() if value and kind.model_fields.keys() >= value.keys():
+            names = ", ".join(f"{each}=..." for each in value)
+            raise refused(must, f"write {name}=sky.{kind.__name__}({names})", "{...}")  # it may have secrets in it
+        case _:
+            raise refused(must)
+    raise refused(must, f"write {name}=sky.{kind.__name__}({meant})")
 
 
 def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
@@ -75,11 +68,19 @@ def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
 
 _CALLS = ("launch", "reach", "find", "terminate")
 
+_PROVIDERS = {"sky.Local()": "local localhost", "sky.SSH(hosts=['...'])": "ssh", "sky.AWS()": "aws ec2 amazon"}
+"""What to write for a provider, and what others call it."""
+
 
 def _provider(value: object) -> object:
-    if isinstance(value, type | FunctionType):
-        raise refused(f"is a {_kind(value)}, not a provider", f"call it: {_called(value)}()", _called(value))
+    if isinstance(value, str):
+        meant = next((right for right, names in _PROVIDERS.items() if value.lower() in names.split()), "")
+        if meant:
+            raise refused("is text, not a provider", f"write provider={meant}")
+        raise refused("there is no such provider")
     missing = [name for name in _CALLS if not callable(getattr(value, name, None))]
+    if isinstance(value, type | FunctionType) and (isinstance(value, FunctionType) or not missing):
+        raise refused(f"is a {_kind(value)}, not a provider", f"call it: {_called(value)}()", _called(value))
     if "launch" in missing:
         raise refused("is not a provider")
     if missing:
@@ -142,6 +143,12 @@ class Worker(Checked):
         slots share one process, for tasks that mostly wait or share a GPU; a running task cannot be ended.
     """
 
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "concurrency": "slots n_jobs jobs workers max_workers n_workers num_workers processes cpus num_cpus cores",
+        "executor": "backend kind type mode pool",
+        "write executor='thread' with concurrency=...": "threads n_threads num_threads max_threads",
+    }
+
     concurrency: int | None = Field(
         default=None,
         ge=1,
@@ -154,76 +161,6 @@ class Worker(Checked):
     )
 
     _concurrency = field_validator("concurrency", mode="before")(_concurrency)
-
-
-class Nodes(Checked):
-    """How many machines: a fixed number, or as many as there is work for (`max=`).
-
-    Parameters
-    ----------
-    count
-        How many machines are asked for. Left out where `max` is given: then it is `min`, or 1.
-    min
-        How many must be ready before the block is entered; `None` is all. The others join when they are ready.
-        A machine that cannot be had is named in the log, and the pool goes on without it as long as so many are left.
-    max
-        How many machines there may be. The pool grows when calls have waited for slots for some seconds, and a machine
-        that had nothing to do for a minute is ended, down to `min`. `nodes=(2, 10)` is `Nodes(min=2, max=10)`.
-    start
-        Another name of `count`, for a pool with `max`.
-    """
-
-    count: int = Field(ge=1, le=10_000, description="give the number of machines", examples=["10"])
-    min: int | None = Field(
-        default=None, ge=1, description="give how many must be ready before work begins (left out: all)", examples=["8"]
-    )
-    max: int | None = Field(
-        default=None, ge=1, le=10_000, description="give how many machines there may be", examples=["10"]
-    )
-    start: int | None = Field(
-        default=None, ge=1, description="give how many machines there are in the beginning", examples=["4"]
-    )
-
-    def __init__(self, /, *unnamed: Any, **given: Any) -> None:
-        if "count" not in given and given.get("max") is not None:
-            first = given.get("start") or given.get("min") or 1
-            given["count"] = first if isinstance(first, int) else 1  # what is wrong with it is said of its own name
-        super().__init__(*unnamed, **given)
-
-    _whole = field_validator("count", "min", "max", "start", mode="before")(_whole)
-
-    @field_validator("min")
-    @classmethod
-    def _within(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value > info.data.get("count", value):
-            raise refused(f"must be at most count, which is {info.data['count']}")
-        return value
-
-    @field_validator("max")
-    @classmethod
-    def _above(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value < info.data.get("count", value):
-            raise refused(f"must be at least count, which is {info.data['count']}")
-        return value
-
-    @field_validator("start")
-    @classmethod
-    def _count(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("max") is None:
-            raise refused("is for a pool that grows", "give max= as well, or count= alone")
-        if value is not None and value != info.data.get("count", value):
-            raise refused(f"is another name of count, which is {info.data['count']}", "give one of them")
-        return value
-
-    @property
-    def needed(self) -> int:
-        """How many must be ready before work begins, and how many stay when there is none."""
-        return self.count if self.min is None else self.min
-
-    @property
-    def elastic(self) -> bool:
-        """Whether the number of machines follows the work."""
-        return self.max is not None and self.max > self.needed
 
 
 class Options(Checked):
@@ -271,6 +208,19 @@ class Options(Checked):
         Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
         memory that is free when the node starts.
     """
+
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "retries": "retry max_retries attempts max_attempts tries",
+        "lease": "ttl heartbeat heartbeat_timeout idle_timeout",
+        "start_timeout": "boot_timeout startup_timeout launch_timeout ready_timeout",
+        "launch_attempts": "launch_retries",
+        "budget": "cost max_cost limit max_budget dollars money spend price",
+        "max_hourly": "max_price hourly hourly_budget max_hourly_cost price_limit",
+        "record": "records log_dir runs record_dir",
+        "dashboard": "ui web browser live",
+        "console": "verbose progress quiet output log logging show",
+        "write it where the call is made: f.options(timeout=...)": "timeout task_timeout call_timeout",
+    }
 
     lease: float = Field(
         default=300.0, ge=5, description="give the seconds after which an abandoned node ends itself", examples=["300"]
@@ -321,14 +271,9 @@ class Options(Checked):
     @field_validator("record", mode="before")
     @classmethod
     def _kept(cls, value: object) -> object:
-        if not isinstance(value, bool | str | Path) or value == "":
+        if not isinstance(value, bool | str | Path):
             raise refused("must be True, False or a folder")
-        if isinstance(value, bool):
-            return value
-        try:
-            return Path(value).expanduser()
-        except RuntimeError as error:  # ~nobody
-            raise refused(f"names no folder: {error}") from None
+        return value if isinstance(value, bool) else any_path(value)
 
     dashboard: bool = Field(
         default=False, description="say whether the run can be watched in a browser", examples=["True"]
@@ -355,7 +300,7 @@ class Options(Checked):
         return Path(self.record)
 
     _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
-        _whole
+        whole
     )
 
 
@@ -364,6 +309,27 @@ _RECORDS: dict[str, type[Checked]] = {"worker": Worker, "image": Image, "options
 
 class Blueprint(Checked, title="Compute"):
     """What `Compute` was given, checked. Only the provider has no default here: `compute.py` knows the one to use."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "nodes": "n machines instances n_nodes num_nodes n_machines instance_count size",
+        "provider": "cloud backend",
+        "plugins": "extensions adapters",
+        **{
+            f"it goes into {place}": words
+            for place, words in {
+                "worker: worker=sky.Worker(concurrency=...)": Worker.synonyms["concurrency"],
+                "worker: worker=sky.Worker(executor='thread')": "threads n_threads num_threads",
+                "image: image=sky.Image(packages=...)": "pip requirements dependencies",
+                "provider: provider=sky.AWS(accelerator=...)": "accelerator accelerators gpu gpus num_gpus",
+                "provider: provider=sky.AWS(instance_type=...)": "instance_type instance machine_type machine type",
+                "provider: provider=sky.AWS(memory_gb=...)": "memory_gb memory mem ram",
+                "provider: provider=sky.AWS(region=...)": "region zone location",
+                "provider: provider=sky.AWS(spot=...)": "spot preemptible use_spot",
+                "provider: provider=sky.SSH(hosts=[...])": "hosts host servers addresses",
+            }.items()
+        },
+        "write it where the call is made: f.options(timeout=...)": "timeout task_timeout call_timeout",
+    }
 
     provider: Any = Field(description="say where machines come from", examples=["sky.Local()"])
     nodes: Nodes = Field(default=Nodes(count=1), description="give the number of machines", examples=["1"])
@@ -381,7 +347,7 @@ class Blueprint(Checked, title="Compute"):
     )
 
     _provider = field_validator("provider", mode="before")(_provider)
-    _nodes = field_validator("nodes", mode="before")(_nodes)
+    _nodes = field_validator("nodes", mode="before")(as_nodes)
     _capacity = field_validator("nodes")(_within_capacity)
     _plugins = field_validator("plugins", mode="before")(_plugins)
     _records = field_validator("worker", "image", "options", mode="before")(_record)

@@ -6,7 +6,7 @@ This module is light. joblib itself is imported by `joblib_backend`, when the bl
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from skyward.errors import InvalidArgument, MissingExtra
 from skyward.plugins.plugin import Plugin, Pool
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 TAKEN = ("loky", "multiprocessing")
 """The names of joblib's process backends, which `take=` may give to the pool."""
+
+SYNONYMS = {
+    "take": "backend backends names",
+    "it is an argument of Parallel: Parallel(n_jobs=...)": "n_jobs jobs workers",
+}
 
 
 class JoblibPlugin(Plugin):
@@ -52,7 +57,7 @@ class JoblibPlugin(Plugin):
             yield
 
 
-def joblib(*, take: Sequence[str] = ()) -> JoblibPlugin:
+def joblib(*unnamed: Never, take: Sequence[str] = (), **unknown: Never) -> JoblibPlugin:
     """Return the plugin that sends `joblib.Parallel` to the pool.
 
     Inside the block every `Parallel` call of this process goes to the pool, in every thread and inside libraries such
@@ -73,8 +78,13 @@ def joblib(*, take: Sequence[str] = ()) -> JoblibPlugin:
         joblib is not installed here.
     """
     MissingExtra.check("joblib", "joblib")
+    if unnamed:
+        raise InvalidArgument('joblib takes names only, for example take=("loky",)')
+    for name in unknown:
+        raise InvalidArgument.unknown("joblib", name, ("take",), SYNONYMS)
     if isinstance(take, str) or not isinstance(take, Sequence):
-        raise InvalidArgument.of("take", take, "must be a tuple of names", 'give take=("loky",)')
+        fix = f"write take=({take!r},)" if take in TAKEN else 'write take=("loky",)'
+        raise InvalidArgument.of("take", take, "must be a tuple of names", fix)
     for name in take:
         if name not in TAKEN:
             raise InvalidArgument.of("take", take, f"cannot take {name!r}", 'give "loky", "multiprocessing", or both')

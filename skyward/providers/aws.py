@@ -15,15 +15,14 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
-from skyward.checked import Checked, refused
+from skyward.checked import Checked, Text, any_path, as_tuple, existing_file, matching, refused
 from skyward.errors import InvalidArgument, MissingExtra, Unreachable
 from skyward.providers import journal, userdata
 from skyward.providers.aws_api import Refusal
@@ -45,33 +44,16 @@ LOOK = 0.3, 3.0
 BOOTING = 60.0
 """Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
 
+IF_AVAILABLE = "if-available"
+
 _NEEDS = ("cpus", "memory_gb", "accelerator")
 
 
-def _pattern(pattern: str, problem: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        if isinstance(value, str) and not re.fullmatch(pattern, value):
-            raise refused(problem)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _several(value: object) -> object:
-    """One name, or a list of them, as a tuple."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _list(value: object) -> object:
-    if isinstance(value, str):
-        raise refused("must be a list", f"put it in a list: [{value!r}]")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _file(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
+def _spare(value: object) -> object:
+    if not isinstance(value, bool) and value != IF_AVAILABLE:
+        near = isinstance(value, str) and value.lower().replace("_", "-").replace(" ", "-") == IF_AVAILABLE
+        raise refused("must be True, False or 'if-available'", f"did you mean {IF_AVAILABLE!r}?" if near else "")
+    return value
 
 
 class AWS(Checked):
@@ -122,7 +104,31 @@ class AWS(Checked):
         The file in which what is created is written down before; left out, `~/.local/state/skyward/aws.jsonl`.
     """
 
-    region: Annotated[str | None, _pattern(r"[a-z]{2}(-[a-z]+)+-\d+", "is not a region")] = Field(
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "accelerator": "gpu gpus accelerators gpu_type",
+        "instance_type": "type machine machine_type instance instances instance_types flavor size",
+        "cpus": "cpu vcpu vcpus cores num_cpus",
+        "memory_gb": "memory mem ram ram_gb memory_mb",
+        "architecture": "arch platform",
+        "image": "ami ami_id image_id",
+        "user": "username login ssh_user",
+        "spot": "preemptible use_spot spot_instances",
+        "subnet": "subnets subnet_id vpc vpc_id",
+        "security_groups": "security_group security_group_ids sg sgs",
+        "allow": "cidr ip allow_ip allowed",
+        "key": "ssh_key key_name key_file key_pair keypair private_key identity_file",
+        "profile": "aws_profile profile_name credentials",
+        "role": "iam_role instance_profile iam_instance_profile",
+        "volume_gb": "disk disk_gb disk_size storage volume volume_size",
+        "tags": "labels tag",
+        "zones": "zone az availability_zone availability_zones",
+        "region": "region_name location aws_region",
+        "max_lifetime": "ttl lifetime",
+        "it is an argument of Compute: sky.Compute(nodes=...)": "nodes n count n_nodes num_nodes",
+        "it is an argument of Options: sky.Options(budget=...)": "budget max_price price",
+    }
+
+    region: Annotated[str | None, matching(r"[a-z]{2}(-[a-z]+)+-\d+", "is not a region")] = Field(
         default=None, description="give a region", examples=["'eu-central-1'"]
     )
     cpus: int | None = Field(default=None, ge=1, description="give a number of processors", examples=["4"])
@@ -130,34 +136,34 @@ class AWS(Checked):
     architecture: Literal["arm64", "x86_64"] | None = Field(
         default=None, description="say which architecture", examples=["'arm64'"]
     )
-    accelerator: str | None = Field(default=None, description="name an accelerator", examples=["'T4'"])
-    instance_type: Annotated[str | None, _pattern(r"[a-z0-9-]+\.[a-z0-9-]+", "is not a type of machine")] = Field(
+    accelerator: Text | None = Field(default=None, description="name an accelerator", examples=["'T4'"])
+    instance_type: Annotated[str | None, matching(r"[a-z0-9-]+\.[a-z0-9-]+", "is not a type of machine")] = Field(
         default=None, description="give a type of machine", examples=["'t4g.micro'"]
     )
-    image: Annotated[str | None, _pattern(r"ami-\w+|/.+", "is not an image")] = Field(
+    image: Annotated[str | None, matching(r"ami-\w+|/.+", "is not an image")] = Field(
         default=None, description="give an image, or the name of a public parameter", examples=["'ami-...'"]
     )
-    user: str = Field(default="ubuntu", min_length=1, description="give the name of a user", examples=["'ubuntu'"])
-    spot: bool | Literal["if-available"] = Field(
+    user: Text = Field(default="ubuntu", description="give the name of a user", examples=["'ubuntu'"])
+    spot: Annotated[bool | Literal["if-available"], BeforeValidator(_spare)] = Field(
         default=False, description="say whether to take spare machines", examples=["'if-available'"]
     )
-    subnet: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
+    subnet: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="give a subnet, or a list of them", examples=["'subnet-...'"]
     )
-    security_groups: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+    security_groups: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="give a list of security groups", examples=["['sg-...']"]
     )
-    allow: str = Field(
+    allow: Text = Field(
         default=CHECKIP, description="give the address from which machines are reached", examples=["'203.0.113.7'"]
     )
-    key: Annotated[Path | None, BeforeValidator(_file)] = Field(
+    key: Annotated[Path | None, BeforeValidator(existing_file)] = Field(
         default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
     )
-    profile: str | None = Field(default=None, description="give a profile of ~/.aws/config", examples=["'work'"])
-    role: str | None = Field(default=None, description="give the name of an instance profile", examples=["'reader'"])
+    profile: Text | None = Field(default=None, description="give a profile of ~/.aws/config", examples=["'work'"])
+    role: Text | None = Field(default=None, description="give the name of an instance profile", examples=["'reader'"])
     volume_gb: int | None = Field(default=None, ge=1, description="give the size of the disk in GB", examples=["30"])
-    tags: Mapping[str, str] = Field(default={}, description="give tags as a mapping", examples=["{'team': 'vision'}"])
-    zones: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+    tags: Mapping[str, str] = Field(default={}, description="give names and texts", examples=["{'team': 'vision'}"])
+    zones: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="give a list of zones", examples=["['eu-central-1a']"]
     )
     first_contact: float = Field(
@@ -166,7 +172,7 @@ class AWS(Checked):
     max_lifetime: float = Field(
         default=43200.0, gt=0, description="give the seconds that a machine may live", examples=["43200.0"]
     )
-    journal: Annotated[Path | None, BeforeValidator(_file)] = Field(
+    journal: Annotated[Path | None, BeforeValidator(any_path)] = Field(
         default=None, description="give a file", examples=["'/var/lib/skyward/aws.jsonl'"]
     )
     _pools: "dict[str, PoolInCloud]" = PrivateAttr(default_factory=dict)

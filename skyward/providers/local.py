@@ -13,11 +13,11 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from skyward.checked import Checked
+from skyward.checked import Checked, existing_folder
 from skyward.errors import ProvisioningError, explain
 from skyward.providers import checkup, scratch
 from skyward.providers.checkup import Finding, Needs
@@ -31,10 +31,6 @@ PATIENCE = 2.0
 _SPAWNING = threading.Lock()
 
 
-def _path(value: object) -> object:
-    return Path(value) if isinstance(value, str) else value
-
-
 class Local(Checked):
     """Node processes on this machine, each a process group of its own with a scratch folder.
 
@@ -44,8 +40,14 @@ class Local(Checked):
         Where the scratch folders are made; by default the system's folder for temporary files.
     """
 
-    folder: Annotated[Path | None, BeforeValidator(_path)] = Field(
-        default=None, description="a folder", examples=["'/tmp'"]
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "folder": "path dir directory tmp tmpdir tempdir scratch root",
+        "it is an argument of Compute: sky.Compute(nodes=...)": "nodes n count n_nodes",
+        "it is an argument of Worker: sky.Worker(concurrency=...)": "slots concurrency cpus cores workers n_jobs",
+    }
+
+    folder: Annotated[Path | None, BeforeValidator(existing_folder)] = Field(
+        default=None, description="give a folder", examples=["'/tmp'"]
     )
 
     _locks: dict[str, int] = PrivateAttr(default_factory=dict)

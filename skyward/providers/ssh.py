@@ -5,11 +5,11 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
-from skyward.checked import Checked, refused
+from skyward.checked import Checked, Text, existing_file, matching, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers import errands
 from skyward.providers.checkup import Finding, Needs
@@ -45,7 +45,7 @@ def _host(value: object) -> Destination:
 
 
 def _hosts(value: object) -> tuple[Destination, ...]:
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         raise refused("must be a list", f"put it in a list: [{value!r}]")
     if not isinstance(value, list | tuple):
         raise refused("must be a list")
@@ -60,13 +60,8 @@ def _hosts(value: object) -> tuple[Destination, ...]:
 
 
 def _file(value: object) -> object:
-    return str(Path(value).expanduser()) if isinstance(value, str | Path) else value
-
-
-def _user(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise refused("is empty")
-    return value
+    found = existing_file(value)
+    return found if found is None else str(found)
 
 
 def _slots(value: object, info: ValidationInfo) -> object:
@@ -109,19 +104,28 @@ class SSH(Checked):
         those that it does not name.
     """
 
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "hosts": "host machines nodes servers addresses hostnames workers",
+        "user": "username login",
+        "key": "key_file keyfile identity_file identity private_key pkey ssh_key key_filename",
+        "config": "config_file ssh_config",
+        "jump": "proxy_jump jump_host gateway bastion proxy",
+        "slots": "concurrency cpus cores n_jobs workers_per_host",
+        "write it with the machine: hosts=[('name', 2222)]": "port ports",
+        "log in with a key: key='~/.ssh/id_ed25519'": "password passphrase",
+    }
+
     hosts: Annotated[tuple[Destination, ...], BeforeValidator(_hosts)] = Field(
         description="give machines as you name them to ssh", examples=["['alice@node-7', ('10.0.0.5', 2222)]"]
     )
-    user: Annotated[str | None, BeforeValidator(_user)] = Field(
-        default=None, description="give the name of a user", examples=["'alice'"]
-    )
+    user: Text | None = Field(default=None, description="give the name of a user", examples=["'alice'"])
     key: Annotated[str | None, BeforeValidator(_file)] = Field(
         default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
     )
     config: Annotated[str | None, BeforeValidator(_file)] = Field(
         default=None, description="give a configuration file of ssh", examples=["'~/.ssh/config'"]
     )
-    jump: str | None = Field(
+    jump: Annotated[str | None, matching(r"|[^\s\0].*", "is not a machine")] = Field(
         default=None, description="give machines to go through as `ssh -J` has it", examples=["'alice@gateway'"]
     )
     slots: Annotated[int | Mapping[str, int] | None, BeforeValidator(_slots)] = Field(

@@ -4,7 +4,6 @@ Of nested blocks the innermost wins. A thread that entered no block of its own, 
 the block entered last in the process. A process that was forked inside a block is outside of it.
 """
 
-import difflib
 import functools
 import inspect
 import os
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Never, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import context, forked, shown
@@ -119,7 +118,9 @@ class Remote[**P, T]:
         """
         return self._pool().map_under(self._terms, self._fn, iterables, timeout, chunksize)
 
-    def options(self, *, timeout: float | None = None, node: int | None = None, retries: int | None = None) -> Self:
+    def options(
+        self, *, timeout: float | None = None, node: int | None = None, retries: int | None = None, **unknown: Never
+    ) -> Self:
         """Return the same function under other terms; what is left out stays as it was.
 
         Parameters
@@ -131,6 +132,7 @@ class Remote[**P, T]:
         retries
             Attempts after the first when its slot or node dies. What it raises itself is never tried again.
         """
+        _check_names("options", unknown)
         given = {"timeout": timeout, "node": node, "retries": retries}
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return type(self)(self._fn, replace(self._terms, **changed))
@@ -175,14 +177,17 @@ def found_under_its_name(value: Any) -> bool:
     return found is value
 
 
-_TERMS = ("timeout", "node", "retries")
+_TERMS = {
+    "timeout": "time_limit deadline max_time seconds timeout_s",
+    "node": "on node_id host machine place",
+    "retries": "retry max_retries attempts max_attempts tries",
+}
+"""The terms of a call, and what others call them."""
 
 
-def _check_names(unknown: Iterable[str]) -> None:
-    for name in unknown:
-        near = difflib.get_close_matches(name.lower(), _TERMS, n=1)
-        instead = f"did you mean {near[0]!r}?" if near else "it takes timeout, node and retries"
-        raise InvalidArgument(f"remote has no argument {name!r}; {instead}")
+def _check_names(owner: str, names: Iterable[str]) -> None:
+    for name in names:
+        raise InvalidArgument.unknown(owner, name, tuple(_TERMS), _TERMS)
 
 
 def _check(fn: object) -> None:
@@ -261,7 +266,7 @@ def remote(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Bare (`@remote`), or with the terms of `Remote.options` (`@remote(timeout=60)`).
     """
     if fn is None:
-        _check_names(options.keys() - set(_TERMS))
+        _check_names("remote", options.keys() - _TERMS.keys())
         Terms(**options)
         return lambda given: Remote(given, DEFAULT).options(**options)
     return Remote(fn, DEFAULT)

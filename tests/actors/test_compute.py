@@ -350,4 +350,4 @@ def test_numbers_of_numpy_are_terms(compute: sky.Compute) -> None:
 
 def test_names_only() -> None:
     with pytest.raises(sky.InvalidArgument, match="takes names only"):
-        sky.Compute(sky.Local())
+        sky.Compute(sky.Local())  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
 
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +22,16 @@ from skyward.providers.key_pair import Pair
         ({"instance_type": "t4g.micro", "cpus": 4}, "instance_type='t4g.micro': the type has what it has, and cpus="),
         ({"cpus": 0}, "cpus=0: must be at least 1"),
         ({"image": "ubuntu"}, "image='ubuntu': is not an image"),
-        ({"spot": "maybe"}, "spot='maybe'"),
-        ({"security_groups": "sg-1"}, "security_groups='sg-1': must be a list; put it in a list: ['sg-1']"),
-        ({"zones": "eu-central-1a"}, "zones='eu-central-1a': must be a list"),
+        ({"spot": "maybe"}, "spot='maybe': must be True, False or 'if-available'; say whether to take spare machines"),
+        ({"spot": "if_available"}, "spot='if_available': must be True, False or 'if-available'; did you mean 'if-av"),
+        ({"zones": 3}, "zones=3: must be a list; give a list of zones"),
+        ({"zones": [3]}, "zones=[3]: 3 must be text; give a list of zones"),
+        ({"tags": {"team": 3}}, "tags={'team': 3}: 3 must be text; give names and texts"),
+        ({"user": " "}, "user=' ': is empty; give the name of a user"),
+        ({"key": "/no/such/key"}, "key='/no/such/key': there is no such file; give the file of a private key"),
+        ({"gpu": "T4"}, "AWS has no argument 'gpu'; did you mean 'accelerator'?"),
+        ({"type": "t4g.micro"}, "AWS has no argument 'type'; did you mean 'instance_type'?"),
+        ({"nodes": 3}, "AWS has no argument 'nodes'; it is an argument of Compute: sky.Compute(nodes=...)"),
         ({"architecture": "arm"}, "architecture='arm': must be 'arm64' or 'x86_64'"),
         ({"tags": {"skyward:pool": "x"}}, "'skyward:pool' is taken; give other names"),
         ({"volume_gb": 0}, "volume_gb=0: must be at least 1"),
@@ -56,12 +63,13 @@ def test_a_type_is_chosen_where_none_is_named_and_something_is_needed(given: dic
     assert sky.AWS(**given).has_needs is needs
 
 
-def test_lists_and_single_names_are_welcome() -> None:
-    provider = sky.AWS(subnet="subnet-1", zones=["eu-central-1a"], security_groups=["sg-1"], key="~/.ssh/id")
+def test_lists_and_single_names_are_welcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "id").touch()
+    provider = sky.AWS(subnet="subnet-1", zones=["eu-central-1a"], security_groups="sg-1", key="~/id")
 
     assert (provider.subnet, provider.zones, provider.security_groups) == (("subnet-1",), ("eu-central-1a",), ("sg-1",))
-    assert provider.key is not None
-    assert str(provider.key).startswith(os.path.expanduser("~"))
+    assert provider.key == tmp_path / "id"
     assert "subnet=('subnet-1',)" in provider.summary
     assert sky.AWS().summary == "a t4g.micro"
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from skyward.checked import Checked, listed
-from skyward.errors import InvalidArgument
+from skyward.checked import Checked
+from skyward.errors import InvalidArgument, listed
 
 
 class Disk(Checked):

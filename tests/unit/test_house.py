@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,11 @@ def test_what_a_public_class_offers_is_documented(name: str) -> None:
     silent = [member for member in written if not inspect.getdoc(getattr(thing, member))]
 
     assert not [member for member in silent if member not in thing.__doc__]
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    assert skyward.__version__ == version("skyward")
+    assert "__version__" in dir(skyward)
 
 
 @pytest.mark.parametrize("name", ["Comptue", "_private"])

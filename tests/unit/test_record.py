@@ -256,10 +256,11 @@ def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.Monke
     assert Options(record="runs").records() == Options(record=Path("runs")).records() == Path("runs")
     assert Options(record="~/runs").records() == Path("/home/me/runs")
     assert (Options(record=True).records(), Options(record=False).records()) == (record.usual(), None)
-    for wrong in (None, ""):
-        given: Any = wrong
-        with pytest.raises(InvalidArgument, match="must be True, False or a folder; say whether"):
-            Options(record=given)
+    given: Any = None
+    with pytest.raises(InvalidArgument, match="must be True, False or a folder; say whether"):
+        Options(record=given)
+    with pytest.raises(InvalidArgument, match="record='': is empty; say whether"):
+        Options(record="")
     with pytest.raises(InvalidArgument, match=r"record='~nobody-at-all/runs': .*names no folder"):
         Options(record="~nobody-at-all/runs")
 

@@ -225,15 +225,16 @@ def test_a_value_without_a_name_is_refused() -> None:
 
 # ---------------------------------------------------------------- values
 
-MACHINES = "give the number of machines, for example nodes=1"
 SLOTS = "give the number of tasks that one node runs at once (left out: one per CPU), for example concurrency=4"
 VARIABLES = "use letters, digits and _, not starting with a digit"
 TEXTS = "give names and texts, for example env={'LOG_LEVEL': 'debug'}"
 PACKAGES = "give packages as pip writes them, for example packages=['numpy>=2']"
-NOT_ALL = "leave it out for one task per CPU, or give a number of at least 1, for example concurrency=4"
+NOT_ALL = "leave it out for one task per CPU"
 EXECUTOR = "say what a slot of a node is, for example executor='process'"
 MODULES = "write it as in `import`, for example ['sklearn']"
 IMAGE = "say what a node needs, for example image=sky.Image(packages=['numpy'])"
+WORKER = "say how a node runs tasks, for example worker=sky.Worker(concurrency=4)"
+PROVIDERS = "say where machines come from, for example provider=sky.Local()"
 OPTIONS = "say how long to wait and how often to try, for example options=sky.Options(retries=2)"
 LEASE = "give the seconds after which an abandoned node ends itself, for example lease=300"
 
@@ -241,12 +242,6 @@ LEASE = "give the seconds after which an abandoned node ends itself, for example
 @pytest.mark.parametrize(
     ("make", "given", "text"),
     [
-        (compute, {"nodes": 0}, f"nodes=0: must be at least 1; {MACHINES}"),
-        (compute, {"nodes": 10_001}, f"nodes=10001: must be at most 10000; {MACHINES}"),
-        (compute, {"nodes": True}, f"nodes=True: must be a whole number; {MACHINES}"),
-        (compute, {"nodes": 2.0}, f"nodes=2.0: must be a whole number; {MACHINES}"),
-        (compute, {"nodes": "3"}, f"nodes='3': must be a whole number; {MACHINES}"),
-        (compute, {"nodes": None}, f"nodes=None: must be a whole number; {MACHINES}"),
         (Worker, {"concurrency": 0}, f"concurrency=0: must be at least 1; {SLOTS}"),
         (Worker, {"concurrency": -2}, f"concurrency=-2: must be at least 1; {SLOTS}"),
         (Worker, {"concurrency": 2.5}, f"concurrency=2.5: must be a whole number; {SLOTS}"),
@@ -282,6 +277,8 @@ LEASE = "give the seconds after which an abandoned node ends itself, for example
         (Image, {"env": ["A=b"]}, f"env=['A=b']: must be a dictionary of texts; {TEXTS}"),
         (Options, {"lease": 0}, f"lease=0: must be at least 5; {LEASE}"),
         (Options, {"lease": "5m"}, f"lease='5m': must be a number; {LEASE}"),
+        (Options, {"lease": "60"}, "lease='60': must be a number; write lease=60"),
+        (Options, {"retries": 2.0}, "retries=2.0: must be a whole number; write retries=2"),
         (Options, {"lease": True}, f"lease=True: must be a number; {LEASE}"),
         (Options, {"lease": float("inf")}, f"lease=inf: must be a finite number; {LEASE}"),
     ],
@@ -321,23 +318,22 @@ def test_a_refusal_does_not_show_the_other_variables() -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"worker": Worker}, "worker=sky.Worker: is a class, not a Worker; call it: sky.Worker()"),
-        (
-            {"worker": 4},
-            "worker=4: must be a sky.Worker; say how a node runs tasks, for example worker=sky.Worker(concurrency=4)",
-        ),
-        (
-            {"image": {"env": {}}},
-            f"image={{'env': {{}}}}: must be a sky.Image; {IMAGE}",
-        ),
+        ({"worker": Worker}, "worker=sky.Worker: is a class; call it: sky.Worker()"),
+        ({"worker": 8}, "worker=8: must be a sky.Worker; write worker=sky.Worker(concurrency=8)"),
+        ({"worker": "thread"}, "worker='thread': must be a sky.Worker; write worker=sky.Worker(executor='thread')"),
+        ({"worker": object}, f"worker=<class 'object'>: must be a sky.Worker; {WORKER}"),
+        ({"image": {"env": {"TOKEN": "x"}}}, "image={...}: must be a sky.Image; write image=sky.Image(env=...)"),
+        ({"image": ["numpy"]}, "image=['numpy']: must be a sky.Image; write image=sky.Image(packages=['numpy'])"),
+        ({"image": "numpy"}, f"image='numpy': must be a sky.Image; {IMAGE}"),
         (
             {"options": None},
             f"options=None: must be a sky.Options; {OPTIONS}",
         ),
-        (
-            {"provider": "aws"},
-            "provider='aws': is not a provider; say where machines come from, for example provider=sky.Local()",
-        ),
+        ({"provider": "aws"}, "provider='aws': is text, not a provider; write provider=sky.AWS()"),
+        ({"provider": "Local"}, "provider='Local': is text, not a provider; write provider=sky.Local()"),
+        ({"provider": "ssh"}, "provider='ssh': is text, not a provider; write provider=sky.SSH(hosts=['...'])"),
+        ({"provider": "gcp"}, f"provider='gcp': there is no such provider; {PROVIDERS}"),
+        ({"provider": object}, f"provider=<class 'object'>: is not a provider; {PROVIDERS}"),
         ({"provider": Provider}, "provider=Provider: is a class, not a provider; call it: Provider()"),
         ({"provider": recorder}, "provider=recorder: is a function, not a provider; call it: recorder()"),
     ],

@@ -41,6 +41,11 @@ HOSTS = "give machines as you name them to ssh, for example hosts=['alice@node-7
             "hosts=['a', 'b', 'a']: a is in it twice; name each once, and give slots= to have more tasks at once",
         ),
         ({"hosts": ["a"], "user": ""}, "user='': is empty; give the name of a user"),
+        ({"hosts": ["a"], "key": "/"}, "key='/': is a folder, not a file; give the file of a private key"),
+        ({"hosts": ["a"], "config": "/no/such"}, "config='/no/such': there is no such file; give a configuration file"),
+        ({"host": ["a"]}, "SSH has no argument 'host'; did you mean 'hosts'?"),
+        ({"hosts": ["a"], "port": 22}, "SSH has no argument 'port'; write it with the machine: hosts=[('name', 2222)]"),
+        ({"hosts": ["a"], "password": "x"}, "SSH has no argument 'password'; log in with a key: key='~/.ssh/id_"),
         ({"hosts": ["a"], "users": "b"}, "SSH has no argument 'users'; did you mean 'user'?"),
         ({"hosts": ["a"], "slots": 0}, "slots=0: must be at least 1; give a number of slots, or one for each name"),
         ({"hosts": ["a"], "slots": {"b": 1}}, "slots={'b': 1}: 'b' is not in hosts; "),
@@ -55,10 +60,13 @@ def test_a_mistake_is_explained_in_one_line(given: dict[str, Any], text: str) ->
     assert "\n" not in str(raised.value)
 
 
-def test_a_key_and_a_configuration_may_be_paths_from_home() -> None:
+def test_a_key_and_a_configuration_may_be_paths_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").touch()
+    (tmp_path / "config").touch()
     provider = sky.SSH(hosts=["a"], key="~/key", config=Path("~/config"))
 
-    assert (provider.key, provider.config) == (str(Path.home() / "key"), str(Path.home() / "config"))
+    assert (provider.key, provider.config) == (str(tmp_path / "key"), str(tmp_path / "config"))
 
 
 def test_without_the_extra_the_line_that_installs_it_is_given_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
