@@ -59,7 +59,7 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
         (("doctor", "ssh"), "skyward: name at least one machine, for example: skyward doctor ssh "),
         (("doctor", "ssh", "a b"), "skyward: a b: 'a b' is not a machine; give machines as you name"),
         (("doctor", "local", "--jsn"), "skyward: Unknown option: --jsn"),
-        (("doctor", "ssh", "a", "--key", "/no/such"), "skyward: --key '/no/such': there is no such file"),
+        (("doctor", "ssh", "a", "--key", "/no/such"), "skyward: --key /no/such: there is no such file"),
         (("docter",), "skyward: Unknown command"),
     ],
 )
