@@ -5,7 +5,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 # the modules that call themselves pure
 PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
 
-.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance docs format install clean
+.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance docs picture format install clean
 
 check: formatted lint types contracts test conformance coverage
 
@@ -54,6 +54,10 @@ conformance:
 # the documentation, into site/; a link to nothing is an error
 docs:
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
+# docs/run.png: the page of a run, in Chromium
+picture:
+	$(PYTHON) docs/picture.py
 
 format:
 	$(PYTHON) -m ruff check --fix-only .

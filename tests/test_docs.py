@@ -1,25 +1,43 @@
 """The documentation: each public name and each guide is in it, its code runs, and reading it needs no network."""
 
+import ast
+import inspect
+import json
+import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import boto3
+import nbclient
+import nbformat
 import pytest
+from moto.server import ThreadedMotoServer
 
 import skyward as sky
 from skyward import events
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-CODE = re.compile(r"<!-- runs -->\n```python\n(.*?)```", re.DOTALL)
-RUNNING = [
-    pytest.param(code, id=f"{page.stem}-{number}")
-    for page in PAGES
-    for number, code in enumerate(CODE.findall(page.read_text()))
+README = ROOT / "README.md"
+CODE = re.compile(r"(?:<!-- (runs[^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
+"""A block of code in a page, and where it runs, if it does."""
+
+BLOCKS = [
+    pytest.param(where, code, id=f"{page.stem}-{number}")
+    for page in (README, *PAGES)
+    if page.parent.name != "guides"
+    for number, (where, code) in enumerate(CODE.findall(page.read_text()))
 ]
+RUNNING = [block for block in BLOCKS if block.values[0] == "runs"]
+PIECES = [block for block in BLOCKS if not block.values[0]]
+ELSEWHERE = {"runs in a notebook", "runs with S3", "runs on hosts", "runs on EC2"}
+"""What a block that runs may need; hosts and EC2 are in `tests/lab/test_pages.py`."""
+
 FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
 """What a browser fetches by itself, by tag; a link that one may click is none."""
 
@@ -116,19 +134,119 @@ def test_each_guide_has_a_page_that_includes_it() -> None:
     assert [name for name in guides if f'--8<-- "guides/{name}.py"' not in pages[name]] == []
 
 
-@pytest.mark.parametrize("code", RUNNING)
-def test_code_that_is_marked_so_runs_as_it_stands(code: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(code)
+def test_a_block_that_runs_names_a_place_that_a_test_has() -> None:
+    assert {block.values[0] for block in BLOCKS} - {"", "runs"} == ELSEWHERE
 
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    """Run a program in a folder, and return what it prints."""
+    (folder / "program.py").write_text(code)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "program.py"],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
-        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "HOME": str(folder)}
+        | environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout
+    return ran.stdout
+
+
+@pytest.mark.parametrize(("where", "code"), RUNNING)
+def test_code_that_is_marked_so_runs_as_it_stands(where: str, code: str, tmp_path: Path) -> None:
+    assert run(code, tmp_path)
+
+
+def test_the_first_example_is_code_that_runs() -> None:
+    where, code = CODE.findall(README.read_text())[0]
+
+    assert (where, "Parallel(n_jobs=-1)" in code) == ("runs", True)
+
+
+def only(where: str) -> str:
+    """Return the one block that runs there."""
+    (block,) = (block for block in BLOCKS if block.values[0] == where)
+    return str(block.values[1])
+
+
+def test_tasks_read_from_an_object_store_as_the_page_shows(tmp_path: Path) -> None:
+    nothing = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        store = boto3.client("s3", endpoint_url=url, **keys)
+        store.create_bucket(Bucket="my-data")
+        store.put_object(Bucket="my-data", Key="words.txt", Body=b"one\ntwo\nthree\n")
+        given = {name.upper(): value for name, value in keys.items() if name != "region_name"}
+        assert run(only("runs with S3"), tmp_path, AWS_ENDPOINT_URL=url, **given, **nothing) == f"{[3] * 10}\n"
+    finally:
+        server.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the client of notebooks
+def test_one_pool_serves_many_cells_of_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    v4: Any = nbformat.v4  # whose functions have no types
+    cells = re.split("^(?=# %%)", only("runs in a notebook"), flags=re.MULTILINE)[1:]
+    book = v4.new_notebook(cells=[v4.new_code_cell(cell.strip()) for cell in cells])
+    nbclient.NotebookClient(book, timeout=50, kernel_name="python3").execute()
+
+    printed = [each["text"] for cell in book.cells for each in cell.outputs if each["output_type"] == "stream"]
+    assert printed[:2] == ["328350\n", "328450\n"]
+    assert printed[2].startswith("Tasks: 200\nNodes: 2\n")
+
+
+@pytest.mark.parametrize(("where", "code"), PIECES)
+def test_code_that_does_not_run_alone_names_what_there_is(where: str, code: str) -> None:
+    for call in ast.walk(ast.parse(code)):
+        name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+        if isinstance(call, ast.Call) and name.startswith("sky."):
+            found: object = sky
+            for part in name.split(".")[1:]:
+                found = getattr(found, part)
+            given = {word.arg: None for word in call.keywords if word.arg is not None}
+            assert callable(found)
+            inspect.signature(found).bind_partial(*call.args, **given)
+
+
+# ---------------------------------------------------------------- what else the pages say
+
+
+def allowed() -> set[str]:
+    """Return the actions that the policy on the page of Amazon EC2 allows."""
+    (policy,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/aws.md").read_text(), re.DOTALL)
+    actions = [statement["Action"] for statement in json.loads(policy)["Statement"]]
+    return {name for each in actions for name in ([each] if isinstance(each, str) else each)}
+
+
+def test_the_policy_is_of_the_calls_that_are_made() -> None:
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "skyward").rglob("*.py")))
+    calls = re.findall(r'\.(?:call|pages)\(\s*"(ec2|ssm|pricing|iam|sts)",\s*"(\w+)"', text)
+    made = {f"{service}:{action.title().replace('_', '')}" for service, action in calls}
+
+    assert made | {"ec2:CreateTags"} == allowed()  # tags are given with what is created
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README.read_text())
+
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert (ROOT / "docs/run.png").stat().st_size < 200_000
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    job, tests = re.findall(r"```sh\n(python3 -m venv .*)\n```", README.read_text())
+
+    assert job.endswith("guides/10_joblib_concurrency.py")
+    assert tests in (ROOT / ".ci/run").read_text()
