@@ -40,6 +40,10 @@ class Terminal:
             select.select([self._ours], [], [], left)
         return seen
 
+    def type(self, text: str) -> None:
+        """Show what goes by no stream, such as what somebody types."""
+        os.write(self._theirs, text.encode())
+
     def raw(self) -> None:
         """Have the terminal as one who edits a line has it."""
         mode = termios.tcgetattr(self._theirs)

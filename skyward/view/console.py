@@ -16,6 +16,7 @@ from skyward.view import wording
 from skyward.view.bulletin import Bulletin
 from skyward.view.escape import escape
 from skyward.view.progress import Progress
+from skyward.view.sink import standard, whole_lines
 
 type How = Literal["auto", "plain", "off"]
 
@@ -89,8 +90,9 @@ class Plain:
 
     def _say(self) -> None:
         if said := self._bulletin.news(self._progress, now()):
-            self._stream.write("".join(f"{escape(line)}\n" for line in said))
-            self._stream.flush()
+            with whole_lines():
+                self._stream.write("".join(f"{escape(line)}\n" for line in said))
+                self._stream.flush()
 
 
 def show(record: Record, how: How) -> None:
@@ -103,22 +105,23 @@ def show(record: Record, how: How) -> None:
         from skyward.view.cell import Cell
 
         record.listen(Live(Cell()).hear)
-    elif live and stream.isatty() and _can_draw(stream):
+    elif live and stream.isatty() and (drawn := _drawn(stream)) is not None:
         from skyward.view.screen import Screen
 
-        others = [each for each in (sys.stdout,) if each is not None and each.isatty()]
-        record.listen(Live(Screen.of(stream, others)).hear)
+        record.listen(Live(Screen.of(drawn)).hear)
     else:
         record.listen(Plain(stream, brief=live and not stream.isatty()).hear)
 
 
-def _can_draw(stream: TextIO) -> bool:
-    """Whether there is rich, a terminal that can do more than print, and a stream whose writes can be heard."""
-    if importlib.util.find_spec("rich") is None or not hasattr(stream, "__dict__"):
-        return False
+def _drawn(stream: TextIO) -> TextIO | None:
+    """Return the stream that lines are drawn on, if there is rich, a terminal that can do more than print, and one."""
+    if importlib.util.find_spec("rich") is None:
+        return None
     from rich.console import Console
 
-    return not Console(file=stream).is_dumb_terminal
+    if Console(file=stream).is_dumb_terminal:
+        return None
+    return next((each for each in standard() if each in (stream, sys.__stderr__)), None)
 
 
 def _is_notebook() -> bool:

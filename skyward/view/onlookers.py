@@ -13,7 +13,7 @@ from skyward.events import RunStarted
 from skyward.record import Record, now
 from skyward.spec import Blueprint, Options
 from skyward.view.console import show
-from skyward.view.speaker import Speaker, harmless
+from skyward.view.speaker import Speaker, tame
 
 if TYPE_CHECKING:
     from skyward.view.dashboard import Dashboard
@@ -30,10 +30,10 @@ def begin(blueprint: Blueprint, pool: str) -> "tuple[Record, Dashboard | None]":
         from skyward.view.dashboard import Dashboard  # not above: it needs the extra
 
         dashboard = Dashboard(record)
-    show(record, options.console)
-    logging.getLogger("skyward").addFilter(harmless)
+    tame(log)
     where = "compute.events()" if record.path is None else str(record.path)
-    record.listen(Speaker(where, raw=options.console_raw))
+    record.listen(Speaker(where, raw=options.console_raw))  # first: what tasks print is above the last line
+    show(record, options.console)
     record.put(
         RunStarted(
             now(),

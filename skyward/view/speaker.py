@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from skyward.events import Event, Logged
+from skyward.events import Event, Logged, RunEnded
 from skyward.view.escape import escape
 from skyward.view.prints import Effect, Prints, Show, Stream, label
+from skyward.view.sink import Sink, standard, whole_lines
 
 
 class Speaker:
@@ -16,16 +17,25 @@ class Speaker:
 
     def __init__(self, where: str, *, raw: bool = False) -> None:
         self._prints = Prints(where, raw=raw)
+        self._sinks = [Sink.of(stream) for stream in standard()]
 
     def __call__(self, events: Sequence[Event]) -> None:
         """Show what these events say."""
         for stream, effects in groupby(self._prints.heard(events), _stream):
-            if stream is None:
-                for record in effects:
-                    assert isinstance(record, Logged)
-                    _log(record)
-            else:
-                _write(stream, "".join(_texts(effects)))
+            with whole_lines():
+                if stream is None:
+                    for record in effects:
+                        assert isinstance(record, Logged)
+                        _log(record)
+                else:
+                    _write(stream, "".join(_texts(effects)))
+        if any(isinstance(event, RunEnded) for event in events):
+            self.close()
+
+    def close(self) -> None:
+        """Follow the streams no more."""
+        while self._sinks:
+            self._sinks.pop().release()
 
 
 def harmless(record: logging.LogRecord) -> bool:
@@ -36,6 +46,19 @@ def harmless(record: logging.LogRecord) -> bool:
     if record.exc_info and not record.exc_text:
         record.exc_text = escape(logging.Formatter().formatException(record.exc_info))
     return True
+
+
+def tame(logger: logging.Logger) -> None:
+    """Have our own logger say what it says in whole lines, and escape what is from others."""
+    logger.addFilter(harmless)
+    if "callHandlers" not in vars(logger):
+        hand_on = logger.callHandlers
+
+        def in_whole_lines(record: logging.LogRecord) -> None:
+            with whole_lines():
+                hand_on(record)
+
+        logger.callHandlers = in_whole_lines  # type: ignore[method-assign]
 
 
 def _stream(effect: Effect) -> Stream | None:
@@ -49,8 +72,12 @@ def _texts(effects: Iterator[Effect]) -> Iterator[str]:
 
 
 def _write(name: Stream, text: str) -> None:
-    """Write in one piece to what the stream is now, which may have been closed or be a pipe to `head`."""
+    """Write in one piece to what the stream is now, which may have been closed or be a pipe to `head`.
+
+    What rich puts around it while a display is live is left out: it draws that again, even when it has ended meanwhile.
+    """
     stream = sys.stdout if name == "stdout" else sys.stderr
+    stream = getattr(stream, "rich_proxied_file", stream)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         try:
             stream.write(text)

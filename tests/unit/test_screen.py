@@ -2,13 +2,15 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from skyward.view.screen import Screen, visible
+from skyward.view.screen import Screen
+from skyward.view.sink import Sink
 from skyward.view.wording import Line
 from tests import kit
 from tests.terminal import Terminal
@@ -33,7 +35,7 @@ def work() -> list[Line]:
 
 def test_lines_stand_below_what_was_written_and_leave_nothing(terminal: Terminal) -> None:
     terminal.out.write("before, without an end")
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["before, without an end", "work goes on"])
     terminal.out.write(" and its end\nanother\n")
@@ -46,7 +48,7 @@ def test_lines_stand_below_what_was_written_and_leave_nothing(terminal: Terminal
 
 
 def test_many_prints_scroll_by_whole(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["", "work goes on"])
     for number in range(50):
@@ -57,7 +59,7 @@ def test_many_prints_scroll_by_whole(terminal: Terminal) -> None:
 
 
 def test_threads_that_print_at_once_spoil_nothing(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
 
     def prints(name: str) -> None:
@@ -75,7 +77,7 @@ def test_threads_that_print_at_once_spoil_nothing(terminal: Terminal) -> None:
 
 
 def test_it_stands_back_while_a_line_has_no_end(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["", "work goes on"])
     terminal.out.write("\r 10%|#   |")
@@ -83,12 +85,12 @@ def test_it_stands_back_while_a_line_has_no_end(terminal: Terminal) -> None:
     terminal.out.write("\r 99%|### |")
     screen._draw()
     assert terminal.seen() == [" 99%|### |"]
-    screen.leave(work, "not said, as there is no room for it")
-    assert terminal.seen() == [" 99%|### |"]
+    screen.leave(work, "done")
+    assert terminal.seen() == ["done", " 99%|### |"]
 
 
 def test_a_bar_that_wipes_itself_away_lets_it_come_back(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.out.write("\r 10%")
     terminal.out.write("\r    ")
@@ -99,7 +101,7 @@ def test_a_bar_that_wipes_itself_away_lets_it_come_back(terminal: Terminal) -> N
 
 def test_a_handler_of_logging_that_holds_the_stream_is_heard(terminal: Terminal) -> None:
     handler = logging.StreamHandler(terminal.out)
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["", "work goes on"])
     handler.handle(logging.LogRecord("a", logging.INFO, "", 1, "it says", (), None))
@@ -107,22 +109,29 @@ def test_a_handler_of_logging_that_holds_the_stream_is_heard(terminal: Terminal)
     screen.leave(work)
 
 
-def test_another_stream_of_the_same_terminal_is_heard(terminal: Terminal) -> None:
+def test_another_stream_of_the_same_terminal_is_heard(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(os.dup(terminal.out.fileno()), "w", buffering=1) as other:
-        screen = Screen.of(terminal.out, [other, other])
+        monkeypatch.setattr(sys, "stderr", terminal.out)
+        screen = Screen.of(terminal.out)
+        sink = Sink.of(other)
+        assert sink is Sink.of(terminal.out)
         screen.show(work)
         terminal.until(lambda seen: seen == ["", "work goes on"])
         print("from another stream", file=other)
         terminal.until(lambda seen: seen == ["from another stream", "", "work goes on"])
         screen.leave(work)
+        assert "write" in vars(other)
+        sink.release()
+        sink.release()
+        assert "write" not in vars(other)
 
 
 def test_two_pools_share_a_screen(terminal: Terminal) -> None:
     def more() -> list[Line]:
         return [(("other work", ""),)]
 
-    screen = Screen.of(terminal.out, [])
-    assert Screen.of(terminal.out, []) is screen
+    screen = Screen.of(terminal.out)
+    assert Screen.of(terminal.out) is screen
     screen.show(work)
     screen.show(more)
     terminal.until(lambda seen: seen == ["", "work goes on", "other work"])
@@ -130,15 +139,15 @@ def test_two_pools_share_a_screen(terminal: Terminal) -> None:
     terminal.until(lambda seen: seen == ["done", "", "other work"])
     screen.leave(more)
     assert terminal.seen() == ["done"]
-    assert Screen.of(terminal.out, []) is not screen
-    Screen.of(terminal.out, []).close()
+    assert Screen.of(terminal.out) is not screen
+    Screen.of(terminal.out).close()
 
 
 def test_lines_are_cut_to_the_terminal(terminal: Terminal) -> None:
     def wide() -> list[Line]:
         return [(("x" * 200, ""),)] * 20
 
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(wide)
     seen = terminal.until(lambda seen: len(seen) == 9)
     assert seen == ["", *["x" * 58 + "…"] * 8]
@@ -150,7 +159,7 @@ def test_lines_that_have_several_are_cut_to_the_terminal_and_scroll_nothing_away
         return [WORK, (("\n".join("abcdefghijklmnopqrst"), ""),), WORK]
 
     print("before", file=terminal.out)
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(high)
     seen = terminal.until(lambda seen: len(seen) > 2)
     assert seen == ["before", "", "work goes on", *"abcdefg"]
@@ -167,7 +176,7 @@ def test_it_stands_back_while_somebody_edits_a_line(terminal: Terminal) -> None:
         return [WORK]
 
     terminal.raw()
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(look)
     for _ in range(3):
         assert looked.acquire(timeout=kit.SOON)
@@ -176,11 +185,11 @@ def test_it_stands_back_while_somebody_edits_a_line(terminal: Terminal) -> None:
 
 
 def test_a_child_that_is_forked_writes_as_if_nothing_were_there(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["", "work goes on"])
     with screen._lock:  # as a thread may hold it, which the child does not have
-        screen._erase()
+        screen.erase()
         child = _fork(lambda: print("from a child", file=terminal.out))
     assert os.waitpid(child, 0)[1] == 0
     assert terminal.seen()[0] == "from a child"
@@ -201,22 +210,14 @@ def _fork(then: Callable[[], None]) -> int:
 
 def test_a_terminal_that_is_gone_stops_nobody() -> None:
     with Terminal() as terminal:
-        screen = Screen.of(terminal.out, [])
+        screen = Screen.of(terminal.out)
         screen.show(work)
         terminal.until(lambda seen: seen == ["", "work goes on"])
     screen.leave(work, "nobody sees it")
 
 
-@pytest.mark.parametrize(
-    ("text", "seen"),
-    [("", ""), ("a\n", ""), ("a\nb", "b"), ("abc\rd", "dbc"), ("abc\r   ", ""), ("abc\r   \r", ""), ("abc\r", "abc")],
-)
-def test_what_is_seen_of_a_line_that_is_written_over(text: str, seen: str) -> None:
-    assert visible(text) == seen
-
-
 def test_return_that_somebody_presses_leaves_nothing_of_the_lines(terminal: Terminal) -> None:
-    screen = Screen.of(terminal.out, [])
+    screen = Screen.of(terminal.out)
     screen.show(work)
     terminal.until(lambda seen: seen == ["", "work goes on"])
     os.write(terminal.out.fileno(), b"\r\n")  # as the terminal echoes it

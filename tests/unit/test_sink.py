@@ -1,0 +1,181 @@
+"""What is written to the standard streams is followed, and lines can be written that meet no other."""
+
+import builtins
+import io
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.file_proxy import FileProxy
+from tqdm import tqdm
+
+from skyward.view.sink import Sink, standard, whole_lines
+from tests import kit
+from tests.terminal import Terminal
+
+
+@contextmanager
+def followed() -> Iterator[tuple[Terminal, Sink]]:
+    """A terminal that both standard streams write to. No fixture: pytest sets the streams once more before a test."""
+    with pytest.MonkeyPatch.context() as patch, Terminal() as terminal:
+        patch.setenv("TERM", "xterm-256color")
+        for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+            patch.setattr(sys, name, terminal.out)
+        sink = Sink.of(terminal.out)
+        yield terminal, sink
+        sink.release()
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def tell(text: str, *, to: io.TextIOBase | None = None) -> None:
+    with whole_lines():
+        (to or sys.stdout).write(text)
+
+
+def test_streams_are_followed_for_as_long_as_somebody_uses_them() -> None:
+    with followed() as (terminal, sink):
+        assert Sink.of(terminal.out) is sink
+        asks = builtins.input
+        sink.release()
+        assert "write" in vars(terminal.out)
+        sink.release()
+        assert "write" not in vars(terminal.out)
+        assert builtins.input is not asks
+        assert Sink.of(terminal.out) is not sink
+
+
+def test_whole_lines_stand_above_an_open_one() -> None:
+    with followed() as (terminal, _):
+        say("before\n")
+        say("10%")
+        tell("one\ntwo\n")
+        tell("three\n")
+        say(", 20%\n")
+        tell("four\n")
+        assert terminal.seen() == ["before", "one", "two", "three", "10%, 20%", "four"]
+
+
+def test_a_line_that_comes_in_pieces_is_written_at_its_end() -> None:
+    with followed() as (terminal, _):
+        say("10%")
+        with whole_lines():
+            say("a")
+            sys.stdout.flush()
+            assert terminal.seen() == ["10%"]
+            say("b\nc")
+            assert terminal.seen() == ["ab", "10%"]
+        sys.stdout.flush()
+        assert terminal.seen() == ["ab", "10%c"]
+
+
+def test_who_knows_how_to_write_above_bars_is_let() -> None:
+    with followed() as (terminal, _):
+        with tqdm(total=2, ncols=30, file=terminal.out, ascii=".#") as bar:
+            with whole_lines():
+                tqdm.write("by tqdm", file=terminal.out)
+            tell("by us\n")
+            assert [line[:7] for line in terminal.seen()] == ["by tqdm", "by us", "  0%|.."]
+            bar.update(2)
+        assert [line[:7] for line in terminal.seen()] == ["by tqdm", "by us", "100%|#|"]
+
+
+def test_nobody_writes_while_tqdm_goes_to_another_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    class Lock(AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            seen.append(terminal.seen())
+
+        def __exit__(self, *error: object) -> None:
+            seen.append(terminal.seen())
+
+    with followed() as (terminal, _):
+        bar = partial(tqdm, total=2, ncols=30, file=terminal.out)
+        with bar(), bar():
+            with monkeypatch.context() as patch:
+                patch.setattr(tqdm, "_lock", Lock())
+                tell("told\n")
+            first, second = terminal.seen()[1:]
+    assert seen == [[first, second], ["told", first, second]]
+
+
+def test_only_the_thread_that_asked_for_it_writes_whole_lines() -> None:
+    with followed() as (terminal, _):
+        say("10%")
+        with whole_lines():
+            thread = threading.Thread(target=lambda: say(" of another thread"))
+            thread.start()
+            thread.join(kit.SOON)
+            sys.stdout.write("told\n")
+        assert terminal.seen() == ["told", "10% of another thread"]
+
+
+def test_a_line_that_somebody_types_stays_whole() -> None:
+    with followed() as (terminal, _):
+        say("before\n")
+        terminal.raw()
+        terminal.type("some command")
+        tell("told\n")
+        assert terminal.seen() == ["before", "told", "some command"]
+
+
+def test_a_question_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with followed() as (terminal, sink):
+
+        def asks(prompt: object = "", /) -> str:
+            terminal.type(str(prompt))  # as C does, which is not heard
+            tell("told\n")
+            assert terminal.seen() == ["told", "well?"]
+            return "yes"
+
+        monkeypatch.setattr(sink, "_asks", asks)
+        assert input("well? ") == "yes"
+
+
+def test_what_is_put_around_a_stream_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with followed() as (terminal, _):
+        monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=terminal.out), terminal.out))
+        assert standard() == [terminal.out]
+        monkeypatch.setattr(sys, "stdout", kept := io.StringIO())
+        monkeypatch.setattr(sys, "stderr", None)
+        assert standard() == []
+        tell("told\n")
+        assert kept.getvalue() == "told\n"
+
+
+def test_in_a_file_an_open_line_is_ended_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out"
+    with path.open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        sink = Sink.of(file)
+        say("before\n")
+        tell("one\n")
+        say("\r 10%")
+        tell("two\n")
+        tell("three\n")
+        say("\r 20%\n")
+        sink.release()
+    assert path.read_text() == "before\none\n\n 10%\ntwo\nthree\n\n 20%\n"  # a lone \r reads as a newline
+
+
+def test_streams_that_write_to_one_file_share_an_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        (tmp_path / "out").open("w") as file,
+        (tmp_path / "out").open("a") as same,
+        (tmp_path / "b").open("w") as other,
+    ):
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", same)
+        sinks = [Sink.of(each) for each in (file, same, other)]
+        assert sinks[0] is sinks[1] is not sinks[2]
+        for each in sinks:
+            each.release()
+        assert not any("write" in vars(each) for each in (file, same, other))
