@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 import skyward as sky
 
 PICTURE = Path(__file__).with_name("run.png")
-WIDTH, HEIGHT = 1100, 720
+WIDTH, HEIGHT = 1100, 632
 
 
 def fit(candidate: int, folder: str) -> int:
