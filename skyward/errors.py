@@ -31,7 +31,6 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib.util
-import os
 import reprlib
 import resource
 from collections.abc import Iterable, Mapping, Sequence
@@ -247,7 +246,8 @@ def listed(names: Iterable[str]) -> str:
 def _shown(value: object) -> str:
     """The value as the user wrote it, cut where it is long; a broken `__repr__` does not hide the real error."""
     try:
-        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+        path = getattr(type(value), "__fspath__", None)
+        plain = value if path is None else path(value)
         text = " ".join(_SHORT.repr(plain).split())
     except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
         text = f"<{type(value).__name__}>"
