@@ -39,7 +39,10 @@ def main() -> None:
     ) as compute:
         Parallel(n_jobs=-1)(delayed(slow_task)(given.seconds) for _ in range(given.tasks))
 
-    print(compute.report())
+    report = compute.report()
+    nominal = given.tasks * given.seconds / report.slots / report.total
+    print(report)
+    print(f"Efficiency if each task takes {given.seconds:g} s: {nominal:.1%}")
 
 
 if __name__ == "__main__":
@@ -53,3 +56,4 @@ if __name__ == "__main__":
 # Throughput: ... tasks/s
 # Ideal time: ... s
 # Efficiency: ...%
+# Efficiency if each task takes ... s: ...%

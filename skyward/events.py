@@ -17,7 +17,8 @@ A batch is what travels as one call: with joblib it holds several tasks. A recor
 """
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 type Stage = Literal["launching", "reaching", "booting", "joining", "ready", "ending", "ended"]
@@ -190,7 +191,9 @@ class BatchesEnded:
     A status is `returned`, `raised`, `overdue` (it ran longer than its timeout), `killed` (as asked) or `died`.
     `slots` has -1 for one that never began. `size` are the bytes of all their results, but for large ones. `errors` has
     a line for each that raised, in their order. `functions` has the name of the function of each, or one for all;
-    `firsts` the number of the first task of each (see `NOT_COUNTED`).
+    `firsts` the number of the first task of each (see `NOT_COUNTED`). `opening` has the seconds that the slot unpickled
+    each, imported modules or waited for that, unless it took next to no time for all of them, and `imports` those of
+    each module.
     """
 
     at: float
@@ -204,6 +207,8 @@ class BatchesEnded:
     errors: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     firsts: tuple[int, ...] = ()
+    opening: tuple[float, ...] = ()
+    imports: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,15 @@ from typing import Any, Protocol
 
 from skyward.errors import NoCompute
 
+HINT_S = 1.0
+"""Seconds that slots spend on imports at least before a word is said about it."""
+
+HINT_SHARE = 0.05
+"""And the share of these in the time that they ran calls or imported."""
+
+HINT_COVERS = 0.95
+"""Modules are named, those that took longest first, until they make up so much of it."""
+
 
 class PathLike(Protocol):
     """What names a file, as `os.PathLike` does."""
@@ -51,6 +60,9 @@ class Lost:
     serialisation
         Slots without a call while the caller packed calls or opened results: of the time between two arrivals of calls,
         as much as was spent on that.
+    opening
+        Slots that unpickled their call or imported modules for it, before it ran or while it did, or waited until
+        their node had imported them.
     idle
         Slots without a call in between: the caller gave too little, or a limit kept it from them.
     tail
@@ -61,6 +73,7 @@ class Lost:
 
     start: float = 0.0
     serialisation: float = 0.0
+    opening: float = 0.0
     idle: float = 0.0
     tail: float = 0.0
     link: float = 0.0
@@ -90,9 +103,12 @@ class Report:
     capacity
         Seconds that all slots together had in that time.
     work
-        Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be.
+        Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be: without
+        those for opening a call and importing modules.
     lost
         Where the rest went, as shares of the capacity.
+    imports
+        Seconds that slots spent importing modules while they had a call, by module, each with all that it imports.
     starts
         How long each step took until a node was ready, by its number and in order: of its last start. What was put
         together here for all nodes meanwhile took no time of its own.
@@ -119,6 +135,7 @@ class Report:
     capacity: float
     work: float
     lost: Lost
+    imports: Mapping[str, float] = field(default_factory=dict)
     left: Mapping[str, float] = field(default_factory=dict)
     starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
     cost: float = 0.0
@@ -237,6 +254,7 @@ class Report:
         return "\n".join(
             (
                 f"Time not spent on work: {shares}",
+                *([f"Opening: {hint}"] if (hint := import_hint(self.imports, self.work)) else []),
                 f"Calls: {answered}, {self.lost_calls} lost, {self.cancelled} cancelled",
                 f"Attempts: {self.attempts}, retries: {sum(self.retries.values())}, late answers: {self.late}",
                 *retries,
@@ -279,6 +297,31 @@ def many(count: int, what: str) -> str:
 def dollars(amount: float) -> str:
     """Return an amount with as many digits as say something: `$12.50`, `$0.144`, `$0.0003`."""
     return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
+
+
+def import_hint(imports: Mapping[str, float], work: float) -> str:
+    """Say which modules slots should have imported before their first call; empty where that would gain little.
+
+    Parameters
+    ----------
+    imports
+        Seconds that slots spent importing each module.
+    work
+        Seconds that they ran calls.
+    """
+    spent = sum(imports.values())
+    if spent < max(HINT_S, HINT_SHARE * (spent + work)):
+        return ""
+    longest: list[str] = []
+    for module in sorted(imports, key=lambda module: -imports[module]):
+        if sum(imports[each] for each in longest) < HINT_COVERS * spent:
+            longest.append(module)
+    packages = dict.fromkeys(module.partition(".")[0] for module in longest)
+    modules = [each for each in longest if not any(other.startswith(f"{each}.") for other in longest)]
+    named = ", ".join(f'"{each}"' for each in modules)
+    return (
+        f"slots spent {spent:.{0 if spent >= 10 else 1}f} s importing {', '.join(packages)}: Image(preload=[{named}])"
+    )
 
 
 def apportioned(lost: Lost, capacity: float) -> Lost:

@@ -26,6 +26,15 @@ class Ran(Protocol):
     def payload(self) -> bytes: ...
 
 
+class Opened(Protocol):
+    """What a slot did for a call beside running it."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def imports(self) -> Mapping[str, float]: ...
+
+
 @dataclass(slots=True)
 class Use:
     """What one node did: seconds that each slot was `busy`, and when it `last` ended a call."""
@@ -78,6 +87,8 @@ class Ledger:
     idle: float = 0.0
     tail: float = 0.0
     work: float = 0.0
+    opening: float = 0.0
+    imports: dict[str, float] = field(default_factory=dict)
     tasks: int = 0
     calls: int = 0
     lost_calls: int = 0
@@ -153,8 +164,8 @@ class Ledger:
         """A large result of so many bytes has come from the node."""
         self.nodes[node].received += size
 
-    def receive(self, node: int, now: float, outcomes: Iterable[Ran]) -> None:
-        """The node sent these outcomes."""
+    def receive(self, node: int, now: float, outcomes: Iterable[Ran], openings: Iterable[Opened] = ()) -> None:
+        """The node sent these outcomes, some of which had an opening that took long."""
         use = self.nodes[node]
         for outcome in outcomes:
             use.received += len(outcome.payload)
@@ -162,6 +173,10 @@ class Ledger:
                 use.calls += 1
                 use.busy[outcome.slot] += outcome.seconds
                 use.last[outcome.slot] = now
+        for opening in openings:
+            self.opening += opening.seconds
+            for module, took in opening.imports.items():
+                self.imports[module] = self.imports.get(module, 0.0) + took
 
     def settle(self, tasks: int, seconds: float, *, raised: bool = False) -> None:
         """A call of so many tasks, which ran for so long, is answered: it returned, or it `raised`."""
@@ -183,9 +198,11 @@ class Ledger:
         """Say what has been, with how many batches each node holds and how calls died and were tried again."""
         if self.open:
             self._pass(now)
-        running = min(self._running(now, held), self.filled - self.work) if self.open else 0.0
-        work = min(self.work + max(0.0, running), self.filled)
-        lost = Lost(self.start, self.serialisation, self.idle, self.tail + self.empty, self.filled - work)
+        opening = min(self.opening, self.filled)
+        there = self.filled - opening
+        running = min(self._running(now, held), there - self.work) if self.open else 0.0
+        work = min(self.work + max(0.0, running), there)
+        lost = Lost(self.start, self.serialisation, opening, self.idle, self.tail + self.empty, there - work)
         return Report(
             tasks=self.tasks,
             calls=self.calls,
@@ -206,6 +223,7 @@ class Ledger:
             capacity=self.capacity,
             work=work,
             lost=apportioned(lost, self.capacity),
+            imports=dict(self.imports),
         )
 
     def _running(self, now: float, held: Mapping[int, int]) -> float:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakSet
@@ -23,7 +23,7 @@ from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSe
 from skyward.record import now
 from skyward.remote import door, raised, store
 from skyward.remote.blobs import Blob
-from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Outcome, Revoke, Seen
+from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Opening, Outcome, Revoke, Seen
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
@@ -323,14 +323,15 @@ class Link:
             news = await self._line.ask(Collect(after, POLL, fetched), POLL + DEADLINE)
             if news.number <= after:
                 continue
-            self._take(news.outcomes[len(news.outcomes) - (news.number - after) :])
+            self._take(news.outcomes[len(news.outcomes) - (news.number - after) :], news.openings)
             after = news.number
             del news  # results are not held while this waits
 
-    def _take(self, outcomes: Sequence[Outcome]) -> None:
-        """Pass on what the node has answered."""
-        self._office.ledger.receive(self._node, time.perf_counter(), outcomes)
-        self._office.record.put(self._ended(outcomes))
+    def _take(self, outcomes: Sequence[Outcome], openings: Mapping[int, Opening]) -> None:
+        """Pass on what the node has answered; some of it may have been sent before."""
+        opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
+        self._office.ledger.receive(self._node, time.perf_counter(), outcomes, filter(None, opened))
+        self._office.record.put(self._ended(outcomes, opened))
         self._left([outcome.batch for outcome in outcomes])
         done, killed, died, ran = [], [], [], 0.0
         for outcome in outcomes:
@@ -351,7 +352,7 @@ class Link:
             routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
         )
 
-    def _ended(self, outcomes: Sequence[Outcome]) -> BatchesEnded:
+    def _ended(self, outcomes: Sequence[Outcome], openings: Sequence[Opening | None]) -> BatchesEnded:
         """Say what the node has answered, for those who look on."""
         entries = self._office.entries
         known = [entries.get(outcome.batch) for outcome in outcomes]
@@ -368,6 +369,8 @@ class Link:
             tuple(_summary(outcome) for outcome in outcomes if outcome.status == "raised"),
             functions[:1] if len(set(functions)) == 1 else functions,
             tuple(NOT_COUNTED if entry is None else entry.first for entry in known),
+            tuple(round(each.seconds, 6) if each else 0.0 for each in openings),
+            sum(filter(None, openings), Opening(0.0, {})).imports,
         )
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
@@ -393,6 +396,5 @@ def _batch(number: int, entry: Entry, *, places: bool) -> Batch:
     if not packed.blobs:
         return batch
     names = tuple(blob.name for blob in packed.blobs)
-    return replace(
-        batch, buffers=packed.buffers, blobs=names, places=tuple(blob.ref for blob in packed.blobs) if places else ()
-    )
+    refs = tuple(blob.ref for blob in packed.blobs) if places else ()
+    return replace(batch, buffers=packed.buffers, blobs=names, places=refs)

@@ -11,11 +11,11 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-from skyward.remote import looking, modules, turn, zygote
+from skyward.remote import looking, modules, template, turn, zygote
 from skyward.remote.blobs import Blob, BlobError, Ref
 from skyward.remote.modules import IMPORTS
 from skyward.remote.preload import Preloader
-from skyward.remote.protocol import Batch, Outcome
+from skyward.remote.protocol import Batch, Opening, Outcome
 from skyward.remote.worker import HEAD
 from skyward.remote.worker_link import Frames, WorkerLink, messages
 
@@ -47,7 +47,8 @@ class Executor:
     tell
         Called on the loop with a slot's number and what happened to it.
     keep
-        Called on the loop with each outcome and its result if that is large, before the slot is told `Finished`.
+        Called on the loop with each outcome, its result if that is large, and the opening if that took long, before the
+        slot is told `Finished`.
     lost
         Called on the loop when the zygote is gone, which is the end of the node.
     """
@@ -61,7 +62,7 @@ class Executor:
         functions: Mapping[str, bytes],
         places: Callable[[Batch], Mapping[str, Ref]],
         tell: Callable[[int, turn.Event], None],
-        keep: Callable[[Outcome, Blob | None], None],
+        keep: Callable[[Outcome, Blob | None, Opening | None], None],
         lost: Callable[[], None],
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
@@ -71,6 +72,7 @@ class Executor:
         self._new: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
         self._preloader = Preloader(self, functions)
         self._preloads = preload and not threads and sys.platform == "linux"  # elsewhere nobody adopts orphans
+        self._waited: dict[int, Opening] = {}  # by batch: it waited for imports before it was given
         self.given: dict[int, float] = {}  # when each slot was given batches last
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,9 +111,11 @@ class Executor:
         if not self._preloads or self._of[slot].used or not self._preloader.holds(slot, batches):
             self.give(slot, batches)
 
-    def give(self, slot: int, batches: Sequence[Batch]) -> None:
-        """Hand the batches to the slot's worker, with the functions that the worker has not seen."""
+    def give(self, slot: int, batches: Sequence[Batch], waited: Opening | None = None) -> None:
+        """Hand the batches to the slot's worker, with the functions that it has not seen; the first may have waited."""
         worker = self._of[slot]
+        if waited is not None:
+            self._waited[batches[0].id] = waited
         worker.used = True
         needed = {name for batch in batches for name in batch.functions if not name.startswith(IMPORTS)}
         clear = len(worker.sent | needed) > FUNCTIONS
@@ -261,12 +265,12 @@ class Executor:
         what, slot, *rest = marshal.loads(message)
         match what:
             case "done":
-                batch, status, payload, seconds, last = rest
-                self._end(worker, Outcome(batch, status, payload, seconds, slot), None, last=last)
+                batch, status, payload, seconds, opening, last = rest
+                self._end(worker, Outcome(batch, status, payload, seconds, slot), None, opening, last=last)
             case "nothing more":
                 self._tell(slot, turn.Finished(tuple(worker.ended.pop(slot, ()))))
             case "large":
-                batch, status, seconds, last, place, sizes = rest
+                batch, status, seconds, opening, last, place, sizes = rest
                 result: Blob | None
                 try:
                     result = Blob.adopt(Ref(*place))
@@ -278,7 +282,7 @@ class Executor:
                 else:
                     outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
                 worker.send("taken", slot, batch)
-                self._end(worker, outcome, result, last=last)
+                self._end(worker, outcome, result, opening, last=last)
             case "up":
                 worker.pid, worker.idents[slot] = rest
                 self._started(slot, worker)
@@ -287,9 +291,20 @@ class Executor:
             case "stopped":
                 self._tell(slot, turn.Exited("stopped"))
 
-    def _end(self, worker: WorkerLink, outcome: Outcome, result: Blob | None, *, last: bool) -> None:
+    def _end(
+        self,
+        worker: WorkerLink,
+        outcome: Outcome,
+        result: Blob | None,
+        told: tuple[float, dict[str, float]] | None,
+        *,
+        last: bool,
+    ) -> None:
         """Keep an outcome; its slot is told together with others, but at once of the last."""
-        self._keep(outcome, result)
+        opening = None if told is None else Opening(*told)
+        if self._waited and (waited := self._waited.pop(outcome.batch, None)) is not None:
+            opening = waited if opening is None else waited + opening
+        self._keep(outcome, result, opening)
         worker.ended.setdefault(outcome.slot, []).append(outcome.batch)
         if last:
             self._tell(outcome.slot, turn.Finished(tuple(worker.ended.pop(outcome.slot))))
@@ -314,7 +329,7 @@ class Executor:
             text = bytes(self._news[zygote.RECORD.size : size]).decode(errors="replace")  # it may be cut
             del self._news[:size]
             if what == zygote.IMPORTED:
-                self._preloader.imported(number, float(text) if text else None)
+                self._preloader.imported(number, template.times_in(text))
             else:
                 self._do(self._bury(self._workers[number], text))
 

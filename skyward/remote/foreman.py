@@ -182,6 +182,7 @@ class _Foreman:
                 case desk.Forget(batches):
                     for batch in batches:
                         del self.room.outcomes[batch]
+                        self.room.openings.pop(batch, None)
                 case _:
                     assert_never(effect)
 
@@ -194,7 +195,9 @@ class _Foreman:
             size += len(outcome.payload)
             if size > MOST:
                 break
-        return Collected(number - len(batches) + len(outcomes), tuple(outcomes))
+        known = self.room.openings
+        openings = {each.batch: known[each.batch] for each in outcomes if each.batch in known} if known else {}
+        return Collected(number - len(batches) + len(outcomes), tuple(outcomes), openings)
 
     def later(self, seconds: float, event: desk.Event) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)

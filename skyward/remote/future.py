@@ -39,7 +39,7 @@ class Future[T](futures.Future[T]):
     batch
         The number of the call in its pool.
     duration
-        Seconds the call ran on its slot; None until it has ended there.
+        Seconds the call ran on its slot, without opening it and importing modules; None until it has ended there.
     node, slot
         Where it ran; None until then.
     """

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
+from skyward.remote.importing import public
 from skyward.remote.modules import IMPORTS
-from skyward.remote.protocol import Batch
+from skyward.remote.protocol import Batch, Opening
 
 IMPORT_TIMEOUT_S = 120.0
 """Seconds that importing the modules of one package may take; after that each worker imports them itself."""
@@ -47,8 +48,8 @@ class Host(Protocol):
         """Give up the new workers that have not started."""
         ...
 
-    def give(self, slot: int, batches: Sequence[Batch]) -> None:
-        """Hand batches to the slot's worker."""
+    def give(self, slot: int, batches: Sequence[Batch], waited: Opening | None) -> None:
+        """Hand batches to the slot's worker, the first of which has waited."""
         ...
 
 
@@ -68,9 +69,10 @@ class Preloader:
         self._settled: set[str] = set()  # names of lists
         self._tried: set[str] = set()  # names of modules
         self._wanted: deque[str] = deque()
-        self._held: dict[int, Sequence[Batch]] = {}  # by slot
+        self._held: dict[int, tuple[float, Sequence[Batch]]] = {}  # by slot, and since when
+        self._took: dict[str, float] = {}  # seconds that importing each module took, of what is waited for
         self._replacing = False
-        self._import: tuple[int, asyncio.Future[float | None]] | None = None
+        self._import: tuple[int, asyncio.Future[Mapping[str, float]]] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def holds(self, slot: int, batches: Sequence[Batch]) -> bool:
@@ -80,27 +82,32 @@ class Preloader:
         if not wanted and not self._replacing:
             return False
         self._wanted.extend(wanted)
-        self._held[slot] = batches
+        self._held[slot] = asyncio.get_running_loop().time(), batches
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         return True
 
     def take_back(self, slot: int, keep: int = 0) -> int:
         """Forget the batches that wait for a slot, but for the first `keep`; return how many those were."""
-        batches = self._held.pop(slot, ())
+        since, batches = self._held.pop(slot, (0.0, ()))
         if kept := batches[:keep]:
-            self._held[slot] = kept
+            self._held[slot] = since, kept
         return len(batches) - len(kept)
 
     def release(self, slot: int) -> None:
         """Hand what waits for a slot to its worker."""
-        if batches := self._held.pop(slot, ()):
-            self._host.give(slot, batches)
+        since, batches = self._held.pop(slot, (0.0, ()))
+        if batches:
+            waited = asyncio.get_running_loop().time() - since
+            total = sum(self._took.values())
+            part = min(1.0, waited / total) if total else 0.0
+            imports = {module: seconds * part for module, seconds in self._took.items()}
+            self._host.give(slot, batches, Opening(waited, imports))
 
-    def imported(self, number: int, seconds: float | None) -> None:
-        """Note how long an import took that the zygote was told to do; None if it failed."""
+    def imported(self, number: int, took: Mapping[str, float]) -> None:
+        """Note how long each module took that the zygote was told to import; nothing if that failed."""
         if self._import is not None and self._import[0] == number and not self._import[1].done():
-            self._import[1].set_result(seconds)
+            self._import[1].set_result(took)
 
     async def _run(self) -> None:
         try:
@@ -117,6 +124,7 @@ class Preloader:
             self._task = None
             for slot in tuple(self._held):
                 self.release(slot)
+            self._took.clear()
 
     async def _import_once(self, names: Sequence[str]) -> float:
         new = [name for name in names if name not in self._tried]
@@ -127,10 +135,14 @@ class Preloader:
         number = self._host.begin_import(text)
         self._import = number, asyncio.get_running_loop().create_future()
         try:
-            return await asyncio.wait_for(self._import[1], IMPORT_TIMEOUT_S) or 0.0
+            took = await asyncio.wait_for(self._import[1], IMPORT_TIMEOUT_S)
         except TimeoutError:
             self._host.end_import(number)
             return 0.0
+        for name, seconds in took.items():
+            if name:
+                self._took[public(name)] = self._took.get(public(name), 0.0) + seconds
+        return sum(took.values())
 
     async def _replace(self) -> None:
         self._replacing = True

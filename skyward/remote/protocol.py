@@ -5,7 +5,7 @@ number that grows by one, and the foreman answers a number it has already carrie
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from casty import Askable, Compression, Limits
@@ -61,6 +61,22 @@ class Outcome:
     sizes: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a slot did for a batch beside running it: it unpickled the call, imported modules, or waited for imports.
+
+    Of the `seconds` that all of it took, `imports` has those of each module that took long.
+    """
+
+    seconds: float
+    imports: Mapping[str, float]
+
+    def __add__(self, other: "Opening") -> "Opening":
+        """Return what both took, one after the other."""
+        modules = {name: self.imports.get(name, 0.0) + seconds for name, seconds in other.imports.items()}
+        return Opening(self.seconds + other.seconds, {**self.imports, **modules})
+
+
 @dataclass(frozen=True)
 class Assigned:
     """The batches of the command are here."""
@@ -94,10 +110,14 @@ class Revoke(Askable[Revoked]):
 
 @dataclass(frozen=True)
 class Collected:
-    """Outcomes in the order they became ready; `number` is that of the last one."""
+    """Outcomes in the order they became ready; `number` is that of the last one.
+
+    `openings` are those of their batches that took long, by number.
+    """
 
     number: int
     outcomes: tuple[Outcome, ...]
+    openings: Mapping[int, Opening] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

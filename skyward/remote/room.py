@@ -13,7 +13,7 @@ from casty import ActorSystem, System
 from skyward.remote import failure, turn
 from skyward.remote.blobs import MISSING, Blob, Ref
 from skyward.remote.executor import Executor
-from skyward.remote.protocol import Batch, Outcome, Request
+from skyward.remote.protocol import Batch, Opening, Outcome, Request
 
 
 class Room(ActorSystem):
@@ -31,6 +31,8 @@ class Room(ActorSystem):
         The batches that are queued or running, by number.
     outcomes
         The outcomes that the driver has not acknowledged, by number of batch.
+    openings
+        Of the outcomes, how their batches were opened where that took long, by number.
     functions
         Functions by value, by name.
     blobs
@@ -57,6 +59,7 @@ class Room(ActorSystem):
         self.requests: dict[int, Request] = {}
         self.batches: dict[int, Batch] = {}
         self.outcomes: dict[int, Outcome] = {}
+        self.openings: dict[int, Opening] = {}
         self.functions: dict[str, bytes] = {}
         self.blobs: dict[str, Blob] = {}
         self.results: dict[int, Blob] = {}
@@ -75,11 +78,13 @@ class Room(ActorSystem):
             return dict(zip(batch.blobs, batch.places, strict=True))
         return {name: self.blobs[name].ref if name in self.blobs else MISSING for name in batch.blobs}
 
-    def keep(self, outcome: Outcome, result: Blob | None) -> None:
-        """Keep the outcome of a batch, with its result if that is large."""
+    def keep(self, outcome: Outcome, result: Blob | None, opening: Opening | None) -> None:
+        """Keep the outcome of a batch, with its result if that is large, and its opening if that took long."""
         self.outcomes[outcome.batch] = outcome
         if result is not None:
             self.results[outcome.batch] = result
+        if opening is not None:
+            self.openings[outcome.batch] = opening
 
     def listen(self, slot: int, ear: Callable[[turn.Event], None]) -> None:
         """Have the executor tell this slot through `ear`."""

@@ -20,6 +20,8 @@ import threading
 import time
 import types
 import warnings
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from skyward.remote import kin
@@ -34,6 +36,12 @@ FORK_TIMEOUT_S = 10.0
 
 JOB_SIZE = 1 << 16
 """The most bytes of a job."""
+
+TIMES_SIZE = 4000
+"""The most bytes of what is told of imports."""
+
+TIMES = 20
+"""Modules whose imports are told one by one, those that took longest."""
 
 FDS = 16
 """The most file descriptors that come with a job."""
@@ -63,11 +71,11 @@ class Template:
         pid: int = PID.unpack(answer)[0] if len(answer) == PID.size else -1
         return pid if pid > 0 else None
 
-    def seconds(self) -> float | None:
-        """Return how long the import took; None if it failed, or if the process cannot be forked from."""
-        with contextlib.suppress(OSError, ValueError):
-            return float(self.link.recv(100))
-        return None
+    def times(self) -> str:
+        """Return how long the imports took, as `times_in` reads; empty if the process cannot be forked from."""
+        with contextlib.suppress(OSError):
+            return self.link.recv(TIMES_SIZE).decode()
+        return ""
 
     def dismiss(self) -> None:
         """Let the process end. What it has just forked may still be a child of its child, and lives on."""
@@ -81,7 +89,7 @@ class Template:
 
 
 def serve(names: bytes, out: int, err: int, link: socket.socket) -> Job:
-    """Import these modules, tell how long that took, and fork for each job. Returns in the process of a job only.
+    """Import these modules, tell how long each took, and fork for each job. Returns in the process of a job only.
 
     What an import prints goes to the file descriptors `out` and `err`.
     """
@@ -89,9 +97,8 @@ def serve(names: bytes, out: int, err: int, link: socket.socket) -> Job:
         os.dup2(end, descriptor)
         os.close(end)
     sys.modules["__main__"] = types.ModuleType("__main__")
-    began = time.perf_counter()
     try:
-        _import(names.decode().split())
+        took = _import(names.decode().split())
     except BaseException:  # the task that needs the module will raise the same
         os._exit(1)
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -101,7 +108,7 @@ def serve(names: bytes, out: int, err: int, link: socket.socket) -> Job:
         os._exit(1)
     gc.collect()
     gc.freeze()
-    link.send(str(time.perf_counter() - began).encode())
+    link.send(_told(took).encode())
     while True:
         data, fds, flags, _ = socket.recv_fds(link, JOB_SIZE, FDS)
         if not data:  # the zygote is gone, or has another template
@@ -118,16 +125,36 @@ def serve(names: bytes, out: int, err: int, link: socket.socket) -> Job:
             os.close(fd)
 
 
-def _import(names: list[str]) -> None:
-    """Import the modules of a package, unless it is not an installed one: the user's own may change."""
+def _import(names: list[str]) -> dict[str, float]:
+    """Import the modules of a package and return how long each took with what it imports itself.
+
+    It has to be an installed package: the user's own may change.
+    """
     spec = importlib.util.find_spec(names[0].partition(".")[0])
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
     if not any(INSTALLED.intersection(Path(place).parts) for place in places):
         raise ModuleNotFoundError(names[0])
     gc.disable()
+    times = [time.perf_counter()]
     for name in names:
         importlib.import_module(name)
+        times.append(time.perf_counter())
     gc.enable()
+    return {name: end - begin for name, (begin, end) in zip(names, pairwise(times), strict=True)}
+
+
+def _told(took: Mapping[str, float]) -> str:
+    """Return what took longest in a few lines, and the rest together, without a name."""
+    longest = [name for name in sorted(took, key=lambda name: -took[name])[:TIMES] if len(name) <= 100]
+    rest = sum(seconds for name, seconds in took.items() if name not in longest)
+    return "\n".join(
+        f"{seconds:.6f} {name}" for name, seconds in (("", rest), *((each, took[each]) for each in longest))
+    )
+
+
+def times_in(told: str) -> dict[str, float]:
+    """Return the seconds that each module took to import, and of the others together, under no name."""
+    return {name: float(seconds) for seconds, _, name in (line.partition(" ") for line in told.splitlines())}
 
 
 def _can_fork() -> bool:

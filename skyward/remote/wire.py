@@ -86,22 +86,31 @@ def load_hooks(data: bytes) -> tuple[Any, ...]:
 
 
 def execute(
-    payload: bytes, beside: Beside = NOTHING, around: Callable[[], AbstractContextManager[object]] = nullcontext
+    payload: bytes,
+    beside: Beside = NOTHING,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    opened: Callable[[], None] = lambda: None,
 ) -> tuple[Status, list[Buffer]]:
     """Run one packed call inside `around()` and return how it ended and its value or exception. Never raises.
+
+    `opened` is called in between, when the call is unpickled and is about to run.
 
     The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
     raised by user code count as exceptions of the call. One whose blobs cannot be opened has `died`, with the reason as
     text: it has not begun, so it is tried again. A process that user code forks does not return from here.
     """
     process = forked.process()
-    outcome = _execute(payload, beside, around, process)
+    outcome = _execute(payload, beside, around, opened, process)
     forked.end_if_forked(process, None)
     return outcome
 
 
 def _execute(
-    payload: bytes, beside: Beside, around: Callable[[], AbstractContextManager[object]], process: int
+    payload: bytes,
+    beside: Beside,
+    around: Callable[[], AbstractContextManager[object]],
+    opened: Callable[[], None],
+    process: int,
 ) -> tuple[Status, list[Buffer]]:
     raised: BaseException | None = None
     value: object = None
@@ -112,6 +121,7 @@ def _execute(
             try:
                 (fn, args, kwargs), main = _load(payload, beside)
                 call.append((fn, args, kwargs))
+                opened()
                 if main is None or not beside.owns_main:
                     value = fn(*args, **kwargs)
                 else:

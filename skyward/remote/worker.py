@@ -24,12 +24,23 @@ from typing import Any, NoReturn, Protocol
 
 from skyward.remote import context, forked, modules, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
+from skyward.remote.importing import ImportTimer
 from skyward.remote.loading import Functions
 
 HEAD = struct.Struct("<Q")
 
 SOON = 0.001
 """Seconds for which an outcome is left for the host to be told of it with the next one."""
+
+
+OPENING_S = 1e-4
+"""Seconds that opening a call takes at least before it is told apart from running it."""
+
+IMPORT_S = 1e-3
+"""Seconds that a module takes to import at least before it is named."""
+
+type _Opening = tuple[float, dict[str, float]]
+"""What `protocol.Opening` holds."""
 
 
 class Hooks(Protocol):
@@ -102,6 +113,7 @@ class Worker:
         self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
         self.lock = threading.Lock()
         self.host = socket.gethostname()
+        self.imports = ImportTimer()
         self.stack = ExitStack()
 
     def run(self) -> None:
@@ -121,6 +133,7 @@ class Worker:
                         entered = True
                         context.enter(info)
                         self.prepare(slot, info)
+                        self.imports.install()
                     self.lanes[slot] = _Lane(self, info)
                     self.say("up", slot, os.getpid(), (self.lanes[slot].thread or threading.current_thread()).ident)
                 elif what == "run":
@@ -164,17 +177,25 @@ class Worker:
                 self.say("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
                 exit_now(1)
 
-    def answer(self, slot: int, call: "_Call", status: wire.Status, parts: list[Buffer], seconds: float) -> None:
+    def answer(
+        self,
+        slot: int,
+        call: "_Call",
+        status: wire.Status,
+        parts: list[Buffer],
+        seconds: float,
+        opening: _Opening | None,
+    ) -> None:
         """Hand over an outcome, through shared memory if it is large."""
         sizes = tuple(len(part) for part in parts)
         if sum(sizes) < wire.LARGE_RESULT:
-            message = ("done", slot, call.batch, status, parts[0], seconds, call.last)
+            message = ("done", slot, call.batch, status, parts[0], seconds, opening, call.last)
             if call.last or not self.leave(*message):
                 self.say(*message)
             return
         result = self.results[call.batch] = Blob.of(parts)
         place = (result.ref.path, result.ref.tag, result.ref.size)
-        self.say("large", slot, call.batch, status, seconds, call.last, place, sizes)
+        self.say("large", slot, call.batch, status, seconds, opening, call.last, place, sizes)
 
     def say(self, *message: Any) -> None:
         self.left = 0.0
@@ -215,6 +236,8 @@ class _Lane:
     def __init__(self, worker: Worker, info: context.InstanceInfo) -> None:
         self.worker, self.info = worker, info
         self.abandoned = False
+        self.opened = 0.0  # when the call was that runs
+        self.imports, self.imported = worker.imports, 0
         self.calls: SimpleQueue[_Call | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         if not worker.alone:
@@ -234,17 +257,36 @@ class _Lane:
                 self.execute(call)
 
     def execute(self, call: _Call) -> None:
+        self.opened = 0.0
         began = time.perf_counter()
-        status, parts = wire.execute(call.payload, call.beside, self.around)
-        ran = time.perf_counter() - began
+        status, parts = wire.execute(call.payload, call.beside, self.around, self.note_opened)
+        ended = time.perf_counter()
         if self.abandoned:
             return
+        opening = None
+        if (self.opened or ended) - began >= OPENING_S or self.imports.count != self.imported:
+            opening = self.opening(began, ended)
+        ran = ended - began - (opening[0] if opening else 0.0)
         try:
-            self.worker.answer(self.info.slot, call, status, parts, ran)
+            self.worker.answer(self.info.slot, call, status, parts, ran, opening)
         except OSError as error:  # it is large, and there is no memory or descriptor for it
             size = sum(len(part) for part in parts)
             failed = OSError(error.errno, f"the result, of {size:,} bytes, cannot leave its slot: {error.strerror}")
-            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(failed)], ran)
+            self.worker.answer(self.info.slot, call, "raised", [raised.pack_exception(failed)], ran, opening)
+
+    def note_opened(self) -> None:
+        self.opened = time.perf_counter()
+
+    def opening(self, began: float, ended: float) -> _Opening:
+        """Return what opening the call took, with the imports while it ran."""
+        opened = self.opened or ended
+        seconds = opened - began
+        modules: dict[str, float] = {}
+        self.imported = self.imports.count
+        for module, at, took in self.imports.take():
+            modules[module] = modules.get(module, 0.0) + took
+            seconds += took if at >= opened else 0.0
+        return seconds, {module: took for module, took in modules.items() if took >= IMPORT_S}
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

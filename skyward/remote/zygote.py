@@ -108,7 +108,7 @@ class _Zygote:
                         self.bury()
                     elif self.importing is not None and key.fileobj is self.importing[1].link:
                         number, candidate = self.importing
-                        self.end_import(number, candidate.seconds())
+                        self.end_import(number, candidate.times())
                     elif not self.obey():
                         signal.set_wakeup_fd(-1)  # `wake` is closed while processes may still end
                         for each in self.templates():
@@ -140,7 +140,7 @@ class _Zygote:
             self.begin_import(number, self.link.recv(value, socket.MSG_WAITALL))
         else:
             if self.importing is not None and self.importing[0] == number:
-                self.end_import(number, None)
+                self.end_import(number, "")
             for pid in [pid for pid, worker in self.workers.items() if worker == number]:
                 kin.kill(pid)
         return True
@@ -206,16 +206,16 @@ class _Zygote:
         self.selector.register(ours, selectors.EVENT_READ)
         return None
 
-    def end_import(self, number: int, seconds: float | None) -> None:
-        """Use the process as the template if it has imported; tell the host how many seconds that took."""
+    def end_import(self, number: int, times: str) -> None:
+        """Use the process as the template if it has imported; tell the host how long that took."""
         assert self.importing is not None
         (_, candidate), self.importing = self.importing, None
         self.selector.unregister(candidate.link)
-        if seconds is None:
-            candidate.kill()
-        else:
+        if times:
             self.use_template(candidate)
-        self.say(IMPORTED, number, "" if seconds is None else str(seconds))
+        else:
+            candidate.kill()
+        self.say(IMPORTED, number, times)
 
     def use_template(self, new: Template | None) -> None:
         """Fork from this template from now on; None to fork from this process."""

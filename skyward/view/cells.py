@@ -57,21 +57,26 @@ class Cells:
         tasks: Sequence[int],
         functions: Sequence[int],
         firsts: Sequence[int],
+        opening: Sequence[float] = (),
     ) -> None:
-        """Lay the calls of one message that came `at` this tick; one that never began has slot -1 and is left out."""
-        lengths = [round(each * TICKS) for each in seconds]
+        """Lay the calls of one message that came `at` this tick; one that never began has slot -1 and is left out.
+
+        Those with an `opening` were on their slots for so many seconds more, in which they did not run.
+        """
+        runs = [round(each * TICKS) for each in seconds]
+        opens = [round(each * TICKS) for each in opening] or [0] * len(runs)
         total: dict[int, int] = {}
-        for slot, length in zip(slots, lengths, strict=True):
-            total[slot] = total.get(slot, 0) + length
-        begins = {slot: max(0, at - ran, self._ends.get((node, slot), 0)) for slot, ran in total.items()}
-        for batch, slot, length, status, held, function, first in zip(
-            batches, slots, lengths, statuses, tasks, functions, firsts, strict=True
+        for slot, ran, opened in zip(slots, runs, opens, strict=True):
+            total[slot] = total.get(slot, 0) + opened + ran
+        begins = {slot: max(0, at - taken, self._ends.get((node, slot), 0)) for slot, taken in total.items()}
+        for batch, slot, ran, opened, status, held, function, first in zip(
+            batches, slots, runs, opens, statuses, tasks, functions, firsts, strict=True
         ):
             if slot >= 0:
                 begin = begins[slot]
-                begins[slot] = begin + length
+                begins[slot] = begin + opened + ran
                 lane = node, slot, _index(status)
-                self._put(lane, [begin, begin + length, length, 1, held, batch, function, first])
+                self._put(lane, [begin, begins[slot], ran, 1, held, batch, function, first])
         self._ends |= {(node, slot): end for slot, end in begins.items()}
         while self._size > self._most and self.grain < 1 << 40:
             self._coarsen()

@@ -152,6 +152,8 @@ class Progress:
     lost: int = 0
     retried: int = 0
     worked: float | None = None
+    ran: float = 0.0
+    imports: dict[str, float] = field(default_factory=dict)
     _arrived: float = 0.0
     _answered: float = 0.0
     _pace: Pace = field(default_factory=Pace)
@@ -282,8 +284,11 @@ class Progress:
                         tasks, ran, closed = tasks - each, ran - seconds, closed - 1
                     case _:
                         pass
+        for module, seconds in event.imports.items():
+            self.imports[module] = self.imports.get(module, 0.0) + seconds
         if closed:
             self._answered = event.at
+            self.ran += ran
             self._close(closed, tasks)
             self._pace.add(event.at, tasks, ran)
             node.pace.add(event.at, tasks, ran)

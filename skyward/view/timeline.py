@@ -229,7 +229,8 @@ class Timeline:
         functions = [self._function(name) for name in names]
         indices = [function.index for function in functions]
         batches, slots, statuses = event.batches, event.slots, event.statuses
-        self.cells.add(at, event.node, batches, slots, event.seconds, statuses, event.tasks, indices, firsts)
+        called = event.tasks, indices, firsts, event.opening
+        self.cells.add(at, event.node, batches, slots, event.seconds, statuses, *called)
         done, errors = 0, iter(event.errors)
         for batch, slot, seconds, status, tasks, function, name, first in zip(
             batches, slots, event.seconds, statuses, event.tasks, functions, names, firsts, strict=True

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from skyward.report import dollars, many
+from skyward.report import dollars, import_hint, many
 from skyward.view.progress import Concern, Node, Progress
 
 type Line = tuple[tuple[str, str], ...]
@@ -143,7 +143,10 @@ def trouble(concern: Concern, now: float) -> str:
 
 
 def summary(progress: Progress) -> str:
-    """Say in one short line what came of the run; nothing where nothing was done and nothing was spent."""
+    """Say in one short line what came of the run; nothing where nothing was done and nothing was spent.
+
+    Another line says what slots should have imported before.
+    """
     assert progress.ended is not None
     used = sum(1 for node in progress.nodes.values() if node.done)
     said = [
@@ -154,7 +157,9 @@ def summary(progress: Progress) -> str:
         (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
     ]
     told = plain(_dotted(said)).replace(" · ", ", ")
-    return f"skyward: {told} in {clock(progress.ended - progress.began)}" if told else ""
+    lines = [f"{told} in {clock(progress.ended - progress.began)}"] if told else []
+    lines += [hint] if (hint := import_hint(progress.imports, progress.ran)) else []
+    return "\n".join(f"skyward: {line}" for line in lines)
 
 
 def headed(reason: str) -> str:

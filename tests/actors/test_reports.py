@@ -1,6 +1,11 @@
 """What a pool reports of its work, in mid-run and after it has ended."""
 
-from collections.abc import Iterator
+import importlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import astuple
 from pathlib import Path
@@ -15,6 +20,20 @@ from skyward.remote.terms import Terms
 from skyward.view.progress import Progress
 from tests import work
 from tests.kit import Bell
+
+RING = """
+import os, socket
+if os.getpid() != {pid}:
+    with socket.create_connection(("127.0.0.1", {port})) as line:
+        line.sendall(b"%d" % os.getpid())
+        line.recv(100)
+
+def double(x):
+    return 2 * x
+"""
+"""A module that waits, when a node imports it, until a test goes on."""
+
+numbers = itertools.count()
 
 
 @pytest.fixture
@@ -115,6 +134,92 @@ def test_calls_are_told_by_function_and_task(compute: sky.Compute) -> None:
     ended = [event for event in compute.events() if isinstance(event, BatchesEnded)]
     assert {name for event in ended for name in event.functions} == {"square"}
     assert sorted(first for event in ended for first in event.firsts) == [-1, 0, 0, 1, 2, 2]
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bell: Bell) -> Callable[[str], str]:
+    """Writes a module that takes its time to import, below a folder, and returns its name."""
+
+    def write(folder: str = "own") -> str:
+        name = f"slow_{next(numbers)}"
+        place = tmp_path / folder
+        place.mkdir()
+        (place / f"{name}.py").write_text(RING.format(pid=os.getpid(), port=bell.port))
+        monkeypatch.syspath_prepend(place)
+        return name
+
+    return write
+
+
+def imported_late(name: str, x: int) -> object:
+    return importlib.import_module(name).double(x)
+
+
+def held_up(bell: Bell, waiting: list[sky.Future[object]], imports: int) -> float:
+    """Let so many imports go on after a while, and return the seconds that each of them took at least."""
+    lines = [bell.answer() for _ in range(imports)]
+    began = time.perf_counter()
+    futures.wait(waiting, 0.5)
+    took = time.perf_counter() - began
+    for line in lines:
+        line.release()
+    assert [future.result(10) for future in waiting] == [2 * number for number in range(len(waiting))]
+    return took
+
+
+def is_told(told: sky.Report, name: str, slots: int, took: float) -> None:
+    """See that so many slots each spent at least so long on the import, and that this counts as that and no more."""
+    assert slots * took <= told.imports[name] <= told.lost.opening * told.capacity
+    assert told.work <= told.capacity - slots * took
+    assert told.work == pytest.approx(told.busy)
+    assert told.efficiency + sum(astuple(told.lost)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["to open the call", "in the function"])
+def test_the_import_of_a_module_is_no_work(slow: Callable[..., str], bell: Bell, late: bool) -> None:
+    name = slow()
+    with sky.Compute(worker=sky.Worker(concurrency=2)) as compute:
+        if late:
+            waiting = [compute.submit(imported_late, name, number) for number in range(2)]
+        else:
+            waiting = [compute.submit(importlib.import_module(name).double, number) for number in range(2)]
+        took = held_up(bell, waiting, 2)
+        is_told(compute.report(), name, 2, took)
+        assert max(future.duration or 0.0 for future in waiting) < took
+    ended = [event for event in compute.events() if isinstance(event, BatchesEnded)]
+    assert sum(event.imports.get(name, 0.0) for event in ended) == pytest.approx(compute.report().imports[name])
+    assert sum(sum(event.opening) for event in ended) >= 2 * took
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere modules are imported by each worker")
+def test_to_wait_for_an_import_of_the_node_is_no_work(slow: Callable[..., str], bell: Bell) -> None:
+    name = slow("site-packages")
+    with sky.Compute(worker=sky.Worker(concurrency=2)) as compute:
+        waiting = [compute.submit(importlib.import_module(name).double, number) for number in range(2)]
+        took = held_up(bell, waiting, 1)
+        is_told(compute.report(), name, 2, took)
+
+
+def test_threads_that_wait_for_the_same_import_do_not_work(slow: Callable[..., str], bell: Bell) -> None:
+    name = slow()
+    with sky.Compute(worker=sky.Worker(concurrency=2, executor="thread")) as compute:
+        waiting = [compute.submit(importlib.import_module(name).double, number) for number in range(2)]
+        took = held_up(bell, waiting, 1)
+        told = compute.report()
+        assert took <= told.imports[name]
+        assert told.lost.opening * told.capacity >= took
+        assert told.work <= told.capacity - took
+
+
+def test_what_is_preloaded_takes_no_slot_any_time(slow: Callable[..., str], bell: Bell) -> None:
+    name = slow()
+    with futures.ThreadPoolExecutor(1) as aside:
+        released = aside.submit(lambda: bell.answer().release())
+        with sky.Compute(worker=sky.Worker(concurrency=2), image=sky.Image(preload=[name])) as compute:
+            assert list(compute.map(importlib.import_module(name).double, range(4))) == [0, 2, 4, 6]
+        released.result(10)
+    assert bell.is_silent()
+    assert name not in compute.report().imports
 
 
 class Silent(sky.Local):

@@ -48,6 +48,15 @@ def test_calls_of_one_message_are_laid_backwards_from_it() -> None:
     }
 
 
+def test_a_call_is_on_its_slot_while_it_is_opened_and_runs_after_that() -> None:
+    cells = Cells()
+    cells.add(10 * SECOND, 0, (7, 8), (0, 0), (1.0, 2.0), ("returned",) * 2, (1, 1), (0, 0), (0, 1), (5.0, 0.0))
+    assert laid(cells)[0, 0, "returned"] == [
+        (2 * SECOND, 8 * SECOND, SECOND, 1, 1, 7, 0, 0),
+        (8 * SECOND, 10 * SECOND, 2 * SECOND, 1, 1, 8, 0, 1),
+    ]
+
+
 def test_calls_of_a_slot_never_overlap() -> None:
     cells = Cells()
     add(cells, 2 * SECOND, (1.0,))

@@ -25,6 +25,8 @@ WHOLE = st.integers(-1, 1 << 40)
             statuses=st.lists(st.just("returned")).map(tuple),
             tasks=st.lists(WHOLE).map(tuple),
             size=WHOLE,
+            opening=st.lists(st.floats(0, 1e6)).map(tuple),
+            imports=st.dictionaries(TEXT, st.floats(0, 1e6)),
         ),
     )
 )

@@ -17,6 +17,12 @@ class Ran:
     payload: bytes = b""
 
 
+@dataclass
+class Opened:
+    seconds: float
+    imports: Mapping[str, float]
+
+
 @pytest.fixture
 def ledger() -> Ledger:
     """That of a pool of two nodes with two slots each, at second 100."""
@@ -121,6 +127,30 @@ def test_a_slot_that_has_a_call_and_does_not_run_it_is_lost_to_the_link(ledger: 
     told = report(ledger, 114.0)
     assert told.work == 14.0
     assert told.lost.link * told.capacity == 2.0
+
+
+def test_opening_calls_is_neither_work_nor_lost_to_the_link(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, 4, 4, open=True)
+    openings = [Opened(5.0, {"a": 3.0, "b": 1.0}), Opened(4.0, {"a": 2.0})]
+    ledger.receive(0, 116.0, [Ran(0, 1.0), Ran(1, 1.5)], openings)
+    ledger.settle(1, 1.0)
+    ledger.settle(1, 1.5)
+    told = report(ledger, 116.0, {1: 2})
+    assert told.lost.opening * told.capacity == pytest.approx(9.0)
+    assert told.work == 1.0 + 1.5 + 2 * 6.0
+    assert told.lost.link * told.capacity == pytest.approx(0.5)
+    assert told.imports == {"a": 5.0, "b": 1.0}
+
+
+def test_opening_is_never_more_than_slots_had_calls(ledger: Ledger) -> None:
+    ledger.arrive(110.0, 110.0, 0.0)
+    ledger.turn(110.0, 1, 4, open=True)
+    ledger.receive(0, 112.0, [Ran(0, 1.0)], [Opened(5.0, {})])
+    ledger.settle(1, 1.0)
+    ledger.turn(112.0, 0, 4, open=False)
+    told = report(ledger, 112.0)
+    assert (told.lost.opening * told.capacity, told.work, told.lost.link) == (2.0, 0.0, 0.0)
 
 
 def test_what_nodes_say_is_added_up_by_node_and_slot(ledger: Ledger) -> None:

@@ -7,9 +7,14 @@ import pytest
 
 from skyward.remote import preload
 from skyward.remote.preload import Preloader
-from skyward.remote.protocol import Batch
+from skyward.remote.protocol import Batch, Opening
 
-LISTS = {"imports:a": b"a\na.b\nc", "imports:b": b"a.b\nd", "imports:huge": b"x" * (preload.NAMES_SIZE + 1)}
+LISTS = {
+    "imports:a": b"a\na.b\nc",
+    "imports:b": b"a.b\nd",
+    "imports:private": b"a._own",
+    "imports:huge": b"x" * (preload.NAMES_SIZE + 1),
+}
 
 
 def batch(number: int, *lists: str) -> Batch:
@@ -25,13 +30,14 @@ class Host:
         self.ended: list[int] = []
         self.replaced = self.kept = 0
         self.given: dict[int, list[int]] = {}
+        self.waited: dict[int, Opening | None] = {}
         self.preloader = Preloader(self, LISTS)
 
     def begin_import(self, names: bytes) -> int:
         self.imports.append(names.decode())
         if self.seconds is not None:
-            number, seconds = len(self.imports), self.seconds
-            asyncio.get_running_loop().call_soon(lambda: self.preloader.imported(number, seconds))
+            number, took = len(self.imports), dict.fromkeys(names.decode().split(), self.seconds)
+            asyncio.get_running_loop().call_soon(lambda: self.preloader.imported(number, took))
         return len(self.imports)
 
     def end_import(self, number: int) -> None:
@@ -47,8 +53,9 @@ class Host:
     def keep_unused(self) -> None:
         self.kept += 1
 
-    def give(self, slot: int, batches: Sequence[Batch]) -> None:
+    def give(self, slot: int, batches: Sequence[Batch], waited: Opening | None) -> None:
         self.given[slot] = [batch.id for batch in batches]
+        self.waited[slot] = waited
 
     async def until(self, slots: int) -> None:
         while len(self.given) < slots:  # noqa: ASYNC110 - nobody tells
@@ -101,7 +108,7 @@ def test_an_import_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPat
         await host.until(1)
         assert host.ended == [1, 2]
         assert host.replaced == 0
-        host.preloader.imported(2, 1.0)  # too late
+        host.preloader.imported(2, {"d": 1.0})  # too late
         assert not host.preloader.holds(0, [batch(2, "b")])
 
     asyncio.run(run())
@@ -131,5 +138,19 @@ def test_what_waits_is_taken_back_or_handed_over_early() -> None:
         host.preloader.release(0)
         host.preloader.release(1)
         assert host.given == {1: [1, 11]}
+
+    asyncio.run(run())
+
+
+def test_a_batch_is_told_how_long_it_waited_and_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        clock = iter((100.0, 103.0, 106.0, 106.0))
+        host = Host(4.0)
+        monkeypatch.setattr(loop, "time", lambda: next(clock, 106.0))
+        assert host.preloader.holds(0, [batch(1, "private")])
+        assert host.preloader.holds(1, [batch(2, "private")])
+        await host.until(2)
+        assert host.waited == {0: Opening(6.0, {"a": 4.0}), 1: Opening(3.0, {"a": 3.0})}
 
     asyncio.run(run())

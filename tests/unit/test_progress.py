@@ -1,5 +1,7 @@
 """A run is folded from its events: how far it is, how fast, and what is not right."""
 
+from dataclasses import replace
+
 import pytest
 
 from skyward.events import (
@@ -101,6 +103,15 @@ def test_what_raised_is_done_and_what_was_lost_is_not() -> None:
     assert (progress.done, progress.raised, progress.open) == (3, 2, True)
     progress.add([BatchRetried(3.0, 4, "exit code 1"), ended(4.0, "died"), BatchLost(4.0, 4, ("a", "b"))])
     assert (progress.done, progress.known, progress.raised, progress.lost, progress.retried) == (3, 4, 2, 1, 1)
+
+
+def test_what_slots_imported_is_added_up_beside_what_they_ran() -> None:
+    slow = [
+        replace(ended(3.0, "returned", "died"), imports={"a": 2.0}),
+        replace(ended(4.0, "raised"), imports={"a": 1.0}),
+    ]
+    progress = run(BatchesArrived(2.0, 2, 2), *slow)
+    assert (progress.imports, progress.ran) == ({"a": 3.0}, 1.0)
 
 
 def test_what_nobody_waits_for_is_not_to_come() -> None:

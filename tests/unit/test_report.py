@@ -9,10 +9,10 @@ from dataclasses import astuple, replace
 import pytest
 
 from skyward.errors import NoCompute
-from skyward.report import Lost, NodeUse, Report, apportioned
+from skyward.report import Lost, NodeUse, Report, apportioned, import_hint
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
-LOST = apportioned(Lost(start=0.4, serialisation=0.4, idle=0.8, tail=1.2, link=1.2), 20.0)
+LOST = apportioned(Lost(start=0.4, serialisation=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
 REPORT = Report(
     tasks=80,
     calls=40,
@@ -69,7 +69,7 @@ def test_it_survives_a_way_through_json() -> None:
 
 def test_it_explains_where_the_rest_went() -> None:
     assert REPORT.explain().splitlines() == [
-        "Time not spent on work: start 2.00%, serialisation 2.00%, idle 4.00%, tail 6.00%, link 6.00%",
+        "Time not spent on work: start 2.00%, serialisation 1.00%, opening 1.00%, idle 4.00%, tail 6.00%, link 6.00%",
         "Calls: 40 answered (3 raised), 1 lost, 2 cancelled",
         "Attempts: 45, retries: 3, late answers: 1",
         "  2 x slot 1 of node 0: exit code 3: train, task 7 and 1 more",
@@ -90,6 +90,30 @@ def test_it_says_what_nodes_shared() -> None:
     unlike = replace(alike, nodes={**alike.nodes, 2: replace(NODES[0], shared=5_000_000)})
     assert "Shared: 149.0 MB on 3 nodes, each large array once per node" in unlike.explain().splitlines()
     assert "Shared" not in REPORT.explain()
+
+
+def test_it_says_what_slots_should_have_imported_before() -> None:
+    told = replace(REPORT, imports={"slow": 10.0}).explain().splitlines()
+    assert told[1] == 'Opening: slots spent 10 s importing slow: Image(preload=["slow"])'
+
+
+@pytest.mark.parametrize(
+    ("imports", "work", "hint"),
+    [
+        ({"slow": 1.25}, 2.0, 'slots spent 1.2 s importing slow: Image(preload=["slow"])'),
+        (
+            {"sklearn": 4.0, "pandas": 7.0, "sklearn.svm": 5.0, "tiny": 0.1},
+            0.0,
+            'slots spent 16 s importing pandas, sklearn: Image(preload=["pandas", "sklearn.svm"])',
+        ),
+        ({"slow": 0.9}, 0.1, ""),
+        ({"slow": 4.0}, 100.0, ""),
+        ({}, 0.0, ""),
+    ],
+    ids=["one", "several", "short", "nothing beside the work", "none"],
+)
+def test_the_modules_are_named_that_took_nearly_all_of_it(imports: dict[str, float], work: float, hint: str) -> None:
+    assert import_hint(imports, work) == hint
 
 
 def test_machines_that_were_left_to_their_leash_are_named() -> None:
@@ -116,7 +140,7 @@ def test_a_pool_that_did_nothing_has_a_report_of_zeros() -> None:
 def test_it_comes_back_from_a_dict_whatever_a_newer_one_knows() -> None:
     given = json.loads(json.dumps(REPORT.as_dict() | {"moons": 3}))
     assert Report.from_dict(given) == REPORT
-    del given["starts"], given["left"], given["retried"]
+    del given["starts"], given["left"], given["retried"], given["imports"]
     assert Report.from_dict(given) == replace(REPORT, starts={}, left={}, retried={})
 
 

@@ -152,6 +152,19 @@ def test_a_run_that_ended_is_told_by_its_report() -> None:
     assert told["notes"][0] == "Calls: 4 answered (0 raised), 0 lost, 0 cancelled"
 
 
+def test_the_share_of_opening_and_its_hint_are_told() -> None:
+    slow = replace(REPORT, lost=Lost(start=0.25, opening=0.25), imports={"slow": 1.0})
+    told = head(RunEnded(103.0, "", (), slow.as_dict()))
+    assert dict(told["lost"])["opening"] == 0.25
+    assert 'Opening: slots spent 1.0 s importing slow: Image(preload=["slow"])' in told["notes"]
+
+
+def test_a_call_is_drawn_from_when_it_is_opened() -> None:
+    timeline = Timeline()
+    timeline.add([STARTED, replace(ended(106.0), opening=(5.0,), imports={"slow": 5.0})])
+    assert timeline.snapshot()["cells"] == [[0, 0, 0, [5_000, 55_000, 50_000, 1, 2, 0, 0, -1]]]
+
+
 def test_a_run_that_has_not_ended_shows_the_shares_of_its_last_report() -> None:
     told = head(Reported(105.0, REPORT.as_dict()), ended(104.0))
     assert not told["ended"]

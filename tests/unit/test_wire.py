@@ -269,6 +269,18 @@ def test_hooks_surround_the_call() -> None:
     assert STORY == ["before", "during", "after"]
 
 
+def test_it_says_when_a_call_is_opened_and_is_about_to_run() -> None:
+    STORY.clear()
+    wire.execute(call(during).payload, opened=lambda: STORY.append("opened"))
+    assert STORY == ["opened", "during"]
+
+
+def test_a_call_that_cannot_be_opened_never_was() -> None:
+    STORY.clear()
+    assert wire.execute(b"cnowhere\nnothing\n.", opened=lambda: STORY.append("opened"))[0] == "raised"
+    assert STORY == []
+
+
 class Unlicensed(contextlib.nullcontext[None]):
     def __enter__(self) -> None:
         raise LookupError("no licence")

@@ -154,6 +154,15 @@ def test_the_end_is_one_line_or_none() -> None:
     assert wording.summary(progress) == "skyward: 3 tasks on 1 node, 1 raised, 1 lost, 1 retried, $0.25 spent in 1:30"
 
 
+def test_the_end_says_what_slots_should_have_imported_before() -> None:
+    slow = replace(ended(3.0, "returned", "returned"), opening=(2.0, 1.5), imports={"slow": 3.0})
+    progress = run(BatchesArrived(2.0, 2, 2), slow, ENDED, nodes=2)
+    assert wording.summary(progress).splitlines() == [
+        "skyward: 2 tasks on 1 node in 1:30",
+        'skyward: slots spent 3.0 s importing slow: Image(preload=["slow"])',
+    ]
+
+
 @pytest.mark.parametrize(("length", "text"), [(-1.0, "0:00"), (67.4, "1:07"), (3723.0, "1:02:03")])
 def test_a_clock_has_hours_where_there_are_some(length: float, text: str) -> None:
     assert wording.clock(length) == text

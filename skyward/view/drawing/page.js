@@ -308,7 +308,7 @@ function toggle(index) {
 
 const named = cell => cell.function < 0 ? "several functions" : head.functions[cell.function][0] || "";
 const called = cell => { const name = named(cell); return cell.calls > 1 ? `${count(cell.calls)} × ${name}` : cell.first < 0 ? name : `${name}, task${cell.tasks === 1 ? " " + cell.first : `s ${cell.first} to ${cell.first + cell.tasks - 1}`}`; };
-const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${count(cell.tasks)} task${cell.tasks === 1 ? "" : "s"}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : "");
+const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${count(cell.tasks)} task${cell.tasks === 1 ? "" : "s"}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : cell.end - cell.begin > cell.ran ? `, of which ${long(cell.end - cell.begin - cell.ran)} to open it and import modules` : "");
 function cellAt(row, t, slack) {
   for (const lane of [...row.lanes].reverse()) { const hit = lane.cells.find(c => c.begin - (lane.status ? slack : slack / 3) <= t && t <= c.end + (lane.status ? slack : slack / 3)); if (hit) return hit; }
 }
