@@ -32,7 +32,7 @@ from skyward.events import (
     Spent,
     label,
 )
-from skyward.report import Report, many
+from skyward.report import Report, import_hint, many
 from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells
 from skyward.view.output import Output
 from skyward.view.progress import Progress
@@ -272,6 +272,8 @@ class Timeline:
         report = final or self._report
         progress = self._progress
         done = progress.done if final is None else final.tasks
+        imports = (progress.imports, progress.ran) if report is None else (report.imports, report.work)
+        hint = import_hint(*imports)
         return {
             "run": None if started is None else _told(started),
             "origin": self._origin,
@@ -285,7 +287,8 @@ class Timeline:
             "leaked": [] if ended is None else ended.leaked,
             "numbers": self._numbers() if final is None else _numbers(final),
             "lost": [] if report is None or not report.capacity else _shares(report),
-            "notes": [] if report is None else report.explain().splitlines()[1:],
+            "hint": hint,
+            "notes": [] if report is None else report.explain().splitlines()[2 if hint else 1 :],
             "arrived": max(done, progress.known),
             "done": done,
             "calls": self._statuses,

@@ -103,3 +103,16 @@ def ended(events: list[Event], tasks: int, error: str = "") -> list[Event]:
     going: tuple[tuple[float, Stage], ...] = ((1, "ending"), (0.5, "ended"))
     ends = [NodeChanged(last - number, node, 0, stage, "dismissed") for node in range(4) for number, stage in going]
     return [*events, *ends, RunEnded(last, error, (), report.as_dict())]
+
+
+def importing() -> list[Event]:
+    """A run of one call of ten seconds, of which a module took half."""
+    begin, calls = 1_795_000_060.0, ((0,), (0,), (5.0,), ("returned",), (1,))
+    nodes = {0: NodeUse(1, 1, (5.0,), 100, 100)}
+    report = Report(1, 1, 0, 0, 1, {}, 0, nodes, 10.0, 10.0, 5.0, Lost(opening=0.5), {"slow": 5.0})
+    return [
+        *start(1, 1),
+        BatchesArrived(begin, 1, 1),
+        BatchesEnded(begin + 10, 0, *calls, 100, (), ("train",), (0,), (5.0,), {"slow": 5.0}),
+        RunEnded(begin + 12, "", (), report.as_dict()),
+    ]

@@ -189,6 +189,21 @@ def test_the_keyboard_reaches_the_output_of_a_call(viewer: Viewer) -> None:
     expect(page.locator("#about-output")).to_contain_text("nothing was printed there")
 
 
+def test_what_slots_imported_is_told_apart_from_what_they_ran(viewer: Viewer) -> None:
+    page = viewer.open(runs.importing()).page
+    expect(page.locator("#legend")).to_contain_text("opening 50.00 %")
+    hint = 'Opening: slots spent 5.0 s importing slow: Image(preload=["slow"])'
+    expect(page.locator("#hint")).to_have_text(hint)
+    page.locator("#open").click()
+    box = page.locator("#chart").bounding_box()
+    assert box is not None
+    rows = page.evaluate("rows.map(r => [r.kind, r.top + r.height / 2])")
+    (middle,) = (top for kind, top in rows if kind == "slot")
+    at = page.evaluate("x(65 * head.ticks, $('chart').clientWidth)")
+    page.mouse.move(box["x"] + at, box["y"] + middle)
+    expect(page.locator("#tip")).to_contain_text("for 10.00 s, of which 5.00 s to open it and import modules")
+
+
 def test_what_comes_from_outside_is_shown_as_it_is(viewer: Viewer) -> None:
     page = viewer.open(RUN).page
     expect(page.locator("#name")).to_have_text(f"Skyward run {NASTY}")

@@ -156,7 +156,10 @@ def test_the_share_of_opening_and_its_hint_are_told() -> None:
     slow = replace(REPORT, lost=Lost(start=0.25, opening=0.25), imports={"slow": 1.0})
     told = head(RunEnded(103.0, "", (), slow.as_dict()))
     assert dict(told["lost"])["opening"] == 0.25
-    assert 'Opening: slots spent 1.0 s importing slow: Image(preload=["slow"])' in told["notes"]
+    assert told["hint"] == 'slots spent 1.0 s importing slow: Image(preload=["slow"])'
+    assert told["notes"] == head(RunEnded(103.0, "", (), REPORT.as_dict()))["notes"]
+    early = replace(ended(106.0), opening=(5.0,), imports={"slow": 5.0})
+    assert head(early)["hint"] == 'slots spent 5.0 s importing slow: Image(preload=["slow"])'
 
 
 def test_a_call_is_drawn_from_when_it_is_opened() -> None:

@@ -98,6 +98,7 @@ function tell() {
   $("lost").hidden = !head.lost.length;
   fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));
   fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
+  $("hint").hidden = !head.hint; $("hint").textContent = "Opening: " + head.hint;
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
   fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.causes.length ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
