@@ -29,7 +29,7 @@ from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.stacks import Stack
-from skyward.tasks import FORKED, TaskGroup, make_entry, make_future, make_packer
+from skyward.tasks import FORKED, TaskGroup, make_entry, make_future, make_packer, results_in_order
 from skyward.view import onlookers
 from skyward.view.page import save
 
@@ -272,7 +272,7 @@ class Compute(PoolExecutor):
             raise
         finally:
             group.close()
-        return _results(group, results, end)
+        return results_in_order(group, results, timeout, end)
 
     def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node.
@@ -386,12 +386,3 @@ class Compute(PoolExecutor):
         if self._driver is None or self._ended:
             raise NoCompute("this Compute is not open: use it inside its block, `with sky.Compute(...) as compute:`")
         return self._driver
-
-
-def _results[T](group: TaskGroup, chunks: list[Future[list[T]]], end: float | None) -> Iterator[T]:
-    try:
-        chunks.reverse()
-        while chunks:
-            yield from chunks.pop().result(None if end is None else end - time.monotonic())
-    finally:
-        group.cancel()

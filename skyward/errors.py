@@ -204,7 +204,7 @@ class PoolFailed(SkywardError):
 
 
 class RemoteError(SkywardError):
-    """Stands for a remote exception that could not be brought home as itself.
+    """Stands for a remote exception that could not be brought home as itself, or that would end the caller's program.
 
     `type_name` is the type it had there, `text` what it said; its traceback is the `__cause__`, as always.
     """

@@ -75,6 +75,10 @@ class Pool(Protocol):
         """Nobody waits for these any more."""
         ...
 
+    def shown(self, batch: int) -> str:
+        """Return a call that has not been answered in a line, for an error."""
+        ...
+
 
 class TaskGroup:
     """Calls that belong together: they may have a limit, are cancelled together, and share their functions.
@@ -233,6 +237,10 @@ class TaskGroup:
         """The futures of the calls that have not ended."""
         return tuple(self._pending)
 
+    def shown(self, future: Future[Any]) -> str:
+        """Return a call that has not ended in a line, for an error."""
+        return self._pool.shown(future.batch)
+
     def cancel(self) -> None:
         """Stop everything that has not ended; the group takes further calls."""
         pending = [future for future in self.pending if futures.Future.cancel(future)]
@@ -266,6 +274,27 @@ class TaskGroup:
             self.cancel()
         wait_for_all(self.pending)
         self.close()
+
+
+def results_in_order[T](
+    group: TaskGroup, chunks: list[Future[list[T]]], timeout: float | None, end: float | None
+) -> Iterator[T]:
+    """Yield the results of the chunks of a `map`, and stop what is left when it is given up or `end` has come."""
+    first = 0
+    try:
+        chunks.reverse()
+        while chunks:
+            chunk = chunks.pop()
+            try:
+                results = chunk.result(None if end is None else end - time.monotonic())
+            except TimeoutError:
+                if chunk.done():  # it is the call's own
+                    raise
+                raise TimeoutError(shown.late("map", timeout or 0, f"task {first}, {group.shown(chunk)}")) from None
+            first += len(results)
+            yield from results
+    finally:
+        group.cancel()
 
 
 def make_packer(

@@ -51,6 +51,9 @@ class Cluster:
     def forget(self, batches: Iterable[int]) -> None:
         self.forgotten += batches
 
+    def shown(self, batch: int) -> str:
+        return f"call {batch}"
+
     def end(self, future: Future[Any]) -> None:
         """Have the call end on slot 3 of node 5, after 7 seconds."""
         entry = self.entries.pop(future.batch)

@@ -1,5 +1,6 @@
 """What the tests of the joblib plugin run on nodes: like `tests.work`, a light module."""
 
+import multiprocessing
 import os
 import sys
 import threading
@@ -12,6 +13,10 @@ import joblib
 from joblib import Parallel, delayed
 
 from tests import work
+
+
+def be_late() -> None:
+    raise multiprocessing.TimeoutError
 
 
 def peak(marks: Path, number: int) -> int:

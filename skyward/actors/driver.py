@@ -190,6 +190,11 @@ class Driver:
         """How many calls there should be for each slot; see `Compute.depth`."""
         return self._office.routing.depth()
 
+    def shown(self, batch: int) -> str:
+        """Return a call that has not been answered in a line, for an error."""
+        entry = self._office.entries.get(batch)
+        return "a call" if entry is None else entry.shown()
+
     def waiting(self) -> list[futures.Future[Any]]:
         """The futures of the calls that have not been answered."""
         if not self._started.done() or self._started.exception() is not None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager
 from functools import partial
+from multiprocessing import TimeoutError
 from typing import Any, ClassVar
 
 from joblib import parallel as joblib_parallel
@@ -26,11 +27,12 @@ from joblib.parallel import (
 from skyward.errors import InvalidArgument, NoCompute, NotPortable, RemoteError
 from skyward.plugins import joblib_names
 from skyward.plugins.joblib_names import Block, processors
-from skyward.plugins.joblib_node import NAME, nested, run_batch, task
+from skyward.plugins.joblib_node import NAME, batch_shown, nested, run_batch, task
 from skyward.plugins.plugin import Pool
 from skyward.plugins.side_effects import returns_nothing
 from skyward.remote import shown
 from skyward.remote.arrays import Mode
+from skyward.remote.raised import contained
 
 MAX_NBYTES = 1 << 20
 """What joblib gives as `max_nbytes` where the user gave nothing."""
@@ -71,6 +73,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._seconds = 0.0
         self._ended = self._wanted = self._extra = 0
         self._over = threading.Event()
+        self._asked: dict[Any, str] = {}  # joblib's trackers of the batches of a call with a timeout, and their tasks
 
     def __reduce__(self) -> Any:
         return nested, ((self.nesting_level or 0) + 1,)
@@ -149,6 +152,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             keep_results=not self.parallel.return_generator,
         )
         self._over.clear()
+        self._asked = {}
         self._ended = self._wanted = self._extra = 0
 
     def _threads_for(self, function: Callable[..., Any]) -> futures.ThreadPoolExecutor | None:
@@ -209,6 +213,8 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             self._threads = self._threads_for(tasks[0][0])
         functions = [each[0] for each in tasks]
         completed = partial(self._completed, group, callback, first, functions)
+        if self.parallel.timeout is not None:
+            self._asked[callback] = batch_shown(tasks, level, first, None)
         if self._threads is not None:
             future = futures.Future()
             future.add_done_callback(completed)  # before it may end: never in this stack
@@ -236,6 +242,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         future: Any,
     ) -> None:
         error = None if future.cancelled() else future.exception()
+        self._asked.pop(callback, None)
         if isinstance(error, NotPortable):
             name_task(error, first, functions)
         callback(future)
@@ -277,11 +284,21 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """Wait for the whole call before joblib begins to look every 10 ms; not where it must look itself."""
+        """Wait for the whole call before joblib begins to look every 10 ms; not where it must look itself.
+
+        joblib's own error of a call that takes longer than its timeout is told which task that was.
+        """
         if self.parallel.timeout is None and not self.parallel.return_generator:
             while self.parallel._wait_retrieval() and not self.parallel._aborting:
                 self._over.wait(1.0)
-        yield
+        asked = self._asked
+        try:
+            yield
+        except TimeoutError as error:
+            late = [told for tracker, told in asked.items() if tracker.status == joblib_parallel.TASK_ERROR]
+            if late and not error.args and error.__cause__ is None:  # else it is of a task
+                error.args = (shown.late("Parallel", self.parallel.timeout, late[0]),)
+            raise
 
 
 def _run_here(future: futures.Future[Any], call: tuple[Any, ...]) -> None:
@@ -290,7 +307,7 @@ def _run_here(future: futures.Future[Any], call: tuple[Any, ...]) -> None:
     try:
         future.set_result(run(*args))
     except BaseException as error:  # noqa: BLE001 - user code; the caller hears of it
-        future.set_exception(error)
+        future.set_exception(contained(error))
 
 
 def blob_mode(mmap_mode: str | None, max_nbytes: int | None) -> Mode:

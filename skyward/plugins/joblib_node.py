@@ -20,7 +20,7 @@ NAME = "skyward"
 type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
 
 
-def _batch(tasks: Tasks, level: int, first: int, threads: int | None) -> str:
+def batch_shown(tasks: Tasks, level: int, first: int, threads: int | None) -> str:
     """Say which tasks of a `Parallel` call a batch holds."""
     numbers = f"task {first}," if len(tasks) == 1 else f"tasks {first} to {first + len(tasks) - 1}, beginning with"
     return f"{numbers} {shown.call(*tasks[0])}"
@@ -53,7 +53,7 @@ def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list
     return results
 
 
-run_batch.shows = _batch  # type: ignore[attr-defined]
+run_batch.shows = batch_shown  # type: ignore[attr-defined]
 run_batch.runs = lambda tasks, *_: tasks[0][0]  # type: ignore[attr-defined]
 run_batch.steps = 4  # type: ignore[attr-defined] # from the call to an argument of a task: `args[0][2][1][0]`
 

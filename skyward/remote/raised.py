@@ -15,12 +15,37 @@ RUN = ("skyward.remote.wire", "skyward.remote.loading")
 """The modules that call user code."""
 
 
+ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end a program or a generator, mostly without a word: not what a caller of a task expects."""
+
+
+def contained(error: BaseException, where: str = "the task") -> BaseException:
+    """Return the error, or a `RemoteError` for one that would end the program that calls the task."""
+    if not isinstance(error, ENDING):
+        return error
+    kind = type(error).__name__
+    text = f"{where} raised {kind}"
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else shown.value(error.code)
+        text = f"{where} called sys.exit({code}); return a value or raise an exception instead"
+    told = RemoteError(kind, text)
+    told.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
+
+
 def pack_exception(error: BaseException) -> bytes:
-    """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again."""
+    """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again.
+
+    What would end the caller's program comes home as a `RemoteError`.
+    """
     try:
         text = "".join(traceback.format_exception(_without_own_frames(error)))
     except BaseException as why:  # user code: a `__bool__`, a `__str__`
         text = f"its traceback cannot be printed: {type(why).__name__}"
+    if isinstance(told := contained(error), RemoteError) and told is not error:
+        return pickle.dumps((b"", told.type_name, told.text, text, [*getattr(error, "__notes__", ())]), protocol=5)
     label = f"{type(error).__module__}.{type(error).__qualname__}"
     notes: list[str] = []
     try:

@@ -70,6 +70,12 @@ def value(given: object) -> str:
         return f"<{type(given).__name__}>"
 
 
+def late(owner: str, timeout: float, task: str) -> str:
+    """Say that a call of many tasks waited in vain for one of them."""
+    advice = "give it more time, or see where it hangs with compute.stacks()"
+    return f"{owner}(timeout={timeout:g}): {task}, had not ended after {timeout:g} s; {advice}"
+
+
 def noted(error: BaseException, text: str) -> None:
     """Say in a note of an exception what raised it, if none does yet."""
     try:

@@ -21,7 +21,7 @@ from skyward.remote.classes import reduce_member
 from skyward.remote.loading import Call, Functions, call_in
 from skyward.remote.modules import IMPORTS
 from skyward.remote.pickler import by_value, result_by_value
-from skyward.remote.raised import open_exception, pack_exception
+from skyward.remote.raised import contained, open_exception, pack_exception
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 """How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
@@ -96,8 +96,9 @@ def execute(
     `opened` is called in between, when the call is unpickled and is about to run.
 
     The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
-    raised by user code count as exceptions of the call. One whose blobs cannot be opened has `died`, with the reason as
-    text: it has not begun, so it is tried again. A process that user code forks does not return from here.
+    raised by user code count as exceptions of the call, and its caller gets a `RemoteError`. One whose blobs cannot be
+    opened has `died`, with the reason as text: it has not begun, so it is tried again. A process that user code forks
+    does not return from here.
     """
     process = forked.process()
     outcome = _execute(payload, beside, around, opened, process)
@@ -226,4 +227,4 @@ def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseE
     except BaseException as error:  # user code
         with contextlib.suppress(Exception):
             error.add_note("The call returned, but its result could not be opened on this machine.")
-        return None, error
+        return None, contained(error, "the result of the task, when it was opened,")

@@ -208,7 +208,8 @@ def test_an_import_that_raises_is_the_error_of_the_calls_that_need_it(install: I
 def test_an_import_that_exits_is_the_error_of_the_calls_that_need_it(install: Install, body: str) -> None:
     installed = install(body)
     with pool(slots=2) as compute:
-        assert isinstance(compute.submit(installed.module.square, 3).exception(WAIT), SystemExit | KeyboardInterrupt)
+        with pytest.raises(sky.RemoteError, match=r"called sys\.exit\(3\)|raised KeyboardInterrupt"):
+            compute.submit(installed.module.square, 3).result(WAIT)
         assert compute.submit(work.square, 3).result(WAIT) == 9
 
 

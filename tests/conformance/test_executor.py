@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
+from skyward.remote import shown
 from tests import work
+from tests.kit import Bell
 
 
 @pytest.fixture(scope="module", params=["process", "thread"])
@@ -93,7 +95,7 @@ def test_an_exception_with_a_constructor_of_its_own_comes_home(compute: sky.Comp
 
 
 def test_a_call_that_exits_raises_and_costs_nothing(compute: sky.Compute) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(sky.RemoteError, match=r"the task called sys\.exit\(4\)"):
         compute.submit(work.leave).result(10)
     assert compute.submit(work.square, 2).result(10) == 4
 
@@ -124,6 +126,12 @@ def test_a_call_that_runs_too_long_is_stopped_and_its_slot_comes_back(compute: s
     with pytest.raises(TimeoutError):
         _under(compute, slow, 30 if _kills(compute) else 1)
     assert [compute.submit(work.square, x).result(10) for x in range(8)] == [x * x for x in range(8)]
+
+
+def test_a_map_that_takes_too_long_says_which_task_it_waited_for(compute: sky.Compute) -> None:
+    with Bell() as bell, pytest.raises(TimeoutError) as raised:
+        list(compute.map(work.ring, [bell.port], timeout=0.5))
+    assert str(raised.value) == shown.late("map", 0.5, f"task 0, ring({bell.port})")
 
 
 def _kills(compute: sky.Compute) -> bool:

@@ -1,6 +1,7 @@
 """joblib's contract on a pool, where its own tests do not look; those are run by `make conformance`."""
 
 import os
+import re
 import select
 import threading
 import warnings
@@ -43,6 +44,13 @@ def test_one_job_runs_here() -> None:
 def test_zero_jobs_are_refused_as_joblib_does() -> None:
     with pytest.raises(ValueError, match="n_jobs == 0"):
         Parallel(n_jobs=0)(delayed(work.square)(x) for x in range(2))
+
+
+@pytest.mark.parametrize("prefer", [None, "threads"])  # the latter stay here: the function returns nothing
+def test_a_task_that_exits_is_an_error_and_not_the_end_of_the_program(prefer: str | None) -> None:
+    with pytest.raises(sky.RemoteError, match=r"^SystemExit: the task called sys\.exit\(4\)") as raised:
+        Parallel(n_jobs=2, prefer=prefer)(delayed(work.leave)() for _ in range(2))
+    assert re.match(r"It was raised by task \d, leave\(\)\.", raised.value.__notes__[0])
 
 
 @pytest.mark.parametrize("n_jobs", [2, -2])

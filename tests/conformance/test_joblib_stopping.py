@@ -17,8 +17,9 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
+from skyward.remote import shown
 from tests import joblib_work, work
-from tests.kit import Bell
+from tests.kit import SOON, Bell
 
 pytestmark = pytest.mark.usefixtures("compute")
 
@@ -66,12 +67,26 @@ def test_after_an_exception_what_runs_is_killed(bell: Bell) -> None:
 
 
 def test_after_a_timeout_the_tasks_are_killed(bell: Bell) -> None:
-    with pytest.raises(multiprocessing.TimeoutError):
+    with pytest.raises(multiprocessing.TimeoutError) as raised:
         Parallel(n_jobs=2, batch_size=1, timeout=0.5)(delayed(work.ring)(bell.port) for _ in range(10))
 
+    assert str(raised.value) == shown.late("Parallel", 0.5, f"task 0, ring({bell.port})")
     assert all(line.hears_the_end() for line in (bell.answer(), bell.answer()))
     assert squares_come_at_once()
     assert bell.is_silent()
+
+
+@pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
+def test_the_timeout_of_a_generator_says_which_task_it_was(bell: Bell, return_as: str) -> None:
+    running = Parallel(n_jobs=2, timeout=0.5, return_as=return_as)([delayed(work.ring)(bell.port)])
+    with pytest.raises(multiprocessing.TimeoutError, match=r"^Parallel\(timeout=0\.5\): task 0, ring\("):
+        next(running)
+
+
+def test_a_timeout_that_a_task_raises_itself_stays_as_it_is() -> None:
+    with pytest.raises(multiprocessing.TimeoutError) as raised:
+        Parallel(n_jobs=2, timeout=SOON)(delayed(joblib_work.be_late)() for _ in range(2))
+    assert str(raised.value) == ""
 
 
 @pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])

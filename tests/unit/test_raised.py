@@ -236,9 +236,33 @@ def test_an_exception_that_ends_whatever_opens_it_ends_nothing() -> None:
     assert isinstance(error_of(lambda: fail(EndingError())), EndingError)
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_what_would_end_a_process_is_an_exception_of_the_call(kind: type[BaseException]) -> None:
-    assert type(error_of(fail, kind(3))) is kind
+INSTEAD = "return a value or raise an exception instead"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SystemExit(3), f"SystemExit: the task called sys.exit(3); {INSTEAD}"),
+        (SystemExit(), f"SystemExit: the task called sys.exit(); {INSTEAD}"),
+        (SystemExit("no data"), f"SystemExit: the task called sys.exit('no data'); {INSTEAD}"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: the task raised KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit: the task raised GeneratorExit"),
+    ],
+)
+def test_what_would_end_the_program_is_an_error_that_says_so(error: BaseException, text: str) -> None:
+    there = error_of(fail, error)
+
+    assert isinstance(there, RemoteError)
+    assert (str(there), there.type_name) == (text, type(error).__name__)
+    assert there.__notes__ == [f"It was raised by fail({shown.value(error)})."]
+    assert "in fail" in str(there.__cause__)
+
+
+def test_a_remote_error_that_a_task_raises_comes_home_as_itself() -> None:
+    there = error_of(fail, RemoteError("SystemExit", "of another task"))
+
+    assert isinstance(there, RemoteError)
+    assert there.text == "of another task"
 
 
 def test_an_exception_that_cannot_say_what_it_is_comes_home_all_the_same() -> None:

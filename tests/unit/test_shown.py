@@ -73,3 +73,11 @@ def test_an_exception_that_takes_no_notes_stays_as_it_is() -> None:
             raise AttributeError(note)
 
     shown.noted(Sealed(), "train(3)")
+
+
+def test_a_task_that_was_waited_for_in_vain_is_named_with_the_time() -> None:
+    text = shown.late("map", 0.5, "task 3, train(3)")
+    assert text == (
+        "map(timeout=0.5): task 3, train(3), had not ended after 0.5 s; "
+        "give it more time, or see where it hangs with compute.stacks()"
+    )

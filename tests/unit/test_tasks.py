@@ -1,6 +1,7 @@
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -9,12 +10,12 @@ import pytest
 
 from skyward import tasks
 from skyward.delivery import Answer, Delivery, Entry, GroupState
-from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable, PoolFailed
+from skyward.errors import BatchLost, InvalidArgument, NoCompute, NotPortable, PoolFailed, RemoteError
 from skyward.remote.future import Future
 from skyward.remote.packer import Packed
 from skyward.remote.protocol import Outcome
 from skyward.remote.terms import Terms
-from skyward.tasks import TaskGroup
+from skyward.tasks import TaskGroup, results_in_order
 from tests.cluster import Cluster
 
 
@@ -85,7 +86,20 @@ def test_a_result_that_ends_whatever_opens_it_is_an_answer(cluster: Cluster, gro
     future = group.submit(Ending)
     cluster.end(future)
 
-    assert isinstance(future.exception(5), SystemExit)
+    with pytest.raises(RemoteError, match=r"the result of the task, when it was opened, called sys\.exit\(3\)"):
+        future.result(5)
+
+
+def test_a_map_whose_time_is_over_says_which_task_it_waited_for(cluster: Cluster, group: TaskGroup) -> None:
+    done, late = group.submit(list, (1, 2)), group.submit(list, (3,))
+    cluster.end(done)
+    done.result(5)
+    results = results_in_order(group, [done, late], 0.5, time.monotonic())
+
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(TimeoutError, match=rf"^map\(timeout=0\.5\): task 2, call {late.batch}, had not"):
+        next(results)
+    assert late.cancelled()
 
 
 def test_results_that_cannot_be_kept_are_an_answer(cluster: Cluster) -> None:
