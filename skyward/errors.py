@@ -103,8 +103,7 @@ class MissingExtra(SkywardError, ImportError):
     @classmethod
     def of(cls, library: str, extra: str = "") -> Self:
         """Name the missing library and its extra, which is called like the library unless said otherwise."""
-        fix = f"pip install -e '.[{extra or library}]' in the folder of Skyward's source"
-        return cls(f"{library} is not installed: {fix}", name=library)
+        return cls(f"{library} is not installed: {_adding(extra or library)}", name=library)
 
     @classmethod
     def check(cls, extra: str, *libraries: str) -> None:
@@ -112,6 +111,27 @@ class MissingExtra(SkywardError, ImportError):
         for library in libraries:
             if importlib.util.find_spec(library) is None:
                 raise cls.of(library, extra)
+
+
+def _adding(extra: str) -> str:
+    """Return the command that adds an extra to Skyward as it is installed: from a clone, git or a wheel."""
+    import json
+    from importlib import metadata
+    from urllib.parse import unquote
+
+    try:
+        origin = metadata.distribution("skyward").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        origin = None
+    match json.loads(origin or "{}"):
+        case {"url": str(url), "dir_info": {"editable": True}}:
+            return f"pip install -e '{unquote(url.removeprefix('file://'))}[{extra}]'"
+        case {"url": str(url), "vcs_info": {"vcs": str(tool), "commit_id": str(commit)}}:
+            return f"pip install 'skyward[{extra}] @ {tool}+{url}@{commit}'"
+        case {"url": str(url)}:
+            return f"pip install 'skyward[{extra}] @ {url}'"
+        case _:
+            return f"pip install -e '.[{extra}]' in the folder of Skyward's source"
 
 
 class NotPortable(SkywardError, TypeError):
