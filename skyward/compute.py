@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self
 from weakref import WeakSet
 
+from skyward import notebook
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
@@ -166,14 +167,10 @@ class Compute(PoolExecutor):
             return
         try:
             self._plugins.close()  # what they began makes no more calls
-            if wait and not cancel_futures:
-                self._drain()
+            while wait and not cancel_futures and (waiting := self._waiting()):
+                wait_for_all(waiting)
         finally:
             self._leave()
-
-    def _drain(self) -> None:
-        while waiting := self._waiting():
-            wait_for_all(waiting)
 
     def _waiting(self) -> set[futures.Future[Any]]:
         """Return the futures of the calls that have not been answered, or not even been sent."""
@@ -379,6 +376,11 @@ class Compute(PoolExecutor):
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"
         return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes.count}, {state}>"
+
+    def _repr_html_(self) -> str:
+        known = self._ready and self._process == os.getpid()
+        nodes = self.nodes if known and not self._ended else ()
+        return notebook.pool(repr(self), nodes, self.report() if known else None)
 
     def _open(self) -> Driver:
         if self._process != forked.process():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
+from skyward import notebook
 from skyward.errors import NoCompute
 
 HINT_S = 1.0
@@ -262,6 +263,25 @@ class Report:
                 *self._shared(),
                 *self._slowest_start(),
                 *left,
+            )
+        )
+
+    def figures(self) -> list[tuple[str, str]]:
+        """Return what `print` shows, as pairs of label and value."""
+        return [(label, value) for label, _, value in (line.partition(": ") for line in str(self).splitlines())]
+
+    def shares(self) -> list[tuple[str, float]]:
+        """Return the shares of the slots' time: work, and where the rest went. They add up to 1, if there was any."""
+        lost = [(each.name, float(getattr(self.lost, each.name))) for each in fields(self.lost)]
+        return [("work", self.efficiency), *lost] if self.capacity else []
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return "".join(
+            (
+                notebook.tiles(self.figures()),
+                notebook.shares(self.shares()) if self.capacity else "",
+                notebook.folded("More counters", self.explain()),
             )
         )
 

@@ -177,6 +177,24 @@ with sky.Compute(provider=Hanging(), options=sky.Options(record=False)):
             running.kill()
 
 
+def test_a_notebook_shows_a_pool_and_its_report_as_html(tmp_path: Path) -> None:
+    body = """
+compute = pool(console="off")
+display(compute)
+with compute:
+    compute.submit(work.square, 2).result()
+    display(compute)
+display(compute, compute.report())
+"""
+    outputs = notebook(body, tmp_path)
+    pages = [output["data"]["text/html"] for output in outputs]
+    assert ["not entered" in page for page in pages] == [True, False, False, False]
+    assert ["<th" in page for page in pages] == [False, True, False, False]
+    assert [">Efficiency</div>" in page for page in pages] == [False, True, True, True]
+    assert "Attempts: 1, retries: 0" in pages[3]
+    assert outputs[3]["data"]["text/plain"].startswith("Report(tasks=1")
+
+
 def test_a_notebook_has_a_line_that_changes_in_its_cell(tmp_path: Path) -> None:
     body = """
 with pool() as compute:

@@ -285,8 +285,8 @@ class Timeline:
             "ended": ended is not None,
             "error": "" if ended is None else ended.error,
             "leaked": [] if ended is None else ended.leaked,
-            "numbers": self._numbers() if final is None else _numbers(final),
-            "lost": [] if report is None or not report.capacity else _shares(report),
+            "numbers": self._numbers() if final is None else final.figures(),
+            "lost": [] if report is None else report.shares(),
             "hint": hint,
             "notes": [] if report is None else report.explain().splitlines()[2 if hint else 1 :],
             "arrived": max(done, progress.known),
@@ -332,16 +332,6 @@ class Timeline:
             *([("Raised", many(progress.raised, "call"))] if progress.raised else []),
             *([("Lost", many(progress.lost, "call"))] if progress.lost else []),
         ]
-
-
-def _numbers(report: Report) -> list[tuple[str, str]]:
-    pairs = (line.partition(": ") for line in str(report).splitlines())
-    return [(label, value) for label, _, value in pairs]
-
-
-def _shares(report: Report) -> list[tuple[str, float]]:
-    lost = [(each.name, float(getattr(report.lost, each.name))) for each in fields(report.lost)]
-    return [("work", report.efficiency), *lost]
 
 
 def _told(started: RunStarted) -> Mapping[str, Any]:

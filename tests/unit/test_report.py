@@ -82,6 +82,15 @@ def test_it_explains_where_the_rest_went() -> None:
     assert "Start" not in NOTHING.explain()
 
 
+def test_a_notebook_shows_figures_and_shares() -> None:
+    shown = REPORT._repr_html_()
+    assert ">Efficiency</div>80.0%</div>" in shown
+    assert "work 80.0%" in shown
+    assert "1 x node 1: lost" in shown
+    assert dict(REPORT.shares())["start"] == pytest.approx(0.02)
+    assert "idle" not in NOTHING._repr_html_().partition("<details>")[0]
+
+
 def test_it_says_what_nodes_shared() -> None:
     alike = replace(REPORT, nodes={number: replace(node, shared=72_000_000) for number, node in NODES.items()})
     assert "Shared: 72.0 MB, once per node (144.0 MB on 2 nodes)" in alike.explain().splitlines()
