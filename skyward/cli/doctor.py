@@ -6,10 +6,10 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -17,9 +17,6 @@ from skyward.cli.settings import spoken_as_options
 from skyward.errors import InvalidArgument, MissingExtra
 from skyward.providers.checkup import Finding, Needs
 from skyward.view.escape import escape
-
-if TYPE_CHECKING:
-    from skyward.providers.provider import Examinable
 
 doctor = App(name="doctor", help="Check whether machines can be used as nodes, and how to fix what is wrong.")
 
@@ -33,7 +30,7 @@ def local(*, json: AsJson = False) -> int:
     """Check this machine."""
     from skyward.providers.local import Local
 
-    return report(examined(Local), json)
+    return report(examined(lambda needs: Local().examine(needs)), json)
 
 
 @doctor.command
@@ -65,15 +62,56 @@ def ssh(
     if not hosts:
         raise InvalidArgument("name at least one machine, for example: skyward doctor ssh alice@node-7")
     with spoken_as_options("user", "key", "config", "jump", positional="hosts"):
-        return report(examined(lambda: SSH(hosts=hosts, user=user, key=key, config=config, jump=jump)), json)
+        return report(
+            examined(lambda needs: SSH(hosts=hosts, user=user, key=key, config=config, jump=jump).examine(needs)), json
+        )
 
 
-def examined(provider: "Callable[[], Examinable]") -> Found:
-    """Return what a provider finds; an extra that is missing is found as well."""
+@doctor.command
+def aws(
+    *,
+    region: str | None = None,
+    profile: str | None = None,
+    instance_type: str | None = None,
+    spot: Annotated[bool, Parameter(negative="")] = False,
+    nodes: int = 1,
+    allow: str | None = None,
+    json: AsJson = False,
+) -> int:
+    """Check an AWS account: what a launch needs, and what it would cost.
+
+    Parameters
+    ----------
+    region
+        Region to launch in (default: the configured one).
+    profile
+        Profile of ~/.aws/config.
+    instance_type
+        Type of machine (default: t4g.micro).
+    spot
+        Check spot machines.
+    nodes
+        Number of machines that the quota must allow.
+    allow
+        Address from which you reach the machines (default: this machine's).
+    """
+    from skyward.providers.aws import AWS
+    from skyward.providers.aws_examining import examine
+
+    given = {"region": region, "profile": profile, "instance_type": instance_type, "allow": allow}
+    wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if nodes < 1:
+        raise InvalidArgument(f"--nodes {nodes}: must be at least 1")
+    with spoken_as_options(*given):
+        return report(examined(lambda needs: examine(AWS(**wish, spot=spot), needs, nodes)), json)
+
+
+def examined(examine: Callable[[Needs], Coroutine[Any, Any, Found]]) -> Found:
+    """Return what an examination finds; an extra that is missing is found as well."""
     import asyncio
 
     try:
-        return asyncio.run(provider().examine(needs()))
+        return asyncio.run(examine(needs()))
     except MissingExtra as missing:
         text, _, fix = str(missing).partition(": ")
         return {"here": [Finding("extra", "FAIL", text, fix)]}

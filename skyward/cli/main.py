@@ -4,6 +4,7 @@ A script that it runs has its own; after Ctrl-C it is 130.
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -35,8 +36,11 @@ def main(words: Sequence[str] | None = None) -> None:
 
     if words[:1] == ["run"]:
         words = ["run", *split(words[1:])]
-    elif isinstance(sys.stdout, io.TextIOWrapper):  # what is printed need not be text that the terminal knows
-        sys.stdout.reconfigure(errors="backslashreplace")
+    else:
+        for library in ("aiobotocore", "botocore"):  # what they warn of is said in an error's own words
+            logging.getLogger(library).setLevel(logging.ERROR)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # what is printed need not be text that the terminal knows
+            sys.stdout.reconfigure(errors="backslashreplace")
     app = cyclopts.App(
         name="skyward",
         help="Run your functions on machines that are launched and shut down for you.",

@@ -9,6 +9,7 @@
 | `aws_found.py` | what of ours is there, and its end |
 | `aws_stale.py` | whose it is, and whether anybody needs it any more |
 | `aws_guard.py` | who ends it when the driver was killed |
+| `aws_examining.py`, `aws_checkup.py` | what `skyward doctor aws` looks at, and what it thinks of it |
 | `aws_api.py`, `aws_errors.py` | calls, retries, and what an error means |
 | `userdata.py`, `leased.py` | how a machine ends itself, and what keeps it from that |
 """

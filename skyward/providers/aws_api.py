@@ -7,10 +7,13 @@ pauses. That is safe for every call we make: a launch carries a client token, an
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
@@ -26,6 +29,9 @@ CONNECT, ANSWER = 5.0, 20.0
 
 PRICES = "us-east-1"
 """Where the price list of all regions is."""
+
+IDENTITIES = {"cn": "cn-north-1", "us-gov": "us-gov-west-1"}
+"""Regions that know an account's credentials whichever others it has enabled, by the beginning of their names."""
 
 
 class Refusal(Exception):
@@ -48,6 +54,19 @@ class Unanswered(ProvisioningError):
     """The API did not answer, so it is not known what became of the call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where credentials come from, as the SDK calls it, and how long they last.
+
+    `temporary` ones end; `renewed` ones are fetched again before that. When they end is not always known.
+    """
+
+    source: str
+    temporary: bool
+    renewed: bool
+    expire: dt.datetime | None
+
+
 def _sdk() -> Any:
     try:
         import aioboto3
@@ -63,10 +82,18 @@ class Api:
     ----------
     region, profile
         As the SDK knows them; None is what its own chain of settings says.
+    patience
+        Seconds for which a call is repeated that may pass.
+
+    Attributes
+    ----------
+    ahead
+        Seconds that the clock of who answered last is ahead of the one here, which is told in whole seconds.
     """
 
-    def __init__(self, region: str | None, profile: str | None) -> None:
-        self._region, self._profile = region, profile
+    def __init__(self, region: str | None, profile: str | None, patience: float = PATIENCE) -> None:
+        self._region, self._profile, self._patience = region, profile, patience
+        self.ahead: float | None = None
         self._session: Any = None
         self._clients: dict[str, Any] = {}
         self._stack = AsyncExitStack()
@@ -92,6 +119,22 @@ class Api:
             raise InvalidArgument("region=None: no region is set; give one, for example region='eu-central-1'")
         return str(region)
 
+    async def credentials(self) -> Credentials | None:
+        """Return what is known of the credentials, None if there are none; those to be fetched are fetched."""
+        session = await self.session()
+        with _told_of_credentials():
+            found = await session.get_credentials()
+            if found is None:
+                return None
+            frozen = await found.get_frozen_credentials()
+        renewed = hasattr(found, "refresh_needed") and found.method != "env"  # the environment stays as it is
+        return Credentials(found.method, bool(frozen.token), renewed, getattr(found, "_expiry_time", None))
+
+    async def has_login_session(self) -> bool:
+        """Whether the profile was made by `aws login`, whose credentials the SDK here may not know."""
+        session = await self.session()
+        return "login_session" in session._session.get_scoped_config()
+
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Api"]:
         """Keep connections for the length of the block."""
@@ -104,7 +147,7 @@ class Api:
                 stack, self._stack, self._clients, self._opening = self._stack, AsyncExitStack(), {}, None
                 await stack.aclose()
 
-    async def call(self, service: str, action: str, *, patience: float = PATIENCE, **asked: Any) -> dict[str, Any]:
+    async def call(self, service: str, action: str, *, patience: float | None = None, **asked: Any) -> dict[str, Any]:
         """Call an action, `run_instances` say, again and again while that may help.
 
         Raises
@@ -119,39 +162,32 @@ class Api:
 
         named = _permission(service, action)
         clock = asyncio.get_running_loop().time
-        until, attempt, certain = clock() + patience, 0, True
+        until, attempt, certain = clock() + (patience or self._patience), 0, True
         try:
-            while True:
-                try:
-                    client = await self._client(service)
-                    answer: dict[str, Any] = await getattr(client, action)(**asked)
-                    return answer
-                except known.ClientError as error:
-                    told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-                    code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
-                    refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
-                    certain = refusal.certain
-                    if not aws_errors.is_busy(code, refusal.status):
-                        raise refusal from error
-                    failed: Exception = refusal
-                except (known.HTTPClientError, known.ConnectionError) as error:
-                    certain, failed = False, error
-                attempt += 1
-                wait = destination.pause(attempt, random.random())
-                if clock() + wait > until:
-                    raise failed
-                log.debug("%s is tried again: %s", named, failed)
-                await asyncio.sleep(wait)
-        except known.NoCredentialsError:
-            text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
-            raise Denied(text) from None
-        except (
-            known.CredentialRetrievalError,
-            known.PartialCredentialsError,
-            known.SSOError,
-            known.TokenRetrievalError,
-        ) as error:
-            raise Denied(f"the AWS credentials cannot be had: {error}") from error
+            with _told_of_credentials():
+                while True:
+                    try:
+                        client = await self._client(service)
+                        answer: dict[str, Any] = await getattr(client, action)(**asked)
+                        self._compare_clocks(answer.get("ResponseMetadata", {}))
+                        return answer
+                    except known.ClientError as error:
+                        told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+                        code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
+                        self._compare_clocks(meta)
+                        refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
+                        certain = refusal.certain
+                        if not aws_errors.is_busy(code, refusal.status):
+                            raise refusal from error
+                        failed: Exception = refusal
+                    except (known.HTTPClientError, known.ConnectionError) as error:
+                        certain, failed = False, error
+                    attempt += 1
+                    wait = destination.pause(attempt, random.random())
+                    if clock() + wait > until:
+                        raise failed
+                    log.debug("%s is tried again: %s", named, failed)
+                    await asyncio.sleep(wait)
         except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}") from error
         except known.BotoCoreError as error:
@@ -181,10 +217,48 @@ class Api:
                     read_timeout=ANSWER,
                     max_pool_connections=50,
                 )
-                region = PRICES if service == "pricing" else await self.region()
-                client = (await self.session()).client(service, region_name=region, config=once)
+                client = (await self.session()).client(service, region_name=await self._home(service), config=once)
                 self._clients[service] = await self._stack.enter_async_context(client)
         return self._clients[service]
+
+    async def _home(self, service: str) -> str:
+        """Return the region whose endpoint of a service is to be asked."""
+        match service:
+            case "pricing":
+                return PRICES
+            case "sts":
+                region = (await self.session()).region_name or ""
+                return next((home for name, home in IDENTITIES.items() if region.startswith(f"{name}-")), PRICES)
+            case _:
+                return await self.region()
+
+    def _compare_clocks(self, meta: Mapping[str, Any]) -> None:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            then = parsedate_to_datetime(meta["HTTPHeaders"]["date"])
+            self.ahead = (then - dt.datetime.now(dt.UTC)).total_seconds()
+
+
+@contextlib.contextmanager
+def _told_of_credentials() -> Iterator[None]:
+    """Tell the user what is wrong with credentials."""
+    from botocore import exceptions as known
+
+    try:
+        yield
+    except known.NoCredentialsError:
+        text = "there are no AWS credentials: run `aws configure`, set AWS_PROFILE, or give profile="
+        raise Denied(text) from None
+    except (
+        known.CredentialRetrievalError,
+        known.PartialCredentialsError,
+        known.SSOError,
+        known.TokenRetrievalError,
+    ) as error:
+        raise Denied(f"could not obtain AWS credentials: {error}") from error
+    except RuntimeError as error:
+        if "still expired" not in str(error):  # all that the SDK says where AWS_CREDENTIAL_EXPIRATION is past
+            raise
+        raise Denied("the AWS credentials have expired: renew them, or name others by profile=") from error
 
 
 def _permission(service: str, action: str) -> str:

@@ -78,11 +78,15 @@ def quota(code: str, kind: str, spot: bool) -> str | None:
         return _QUOTAS[code]
     if code not in _OF_SIZE:
         return None
-    family = re.split("[^a-z]", kind)[0]
-    named = _FAMILIES.get(family, _STANDARD)
+    named = _FAMILIES.get(family(kind), _STANDARD)
     if spot or code in ("MaxSpotInstanceCountExceeded", "SpotLimitExceeded"):
         return f"All {named} Spot Instance Requests"
     return f"Running On-Demand {named} instances"
+
+
+def family(kind: str) -> str:
+    """Return the letters that a type of machine begins with: `g` for `g5.xlarge`."""
+    return re.split("[^a-z]", kind)[0]
 
 
 def missing_action(action: str, text: str) -> str:

@@ -49,6 +49,8 @@ class Cloud:
         The hosts of the machines that run, by id.
     capacity
         How many machines may be there at once, by patterns of `zone/type/market`; the first that fits counts.
+    quota
+        The virtual CPUs that each quota is said to allow.
     """
 
     def __init__(self, lab: Lab) -> None:
@@ -57,6 +59,7 @@ class Cloud:
         self.used = True
         self.hosts: dict[str, Host] = {}
         self.capacity: dict[str, float] = {}
+        self.quota = 32.0
         self._groups: dict[str, set[str]] = {}
         self._made: dict[str, float] = {}
         self._notices: dict[str, str] = {}
@@ -369,6 +372,8 @@ class Cloud:
         match action:
             case "GetProducts":
                 return JSON, self.market.products(params)
+            case "GetServiceQuota":
+                return JSON, json.dumps({"Quota": {"QuotaCode": params["QuotaCode"], "Value": self.quota}}).encode()
             case "DescribeSpotPriceHistory":
                 return XML, self.market.history(params)
         return None

@@ -15,6 +15,7 @@ import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, Protocol
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -95,6 +96,8 @@ class Endpoint:
         Where it is.
     calls
         Every call that came.
+    ahead
+        Seconds that its clock is ahead of the one here.
     """
 
     def __init__(self, address: str, model: Model) -> None:
@@ -107,6 +110,7 @@ class Endpoint:
         self._random = random.Random(5)
         self._tokens: dict[str, tuple[bytes, Answer]] = {}
         self._cut: set[str] = set()
+        self.ahead = 0.0
         self.faults: list[Fault] = []
         self.calls: deque[Call] = deque(maxlen=50_000)
         self._server: BaseWSGIServer = make_server(address, 0, self._serve, threaded=True, request_handler=_Quiet)
@@ -151,8 +155,9 @@ class Endpoint:
         call = Call(time.monotonic(), action, params, *(found.groups() if found else ("", "")))
         self.calls.append(call)
         status, headers, text = self._suffer(call, environ, body, _speaker(bool(target)))
-        kept = [each for each in headers if each[0].lower() != "content-length"]
-        start(f"{status} Lab", [*kept, ("Content-Length", str(len(text)))])
+        kept = [each for each in headers if each[0].lower() not in ("content-length", "date")]
+        date = formatdate(time.time() + self.ahead, usegmt=True)
+        start(f"{status} Lab", [*kept, ("Date", date), ("Content-Length", str(len(text)))])
         return [text]
 
     def _suffer(self, call: Call, environ: dict[str, Any], body: bytes, say: "Speaker") -> Answer:

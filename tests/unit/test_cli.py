@@ -60,6 +60,12 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
         (("doctor", "ssh", "a b"), "skyward: a b: 'a b' is not a machine; give machines as you name"),
         (("doctor", "local", "--jsn"), "skyward: Unknown option: --jsn"),
         (("doctor", "ssh", "a", "--key", "/no/such"), "skyward: --key /no/such: there is no such file"),
+        (
+            ("doctor", "aws", "--region", "europe"),
+            "skyward: --region europe: is not a region; give a region, for example --",
+        ),
+        (("doctor", "aws", "--instance-type", "huge"), "skyward: --instance-type huge: is not a type of machine"),
+        (("doctor", "aws", "--nodes", "0"), "skyward: --nodes 0: must be at least 1\n"),
         (("docter",), "skyward: Unknown command"),
     ],
 )
@@ -71,7 +77,7 @@ def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: st
     assert ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [(), ("doctor",), ("doctor", "local"), ("doctor", "ssh")])
+@pytest.mark.parametrize("words", [(), ("doctor",), ("doctor", "local"), ("doctor", "ssh"), ("doctor", "aws")])
 def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
     ran = skyward(*words, "--help")
 
@@ -80,11 +86,52 @@ def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
     assert max(map(len, ran.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(("library", "extra", "code"), [("cyclopts", "cli", 2), ("asyncssh", "ssh", 1)])
-def test_without_an_extra_the_line_that_installs_it_is_given(library: str, extra: str, code: int) -> None:
-    program = (
-        f"import sys; sys.modules[{library!r}] = None\nfrom skyward.cli.main import main\nmain(['doctor', 'ssh', 'a'])"
+def test_an_account_without_credentials_is_told_what_to_do(tmp_path: Path) -> None:
+    nobody = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    ran = skyward(
+        "doctor", "aws", HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true", AWS_REGION="eu-west-1", **nobody
     )
+
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert [line.split()[:3] for line in ran.stdout.splitlines()] == [
+        ["here", "ok", "extra"],
+        ["aws", "FAIL", "region"],
+        ["aws", "FAIL", "credentials"],
+    ]
+    assert "AWS_REGION=eu-west-1 is not read, only AWS_DEFAULT_REGION is -> pass --region" in ran.stdout
+    assert "there are no AWS credentials -> run `aws configure` with an access key" in ran.stdout
+
+
+def test_a_profile_is_judged_by_what_is_known_of_it(tmp_path: Path) -> None:
+    (config := tmp_path / "config").write_text(
+        "[profile new]\nregion = eu-west-1\nlogin_session = arn:aws:iam::1:user/a\n"
+    )
+    rest = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(config)}
+    ran = skyward("doctor", "aws", "--profile", "new", **rest)
+    assert ran.returncode == 1
+    assert "aws   ok    region       eu-west-1\n" in ran.stdout
+    assert 'run: eval "$(aws configure export-credentials --format env)"' in ran.stdout
+
+    ran = skyward("doctor", "aws", "--profile", "old", "--json", **rest)
+    assert ran.returncode == 1
+    assert (
+        json.loads(ran.stdout)[-1]["text"] == "The config profile (old) could not be found; give one of ~/.aws/config"
+    )
+    assert json.loads(ran.stdout)[-1]["check"] == "profile"
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "code", "words"),
+    [
+        ("cyclopts", "cli", 2, ["doctor", "ssh", "a"]),
+        ("asyncssh", "ssh", 1, ["doctor", "ssh", "a"]),
+        ("aioboto3", "aws", 1, ["doctor", "aws"]),
+    ],
+)
+def test_without_an_extra_the_line_that_installs_it_is_given(
+    library: str, extra: str, code: int, words: list[str]
+) -> None:
+    program = f"import sys; sys.modules[{library!r}] = None\nfrom skyward.cli.main import main\nmain({words})"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
 
     assert ran.returncode == code
@@ -102,7 +149,7 @@ HEAVY = {"aioboto3", "asyncio", "asyncssh", "botocore", "casty", "cloudpickle", 
         ("--help", {*HEAVY, "markdown_it"}),
         ("run --help", {*HEAVY, "markdown_it"}),
         ("runs --help", {*HEAVY, "markdown_it"}),
-        ("doctor ssh --help", {*HEAVY, "markdown_it"}),
+        ("doctor aws --help", {*HEAVY, "markdown_it"}),
         ("ls --help", {*HEAVY, "markdown_it"}),
     ],
 )
