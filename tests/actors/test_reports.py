@@ -176,9 +176,11 @@ def is_told(told: sky.Report, name: str, slots: int, took: float) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["to open the call", "in the function"])
-def test_the_import_of_a_module_is_no_work(slow: Callable[..., str], bell: Bell, late: bool) -> None:
+def test_the_import_of_a_module_is_no_work(
+    slow: Callable[..., str], bell: Bell, late: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = slow()
-    with sky.Compute(worker=sky.Worker(concurrency=2)) as compute:
+    with sky.Compute(worker=sky.Worker(concurrency=2), options=sky.Options(console="plain")) as compute:
         if late:
             waiting = [compute.submit(imported_late, name, number) for number in range(2)]
         else:
@@ -189,6 +191,10 @@ def test_the_import_of_a_module_is_no_work(slow: Callable[..., str], bell: Bell,
     ended = [event for event in compute.events() if isinstance(event, BatchesEnded)]
     assert sum(event.imports.get(name, 0.0) for event in ended) == pytest.approx(compute.report().imports[name])
     assert sum(sum(event.opening) for event in ended) >= 2 * took
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("skyward: slots spent ")
+    assert f'"{name}"' in last
+    assert f"Opening: {last.removeprefix('skyward: ')}" in compute.report().explain().splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere modules are imported by each worker")
