@@ -13,6 +13,7 @@ from concurrent import futures
 from typing import Any
 
 import uvloop
+from casty import Runtime
 
 from skyward.actors import provisioner, reclaim, router, routing, scaling
 from skyward.actors.office import Node, Office
@@ -218,17 +219,18 @@ class Driver:
 
     def _run(self) -> None:
         try:
-            leaked = uvloop.run(self._main())
-            reclaim.reclaim(self._office, self._office.clients)
+            with reclaim.lend_runtime() as runtime:
+                leaked = uvloop.run(self._main(runtime))
+                reclaim.reclaim(self._office, self._office.clients, runtime)
             self._leaked.set_result(leaked)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the loop is told
             for future in (self._started, self._leaked):
                 if not future.done():
                     future.set_exception(error)
 
-    async def _main(self) -> tuple[str, ...]:
+    async def _main(self, runtime: Runtime) -> tuple[str, ...]:
         authority = Authority.create(self._pool)
-        with held(authority.issue("driver", server=False)) as identity, reclaim.lend_runtime() as runtime:
+        with held(authority.issue("driver", server=False)) as identity:
             office = Office(self._blueprint, self._pool, authority, identity, self._record, runtime)
             weakref.finalize(self, office.__dict__.clear).atexit = False  # casty never frees a system
             office.hooks = self._hooks

@@ -10,10 +10,17 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from casty import ActorSystem, Client, Runtime
 
 log = logging.getLogger("skyward")
+
+SETTLING = 1.0
+"""Seconds that the tasks of a runtime have to end; they need about a millisecond."""
+
+TURN = 0.001
+"""Seconds in which an event loop takes its turn, and hears what has come from other threads."""
 
 _FREE: dict[int, list[Runtime]] = {}
 """Runtimes that no pool uses, by the process that made them: a forked child does not have their threads."""
@@ -33,15 +40,18 @@ def lend_runtime() -> Iterator[Runtime]:
         free.append(runtime)
 
 
-def reclaim(system: ActorSystem, clients: Iterable[Client]) -> None:
-    """Have a system and clients that have ended let go of the event loop that they were in, which has ended as well."""
+def reclaim(system: ActorSystem, clients: Iterable[Client], runtime: Runtime) -> None:
+    """Have a system and clients that have ended let go of the event loop that they were in, which has ended as well.
+
+    Nobody else may use the runtime that the clients were in.
+    """
     try:
-        asyncio.run(_reenter(system, clients))
+        asyncio.run(_reenter(system, clients, runtime))
     except Exception as error:  # noqa: BLE001 - the pool has ended, and only memory is at stake
         log.debug("the memory of this pool is not freed: %s: %s", type(error).__name__, error)
 
 
-async def _reenter(system: ActorSystem, clients: Iterable[Client]) -> None:
+async def _reenter(system: ActorSystem, clients: Iterable[Client], runtime: Runtime) -> None:
     async with system:
         pass
     for client in clients:
@@ -49,3 +59,13 @@ async def _reenter(system: ActorSystem, clients: Iterable[Client]) -> None:
         await asyncio.sleep(0)  # it begins, and does not come as far as to connect
         entering.cancel()
         await asyncio.wait({entering})
+    await _settle(runtime)
+
+
+async def _settle(runtime: Any) -> None:
+    """Hear what the thread of the runtime has yet to say: a loop that ends before leaves a socket behind."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLING
+    while runtime._tasks() and loop.time() < deadline:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(TURN)
+    await asyncio.sleep(TURN)
