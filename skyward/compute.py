@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self
 from weakref import WeakSet
 
-from skyward import notebook
+from skyward import notebook, preflight
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
 from skyward.delivery import Delivery, GroupState
@@ -86,6 +86,7 @@ class Compute(PoolExecutor):
         given["provider"] = Local() if provider is None else provider
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
         self._blueprint = check(given)
+        preflight.check(self._blueprint.image, self._blueprint.provider)
         self._driver: Driver | None = None
         self._record: Record | None = None
         self._dashboard: Dashboard | None = None
@@ -108,6 +109,7 @@ class Compute(PoolExecutor):
             image = plugin.image(image)
             if not isinstance(image, Image):
                 raise InvalidArgument(f"{type(plugin).__name__}.image returned {image!r}: it must return the image")
+        preflight.prepare(image, self._blueprint.provider)
         self._entered = True
         hooks = wire.pack_hooks([plugin for plugin in plugins if plugin.has_node_hooks()])
         blueprint = self._blueprint.model_copy(update={"image": image})

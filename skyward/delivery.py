@@ -209,6 +209,8 @@ class Entry:
             self.place(error, answer)
             if isinstance(error, ModuleNotFoundError) and (late := absent.found_since(error, self.group.delivery.path)):
                 error.add_note(late)
+            if isinstance(error, FileNotFoundError) and (here := absent.found_here(error)):
+                error.add_note(here)
         elif self.group.results is not None:
             self.group.keep(self, value)
         return value, error

@@ -5,6 +5,7 @@ Driver only: a node never imports pydantic.
 
 import keyword
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -37,13 +38,51 @@ def _commands(value: object) -> tuple[str, ...]:
 
 
 def _packages(value: object) -> tuple[str, ...]:
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+
     texts = _texts(value)
     for text in texts:
-        if not text.strip() or not text.isprintable():
-            raise refused(f"{text!r} is not the name of a package")
         if text.lstrip().startswith("-"):
             raise refused(f"{text!r} is an option, not a package")
+        if not text.strip() or not text.isprintable():
+            raise refused(f"{text!r} is not the name of a package")
+        try:
+            Requirement(text)
+        except InvalidRequirement:
+            if "://" in text or text.startswith("/"):  # an address, or a path on the machine: pip knows
+                continue
+            if "/" in text or text.endswith((".whl", ".tar.gz", ".zip")):
+                fix = "install it here and give its name: nodes are sent what is installed here"
+                raise refused(f"{text!r} is a path that machines do not have", fix) from None
+            raise refused(f"{text!r} is not the name of a package") from None
     return texts
+
+
+def _apt(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+|/\S+)?", text):
+            raise refused(f"{text!r} is not the name of a Debian package")
+    return texts
+
+
+def _index(value: str | None) -> str | None:
+    if value is not None and not re.match(r"(https?|file)://.", value):
+        raise refused("is not the address of a package index")
+    return value
+
+
+def _python(value: str | None) -> str | None:
+    """A command of the machine; one that names a version that does not run here is refused."""
+    ours = "{}.{}".format(*sys.version_info)
+    if (named := re.fullmatch(r"(.*/)?(python)?(\d+(?:\.\d+)*)", value or "")) is None:
+        return value
+    folder, command, version = named.groups()
+    if command is None and folder is None:
+        raise refused("is a version, not a command", f"write python='python{ours}', or leave it out")
+    if command and not f"{ours}.".startswith(f"{version}.") and not version.startswith(f"{ours}."):
+        raise refused(f"is not the version that your program runs on, {ours}", f"use python{ours}, or leave it out")
+    return value
 
 
 def _preload(value: object) -> tuple[str, ...]:
@@ -79,13 +118,20 @@ def _files(value: object) -> dict[str, str]:
             raise refused(f"{name!r}: {path!r} is not a name and a path")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not PurePosixPath(name).name:
             raise refused(f"{name!r} is not inside the working folder of a task", "give a relative name")
-    return {name: str(path) for name, path in value.items()}
+        if "\0" in f"{name}{path}":
+            raise refused(f"{name!r} or its path contains a NUL character", "leave it out")
+    files = {str(PurePosixPath(name)): str(path) for name, path in value.items()}
+    if folders := [name for name in files if any(PurePosixPath(name) in PurePosixPath(each).parents for each in files)]:
+        raise refused(f"{folders[0]!r} is a file and a folder", "give it another name")
+    return files
 
 
 class Image(Checked):
     """What a node needs before it runs the first task.
 
-    `index` and what comes after it are for bare machines; a node of `sky.Local` has what your program has.
+    It is checked before anything is launched: a file that is not there is refused, whatever the provider. Nodes of
+    `sky.Local` run in your program's own environment: `packages` must be installed in it. What sets up other machines,
+    `index`, `python`, `apt` and `shell`, has no effect there, and the log says so.
 
     Parameters
     ----------
@@ -106,7 +152,8 @@ class Image(Checked):
     shell
         Commands that end the making of the environment: once on each machine, for as long as the image is the same.
     files
-        Files that tasks find in their working folder: names there, and paths here.
+        Files that tasks find in their working folder: names there, and paths here. Each node has copies of its own in a
+        folder of its own, which is removed with it; on `sky.Local` without `files`, tasks work where your program does.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -142,7 +189,10 @@ class Image(Checked):
         default_factory=dict, description="give names there and paths here", examples=["{'data.csv': 'data.csv'}"]
     )
 
-    _packages = field_validator("packages", "apt", mode="before")(_packages)
+    _packages = field_validator("packages", mode="before")(_packages)
+    _apt = field_validator("apt", mode="before")(_apt)
+    _index = field_validator("index")(_index)
+    _python = field_validator("python")(_python)
     _shell = field_validator("shell", mode="before")(_commands)
     _files = field_validator("files", mode="before")(_files)
     _preload = field_validator("preload", mode="before")(_preload)

@@ -19,11 +19,14 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import IO
 
-from skyward.errors import InvalidArgument, MissingExtra
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from skyward import preflight
 from skyward.image import Image
 from skyward.providers.provider import Content
 from skyward.remote import bootstrap
@@ -100,23 +103,15 @@ def pack(image: Image) -> Parcel:
     ------
     InvalidArgument
         A file of the image is not there.
-    MissingExtra
-        The library that reads requirements is not installed.
     """
-    names, fetch = needed([*(name for name in NODE if _found(name)), *image.packages])
+    names, fetch = needed([*(name for name in NODE if preflight.installed(name)), *image.packages])
     packages = [itself(), *(installed(name) for name in names)]
-    pip = installed("pip") if _found("pip") else None
+    pip = installed("pip") if preflight.installed("pip") else None
     files: dict[str, Path] = {}
     placed: list[tuple[str, str]] = []
-    for name, text in image.files.items():
-        path = Path(text).expanduser()
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InvalidArgument.of(
-                "files", {name: text}, f"cannot be read: {error.strerror}", "give a file"
-            ) from None
+    for name, path in preflight.located(image.files).items():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[digest] = path
         placed.append((name, digest))
     uv = shutil.which("uv")
@@ -142,14 +137,18 @@ def pack(image: Image) -> Parcel:
     return Parcel(recipe, (*packages, *([pip] if pip is not None else [])), files)
 
 
+def contents(files: Mapping[str, str]) -> dict[str, Content]:
+    """Return what the files of an image contain, by their names in the working folder of tasks."""
+    found: dict[str, Content] = {}
+    for name, path in preflight.located(files).items():
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b""
+    return found
+
+
 def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Return the installed packages that meet the requirements, with all they need, and the requirements not met."""
-    try:
-        from packaging.requirements import InvalidRequirement, Requirement
-        from packaging.utils import canonicalize_name
-    except ImportError:
-        raise MissingExtra.of("packaging", "ssh") from None
-
     names: dict[str, None] = {}
     fetch: list[str] = []
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -164,7 +163,7 @@ def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(wanted.name)
-        found = _found(name)
+        found = preflight.installed(name)
         if found is None or wanted.url is not None or not wanted.specifier.contains(found.version, prereleases=True):
             fetch.append(text.partition(";")[0].strip())
             continue
@@ -244,10 +243,3 @@ def _sources(root: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(root.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(root).as_posix(), path
-
-
-def _found(name: str) -> Distribution | None:
-    try:
-        return importlib.metadata.distribution(name)
-    except PackageNotFoundError:
-        return None

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,10 @@ class Sshd:
         (self.folder / "config").write_text("\n".join([text, "Host *", *common, ""]))
         return Destination("box", user=getpass.getuser(), config=(str(self.folder / "config"),))
 
+    def remote_home(self) -> Path:
+        """Return the home of whoever logs in, if `machine` runs it."""
+        return self.folder / "home"
+
     def destination(self) -> Destination:
         """Return it, with all that it takes to log in."""
         trust = f"* {self.host_key}"
@@ -112,3 +117,13 @@ def running(folder: Path, *lines: str) -> Iterator[Sshd]:
         finally:
             process.terminate()
             process.wait(kit.SOON)
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[Sshd]:
+    """Run an sshd that stands for another machine: it has a home of its own, and is `box` in `config` of the folder."""
+    (folder / "home").mkdir()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with running(folder, f'SetEnv HOME={folder}/home "PATH={path}"') as started:
+        started.config(f"Host box\n  HostName 127.0.0.1\n  Port {started.port}\n  User {getpass.getuser()}\n")
+        yield started

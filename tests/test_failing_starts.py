@@ -71,11 +71,23 @@ LOCAL = {
     ),
     "a folder that is not there": (
         "provider=sky.Local(folder='/no/such/folder')",
-        "ProvisioningError: cannot make a folder for a local node: FileNotFoundError",
+        "InvalidArgument: folder='/no/such/folder': there is no such folder",
+    ),
+    "a file of the image that is not there": (
+        "image=sky.Image(files={'data.csv': 'missing.csv'})",
+        "InvalidArgument: files={'data.csv': 'missing.csv'}: there is no such file; give the path of a file",
+    ),
+    "a package that is not installed": (
+        "image=sky.Image(packages=['no-such-package>=2'])",
+        "which does not have no-such-package>=2; install what is missing: pip install 'no-such-package>=2'",
     ),
 }
 
 SSH = {
+    "a file of the image that is not there for a machine": (
+        "provider=ssh(hosts=['127.0.0.1:1']), image=sky.Image(files={'data.csv': 'missing.csv'})",
+        "InvalidArgument: files={'data.csv': 'missing.csv'}: there is no such file",
+    ),
     "a name that nobody knows": (
         "provider=ssh(hosts=['no..such'])",
         "Refused: no..such: the host name 'no..such' is unknown",
@@ -94,16 +106,20 @@ SSH = {
     ),
     "a key that is not there": (
         "provider=ssh(hosts=['127.0.0.1:1'], key='/no/key')",
-        "Refused: 127.0.0.1:1: cannot read /no/key: No such file or directory",
+        "InvalidArgument: key='/no/key': there is no such file",
     ),
     "a configuration that is not there": (
         "provider=sky.SSH(hosts=['127.0.0.1:1'], config='/no/config')",
-        "Refused: 127.0.0.1:1: `ssh -G` says: Can't open user config file /no/config: No such file or directory",
+        "InvalidArgument: config='/no/config': there is no such file",
     ),
     "no extra": ("provider=(without('asyncssh'), ssh(hosts=['a']))[1]", "MissingExtra: asyncssh is not installed: "),
 }
 
 AWS = {
+    "a file of the image that is not there for the cloud": (
+        "provider=sky.AWS(region='eu-west-1'), image=sky.Image(files={'data.csv': 'missing.csv'})",
+        "InvalidArgument: files={'data.csv': 'missing.csv'}: there is no such file",
+    ),
     "no region": ("provider=sky.AWS()", "InvalidArgument: region=None: no region is set"),
     "no profile": ("provider=sky.AWS(region='eu-central-1', profile='none')", "InvalidArgument: profile='none'"),
     "no credentials": ("provider=sky.AWS(region='eu-central-1')", "Denied: there are no AWS credentials"),
@@ -178,20 +194,16 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """An sshd whose machine has a home of its own, this Python, and `box` as its name."""
+    """Another machine, and keys that nobody may log in with."""
     if sshd.MISSING is not None:
         pytest.skip(sshd.MISSING)
     folder = tmp_path_factory.mktemp("sshd")
-    there = folder / "home"
-    there.mkdir()
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with sshd.running(folder, f'SetEnv HOME={there} "PATH={path}"') as started:
-        started.config(f"Host box\n  HostName 127.0.0.1\n  Port {started.port}\n  User {getpass.getuser()}\n")
-        other = asyncssh.generate_private_key("ssh-ed25519")
-        locked = other.export_private_key("pkcs8-pem", passphrase="x")
-        for name, data in (("other", other.export_private_key()), ("locked", locked)):
-            (folder / name).touch(0o600)
-            (folder / name).write_bytes(data)
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    locked = other.export_private_key("pkcs8-pem", passphrase="x")
+    for name, data in (("other", other.export_private_key()), ("locked", locked)):
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(data)
+    with sshd.machine(folder) as started:
         yield started
 
 
@@ -286,7 +298,7 @@ def test_a_start_that_fails_on_a_machine_leaves_nothing_there(
     Start(tmp_path).fail(filled(arguments), filled(reason))
 
     kit.until(lambda: not served.commands())
-    assert list((served.folder / "home" / ".cache" / "skyward" / "run").glob("*/*")) == []
+    assert list((served.remote_home() / ".cache" / "skyward" / "run").glob("*/*")) == []
 
 
 @pytest.mark.parametrize("place", ["a node that imports", "a machine that is silent", "a cloud that is silent"])

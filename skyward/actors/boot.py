@@ -14,12 +14,12 @@ from typing import Any
 from skyward.actors.office import Office
 from skyward.errors import BootFailed, Unreachable
 from skyward.events import Logged, NodeStep, Printed
-from skyward.parcel import Parcel
+from skyward.parcel import Parcel, contents
 from skyward.providers.provider import Host, Process
 from skyward.record import now
 from skyward.remote import bootstrap, failure, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
-from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY
+from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY, WORK
 
 log = logging.getLogger("skyward")
 
@@ -95,6 +95,9 @@ class Boot:
             self._parcel = await self._office.parcel()
             files[bootstrap.SCRIPT] = self._parcel.script
             command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
+        elif image_files := self._office.blueprint.image.files:
+            placed = await asyncio.to_thread(contents, image_files)
+            await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
         await host.write({CONFIG: json.dumps(self._config()).encode(), **files})
         answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
         self.watching = asyncio.create_task(self._watch(await host.start(command), answer))

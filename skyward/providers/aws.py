@@ -225,7 +225,7 @@ class AWS(Checked):
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `aws` is not installed."""
-        MissingExtra.check("aws", "aioboto3", "asyncssh", "packaging")
+        MissingExtra.check("aws", "aioboto3", "asyncssh")
 
     # ---------------------------------------------------------------- what a provider is
 

@@ -65,7 +65,7 @@ class Local(Checked):
 
     @property
     def _root(self) -> Path:
-        return self.folder or Path(tempfile.gettempdir())
+        return (self.folder or Path(tempfile.gettempdir())).absolute()
 
     @property
     def notices(self) -> str:
@@ -166,10 +166,14 @@ class LocalHost:
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def write(self, files: Mapping[str, Content]) -> None:
-        """Write files into the scratch folder."""
+        """Write files into the scratch folder; names may have folders in them."""
+        await asyncio.to_thread(self._write, files)
+
+    def _write(self, files: Mapping[str, Content]) -> None:
         for name, data in files.items():
-            fd = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(fd, "wb") as file:  # noqa: ASYNC230 - a few small files
+            path = self._path / name
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(data)
 
     async def start(self, command: Sequence[str]) -> "LocalProcess":
@@ -179,7 +183,7 @@ class LocalHost:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             start_new_session=True,
             limit=1 << 20,
         )

@@ -148,7 +148,7 @@ class SSH(Checked):
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `ssh` is not installed."""
-        MissingExtra.check("ssh", "asyncssh", "packaging")
+        MissingExtra.check("ssh", "asyncssh")
 
     @property
     def name(self) -> str:

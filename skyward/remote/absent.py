@@ -1,7 +1,8 @@
-"""What a node may lack: names the modules, and does without categories of warnings."""
+"""What a node may lack: names the modules and files, and does without categories of warnings."""
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
@@ -55,4 +56,23 @@ def found_since(error: ImportError, before: Sequence[str]) -> str:
                 f"This program finds {package!r} in {entry!r}, which was added to sys.path after the pool had begun: "
                 "add it before the block of the pool, or to PYTHONPATH."
             )
+    return ""
+
+
+def found_here(error: FileNotFoundError) -> str:
+    """Say that this program finds a file, or its folder, that a node lacks: a node has a working folder of its own."""
+    name = error.filename
+    if not isinstance(name, str) or os.path.isabs(name):
+        return ""
+    folder = os.path.dirname(name)
+    if os.path.exists(name):
+        return (
+            f"This program finds {name!r} in its working folder, but tasks work in a folder of their node: have it put "
+            f"there by sky.Image(files={{{name!r}: {name!r}}}), or give a path that the node has."
+        )
+    if folder and os.path.isdir(folder):
+        return (
+            f"This program has a folder {folder!r} in its working folder, but tasks work in a folder of their node, "
+            "which goes with it: have tasks return what is to be kept, or give a path that the node has."
+        )
     return ""

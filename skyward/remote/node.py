@@ -29,6 +29,10 @@ from skyward.remote.worker import Setting
 CONFIG = "node.json"
 """The file in the node's folder that says what it is."""
 
+WORK = "work"
+"""The folder in the node's folder in which tasks work, with the files of the image. Where there is none, they work
+where the node was started."""
+
 LEASE = "lease"
 """The file in the folder that says for how many seconds a node that is being started is held."""
 
@@ -83,6 +87,9 @@ def main(folder: Path) -> None:
     """Run the node until its leash says that it must end."""
     lock = _take_lock(folder)
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    if (work := folder / WORK).is_dir():
+        os.chdir(work)
+        sys.path[0] = str(work)  # where `-m` looks first, as if the node had been started there
     config["slots"] = config["concurrency"] or cpus()
     os.environ.update(config["env"])
     share = str(max(1, cpus() // config["slots"]))

@@ -112,7 +112,7 @@ class Told(Plugin):
 
     def image(self, image: sky.Image, /) -> sky.Image:
         self.note("asked for an image")
-        return image.with_packages(self.name).with_preload("tests.work")
+        return image.with_packages({"a": "numpy", "b": "joblib"}[self.name]).with_preload("tests.work")
 
     @contextmanager
     def driver(self, pool: Pool, /) -> Iterator[None]:
@@ -170,7 +170,7 @@ def test_what_a_plugin_raises_here_reaches_the_caller_and_leaves_nothing(
 
 
 def test_images_of_all_plugins_add_up_and_the_users_own_stays_as_it_was() -> None:
-    image, seen = sky.Image(packages=["mine"], preload=["colorsys"]), list[sky.Image]()
+    image, seen = sky.Image(packages=["casty"], preload=["colorsys"]), list[sky.Image]()
 
     class Last(Plugin):
         def image(self, image: sky.Image, /) -> sky.Image:
@@ -181,8 +181,8 @@ def test_images_of_all_plugins_add_up_and_the_users_own_stays_as_it_was() -> Non
         loaded = compute.submit(lambda: {"colorsys", "tests.work"} <= set(sys.modules)).result(kit.SOON)
 
     assert loaded
-    assert seen == [sky.Image(packages=["mine", "a", "b"], preload=["colorsys", "tests.work"])]
-    assert image == sky.Image(packages=["mine"], preload=["colorsys"])
+    assert seen == [sky.Image(packages=["casty", "numpy", "joblib"], preload=["colorsys", "tests.work"])]
+    assert image == sky.Image(packages=["casty"], preload=["colorsys"])
 
 
 # ---------------------------------------------------------------- hooks on the nodes

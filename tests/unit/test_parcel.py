@@ -147,5 +147,5 @@ def test_a_package_from_a_folder_is_sent_also_where_others_are_fetched(
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(sky.InvalidArgument, match="cannot be read: No such file or directory; give a file"):
+    with pytest.raises(sky.InvalidArgument, match="there is no such file; give the path of a file"):
         parcel.pack(sky.Image(files={"data": tmp_path / "missing"}))

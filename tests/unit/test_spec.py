@@ -128,7 +128,9 @@ def test_lists_become_tuples() -> None:
     assert (image.packages, image.preload) == (("numpy>=2",), ("numpy.linalg",))
 
 
-@pytest.mark.parametrize("package", ["numpy", "numpy >= 2", "scipy[dev]~=1.0", "git+https://host/x.git@v1", "./x.whl"])
+@pytest.mark.parametrize(
+    "package", ["numpy", "numpy >= 2", "scipy[dev]~=1.0", "git+https://host/x.git@v1", "/wheels/x.whl"]
+)
 def test_a_package_is_written_as_for_pip(package: str) -> None:
     assert Image(packages=[package]).packages == (package,)
 

@@ -1,0 +1,149 @@
+"""What is checked of an image before anything is launched, and what of it a provider's machines have no use for.
+
+Driver only. Nodes whose machines are not bare run in this program's own environment, in which nothing is installed.
+"""
+
+import importlib.metadata
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from skyward.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from skyward.image import Image
+    from skyward.providers.provider import Provider
+
+log = logging.getLogger("skyward")
+
+
+def check(image: "Image", provider: "Provider") -> None:
+    """See that the files of an image are here and, where nodes run in this environment, that its packages are.
+
+    Raises
+    ------
+    InvalidArgument
+        One of them is not; the text names it.
+    """
+    located(image.files)
+    if not provider.bare and (missing := unmet(image.packages)):
+        lacks = ", ".join(f"{text} ({found} is installed)" if found else text for text, found in missing.items())
+        raise InvalidArgument.of(
+            "packages",
+            list(image.packages),
+            f"nodes of {provider.name!r} run in this program's environment, which does not have {lacks}",
+            f"install what is missing: pip install {shlex.join(missing)}",
+        )
+
+
+def prepare(image: "Image", provider: "Provider") -> None:
+    """Check an image once more, as plugins may have added to it, and say in the log what of it has no effect."""
+    check(image, provider)
+    if text := ignored(image, provider):
+        log.warning("%s", text)
+
+
+def ignored(image: "Image", provider: "Provider") -> str:
+    """Say what of an image has no effect on a provider's machines, and what to do instead; empty for nothing."""
+    if provider.bare:
+        return ""
+    other = image.python is not None and not _is_this_python(image.python)
+    given = {"index": image.index, "python": other, "apt": image.apt, "shell": image.shell}
+    names = [f"{name}=" for name, value in given.items() if value]
+    unknown = [text for text in image.packages if _requirement(text) is None]
+    parts = [f"Image({', '.join(names)})"] if names else []
+    parts += [f"the version of {', '.join(unknown)} in Image(packages=)"] if unknown else []
+    if not parts:
+        return ""
+    has = "has" if len(parts) == 1 else "have"
+    return (
+        f"{' and '.join(parts)} {has} no effect: nodes of {provider.name!r} run in this program's environment. "
+        "Set up here what they need; machines of sky.SSH and sky.AWS are set up as the image says"
+    )
+
+
+def located(files: Mapping[str, str]) -> dict[str, Path]:
+    """Return the paths of the files of an image, by their names in the working folder of tasks.
+
+    Raises
+    ------
+    InvalidArgument
+        One of them cannot be read.
+    """
+    found = {}
+    for name, text in files.items():
+        path = Path(text).expanduser()
+        if problem := _unreadable(path):
+            fix = "name each file in it, or an archive of it" if path.is_dir() else "give the path of a file"
+            raise InvalidArgument.of("files", {name: text}, problem, f"{fix}; relative paths begin at {Path.cwd()}")
+        found[name] = path
+    return found
+
+
+def _unreadable(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder"
+    if not path.exists():
+        return "there is no such file"
+    if not path.is_file():
+        return "is not a regular file"
+    return "" if os.access(path, os.R_OK) else "cannot be read: permission denied"
+
+
+def unmet(requirements: Sequence[str]) -> dict[str, str]:
+    """Return the requirements that no installed package meets, each with the version that is installed, if any.
+
+    What cannot be compared, an address say, is left out.
+    """
+    missing: dict[str, str] = {}
+    for wanted in _asked(requirements):
+        found = installed(wanted.name)
+        if found is None:
+            missing[str(wanted)] = ""
+        elif wanted.url is None and not wanted.specifier.contains(found.version, prereleases=True):
+            missing[str(wanted)] = found.version
+    return missing
+
+
+def _asked(requirements: Sequence[str]) -> Iterator[Requirement]:
+    """Yield the requirements that apply here, and those of their extras."""
+    for text in requirements:
+        wanted = _requirement(text)
+        if wanted is None or not (wanted.marker is None or wanted.marker.evaluate()):
+            continue
+        wanted.marker = None
+        yield wanted
+        found = installed(wanted.name)
+        for more in map(Requirement, (found.requires or ()) if found is not None else ()):
+            extras = [extra for extra in wanted.extras if more.marker and more.marker.evaluate({"extra": extra})]
+            if extras and not (more.marker and more.marker.evaluate({"extra": ""})):
+                more.marker = None
+                yield more
+
+
+def _requirement(text: str) -> Requirement | None:
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def installed(name: str) -> Distribution | None:
+    """Return the installed package of that name."""
+    try:
+        return importlib.metadata.distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _is_this_python(command: str) -> bool:
+    found = shutil.which(command)
+    return found is not None and os.path.realpath(found) == os.path.realpath(sys.executable)
