@@ -20,6 +20,7 @@ from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded
 from skyward.executor import PoolExecutor
+from skyward.plugins.joblib_watch import Watch
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.record import Record, now
@@ -96,6 +97,7 @@ class Compute(PoolExecutor):
         self._lock = threading.Lock()
         self._ready = self._ended = self._entered = False
         self._process = os.getpid()
+        self._watch = Watch(lambda: self._driver is not None and self._driver.used)
         self._delivery: Delivery | None = None
 
     # ------------------------------------------------------------ the block
@@ -124,6 +126,7 @@ class Compute(PoolExecutor):
             self._group = GroupState(next(self._numbers), None, self._delivery)
             self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
             function.enter(self)
+            self._watch.begin(plugins)
             for plugin in plugins:
                 context: object = plugin.driver(self)
                 if not isinstance(context, AbstractContextManager):
@@ -201,11 +204,12 @@ class Compute(PoolExecutor):
             if self._delivery is not None:
                 self._delivery.close()
                 self._delivery.join()
-            report = driver.report().as_dict() if self._ready else {}
-            record.put(RunEnded(now(), self._failed, leaked, report))
+            report = driver.report() if self._ready else None
+            record.put(RunEnded(now(), self._failed, leaked, {} if report is None else report.as_dict()))
             record.close()
             if self._dashboard is not None:
                 self._dashboard.close()
+            self._watch.end(failed=bool(self._failed), cost=0.0 if report is None else report.cost)
         if leaked:
             raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
 

@@ -52,6 +52,11 @@ class Driver:
         Gives the numbers of calls.
     record
         Where all that happens is noted.
+
+    Attributes
+    ----------
+    used
+        Whether a call was ever sent.
     """
 
     def __init__(self, blueprint: Blueprint, pool: str, hooks: bytes, numbers: Iterator[int], record: Record) -> None:
@@ -65,6 +70,7 @@ class Driver:
         self.blob_threshold: float = math.inf if threshold is None else threshold
         self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
         self._draining = self._refusing = False
+        self.used = False
         self._started: futures.Future[Office] = futures.Future()
         self._leaked: futures.Future[tuple[str, ...]] = futures.Future()
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
@@ -137,6 +143,7 @@ class Driver:
                 for entry in entries:
                     office.entries[entry.future.batch] = entry
                 self._put(entries)
+                self.used = True
             except BaseException:  # Ctrl-C: the caller will not hold these futures
                 for entry in entries:
                     office.entries.pop(entry.future.batch, None)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, Never, Protocol, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Never, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import context, forked, shown
@@ -86,7 +86,11 @@ class Remote[**P, T]:
     On a slot it is the plain function.
     """
 
+    exist: ClassVar[bool] = False
+    """Whether this process has any."""
+
     def __init__(self, fn: Callable[P, T], terms: Terms) -> None:
+        Remote.exist = True
         _check(fn)
         functools.update_wrapper(self, fn)
         self._fn, self._terms = fn, terms
