@@ -20,6 +20,7 @@ from skyward.delivery import Delivery, GroupState
 from skyward.errors import InvalidArgument, Leaked, NoCompute
 from skyward.events import Event, RunEnded
 from skyward.executor import PoolExecutor
+from skyward.lengths import length_of
 from skyward.plugins.joblib_watch import Watch
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
@@ -268,6 +269,7 @@ class Compute(PoolExecutor):
         group = self.task_group(terms=terms, holds=lambda _, chunk: len(chunk))
         calls = zip(*iterables, strict=False)
         try:
+            group.count(length_of(calls))
             chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
             results = [group.submit(function.call_each, fn, chunk) for chunk in chunks]
         except BaseException:

@@ -10,6 +10,7 @@ A batch is what travels as one call: with joblib it holds several tasks. A recor
 | `NodeChanged`, `NodeStep` | where a node is on its way from its launch to its end; what its machine is being given |
 | `NodeSilent`, `NodeHeard` | its link is cut or it is frozen; it is heard again |
 | `NodeFacts`, `NodeNoticed`, `NodeGivenUp` | how it is; its machine is about to be taken away; none comes after it |
+| `TasksCounted` | how many tasks the caller will give |
 | `BatchesArrived`, `BatchesSent`, `BatchesEnded` | a batch on its usual way |
 | `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled`, `BatchesLate` | a batch on its other ways |
 | `Printed`, `Logged` | what a task wrote; what it logged |
@@ -166,12 +167,26 @@ class NodeGivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksCounted:
+    """The batches of a group, such as those of one call of `Parallel` or `map`, hold so many tasks in all.
+
+    -1 means that this is not known yet. It may be told several times, and is certain once it is `final`.
+    """
+
+    at: float
+    group: int
+    tasks: int
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BatchesArrived:
-    """The caller gave batches, which hold so many tasks in all."""
+    """The caller gave batches of a group, which hold so many tasks."""
 
     at: float
     batches: int
     tasks: int
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +327,7 @@ type Event = (
     | NodeFacts
     | NodeNoticed
     | NodeGivenUp
+    | TasksCounted
     | BatchesArrived
     | BatchesSent
     | BatchesEnded

@@ -71,6 +71,10 @@ class Pool(Protocol):
         """Run these; they have one group and the same terms."""
         ...
 
+    def count(self, group: int, tasks: int, *, final: bool) -> None:
+        """The calls of a group hold so many tasks in all, -1 where that is not known yet; with `final` none comes."""
+        ...
+
     def forget(self, batches: Iterable[int]) -> None:
         """Nobody waits for these any more."""
         ...
@@ -135,6 +139,7 @@ class TaskGroup:
         results: dict[int, Any] | None = {} if pool.has_budget and keep_results else None
         self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
         self._tasks = 0
+        self._counted = False
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._process = os.getpid()
@@ -178,6 +183,24 @@ class TaskGroup:
         self._expect(future)
         self._state.delivery.do(partial(self._send, future, fn, args, kwargs, time.monotonic_ns()))
         return future
+
+    def count(self, tasks: int | None) -> None:
+        """Say how many tasks the calls of the group will hold in all, for who looks on at the run.
+
+        None means that more may come than is known. It may be said again when more is known, and closing the group says
+        that no more will come. A group of which nothing is said counts as far as it has come.
+
+        Raises
+        ------
+        InvalidArgument
+            `tasks` is no whole number, or negative.
+        """
+        if tasks is not None:
+            tasks = whole("tasks", tasks, 0, "give None where it is not known")
+        if self._closed:
+            return
+        self._counted = True
+        self._pool.count(self._state.number, -1 if tasks is None else tasks, final=False)
 
     def reject(self, error: Exception) -> Future[Any]:
         """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread.
@@ -251,6 +274,8 @@ class TaskGroup:
 
     def close(self) -> None:
         """Let go of what the group has pickled, and of its thread. Calls that have not ended go on."""
+        if self._counted and not self._closed:
+            self._pool.count(self._state.number, self._tasks, final=True)
         self._closed = True
         self._end_if_over()
 

@@ -39,6 +39,7 @@ class Cluster:
         self.reloaded: Callable[[], tuple[str, ...]] = tuple
         self.entries: dict[int, Entry] = {}
         self.forgotten: list[int] = []
+        self.counted: list[tuple[int, int, bool]] = []
         self.sent = threading.Event()
 
     def reaches(self, token: str) -> bool:
@@ -47,6 +48,9 @@ class Cluster:
     def send(self, entries: list[Entry]) -> None:
         self.entries.update((entry.future.batch, entry) for entry in entries)
         self.sent.set()
+
+    def count(self, group: int, tasks: int, *, final: bool) -> None:
+        self.counted.append((group, tasks, final))
 
     def forget(self, batches: Iterable[int]) -> None:
         self.forgotten += batches

@@ -31,7 +31,7 @@ def pool(**options):
     plugins = [sky.plugins.joblib()]
     return sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), options=options, plugins=plugins)
 """
-BAR = "━━━"
+BAR = "slots busy"
 
 
 class Program:

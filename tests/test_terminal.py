@@ -29,7 +29,7 @@ with pool() as compute, kit.Bell() as bell:
 print("after")
 """
     )
-    seen = program.until("0/5+ tasks · 4/4 slots busy", "they run")
+    seen = program.until("0 tasks done, 5 queued or running · 4/4 slots busy", "they run")
     assert seen[0] == "they run"
     program.child.sendline("")
     *above, last, after = program.end()

@@ -19,7 +19,7 @@ from skyward.actors import provisioner, reclaim, router, routing, scaling
 from skyward.actors.office import Node, Office
 from skyward.delivery import Deliveries, Entry
 from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed, SkywardError
-from skyward.events import BatchesArrived, Reported
+from skyward.events import BatchesArrived, Reported, TasksCounted
 from skyward.record import Record, now
 from skyward.remote.future import result_of
 from skyward.report import Report
@@ -153,6 +153,10 @@ class Driver:
         """Take no more calls."""
         with self._office.lock:
             self._refusing = True
+
+    def count(self, group: int, tasks: int, *, final: bool) -> None:
+        """The calls of a group hold so many tasks in all, -1 where that is not known yet; with `final` none comes."""
+        self._record.put(TasksCounted(now(), group, tasks, final))
 
     def forget(self, batches: Iterable[int]) -> None:
         """Nobody waits for these any more."""
@@ -309,5 +313,5 @@ class Driver:
         self._office.arrivals.append((first.began, sum(entry.packing for entry in entries)))
         numbers = tuple(entry.future.batch for entry in entries)
         sizes = tuple(entry.size for entry in entries)
-        self._record.put(BatchesArrived(now(), len(entries), sum(entry.tasks for entry in entries)))
+        self._record.put(BatchesArrived(now(), len(entries), sum(entry.tasks for entry in entries), group.number))
         tell(routing.Arrived(numbers, group.number, group.limit, terms.node, retries, sizes))

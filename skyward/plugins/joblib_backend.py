@@ -7,7 +7,7 @@ sent by the thread of its group, which is also the one that gives joblib the res
 
 import contextlib
 import os
-import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,11 @@ from joblib.parallel import (
 )
 
 from skyward.errors import InvalidArgument, NoCompute, NotPortable, RemoteError
+from skyward.lengths import length_of
 from skyward.plugins import joblib_names
+from skyward.plugins.joblib_errors import name_task
 from skyward.plugins.joblib_names import Block, processors
-from skyward.plugins.joblib_node import NAME, batch_shown, nested, run_batch, task
+from skyward.plugins.joblib_node import NAME, batch_shown, nested, run_batch
 from skyward.plugins.plugin import Pool
 from skyward.plugins.side_effects import returns_nothing
 from skyward.remote import shown
@@ -72,6 +74,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._jobs = 1
         self._seconds = 0.0
         self._ended = self._wanted = self._extra = 0
+        self._counts_on = False
         self._over = threading.Event()
         self._asked: dict[Any, str] = {}  # joblib's trackers of the batches of a call with a timeout, and their tasks
 
@@ -154,6 +157,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._over.clear()
         self._asked = {}
         self._ended = self._wanted = self._extra = 0
+        self._counts_on = True
+        length = length_of(sys._getframe(1).f_locals.get("iterable"))  # nobody but joblib's own call has it
+        self._group.count(getattr(self.parallel, "n_tasks", None) if length is None else length)
 
     def _threads_for(self, function: Callable[..., Any]) -> futures.ThreadPoolExecutor | None:
         """Return threads of this process for a call that prefers them, where its tasks have only side effects."""
@@ -211,6 +217,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         call = run_batch, tasks, level, first, self.inner_max_num_threads
         if first == 0:
             self._threads = self._threads_for(tasks[0][0])
+            if self._threads is not None:
+                self._counts_on = False
+                group.count(0)
         functions = [each[0] for each in tasks]
         completed = partial(self._completed, group, callback, first, functions)
         if self.parallel.timeout is not None:
@@ -246,12 +255,20 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if isinstance(error, NotPortable):
             name_task(error, first, functions)
         callback(future)
+        if self.parallel.pre_dispatch != "all":
+            self._count(group)
         if error is not None and self.parallel._aborting:
             group.cancel()  # at once, and again when the caller has heard of it
         if self.parallel._aborting or not self.parallel._wait_retrieval():
             self._over.set()
         else:
             self._look_ahead()
+
+    def _count(self, group: Any) -> None:
+        """Say how many tasks there are, once joblib has taken all of them from the iterator."""
+        if self._counts_on and group is self._group and self.parallel._original_iterator is None:
+            self._counts_on = False
+            group.count(self.parallel.n_dispatched_tasks)
 
     def _look_ahead(self) -> None:
         """Have joblib hand over one batch more, where two for each job do not last for the way to a node and back.
@@ -288,6 +305,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
         joblib's own error of a call that takes longer than its timeout is told which task that was.
         """
+        self._count(self._group)  # with pre_dispatch="all" it has taken all by now
         if self.parallel.timeout is None and not self.parallel.return_generator:
             while self.parallel._wait_retrieval() and not self.parallel._aborting:
                 self._over.wait(1.0)
@@ -327,34 +345,6 @@ def blob_mode(mmap_mode: str | None, max_nbytes: int | None) -> Mode:
             raise InvalidArgument.of(
                 "mmap_mode", mmap_mode, "joblib has no such mode", 'give "r", "r+", "w+", "c" or None'
             )
-
-
-_IN_A_BATCH = re.compile(r"args\[0\]\[(\d+)\](?:\[0\](?P<fn>.*)|\[[12]\](?P<rest>.*))?")
-_IN_A_RESULT = re.compile(r"result\[(\d+)\](?P<rest>.*)")
-
-
-def name_task(error: NotPortable, first: int, functions: Sequence[object]) -> None:
-    """Have an error about a batch speak of the task in it: `args[0][2][1][0].conn` is `args[0].conn` of the third."""
-    text = str(error)
-    if text.startswith(f"{run_batch.__name__} "):
-        found = _IN_A_BATCH.fullmatch(error.path)
-    elif text.startswith(f"the result of {run_batch.__name__} "):
-        found = _IN_A_RESULT.fullmatch(error.path)
-    else:
-        return  # of a call that a task made
-    if found is None:
-        return
-    index, groups = int(found[1]), found.groupdict()
-    if groups.get("fn") is not None:
-        path = "fn" + groups["fn"]
-    elif groups["rest"] is None:
-        path = ""
-    else:
-        keyword = error.path.startswith(f"args[0][{index}][2]")
-        path = ("result" if text.startswith("the result") else "kwargs" if keyword else "args") + groups["rest"]
-    text = text.replace(run_batch.__name__, task(first + index, functions[index]), 1)
-    error.args = (text.replace(error.path, path, 1),) if path else (text,)
-    error.path = path
 
 
 def _check_that_joblib_can_hold(error: BaseException) -> None:

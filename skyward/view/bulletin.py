@@ -62,7 +62,7 @@ class Bulletin:
             if self._new(each.trouble, each.node.number, each.text)
         ]
         if progress.complete and progress.open and (self._last is None or now - self._last >= EVERY):
-            work = wording.plain(wording.work(progress, now)[5:])
+            work = wording.plain(wording.dotted(wording.going(progress, now)))
             if work != self._work:
                 self._last, self._work = now, work
                 found.append(work)

@@ -32,8 +32,10 @@ from skyward.events import (
     RunEnded,
     RunStarted,
     Spent,
+    TasksCounted,
 )
 from skyward.report import Report
+from skyward.view.expected import Expected
 
 LOOKS_BACK = (5.0, 120.0)
 """Seconds of the past that a pace is taken from: three times as long as a task takes, within these bounds."""
@@ -154,7 +156,8 @@ class Progress:
     worked: float | None = None
     ran: float = 0.0
     imports: dict[str, float] = field(default_factory=dict)
-    _arrived: float = 0.0
+    _expected: Expected = field(default_factory=Expected)
+    _arrived: float = float("-inf")
     _answered: float = 0.0
     _pace: Pace = field(default_factory=Pace)
 
@@ -171,6 +174,8 @@ class Progress:
                     node.memory, node.most = memory, max(node.most, memory)
                 case BatchesArrived():
                     self._arrive(event)
+                case TasksCounted():
+                    self._expect(event)
                 case _:
                     self._fold(event)
 
@@ -204,13 +209,18 @@ class Progress:
 
     @property
     def open(self) -> bool:
-        """Whether something waits or runs."""
-        return self.closed < self.batches
+        """Whether something waits, runs or is yet to come."""
+        return self.closed < self.batches or bool(self._expected)
 
     @property
     def settled(self) -> bool:
         """Whether all tasks that are to come are known."""
-        return not self.open or self._answered - self._arrived > SETTLED
+        return not self.open or (self._expected.known and self._answered - self._arrived > SETTLED)
+
+    @property
+    def total(self) -> int:
+        """How many tasks there are, with those that are known to be yet to come."""
+        return self.known + self._expected.tasks
 
     def rate(self, now: float) -> float | None:
         """Return the tasks that ended in each of the last seconds; None where it is too early to say."""
@@ -225,7 +235,7 @@ class Progress:
     def left(self, now: float) -> float | None:
         """Return the seconds until all is done; None where that cannot be known."""
         rate = self.rate(now)
-        return (self.known - self.done) / rate if rate and self.open and self.settled else None
+        return (self.total - self.done) / rate if rate and self.open and self.settled else None
 
     def concerns(self, now: float) -> list[Concern]:
         """Return what is not right with nodes now, the worst first."""
@@ -266,9 +276,15 @@ class Progress:
     def _arrive(self, event: BatchesArrived) -> None:
         if not self.open:
             self.worked = event.at
-        self._arrived = event.at
         self.batches += event.batches
         self.known += event.tasks
+        if not self._expected.arrive(event.group, event.tasks):
+            self._arrived = event.at
+
+    def _expect(self, event: TasksCounted) -> None:
+        if not self.open:
+            self.worked = event.at
+        self._expected.count(event)
 
     def _end(self, event: BatchesEnded) -> None:
         node = self.node(event.node)

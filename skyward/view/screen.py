@@ -30,6 +30,9 @@ SAVE, RESTORE, DOWN = "\x1b7", "\x1b8", "\x1b[B\r"
 ERASE = "\x1b[J"
 """Of all from the cursor on: right of it there is nothing but our own lines, where somebody has pressed Return."""
 
+ASCII = str.maketrans("█░·…", "#.-~")
+"""What stands for our own characters where the terminal has no others."""
+
 type Painter = Callable[[], Sequence[Line]]
 
 
@@ -128,7 +131,10 @@ class Screen:
                 self._console.print(Text.assemble(*line), no_wrap=True, overflow="ellipsis", crop=True)
         text = "\n".join(captured.get().splitlines()[:rows])  # one line may have been several
         with contextlib.suppress(LookupError):
-            text = text.encode(self._stream.encoding, "replace").decode(self._stream.encoding)
+            try:
+                text.encode(self._stream.encoding)
+            except UnicodeEncodeError:
+                text = text.translate(ASCII).encode(self._stream.encoding, "replace").decode(self._stream.encoding)
         return text
 
     def _draw(self) -> None:

@@ -290,6 +290,7 @@ class Timeline:
             "hint": hint,
             "notes": [] if report is None else report.explain().splitlines()[2 if hint else 1 :],
             "arrived": max(done, progress.known),
+            "total": max(done, progress.total) if progress.settled else None,
             "done": done,
             "calls": self._statuses,
             "nodes": [lives.as_dict(number) | _bytes(report, number) for number, lives in sorted(self._lives.items())],

@@ -20,7 +20,10 @@ NAMED = 4
 """So many nodes that are not right are told one by one."""
 
 WIDTH = 12
-"""Characters of the bar."""
+"""Characters of the bar,"""
+
+BAR = "█", "░"
+"""which are done, and which are not: readable without colors."""
 
 HEAD = ("skyward", "bold cyan")
 DOT = (" · ", "dim")
@@ -59,7 +62,7 @@ def starting(progress: Progress, now: float) -> Line:
     wanted = max(progress.wanted, len(progress.nodes))
     text = f"{len(progress.ready)} of {many(wanted, 'node')} ready"
     said = [(text, ""), (progress.provider, "dim"), (cost(progress), "green"), (clock(now - progress.began), "dim")]
-    return (HEAD, ("  ", ""), *_dotted(said))
+    return (HEAD, ("  ", ""), *dotted(said))
 
 
 def nodes(progress: Progress, now: float) -> list[Line]:
@@ -82,11 +85,21 @@ def where(node: Node) -> str:
 
 
 def work(progress: Progress, now: float) -> Line:
-    """Say in one line how the work goes."""
-    known, done = progress.known, progress.done
-    more = "" if progress.settled else "+"
-    said = [
-        (f"{done:,}/{known:,}{more} tasks", "bold"),
+    """Say in one line how the work goes, with a bar where it is known how much there is."""
+    total, done = progress.total, progress.done
+    if not progress.settled:
+        return (HEAD, ("  ", ""), *dotted(going(progress, now)))
+    filled = WIDTH * done // max(total, 1)
+    bar = (BAR[0] * filled, "cyan"), (BAR[1] * (WIDTH - filled), "bright_black")
+    return (HEAD, ("  ", ""), *bar, ("  ", ""), *dotted(going(progress, now)))
+
+
+def going(progress: Progress, now: float) -> list[tuple[str, str]]:
+    """Say how the work goes, in pieces: of how many tasks only where that is known."""
+    total, done = progress.total, progress.done
+    so_far = f"{many(done, 'task')} done, {progress.known - done:,} queued or running"
+    return [
+        (f"{done:,}/{total:,} tasks" if progress.settled else so_far, "bold"),
         (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
         (speed(progress.rate(now)), ""),
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
@@ -95,15 +108,6 @@ def work(progress: Progress, now: float) -> Line:
         (f"{progress.retried:,} retried" if progress.retried else "", "yellow"),
         (dollars(progress.dollars) if progress.dollars else "", "green"),
     ]
-    filled = WIDTH * done // max(known, 1)
-    return (
-        HEAD,
-        ("  ", ""),
-        ("━" * filled, "cyan"),
-        ("━" * (WIDTH - filled), "bright_black"),
-        ("  ", ""),
-        *_dotted(said),
-    )
 
 
 def troubles(progress: Progress, now: float, but: str = "") -> list[Line]:
@@ -156,7 +160,7 @@ def summary(progress: Progress) -> str:
         (f"{progress.retried:,} retried" if progress.retried else "", ""),
         (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
     ]
-    told = plain(_dotted(said)).replace(" · ", ", ")
+    told = plain(dotted(said)).replace(" · ", ", ")
     lines = [f"{told} in {clock(progress.ended - progress.began)}"] if told else []
     lines += [hint] if (hint := import_hint(progress.imports, progress.ran)) else []
     return "\n".join(f"skyward: {line}" for line in lines)
@@ -216,7 +220,7 @@ def _colour(at: str) -> str:
     return "green" if at == "ready" else "red" if at.startswith(("ending", "ended")) else "yellow"
 
 
-def _dotted(said: Iterable[tuple[str, str]]) -> Line:
+def dotted(said: Iterable[tuple[str, str]]) -> Line:
     """Join what is not empty."""
     told = [piece for piece in said if piece[0]]
     return tuple(each for number, piece in enumerate(told) for each in ((DOT, piece) if number else (piece,)))

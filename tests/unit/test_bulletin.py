@@ -72,7 +72,7 @@ def test_at_length_the_work_is_told_every_ten_seconds_if_it_goes_on() -> None:
     progress, bulletin = run(BatchesArrived(2.0, 4, 4)), Bulletin(brief=False)
     assert bulletin.news(progress, 2.0) == ["skyward: 1 node with 2 slots ready after 0:02"]
     assert bulletin.news(progress, 3.0) == []
-    assert bulletin.news(progress, 12.0) == ["skyward: 0/4+ tasks · 0/2 slots busy"]
+    assert bulletin.news(progress, 12.0) == ["skyward: 0 tasks done, 4 queued or running · 0/2 slots busy"]
     assert bulletin.news(progress, 22.0) == []
     progress.add([ended(22.0, "returned")])
     assert bulletin.news(progress, 23.0) == ["skyward: 1/4 tasks · 0/2 slots busy · 12.0/min · 0:15 left"]

@@ -27,6 +27,7 @@ from skyward.events import (
     RunEnded,
     RunStarted,
     Spent,
+    TasksCounted,
 )
 from skyward.report import Lost, Report
 from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
@@ -148,6 +149,38 @@ def test_all_that_are_to_come_are_known_when_tasks_end_and_none_arrives() -> Non
     fed: list[Event] = [ended(2.1, "returned"), BatchesArrived(2.1, 1, 1)]
     several: list[list[Event]] = [[], [arrived], [arrived, *fed], [arrived, *fed, ended(2.7, "returned")]]
     assert [run(*events).settled for events in several] == [True, False, False, True]
+
+
+def test_what_is_known_to_come_counts_before_it_arrives() -> None:
+    progress = run(TasksCounted(2.0, 7, 100))
+    assert (progress.open, progress.settled, progress.total, progress.worked) == (True, True, 100, 2.0)
+    progress.add([BatchesArrived(2.1, 10, 10, 7), ended(4.0, *("returned",) * 10)])
+    assert (progress.open, progress.settled, progress.total, progress.done, progress.worked) == (
+        True,
+        True,
+        100,
+        10,
+        2.0,
+    )
+    assert progress.left(4.0) == pytest.approx(90 / 5)
+    progress.add([BatchesArrived(4.0, 10, 90, 7), TasksCounted(4.0, 7, 100, True)])
+    assert (progress.known, progress.total) == (100, 100)
+    progress.add([ended(5.0, *("returned",) * 10, tasks=9)])
+    assert (progress.open, progress.done, progress.total) == (False, 100, 100)
+
+
+def test_while_the_end_of_a_call_is_not_known_nothing_is_settled() -> None:
+    progress = run(TasksCounted(2.0, 7, -1), BatchesArrived(2.0, 4, 4, 7), ended(9.0, *("returned",) * 4))
+    assert (progress.open, progress.settled, progress.left(9.0)) == (True, False, None)
+    progress.add([TasksCounted(9.5, 7, 4, True)])
+    assert (progress.open, progress.settled) == (False, True)
+
+
+def test_calls_of_their_own_beside_a_call_that_is_counted_are_settled_as_before() -> None:
+    progress = run(TasksCounted(2.0, 7, 9), BatchesArrived(2.0, 1, 1, 7), BatchesArrived(2.0, 1, 1))
+    assert not progress.settled
+    progress.add([ended(3.0, "returned")])
+    assert (progress.settled, progress.total) == (True, 10)
 
 
 def test_printed_lines_are_none_of_its_business() -> None:

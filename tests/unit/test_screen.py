@@ -154,6 +154,14 @@ def test_lines_are_cut_to_the_terminal(terminal: Terminal) -> None:
     screen.leave(wide)
 
 
+def test_a_terminal_without_our_characters_is_sent_others(terminal: Terminal) -> None:
+    terminal.out.reconfigure(encoding="ascii")
+    screen = Screen.of(terminal.out)
+    screen.show(lambda: [(("██░░ · é", ""),)])
+    terminal.until(lambda seen: seen == ["", "##.. - ?"])
+    screen.close()
+
+
 def test_lines_that_have_several_are_cut_to_the_terminal_and_scroll_nothing_away(terminal: Terminal) -> None:
     def high() -> list[Line]:
         return [WORK, (("\n".join("abcdefghijklmnopqrst"), ""),), WORK]

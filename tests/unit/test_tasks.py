@@ -369,3 +369,28 @@ def test_several_threads_submit_at_once(cluster: Cluster, group: TaskGroup) -> N
         submitted = [each for made in threads.map(many, [lambda: group.submit(double, 1)] * 4) for each in made]
 
     assert len({future.batch for future in submitted}) == len(cluster.entries) == 400
+
+
+def test_how_many_tasks_a_group_has_is_told_until_it_is_closed(cluster: Cluster) -> None:
+    group = TaskGroup(cluster, holds=lambda x: 3)
+    number = group._state.number
+    group.count(None)
+    group.count(12)
+    cluster.end(group.submit(double, 1))
+    group.close()
+    group.close()
+    group.count(7)
+
+    assert cluster.counted == [(number, -1, False), (number, 12, False), (number, 3, True)]
+
+
+def test_of_a_group_that_is_not_counted_nothing_is_told(cluster: Cluster, group: TaskGroup) -> None:
+    cluster.end(group.submit(double, 1))
+    group.close()
+
+    assert cluster.counted == []
+
+
+def test_a_count_that_is_invalid_is_refused(group: TaskGroup) -> None:
+    with pytest.raises(InvalidArgument, match="tasks=-1"):
+        group.count(-1)

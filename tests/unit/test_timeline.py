@@ -96,7 +96,7 @@ def test_what_tasks_print_is_told_once() -> None:
 def test_bar_and_tile_have_one_figure() -> None:
     late = (ended(103.0, many=2), BatchesLate(103.0, 0, 1, 2), BatchLost(104.0, 9, ("x",), 4))
     told = head(changed(101.0, "ready"), BatchesArrived(102.0, 10, 20), *late)
-    assert (told["arrived"], told["done"], dict(told["numbers"])["Tasks"]) == (16, 2, "2")
+    assert (told["arrived"], told["total"], told["done"], dict(told["numbers"])["Tasks"]) == (16, 16, 2, "2")
     assert dict(told["numbers"])["Lost"] == "1 call"
     timeline = Timeline()
     timeline.add([STARTED, BatchesArrived(102.0, 10, 20), ended(103.0, "raised", many=3)])
@@ -123,7 +123,7 @@ def test_a_run_in_progress_is_told_from_its_events() -> None:
         ended(104.0, node=1),
     )
     assert not told["ended"]
-    assert (told["arrived"], told["done"], told["lost"], told["notes"]) == (20, 6, [], [])
+    assert (told["arrived"], told["total"], told["done"], told["lost"], told["notes"]) == (20, 20, 6, [], [])
     assert told["nodes"][0]["running"] == 1
     assert dict(told["numbers"]) == {
         "Tasks": "6",

@@ -20,6 +20,7 @@ from skyward.events import (
     RunEnded,
     RunStarted,
     Spent,
+    TasksCounted,
 )
 from skyward.view import wording
 from skyward.view.progress import Progress
@@ -93,11 +94,20 @@ def test_many_nodes_are_a_summary() -> None:
 
 def test_the_work_is_one_line() -> None:
     progress = run(BatchesArrived(2.0, 1200, 1200), BatchesSent(2.0, 0, 4, 1))
-    assert shown(progress, 3.0) == ["skyward  ━━━━━━━━━━━━  0/1,200+ tasks · 2/2 slots busy"]
+    assert shown(progress, 3.0) == ["skyward  0 tasks done, 1,200 queued or running · 2/2 slots busy"]
     progress.add([ended(float(at), *("returned",) * 100) for at in range(2, 8)])
-    assert shown(progress, 8.0) == ["skyward  ━━━━━━━━━━━━  600/1,200 tasks · 0/2 slots busy · 100/s · 0:06 left"]
+    assert shown(progress, 8.0) == ["skyward  ██████░░░░░░  600/1,200 tasks · 0/2 slots busy · 100/s · 0:06 left"]
     progress.add([ended(8.0, "raised"), BatchRetried(8.0, 1, "x"), Spent(8.0, 1.5, 3.0)])
     assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 raised · 1 retried · $1.50")
+
+
+def test_how_many_there_are_is_said_as_soon_as_it_is_known() -> None:
+    progress = run(TasksCounted(2.0, 1, 2000), BatchesArrived(2.0, 200, 200, 1), BatchesSent(2.0, 0, 4, 1))
+    assert shown(progress, 3.0) == ["skyward  ░░░░░░░░░░░░  0/2,000 tasks · 2/2 slots busy"]
+    progress.add([ended(7.0, *("returned",) * 100)])
+    assert shown(progress, 7.0) == ["skyward  ░░░░░░░░░░░░  100/2,000 tasks · 0/2 slots busy · 20.0/s · 1:35 left"]
+    progress.add([TasksCounted(7.0, 2, -1), BatchesArrived(7.0, 7, 7, 2)])
+    assert shown(progress, 7.0) == ["skyward  100 tasks done, 107 queued or running · 0/2 slots busy · 20.0/s"]
 
 
 def test_nodes_that_still_start_are_told_beside_the_work() -> None:

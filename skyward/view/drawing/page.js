@@ -91,9 +91,10 @@ function tell() {
   const bad = [head.error, head.leaked.length ? "Could not be ended: " + head.leaked.join(", ") : ""].filter(Boolean);
   $("error").hidden = !bad.length; $("error").textContent = bad.join("\n");
   $("progress").hidden = head.ended;
-  $("bar").value = head.arrived ? head.done / head.arrived : 0;
+  $("bar").hidden = head.total === null;
+  $("bar").value = head.total ? head.done / head.total : 0;
   const running = head.nodes.reduce((sum, n) => sum + (n.running || 0), 0);
-  $("done").textContent = head.arrived ? `${count(head.done)} of ${count(head.arrived)} tasks done` + (running ? `, ${count(running)} calls running` : "") : "no task so far";
+  $("done").textContent = head.total === null ? `${count(head.done)} tasks done, ${count(head.arrived - head.done)} queued or running` : head.total ? `${count(head.done)} of ${count(head.total)} tasks done` + (running ? `, ${count(running)} calls running` : "") : "no task so far";
   fill($("numbers"), head.numbers.map(([label, value]) => { const div = el("div"); div.append(el("dt", label), el("dd", value.replace(/^\d{4,}(?=$|\.| )/, d => count(+d)))); return div; }));
   $("lost").hidden = !head.lost.length;
   fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));

@@ -3,7 +3,7 @@
 import pytest
 
 from skyward.errors import NotPortable
-from skyward.plugins.joblib_backend import name_task
+from skyward.plugins.joblib_errors import name_task
 from tests import work
 
 FUNCTIONS = [work.square, work.fail, work.size]

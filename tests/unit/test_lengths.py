@@ -1,0 +1,131 @@
+"""How many items an iterable gives is known where it is certain, and left open where it is not."""
+
+import io
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+from tqdm.rich import tqdm as rich
+
+from skyward.lengths import length_of
+
+FIVE = list(range(5))
+bar = partial(tqdm, file=io.StringIO())
+
+
+def given() -> Iterator[int]:
+    yield from FIVE
+
+
+class Odd:
+    """An iterable that gives other than it says."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(FIVE)
+
+    def __length_hint__(self) -> int:
+        return 4
+
+
+def begun(iterator: Iterator[Any], count: int = 2) -> Iterator[Any]:
+    for _ in range(count):
+        next(iterator)
+    return iterator
+
+
+def ended(iterator: Iterator[Any]) -> Iterator[Any]:
+    assert len(list(iterator)) == 5
+    return iterator
+
+
+CERTAIN: dict[str, Callable[[], Any]] = {
+    "list": lambda: FIVE,
+    "tuple": lambda: tuple(FIVE),
+    "dict": lambda: dict.fromkeys(FIVE),
+    "items": lambda: dict.fromkeys(FIVE).items(),
+    "deque": lambda: deque(FIVE),
+    "range": lambda: range(5),
+    "iterator": lambda: iter(FIVE),
+    "begun": lambda: begun(iter(range(7))),
+    "reversed": lambda: reversed(FIVE),
+    "array": lambda: iter(np.zeros((5, 2))),
+    "values": lambda: iter(dict.fromkeys(FIVE).values()),
+    "characters": lambda: iter("абвгд"),
+    "zip": lambda: zip(FIVE, range(6), strict=False),
+    "zip with what has no end": lambda: zip(itertools.count(), FIVE, itertools.repeat(1), itertools.cycle("a")),
+    "enumerate": lambda: enumerate(FIVE),
+    "map": lambda: map(abs, FIVE),
+    "repeat": lambda: itertools.repeat(1, 5),
+    "product": lambda: itertools.product([1], FIVE),
+    "generator": lambda: (abs(i) for i in FIVE),
+    "generator that has begun": lambda: begun(abs(i) for i in range(7)),
+    "generator over enumerate": lambda: (abs(i) for i, _ in enumerate(FIVE)),
+    "generator over a generator": lambda: (abs(i) for i in (i + 1 for i in FIVE)),
+    "generator over a product": lambda: (abs(i) for (i, _), _ in itertools.product(enumerate(FIVE), [0])),
+    "generator with a condition in its item": lambda: (i if i > 2 else -i for i in FIVE),
+    "generator with another loop in its item": lambda: ([j for j in range(i) if j] for i in FIVE),
+    "generator with a generator in its item": lambda: (sum(j for j in range(i) if j) for i in FIVE),
+    "generator with `and` in its item": lambda: (i and -i for i in FIVE),
+    "generator with a comparison in its item": lambda: (1 < i < 3 for i in FIVE),
+    "bar": lambda: bar(FIVE),
+    "bar that was told": lambda: bar(given(), total=5),
+    "bar over a generator": lambda: bar(abs(i) for i in FIVE),
+    "rich bar": lambda: rich(FIVE),
+    "generator over a bar": lambda: (abs(i) for i in bar(FIVE)),
+    "generator over a bar that was told": lambda: (abs(i) for i in bar(given(), total=5)),
+}
+
+UNCERTAIN: dict[str, Callable[[], Any]] = {
+    "generator function": given,
+    "generator with a filter": lambda: (i for i in FIVE if i),
+    "generator with a filter that lets all pass": lambda: (i for i in FIVE if i < 9),
+    "generator with two filters": lambda: (i for i in FIVE if i if i > 1),
+    "generator with a filter and a condition": lambda: (i if i > 1 else 0 for i in FIVE if i < 9),
+    "generator with two loops": lambda: (i + j for i in FIVE for j in FIVE),
+    "generator over a generator function": lambda: (i for i in given()),
+    "generator that has ended": lambda: ended(i for i in FIVE),
+    "what says a length that is another one": lambda: iter(given()),
+    "somebody's own container": Odd,
+    "subclass of list": type("Own", (list,), {"__iter__": lambda _: iter("abc")}),
+    "product that has begun": lambda: begun(itertools.product(FIVE, FIVE)),
+    "filter": lambda: filter(None, FIVE),
+    "zip with what is not known": lambda: zip(FIVE, given(), strict=True),
+    "no end": itertools.count,
+    "always the same": lambda: itertools.repeat(1),
+    "file": io.StringIO,
+    "bar that was told nothing": lambda: bar(given()),
+    "no iterable": lambda: 3,
+}
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+@pytest.mark.parametrize("kind", CERTAIN)
+def test_a_length_that_is_certain_is_known_and_nothing_is_taken(kind: str) -> None:
+    iterable = CERTAIN[kind]()
+    assert length_of(iterable) == 5
+    if kind != "rich bar":
+        assert sum(1 for _ in iterable) == 5
+
+
+@pytest.mark.parametrize("kind", UNCERTAIN)
+def test_of_a_length_that_is_not_certain_nothing_is_said(kind: str) -> None:
+    iterable = UNCERTAIN[kind]()
+    assert length_of(iterable) is None
+
+
+def test_no_code_of_the_user_runs() -> None:
+    class Trap(Odd):
+        def __len__(self) -> int:
+            raise AssertionError
+
+        __iter__ = __length_hint__ = __len__  # type: ignore[assignment]
+
+    assert length_of(Trap()) is None
