@@ -138,7 +138,10 @@ class NodeHeard:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself: batches queued and running, one-minute load, bytes of memory that are available."""
+    """What a node says of itself: batches queued and running, one-minute load, bytes of memory that are available.
+
+    `cpu` is the share of its processors that worked since it said so before, `total` the bytes of all its memory.
+    """
 
     at: float
     node: int
@@ -146,6 +149,8 @@ class NodeFacts:
     running: int
     load: float
     memory: int
+    cpu: float = 0.0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,8 @@ class Link:
             self._router.tell(routing.Measured(self._node, seconds))
 
     def _said(self, facts: Facts) -> None:
-        known = NodeFacts(now(), self._node, facts.queued, facts.running, facts.load, facts.memory)
-        self._office.record.put(known)
+        used = facts.load, facts.memory, round(facts.cpu, 4), facts.total
+        self._office.record.put(NodeFacts(now(), self._node, facts.queued, facts.running, *used))
         if facts.notice:
             self._noticed(facts.notice)
 
@@ -303,10 +303,9 @@ class Link:
 
     def _map(self, blobs: Iterable[Blob]) -> None:
         """Note the large buffers that the node maps from now on."""
-        for blob in blobs:
-            if blob not in self._mapped:
-                self._mapped.add(blob)
-                self._office.ledger.share(self._node, blob.size)
+        new = [blob for blob in blobs if blob not in self._mapped]
+        self._mapped.update(new)
+        self._office.ledger.share(self._node, sum(blob.size for blob in new))
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1

@@ -17,7 +17,7 @@ from typing import assert_never
 from casty import Askable, Context, Ref, System, actor
 
 from skyward.remote import desk, slot, turn
-from skyward.remote.kin import free_memory
+from skyward.remote.kin import free_memory, processor_ticks, total_memory
 from skyward.remote.protocol import (
     FOREVER,
     Assign,
@@ -93,6 +93,7 @@ class _Foreman:
         self.timer: asyncio.TimerHandle | None = None
         self.revoke: Revoke | None = None
         self.open: Open | None = None
+        self.ticks = processor_ticks()
         self.looks: set[asyncio.Task[None]] = set()
 
     def hear(self, message: Message) -> None:
@@ -221,4 +222,15 @@ class _Foreman:
     def facts(self) -> Facts:
         busy = len(set(self.desk.running.values()))
         queued = len(self.desk.queue) + len(self.desk.running) - busy
-        return Facts(len(self.desk.free) + busy, queued, busy, os.getloadavg()[0], free_memory(), self.room.notice)
+        (worked_before, before), (worked, now) = self.ticks, processor_ticks()
+        self.ticks = worked, now
+        return Facts(
+            len(self.desk.free) + busy,
+            queued,
+            busy,
+            os.getloadavg()[0],
+            free_memory(),
+            self.room.notice,
+            (worked - worked_before) / max(1, now - before),
+            total_memory(),
+        )

@@ -137,7 +137,8 @@ class Collect(Askable[Collected]):
 class Facts:
     """What a node says of itself: slots alive, batches queued and running, one-minute load, available bytes.
 
-    A `notice` says that its machine is about to be taken away.
+    A `notice` says that its machine is about to be taken away. `cpu` is the share of its processors that worked since
+    it said so before, `total` the bytes of all its memory.
     """
 
     slots: int
@@ -146,6 +147,8 @@ class Facts:
     load: float
     memory: int
     notice: str = ""
+    cpu: float = 0.0
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -168,5 +168,38 @@ class Bins:
         self.amounts[index] += amount
 
 
+class Usage:
+    """How much of a node's processors and memory was in use, as at most `most` samples of the run.
+
+    Each sample is a tick and the most percent of processors and of memory since. Their distance doubles when there are
+    more.
+    """
+
+    def __init__(self, most: int = 240) -> None:
+        self.samples: list[list[int]] = []
+        self._most, self._every = most, 1
+
+    def add(self, at: int, cpu: float, memory: float) -> None:
+        """Note the shares that are in use at a tick."""
+        sample = [at, round(100 * cpu), round(100 * memory)]
+        if self.samples and at - self.samples[-1][0] < self._every:
+            _raise(self.samples[-1], sample)
+            return
+        self.samples.append(sample)
+        while len(self.samples) > self._most:
+            self._every *= 2
+            kept = self.samples[:1]
+            for each in self.samples[1:]:
+                if each[0] - kept[-1][0] < self._every:
+                    _raise(kept[-1], each)
+                else:
+                    kept.append(each)
+            self.samples = kept
+
+
+def _raise(sample: list[int], other: list[int]) -> None:
+    sample[1:] = map(max, sample[1:], other[1:])
+
+
 def _index(status: str) -> int:
     return STATUSES.index(status) if status in STATUSES else len(STATUSES) - 1

@@ -33,7 +33,7 @@ from skyward.events import (
     label,
 )
 from skyward.report import Report, import_hint, many
-from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells
+from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells, Usage
 from skyward.view.output import Output
 from skyward.view.progress import Progress
 
@@ -50,6 +50,8 @@ class Lives:
         self.host = self.instance = self.step = self.given_up = ""
         self.slots = self.calls = self.tasks = 0
         self.ran = 0.0
+        self.memory = 0
+        self.usage = Usage()
         self.running: int | None = None
         self.stages: list[tuple[int, int, str, str]] = []
         self.silences: list[list[int | None]] = []
@@ -89,6 +91,8 @@ class Lives:
             "ran": round(self.ran, 3),
             "step": self.step,
             "running": self.running,
+            "memory": self.memory,
+            "usage": self.usage.samples,
             "givenUp": self.given_up,
             "stages": self.stages,
             "silences": self.silences,
@@ -207,6 +211,9 @@ class Timeline:
                 lives.hear(at)
             case NodeFacts():
                 lives.running = event.running
+                if event.total:
+                    lives.memory = event.total
+                    lives.usage.add(at, event.cpu, 1 - event.memory / event.total)
             case NodeNoticed():
                 lives.notices.append((at, event.said))
                 self._happen(at, "notice", event.node, event.said)

@@ -11,6 +11,7 @@ from skyward.events import (
     Event,
     Logged,
     NodeChanged,
+    NodeFacts,
     NodeHeard,
     NodeNoticed,
     NodeSilent,
@@ -86,6 +87,13 @@ def troubled(nodes: int = 4, slots: int = 4, tasks: int = 2000) -> list[Event]:
         *(BatchRetried(at + 55, number, silence, 3, f"train, task {number}") for number in range(8)),
         BatchLost(at + 90, 5, causes, 1, "train, task 5"),
         *(Printed(at + number, 1, 0, "stdout", f"epoch {number}: <b>loss</b>\n") for number in range(-38, 40)),
+        *(
+            NodeFacts(
+                at + 2 * number, node, 0, slots, 3.5, (16 - number % 13) << 30, abs(number % 20 - 10) / 10, 16 << 30
+            )
+            for number in range(-18, 20)
+            for node in range(nodes)
+        ),
         Logged(at + 5, 3, 2, "train", 30, "slow disk", "Traceback\nOSError: slow"),
         *(Spent(at + 3 * number, 0.01 + number * 0.0012, 1.45) for number in range(40)),
     ]

@@ -173,6 +173,19 @@ def test_a_click_on_a_call_shows_what_it_printed(viewer: Viewer) -> None:
     expect(page.locator("#output")).to_be_hidden()
 
 
+def test_the_cpu_and_the_memory_of_a_node_are_shown_over_time(viewer: Viewer) -> None:
+    page = viewer.open(TROUBLED).page
+    page.locator("#open").click()
+    box = page.locator("#chart").bounding_box()
+    assert box is not None
+    tops = page.evaluate("rows.filter(r => r.kind === 'usage' && r.node.node === 1).map(r => r.top + r.height / 2)")
+    at = page.evaluate("x(61 * head.ticks, $('chart').clientWidth)")
+    for top, text in zip(tops, ("100 % of its CPU", "0 % of 17.18 GB of memory"), strict=True):
+        page.mouse.move(box["x"] + at, box["y"] + top)
+        expect(page.locator("#tip")).to_contain_text(text)
+    expect(page.locator("#nodes")).to_contain_text("75 % of 17.18 GB")
+
+
 def test_a_call_that_went_wrong_leads_to_what_it_printed(viewer: Viewer) -> None:
     page = viewer.open(TROUBLED).page
     page.locator("#incidents button", has_text="train, task 3").first.click()

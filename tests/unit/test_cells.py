@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from skyward.view.cells import SEVERAL, STATUSES, TICKS, Bins, Cells, packed
+from skyward.view.cells import SEVERAL, STATUSES, TICKS, Bins, Cells, Usage, packed
 
 SECOND = TICKS
 
@@ -160,3 +160,24 @@ def test_bins_keep_what_they_held() -> None:
         bins.add(at, 1)
     assert len(bins.amounts) <= 10
     assert sum(bins.amounts) == len(range(0, 1_000_000, 777))
+
+
+def test_usage_is_kept_in_percent() -> None:
+    usage = Usage()
+    usage.add(5, 0.504, 0.25)
+    usage.add(7, 1.0, 0.999)
+    assert usage.samples == [[5, 50, 25], [7, 100, 100]]
+
+
+def test_of_very_many_samples_the_highest_ones_are_kept() -> None:
+    usage = Usage(most=10)
+    for number in range(1000):
+        usage.add(number * SECOND, 1.0 if number == 300 else 0.1, 0.9 if number == 707 else 0.2)
+    assert 5 <= len(usage.samples) <= 10
+    assert usage.samples[0][0] == 0
+    assert max(sample[1] for sample in usage.samples) == 100
+    assert max(sample[2] for sample in usage.samples) == 90
+    assert all(before[0] < after[0] for before, after in itertools.pairwise(usage.samples))
+    (cpu,), (memory,) = ([at for at, *shares in usage.samples if max(shares) == most] for most in (100, 90))
+    assert cpu <= 300 * SECOND
+    assert cpu < memory <= 707 * SECOND

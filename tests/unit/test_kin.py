@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from skyward.remote import kin
@@ -33,6 +34,20 @@ def test_want_of_memory_is_said_with_figures() -> None:
 def test_the_kernel_counts_what_it_killed() -> None:
     assert kin.starvations() >= 0
     assert kin.free_memory() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are not known")
+def test_processors_work_as_time_passes() -> None:
+    worked, passed = kin.processor_ticks()
+    assert 0 < worked < passed
+    kit.until(lambda: kin.processor_ticks()[1] > passed)
+    assert kin.processor_ticks()[0] >= worked
+
+
+def test_memory_that_only_caches_files_is_free() -> None:
+    available = psutil.virtual_memory().available
+    assert abs(kin.free_memory() - available) < 0.2 * kin.total_memory()
+    assert kin.total_memory() == psutil.virtual_memory().total
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no children are known")

@@ -139,6 +139,12 @@ def test_a_run_in_progress_is_told_from_its_events() -> None:
     assert told["calls"] == {"returned": 3}
 
 
+def test_nodes_tell_how_busy_they_are_and_how_full() -> None:
+    first = NodeFacts(102.5, 0, 2, 1, 0.5, 1 << 30, 0.75, 4 << 30)
+    node = head(changed(101.0, "ready"), first, replace(first, at=104.5, memory=3 << 30, cpu=0.0))["nodes"][0]
+    assert (node["memory"], node["usage"]) == (4 << 30, [[25_000, 75, 75], [45_000, 0, 25]])
+
+
 def test_slots_of_several_sizes_are_a_range() -> None:
     told = head(changed(101.0, "ready"), replace(changed(101.0, "ready", node=1), slots=8))
     assert dict(told["numbers"])["Concurrency"] == "2-8"

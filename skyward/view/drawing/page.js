@@ -69,6 +69,7 @@ function arrange() { // the rows from top to bottom
     if (open) {
       const many = Math.max(node.slots, ...[...slots.keys()].map(s => s + 1), 0);
       for (let slot = 0; slot < many; slot++) { rows.push({ kind: "slot", top, height: SLOT, node, slot, lanes: slots.get(slot) || [], label: "slot " + slot }); top += SLOT + 1; }
+      if (node.usage.length) for (const [what, label] of [[1, "CPU"], [2, "memory"]]) { rows.push({ kind: "usage", top, height: 18, node, what, label }); top += 19; }
       top += EDGE;
     }
   }
@@ -114,7 +115,7 @@ function tell() {
   fill($("nodes").tBodies[0], head.nodes.map(n => {
     const ready = n.stages.find(s => s[2] === "ready"), launched = n.stages[0], last = n.stages[n.stages.length - 1], lives = new Set(n.stages.map(s => s[1])).size;
     const now = n.givenUp ? "given up" : last ? last[2] + (n.step ? ": " + n.step : "") : "";
-    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
+    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), n.usage.length ? Math.max(...n.usage.map(s => s[2])) + " % of " + bytes(n.memory) : "", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
   }));
   $("money").hidden = !head.cost.length && !head.quotes.length;
   const spent = head.cost[head.cost.length - 1];
@@ -198,12 +199,12 @@ function drawLanes() {
     if (row.kind === "calls") drawMarks(c, row, top, width);
     else {
       drawStages(c, row, top, width);
-      if (row.kind === "slot") for (const lane of row.lanes) drawCells(c, lane, top, row.height, width); else drawShare(c, row, top, width);
+      if (row.kind === "usage") drawUsage(c, row, top, width); else if (row.kind === "slot") for (const lane of row.lanes) drawCells(c, lane, top, row.height, width); else drawShare(c, row, top, width);
       drawTroubles(c, row, top, width);
     }
     c.restore();
     c.fillStyle = index === chosen.row && document.activeElement === box ? colours.focus : row.kind === "slot" ? colours.quiet : colours.text;
-    c.fillText(row.label, row.kind === "slot" ? 16 : 4, top + row.height / 2 + 1, left - 6);
+    c.fillText(row.label, row.kind === "slot" || row.kind === "usage" ? 16 : 4, top + row.height / 2 + 1, left - 6);
     if (index === chosen.row && document.activeElement === box) { c.strokeStyle = colours.focus; c.strokeRect(.5, top + .5, width - 1, row.height - 1); }
   });
   if (drag) { c.fillStyle = colours.focus; c.globalAlpha = .2; c.fillRect(Math.min(drag.from, drag.to), 0, Math.abs(drag.to - drag.from), shown); c.globalAlpha = 1; }
@@ -234,6 +235,15 @@ function drawCells(c, lane, top, height, width) {
     if (text) { c.globalAlpha = 1; c.fillStyle = colours.back; c.fillText(text, left + 3, top + height / 2 + 1); }
   }
   c.globalAlpha = 1;
+}
+
+function drawUsage(c, row, top, width) { // percent in use, as steps from one sample to the next
+  const samples = row.node.usage, low = top + row.height;
+  c.fillStyle = colours[row.what === 1 ? "work" : "serialisation"];
+  samples.forEach((sample, i) => {
+    const from = x(sample[0], width), to = x(i + 1 < samples.length ? samples[i + 1][0] : Math.min(head.now, sample[0] + 4 * head.ticks), width), high = sample[row.what] / 100 * (row.height - 1);
+    c.fillRect(from, low - high, Math.max(.6, to - from + .5), high);
+  });
 }
 
 function drawShare(c, row, top, width) { // how many slots of the node were busy, per pixel
@@ -323,13 +333,14 @@ function say(row, t, slack) { // what is there at this tick
   if (!row) return "";
   if (row.kind === "calls") return row.marks.filter(m => Math.abs(m[0] - t) <= slack).slice(0, 4).map(m => `${m[4]}: ${m[1]} at ${time(m[0])}\n${m[5]}`).join("\n");
   const told = [], n = row.node;
+  if (row.kind === "usage") { const sample = [...n.usage].reverse().find(s => s[0] <= t); if (sample) told.push(row.what === 1 ? `node ${n.node} at ${time(t)}: ${sample[1]} % of its CPU` : `node ${n.node} at ${time(t)}: ${sample[2]} % of ${bytes(n.memory)} of memory`); }
   if (row.kind === "slot") { const hit = cellAt(row, t, slack); if (hit) told.push(about(hit)); }
   const stage = [...n.stages].reverse().find(s => s[0] <= t);
   if (row.kind === "node") {
     let busy = 0; for (const ls of row.slots.values()) if (ls.some(l => l.cells.some(c => c.begin <= t && t <= c.end))) busy++;
     told.push(`node ${n.node}${n.host ? " on " + n.host : ""} at ${time(t)}${stage ? ": " + stage[2] + (stage[3] ? ", " + stage[3] : "") : ""}` + (stage && stage[2] === "ready" ? `\n${busy} of ${n.slots} slots busy` : ""));
     for (const i of head.incidents) if (i[2] === n.node && Math.abs(i[0] - t) <= slack && told.length < 5) told.push(`${i[4] ? i[4] + ": " : ""}${i[1]} at ${time(i[0])}: ${i[5]}`);
-  } else if (!told.length) told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "nothing runs"}`);
+  } else if (!told.length && row.kind === "slot") told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "nothing runs"}`);
   const silent = n.silences.find(s => s[0] <= t && (s[1] === null || t <= s[1])); if (silent) told.push(`not heard for ${long((silent[1] === null ? head.now : silent[1]) - silent[0])}`);
   return told.join("\n");
 }
@@ -364,7 +375,7 @@ $("lanes").addEventListener("keydown", event => {
   else if (event.key === "Escape") tip("");
   else if (move && rows.length) { chosen = { row: Math.max(0, Math.min(rows.length - 1, chosen.row + move)), cell: -1 }; const r = rows[chosen.row], box = $("lanes"); if (r.top < box.scrollTop) box.scrollTop = r.top; if (r.top + r.height > box.scrollTop + box.clientHeight) box.scrollTop = r.top + r.height - box.clientHeight; point(""); }
   else if (along && row) {
-    const stops = row.kind === "slot" ? row.lanes.flatMap(l => l.cells).sort((a, b) => a.begin - b.begin) : row.kind === "node" ? [...row.node.stages.map(s => s[0]), ...head.incidents.filter(i => i[2] === row.node.node).map(i => i[0])].sort((a, b) => a - b).map(t => ({ begin: t })) : row.marks.map(m => ({ begin: m[0] }));
+    const stops = row.kind === "slot" ? row.lanes.flatMap(l => l.cells).sort((a, b) => a.begin - b.begin) : row.kind === "usage" ? row.node.usage.map(s => ({ begin: s[0] })) : row.kind === "node" ? [...row.node.stages.map(s => s[0]), ...head.incidents.filter(i => i[2] === row.node.node).map(i => i[0])].sort((a, b) => a - b).map(t => ({ begin: t })) : row.marks.map(m => ({ begin: m[0] }));
     if (!stops.length) return;
     chosen.cell = Math.max(0, Math.min(stops.length - 1, chosen.cell + along)); const at = stops[chosen.cell];
     if (at.begin < view[0] || at.begin > view[1]) show(at.begin - (view[1] - view[0]) / 2, at.begin + (view[1] - view[0]) / 2);
