@@ -33,9 +33,9 @@ BLOCKS = [
     if page.parent.name != "guides"
     for number, (where, code) in enumerate(CODE.findall(page.read_text()))
 ]
-RUNNING = [block for block in BLOCKS if block.values[0] == "runs"]
+RUNNING = [block for block in BLOCKS if block.values[0] in ("runs", "runs here and on hosts")]
 PIECES = [block for block in BLOCKS if not block.values[0]]
-ELSEWHERE = {"runs in a notebook", "runs with S3", "runs on hosts", "runs on EC2"}
+ELSEWHERE = {"runs in a notebook", "runs with S3", "runs here and on hosts", "runs on EC2"}
 """What a block that runs may need; hosts and EC2 are in `tests/lab/test_pages.py`."""
 
 FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}

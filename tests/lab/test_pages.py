@@ -23,7 +23,7 @@ PRICE = 0.0363
 
 def program(page: Path, where: str) -> str:
     """Return the program of a page that runs there."""
-    (code,) = re.findall(rf"<!-- runs on {where} -->\n```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (code,) = re.findall(rf"<!-- runs {where} -->\n```python\n(.*?)```", page.read_text(), re.DOTALL)
     return str(code)
 
 
@@ -58,8 +58,8 @@ def shape(lines: list[str]) -> list[str]:
 
 def test_files_of_the_image_are_there_on_hosts(hosts: Hosts, lab: Lab, tmp_path: Path) -> None:
     (host,) = hosts(used=True)
-    code = program(DOCS / "data.md", "hosts")
-    here = code.replace('hosts=["node-7"]', f"hosts=[{host.name!r}], config={str(lab.config)!r}")
+    code = program(DOCS / "data.md", "here and on hosts")
+    here = code.replace("sky.Local()", f"sky.SSH(hosts=[{host.name!r}], config={str(lab.config)!r})")
 
     assert here != code
     (tmp_path / "program.py").write_text(here)
@@ -68,7 +68,7 @@ def test_files_of_the_image_are_there_on_hosts(hosts: Hosts, lab: Lab, tmp_path:
 
 def test_the_first_run_prints_what_its_page_shows_and_leaves_nothing(cloud: Cloud, tmp_path: Path) -> None:
     cloud.market.prices["c7g.medium"] = PRICE
-    code = program(FIRST_RUN, "EC2")
+    code = program(FIRST_RUN, "on EC2")
     here = code.replace("sky.AWS(", f"sky.AWS(allow={NEAR!r}, ")
     assert here != code
     (tmp_path / "first.py").write_text(here)
