@@ -38,6 +38,24 @@ print("after")
     assert after == "after"
 
 
+def test_the_last_line_the_report_and_the_page_count_alike(start: Start, tmp_path: Path) -> None:
+    program = start(
+        """
+with pool() as compute:
+    for call in (lambda: 1 // 0, work.die, lambda: work.square(3)):
+        print(type(compute.submit(call).exception()).__name__)
+print(*[line for line in str(compute.report()).splitlines() if line.startswith(("Tasks", "Raised", "Lost"))], sep=", ")
+compute.report().save(sys.argv[0] + ".html")
+"""
+    )
+    *above, last, report = program.end()
+    assert above == ["ZeroDivisionError", "BatchLost", "NoneType"]
+    assert re.fullmatch(r"skyward: 2 tasks on \d nodes?, 1 raised, 1 lost, 2 retried in \d:\d\d", last)
+    assert report == "Tasks: 2, Raised: 1 call, Lost: 1 call"
+    page = (tmp_path / "program.py.html").read_text()
+    assert all(tile in page for tile in ('["Tasks","2"]', '["Raised","1 call"]', '["Lost","1 call"]'))
+
+
 def test_prints_tqdm_and_joblib_stay_whole(start: Start) -> None:
     program = start(
         """
