@@ -83,6 +83,33 @@ with pool() as compute:
     assert last.startswith("skyward: 220 tasks on 2 nodes in ")
 
 
+def test_how_many_tasks_there_are_is_shown_from_the_beginning_where_it_is_certain(start: Start) -> None:
+    program = start(
+        """
+def given():
+    yield from range(8)
+
+with pool() as compute, kit.Bell() as bell:
+    for numbers in (range(24), given()):
+        results = Parallel(n_jobs=-1, batch_size=1, return_as="generator")(
+            delayed(work.ring)(bell.port) for _ in numbers
+        )
+        for _ in range(12 if numbers == range(24) else 0):
+            bell.answer().release()
+        sys.stdin.readline()
+        for _ in range(12 if numbers == range(24) else 8):
+            bell.answer().release()
+        list(results)
+"""
+    )
+    program.until("skyward  ██████░░░░░░  12/24 tasks · 4/4 slots busy")
+    program.child.sendline("")
+    seen = program.until("24 tasks done, 8 queued or running · 4/4 slots busy")
+    assert not any("█" in line for line in seen)
+    program.child.sendline("")
+    assert program.end()[-1].startswith("skyward: 32 tasks on 2 nodes in ")
+
+
 def test_a_node_that_is_killed_is_named(start: Start) -> None:
     program = start(
         """

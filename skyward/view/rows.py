@@ -46,6 +46,9 @@ class Rows:
         if self.row == len(self.rows) - 1 and text.endswith("\n") and "\x1b" not in text:
             self.close()
             return
+        if text.isprintable():
+            self._put(text)
+            return
         highest = self.row
         self._revised = False
         for piece in _PIECES.finditer(text):
@@ -66,7 +69,9 @@ class Rows:
             self.row -= count
 
     def _put(self, text: str) -> None:
-        text = _CONTROL.sub("", (" " * self.column + text).expandtabs()[self.column :])[:LONGEST]
+        if not text.isprintable():
+            text = _CONTROL.sub("", (" " * self.column + text).expandtabs()[self.column :])
+        text = text[:LONGEST]
         row = self.rows[self.row].ljust(self.column)
         self.rows[self.row] = (row[: self.column] + text + row[self.column + len(text) :])[:LONGEST]
         self.column = min(self.column + len(text), LONGEST)

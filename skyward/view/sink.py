@@ -20,6 +20,10 @@ from skyward.view.rows import Rows, cells, moves
 type Kind = Literal["terminal", "cell", "file"]
 
 
+UNREAD = 64
+"""Texts after which it is looked at what they are."""
+
+
 class Footer(Protocol):
     """Lines below the cursor, which are there only where nobody else writes."""
 
@@ -30,19 +34,26 @@ class Footer(Protocol):
         """Somebody has ended a line."""
 
 
+class _Whole(threading.local):
+    """In a thread that writes whole lines: by stream, how to write what has no end yet, and that."""
+
+    held: dict[int, tuple[Callable[[str], int], str]] | None = None
+
+
 class Sink:
     """What one or several streams write to. All pools of a program share it: see `of`."""
 
     def __init__(self, stream: TextIO) -> None:
         self.lock = threading.RLock()
-        self.rows = Rows()
+        self._rows = Rows()
+        self._unread: list[str] = []
         self.footer: Footer | None = None
         self.kind = _kind(stream)
         self._stream = stream
         self._process = os.getpid()
         self._users = 0
         self._hooked: dict[int, tuple[TextIO, Callable[[str], int]]] = {}
-        self._whole = threading.local()
+        self._whole = _Whole()
         self._asks, self._asked = builtins.input, 0
         if self.kind == "terminal":
             builtins.input = self._input
@@ -61,6 +72,17 @@ class Sink:
                 sink._hook(stream)
         sink._users += 1
         return sink
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that may still change. What was written is read once that is asked: there may be much of it."""
+        self._read()
+        return self._rows
+
+    def _read(self) -> None:
+        for text in self._unread:
+            self._rows.feed(text)
+        self._unread.clear()
 
     @property
     def followed(self) -> bool:
@@ -87,9 +109,9 @@ class Sink:
         real: Callable[[str], int] = stream.write
 
         def write(text: str) -> int:
-            if not self.followed:
+            if not self._hooked or os.getpid() != self._process:
                 return real(text)
-            if getattr(self._whole, "held", None) is not None:
+            if self._whole.held is not None:
                 with _still(), self.lock:
                     return self._write_whole(stream, real, text)
             with self.lock:
@@ -104,7 +126,13 @@ class Sink:
         if self.footer is not None:
             self.footer.erase()
         written = real(text)
-        self.rows.feed(text)
+        if self.kind == "file" and text[-1:] == "\n":
+            self._unread.clear()
+            self._rows.close()
+        else:
+            self._unread.append(text)
+        if len(self._unread) >= UNREAD:
+            self._read()
         if self.footer is not None and not self.rows.open:
             stream.flush()
             self.footer.written()
@@ -130,7 +158,7 @@ class Sink:
     def whole(self) -> Iterator[None]:
         """In this thread, have every line that is written stand by itself, whatever is on the last line."""
         state = self._whole
-        if getattr(state, "held", None) is not None:
+        if state.held is not None:
             yield
             return
         state.held = {}
@@ -145,6 +173,7 @@ class Sink:
     def _write_whole(self, stream: TextIO, real: Callable[[str], int], text: str) -> int:
         """Write what ends a line, with what was held of it; what has no end yet is held. Who moves about knows how."""
         held = self._whole.held
+        assert held is not None
         _, before = held.pop(id(stream), (stream.write, ""))
         if moves(text):
             self._write(stream, real, before + text)
