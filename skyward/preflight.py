@@ -3,6 +3,7 @@
 Driver only. Nodes whose machines are not bare run in this program's own environment, in which nothing is installed.
 """
 
+import difflib
 import importlib.metadata
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 
 from skyward.errors import InvalidArgument
+from skyward.sources import spec_of
 
 if TYPE_CHECKING:
     from skyward.image import Image
@@ -26,7 +28,7 @@ log = logging.getLogger("skyward")
 
 
 def check(image: "Image", provider: "Provider") -> None:
-    """See that the files of an image are here and, where nodes run in this environment, that its packages are.
+    """See that the files of an image are here, and its packages and modules where nodes have nothing else.
 
     Raises
     ------
@@ -42,6 +44,32 @@ def check(image: "Image", provider: "Provider") -> None:
             f"nodes of {provider.name!r} run in this program's environment, which does not have {lacks}",
             f"install what is missing: pip install {shlex.join(missing)}",
         )
+    if unknown := absent(image, provider):
+        near = difflib.get_close_matches(unknown, importlib.metadata.packages_distributions(), n=1)
+        fix = (
+            "give the name by which it is imported" if not provider.bare else "name its package: Image(packages=[...])"
+        )
+        raise InvalidArgument.of(
+            "preload",
+            list(image.preload),
+            f"there is no module {unknown!r}",
+            f"did you mean {near[0]!r}?" if near else fix,
+        )
+
+
+def absent(image: "Image", provider: "Provider") -> str:
+    """Return the first module to preload that no node can have, by its top package; empty for none.
+
+    Bare machines may be given what this program does not have; the node says then what is missing.
+    """
+    others = (image.packages, image.index, image.python, image.apt, image.shell) if provider.bare else ()
+    if any(others) or image.files or "PYTHONPATH" in image.env:
+        return ""
+    tops = dict.fromkeys(name.partition(".")[0] for name in image.preload)
+    unknown = [top for top in tops if spec_of(top) is None and top not in sys.modules]
+    if unknown:  # it may have been written just now
+        importlib.invalidate_caches()
+    return next((top for top in unknown if spec_of(top) is None), "")
 
 
 def prepare(image: "Image", provider: "Provider") -> None:

@@ -56,7 +56,11 @@ COMPLAINTS = (
 LOCAL = {
     "a module that is not there": (
         "image=sky.Image(preload=['no_such_module'])",
-        "BootFailed: node 0 failed before it was ready: cannot import 'no_such_module' (preload): ModuleNotFoundError",
+        "InvalidArgument: preload=['no_such_module']: there is no module 'no_such_module'; give the name",
+    ),
+    "a part of a module that is not there": (
+        "image=sky.Image(preload=['json.no_such'])",
+        "BootFailed: node 0 failed before it was ready: cannot import 'json.no_such' (preload): ModuleNotFoundError",
     ),
     "a module that raises": ("image=sky.Image(preload=['raises'])", "cannot import 'raises' (preload): LookupError: x"),
     "a node that is killed": (
@@ -156,7 +160,7 @@ SERVED = {
         "BootFailed: node 0 cannot be made ready: step 'python' failed",
     ),
     "a module that is not there": (
-        "provider=box, image=sky.Image(preload=['no_such_module'])",
+        "provider=box, image=sky.Image(preload=['no_such_module'], shell=['true'])",
         "BootFailed: node 0 does not have what your program has:",
     ),
     "a node that is killed there": (

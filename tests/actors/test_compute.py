@@ -190,7 +190,7 @@ def test_a_wrong_argument_is_explained_before_anything_starts(wrong: dict[str, A
 
 
 def test_a_node_that_cannot_start_fails_the_pool_with_what_it_printed(tmp_path: Path) -> None:
-    image = sky.Image(preload=["no_such_module_anywhere"])
+    image = sky.Image(preload=["json.no_such_module_anywhere"])
     with (
         pytest.raises(sky.BootFailed, match="no_such_module_anywhere"),
         sky.Compute(provider=sky.Local(folder=tmp_path), image=image, options=sky.Options(launch_attempts=1)),

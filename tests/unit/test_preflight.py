@@ -88,6 +88,40 @@ def test_what_is_not_installed_is_refused_where_nothing_is_installed() -> None:
     preflight.check(image, SSH)
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("no_such_module", "give the name by which it is imported"),
+        ("skleran.svm", "did you mean 'sklearn'?"),
+        ("numpyy", "did you mean 'numpy'?"),
+    ],
+)
+def test_a_module_to_preload_that_nobody_has_is_named_when_the_pool_is_made(name: str, fix: str) -> None:
+    top = name.partition(".")[0]
+    with pytest.raises(InvalidArgument) as raised:
+        sky.Compute(image=sky.Image(preload=["json", name]))
+    assert str(raised.value) == f"preload=['json', '{name}']: there is no module {top!r}; {fix}"
+
+
+def test_a_module_that_a_machine_may_come_to_have_is_left_to_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").touch()
+    preload = ["no_such_module"]
+    assert "name its package: Image(packages=[...])" in refused(sky.Image(preload=preload), SSH)
+    preflight.check(sky.Image(preload=preload, packages=["no-such-package"]), SSH)
+    preflight.check(sky.Image(preload=preload, shell=["true"]), SSH)
+    preflight.check(sky.Image(preload=preload, env={"PYTHONPATH": "/there"}), sky.Local())
+    preflight.check(sky.Image(preload=["mine"], files={"mine.py": tmp_path / "mine.py"}), sky.Local())
+
+
+def test_a_module_that_was_written_just_now_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    refused(sky.Image(preload=["written_just_now"]), sky.Local())
+    (tmp_path / "written_just_now.py").touch()
+    preflight.check(sky.Image(preload=["written_just_now.part", "os.path", "skyward.spec"]), sky.Local())
+
+
 def test_what_has_no_effect_is_named_with_what_to_do() -> None:
     image = sky.Image(
         packages=["git+https://host/x.git"],
