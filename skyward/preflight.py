@@ -134,6 +134,7 @@ def unmet(requirements: Sequence[str]) -> dict[str, str]:
     missing: dict[str, str] = {}
     for wanted in _asked(requirements):
         found = installed(wanted.name)
+        wanted.marker = None
         if found is None:
             missing[str(wanted)] = ""
         elif wanted.url is None and not wanted.specifier.contains(found.version, prereleases=True):
@@ -143,18 +144,18 @@ def unmet(requirements: Sequence[str]) -> dict[str, str]:
 
 def _asked(requirements: Sequence[str]) -> Iterator[Requirement]:
     """Yield the requirements that apply here, and those of their extras."""
-    for text in requirements:
-        wanted = _requirement(text)
-        if wanted is None or not (wanted.marker is None or wanted.marker.evaluate()):
-            continue
-        wanted.marker = None
-        yield wanted
-        found = installed(wanted.name)
-        for more in map(Requirement, (found.requires or ()) if found is not None else ()):
-            extras = [extra for extra in wanted.extras if more.marker and more.marker.evaluate({"extra": extra})]
-            if extras and not (more.marker and more.marker.evaluate({"extra": ""})):
-                more.marker = None
-                yield more
+    for wanted in filter(None, map(_requirement, requirements)):
+        if _applies(wanted):
+            yield wanted
+            found = installed(wanted.name) if wanted.extras else None
+            needs = [] if found is None else found.requires or []
+            for each in filter(None, map(_requirement, needs)):
+                if not _applies(each) and any(_applies(each, extra) for extra in wanted.extras):
+                    yield each
+
+
+def _applies(wanted: Requirement, extra: str = "") -> bool:
+    return wanted.marker is None or wanted.marker.evaluate({"extra": extra})
 
 
 def _requirement(text: str) -> Requirement | None:

@@ -57,6 +57,29 @@ def test_ten_machines_are_one_call_and_nothing_is_left(cloud: Cloud, aws: Make) 
     assert cloud.endpoint.count("TerminateInstances") <= 3
 
 
+def test_tasks_find_what_the_image_brings(cloud: Cloud, aws: Make, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("from here")
+    image = sky.Image(
+        packages=["numpy"],
+        preload=["colorsys"],
+        env={"MODE": "fast"},
+        apt=["openssh-server"],
+        shell=["echo done >$HOME/made"],
+        python="python{}.{}".format(*sys.version_info),
+        files={"in/data.txt": tmp_path / "data.txt"},
+    )
+
+    def look() -> tuple[float, str, str, str]:
+        import numpy
+
+        made = Path.home() / "made"
+        return float(numpy.arange(4).sum()), Path("in/data.txt").read_text(), os.environ["MODE"], made.read_text()
+
+    with sky.Compute(provider=aws(), worker=TWO, image=image) as compute:
+        assert compute.submit(look).result(kit.SOON) == (6.0, "from here", "fast", "done\n")
+    assert cloud.left() == []
+
+
 def test_throttling_slows_a_launch_of_ten_and_does_not_fail_it(cloud: Cloud, aws: Make) -> None:
     throttled = cloud.fail("*", "RequestLimitExceeded", times=math.inf, share=0.3)
     with sky.Compute(provider=aws(), nodes=10, worker=TWO) as compute:

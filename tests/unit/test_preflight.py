@@ -69,7 +69,7 @@ def test_what_an_extra_brings_is_compared_too(tmp_path: Path, monkeypatch: pytes
     folder.mkdir()
     (folder / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: mine\nVersion: 1.0\nProvides-Extra: fast\nRequires-Dist: no-such-base\n"
-        "Requires-Dist: no-such-package>=2; extra == 'fast'\n"
+        "Requires-Dist: no-such-package>=2; extra == 'fast'\nRequires-Dist: of old (>dev); extra == 'fast'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
