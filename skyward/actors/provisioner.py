@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import closing
 from typing import assert_never
 
 from casty import Context, Ref, System, actor
@@ -25,11 +26,9 @@ LOOK = 1.0
 async def provisioner(ctx: Context[int, Message]) -> None:
     """The provisioner; its key is the provider's name."""
     acting = _Provisioner(ctx)
-    with acting.office.vital("provisioner"):
+    with acting.office.vital("provisioner"), closing(acting):
         async for event in ctx.inbox:
-            acting.state, effects = scaling.step(acting.state, event)
-            for effect in effects:
-                acting.perform(effect)
+            acting.handle(event)
 
 
 def ref(system: System) -> Ref[Message]:
@@ -44,10 +43,26 @@ class _Provisioner:
         self.state = scaling.Scaling(self.office.blueprint.options.launch_attempts)
         self.tasks: set[asyncio.Task[None]] = set()
         self.idle_since: dict[int, float] = {}
+        self.pauses: dict[int, asyncio.TimerHandle] = {}
+        self.looking: asyncio.TimerHandle | None = None
         self.office.over = lambda: self.me.tell(scaling.Closing())
         self.office.has_left = lambda node: self.me.tell(scaling.Left(node))
         if self.office.blueprint.nodes.elastic:
             self.look_later()
+
+    def handle(self, event: Message) -> None:
+        """Take the next step, and forget the pauses that it has ended."""
+        self.state, effects = scaling.step(self.state, event)
+        for effect in effects:
+            self.perform(effect)
+        nodes = self.state.nodes
+        for number in [each for each in self.pauses if each not in nodes or not nodes[each].pausing]:
+            self.pauses.pop(number).cancel()
+
+    def close(self) -> None:
+        """Cancel what would be said later: nobody can be told once the system has stopped."""
+        for timer in (*self.pauses.values(), *([] if self.looking is None else [self.looking])):
+            timer.cancel()
 
     def perform(self, effect: scaling.Effect) -> None:
         office = self.office
@@ -59,7 +74,7 @@ class _Provisioner:
             case scaling.Pause(node, generation, seconds, reason):
                 log.warning("node %s is started anew in %g s, as it has failed again: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)
-                asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
+                self.pauses[node] = asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
             case scaling.ReportWaiting(node, reason):
                 log.warning("node %s is asked for again when one that leaves is gone: %s", node, reason)
             case scaling.Leave(node):
@@ -89,7 +104,7 @@ class _Provisioner:
                 assert_never(effect)
 
     def look_later(self) -> None:
-        asyncio.get_running_loop().call_later(LOOK, self.look)
+        self.looking = asyncio.get_running_loop().call_later(LOOK, self.look)
 
     def look(self) -> None:
         """Say what waits for slots, and who has nothing to do."""
