@@ -26,7 +26,7 @@ test:
 	$(PYTHON) -m pytest -m "not slow and not long"
 
 slow:
-	$(PYTHON) -m pytest -m "(slow or long) and not lab"
+	$(PYTHON) -m pytest -m "(slow or long) and not lab" -o faulthandler_timeout=600
 
 # the page in a real browser; `make test` has it too where there is one
 browser:

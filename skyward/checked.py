@@ -110,6 +110,10 @@ def any_path(value: object) -> object:
     return _path(value)
 
 
+NO_HOME = "{} names no folder: there is no such user, or it has no home (HOME is not set)"
+"""What is wrong with a path that begins with `~` or `~nobody`."""
+
+
 def _path(value: object) -> Path | None:
     if value is None:
         return None
@@ -118,8 +122,8 @@ def _path(value: object) -> Path | None:
     _text(str(value))
     try:
         return Path(value).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise refused(f"names no folder: {error}") from None
+    except RuntimeError:
+        raise refused(NO_HOME.format(Path(value).parts[0])) from None
 
 
 # ---------------------------------------------------------------- from pydantic's errors to one line

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from skyward.checked import NO_HOME
 from skyward.errors import InvalidArgument
 from skyward.sources import spec_of
 
@@ -108,7 +109,11 @@ def located(files: Mapping[str, str]) -> dict[str, Path]:
     """
     found = {}
     for name, text in files.items():
-        path = Path(text).expanduser()
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError:
+            problem = NO_HOME.format(Path(text).parts[0])
+            raise InvalidArgument.of("files", {name: text}, problem, "give the whole path") from None
         if problem := _unreadable(path):
             fix = "name each file in it, or an archive of it" if path.is_dir() else "give the path of a file"
             raise InvalidArgument.of("files", {name: text}, problem, f"{fix}; relative paths begin at {Path.cwd()}")

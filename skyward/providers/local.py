@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from skyward.checked import Checked, existing_folder
+from skyward.checked import Checked, existing_folder, refused
 from skyward.errors import ProvisioningError, explain
 from skyward.providers import checkup, scratch
 from skyward.providers.checkup import Finding, Needs
@@ -29,6 +29,20 @@ PATIENCE = 2.0
 """Seconds that a node has to end itself before it is killed."""
 
 _SPAWNING = threading.Lock()
+
+
+def _writable(value: object) -> object:
+    """Return the folder for scratch folders, None for that of temporary files; this user may write there."""
+    folder = existing_folder(value)
+    if folder is None:
+        try:
+            tempfile.gettempdir()
+        except FileNotFoundError:
+            problem = "none of the usual folders for temporary files can be written (TMPDIR, /tmp, /var/tmp)"
+            raise refused(problem, "set TMPDIR to a folder of your own, or give folder=") from None
+    elif isinstance(folder, Path) and not os.access(folder, os.W_OK | os.X_OK):
+        raise refused("you may not write into this folder")
+    return folder
 
 
 class Local(Checked):
@@ -46,8 +60,8 @@ class Local(Checked):
         "it is an argument of Worker: sky.Worker(concurrency=...)": "slots concurrency cpus cores workers n_jobs",
     }
 
-    folder: Annotated[Path | None, BeforeValidator(existing_folder)] = Field(
-        default=None, description="give a folder", examples=["'/tmp'"]
+    folder: Annotated[Path | None, BeforeValidator(_writable)] = Field(
+        default=None, validate_default=True, description="give a folder", examples=["'/tmp'"]
     )
 
     _locks: dict[str, int] = PrivateAttr(default_factory=dict)

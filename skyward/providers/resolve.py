@@ -181,7 +181,7 @@ def home() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        return str(Path.home())
+        return os.path.expanduser("~")  # as it is where there is none: then no file is found below it
 
 
 def _local_user() -> str:

@@ -43,8 +43,11 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_place_for_folders_there_is_no_machine(tmp_path: Path) -> None:
+    provider = local(tmp_path)
+    tmp_path.rmdir()
+
     with pytest.raises(sky.ProvisioningError, match="cannot make a folder"):
-        run(local(tmp_path / "missing").launch(ORDER))
+        run(provider.launch(ORDER))
 
 
 async def boot(provider: Provider, instance: Instance) -> tuple[Process, list[psutil.Process]]:
@@ -120,3 +123,26 @@ def test_a_command_does_not_hear_ctrl_c_of_the_driver(tmp_path: Path) -> None:
 
 def test_its_name_is_local(tmp_path: Path) -> None:
     assert partial(local, tmp_path)().name == "local"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(sky.InvalidArgument, match=r"folder=.*: you may not write into this folder; give a folder"):
+        sky.Local(folder=tmp_path)
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(prefix: object = None) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", gone)
+    with pytest.raises(sky.InvalidArgument, match=r"none of the usual folders .* can be written .*; set TMPDIR to a"):
+        sky.Compute()
+
+
+def test_the_path_of_the_folder_may_be_longer_than_that_of_a_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 100) / ("e" * 100)
+    folder.mkdir(parents=True)
+    with sky.Compute(provider=local(folder), worker=sky.Worker(concurrency=1)) as compute:
+        assert compute.submit(abs, -3).result(kit.SOON) == 3
+    assert not any(folder.iterdir())

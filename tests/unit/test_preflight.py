@@ -144,3 +144,11 @@ def test_what_is_so_already_is_not_named(python: str | None) -> None:
     image = sky.Image(packages=["numpy"], python=python, env={"A": "b"}, preload=["json"])
 
     assert preflight.ignored(image, sky.Local()) == ""
+
+
+def test_a_file_below_a_home_that_is_not_there_is_refused() -> None:
+    said = refused(sky.Image(files={"a": "~nobody-at-all/x"}), SSH)
+    assert said == (
+        "files={'a': '~nobody-at-all/x'}: ~nobody-at-all names no folder: there is no such user, or it has no home "
+        "(HOME is not set); give the whole path"
+    )

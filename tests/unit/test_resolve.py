@@ -6,6 +6,7 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from skyward.errors import Unreachable
 from skyward.providers import resolve
 from skyward.providers.destination import Destination
 from skyward.providers.resolve import Plan
+
+REAL_HOME = resolve.home
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh to ask")
 
@@ -90,6 +93,17 @@ def test_without_a_configuration_a_destination_is_what_it_says() -> None:
 
     assert (plan.host, plan.port, plan.user, plan.name) == ("gpu-box", 2222, "alice", "[gpu-box]:2222")
     assert (plan.direct, plan.algorithms, plan.settings) == (True, {}, {})
+
+
+def test_a_user_without_a_name_and_a_home_has_no_keys_and_no_known_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", dict[int, Any]().__getitem__)
+    monkeypatch.setattr(resolve, "home", REAL_HOME)
+    plan = Plan.of(Destination("box", user="alice", config=()))
+
+    assert (plan.host, plan.user, plan.keys) == ("box", "alice", [])
+    assert [each for each in plan.files if each.startswith("~")] == plan.files[:2]
 
 
 @pytest.mark.parametrize(("jump", "found"), [(None, "gate"), ("", ""), ("a@[fe80::1]:22,two", "a@[fe80::1]:22,two")])
