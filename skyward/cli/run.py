@@ -39,6 +39,7 @@ def run(
     budget: Annotated[float | None, Parameter(help="Maximum total cost in dollars.")] = None,
     dashboard: Annotated[bool | None, Parameter(help="Show the run in the browser, live.")] = None,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="No report at the end.", negative="")] = False,
+    image: Annotated[Path | None, Parameter(help="TOML file: arguments of sky.Image.", group=_IMAGE)] = None,
     packages: Annotated[Texts, Parameter(help="Python packages: numpy,scipy", negative="", group=_IMAGE)] = None,
     apt: Annotated[Texts, Parameter(help="Debian packages: libgomp1", negative="", group=_IMAGE)] = None,
     files: Annotated[Texts, Parameter(help="Files: data.csv,NAME=PATH", negative="", group=_IMAGE)] = None,
@@ -61,6 +62,7 @@ def run(
         "retries": retries,
         "budget": budget,
         "dashboard": dashboard,
+        "image": None if image is None else _read(image),
         "packages": listed(packages),
         "apt": listed(apt),
         "files": paired(listed(files)),
@@ -82,7 +84,7 @@ def run(
     code = 1
     try:
         with ExitStack() as stack:
-            with said(given, file):
+            with said(given, file, image):
                 compute = stack.enter_context(opened(merged(given, table, file)))
             try:
                 code = executed(script, module=module)
@@ -99,15 +101,24 @@ def run(
 
 
 @contextmanager
-def said(given: Mapping[str, Any], file: str) -> Iterator[None]:
-    """Have errors about settings name them as the user wrote them: as options, or as keys of the file's table."""
+def said(given: Mapping[str, Any], file: str, image: Path | None) -> Iterator[None]:
+    """Have errors about settings name them as the user wrote them: as options, or as keys of a file."""
     try:
         yield
     except (InvalidArgument, ProvisioningError) as error:
         name, is_setting, value = str(error).partition("=")
-        if is_setting and file and given.get(name, 0) is None and not value.startswith("None:"):
-            raise type(error)(f"{file}: [tool.skyward]: {error}") from None
-        raise type(error)(spoken(str(error), given)) from None
+        if not is_setting or given.get(name, 0) is not None or value.startswith("None:"):
+            raise type(error)(spoken(str(error), given)) from None
+        if name in (given["image"] or {}):
+            raise type(error)(f"--image {image}: {error}") from None
+        raise type(error)(f"{file}: [tool.skyward]: {error}" if file else spoken(str(error), given)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{file}: cannot be read: {error}") from None
 
 
 def _table(start: Path) -> tuple[str, dict[str, Any]]:
@@ -116,10 +127,7 @@ def _table(start: Path) -> tuple[str, dict[str, Any]]:
         file = folder / "pyproject.toml"
         if not file.is_file():
             continue
-        try:
-            table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidArgument(f"{file}: cannot be read: {error}") from None
+        table: Any = _read(file)
         for name, key in (("tool", "tool"), ("tool.skyward", "skyward")):
             table = table.get(key, {})
             if not isinstance(table, dict):

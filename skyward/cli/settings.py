@@ -101,6 +101,7 @@ def merged(given: Mapping[str, Any], table: Mapping[str, Any], file: str) -> dic
     if provider == "ssh" and "hosts" not in own:
         raise InvalidArgument("--provider ssh needs --hosts, for example --hosts node-7,alice@gpu-box")
     image = {**table.get("image", {}), **{name: value for name, value in table.items() if name == "packages"}}
+    image |= given.get("image", {})
     for name in IMAGE:
         if isinstance(value := given.get(name), Mapping) and isinstance(before := image.get(name, {}), Mapping):
             image[name] = {**before, **value}

@@ -77,11 +77,28 @@ def test_a_module_runs_too_and_options_win_over_the_file(folder: Path) -> None:
     assert "Nodes: 1\n" in ran.stderr
 
 
+def test_tasks_have_the_variables_and_files_of_the_options_and_of_an_image(folder: Path) -> None:
+    (folder / "job.py").write_text(
+        "import os\nfrom joblib import Parallel, delayed\n"
+        "def task(): return os.environ['LEVEL'], os.environ['TOKEN'], os.environ['A'], open('data.csv').read()\n"
+        "if __name__ == '__main__': print(*Parallel(n_jobs=2)([delayed(task)()]))\n"
+    )
+    (folder / "here.csv").write_text("1,2")
+    (folder / "image.toml").write_text("env = {A = '1', LEVEL = 'info'}\n")
+    options = ["--env", "LEVEL=debug", "--env", "TOKEN", "--files", "data.csv=here.csv", "--retries", "1"]
+    ran = skyward(folder, "run", "-q", "--image", "image.toml", *options, "--dashboard", "job.py", TOKEN="x")
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "('debug', 'x', '1', '1,2')\n"
+    assert "skyward: watch it at http://127.0.0.1:" in ran.stderr
+
+
 def test_what_the_script_raises_is_shown_as_python_shows_it(folder: Path) -> None:
     ran = skyward(folder, "run", "-q", "job.py", "fail")
 
     assert ran.returncode == 1
-    first, second, *_, last = ran.stderr.splitlines()
+    shown = [line for line in ran.stderr.splitlines() if "nodes ready" not in line]  # of a start that took its time
+    first, second, *_, last = shown
     assert first == "Traceback (most recent call last):"
     assert "job.py" in second
     assert last == "ValueError: no"
@@ -126,11 +143,14 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
         ("", ["--region", "us-east-1", "job.py"], "skyward: --region needs --provider aws; the provider is local\n"),
         ("", ["--provider", "aws", "--region", "europe", "job.py"], "skyward: --region europe: is not a region"),
         ("", ["--provider", "ssh", "--hosts", "a b", "job.py"], "skyward: --hosts a b: 'a b' is not a machine"),
+        ("", ["--image", "no.toml", "job.py"], "skyward: no.toml: cannot be read: "),
+        ("", ["--image", "bad.toml", "job.py"], "skyward: --image bad.toml: packages=3: must be a list; give packages"),
         ("", ["--env", "NO_SUCH_NAME", "job.py"], "--env NO_SUCH_NAME: no such variable is set here"),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words: list[str], said: str) -> None:
     (folder / "pyproject.toml").write_text(f"[tool.skyward]\n{table}\n", errors="surrogateescape")
+    (folder / "bad.toml").write_text("packages = 3\n")
     ran = skyward(folder, "run", *words)
 
     assert ran.returncode == 2

@@ -72,6 +72,7 @@ def test_an_image_is_put_together_of_table_and_options() -> None:
     image = {"preload": ["numpy"], "env": {"A": "1", "B": "2"}, "apt": ["a"]}
     table = {"packages": ["numpy"], "image": image}
     assert merged({}, table, "f")["image"] == {**image, "packages": ["numpy"]}
+    assert merged({"image": {"apt": ["b"]}}, table, "f")["image"] == {**image, "packages": ["numpy"], "apt": ["b"]}
     given = {"packages": ["scipy"], "env": {"B": "3"}, "files": {"x": "y"}, "python": "python3.12"}
     assert merged(given, table, "f")["image"] == {
         "packages": ["scipy"],
