@@ -58,7 +58,7 @@ class Lost:
     ----------
     start
         Slots without a call at the beginning, until each had its first one; and slots of a node being replaced.
-    serialisation
+    serialization
         Slots without a call while the caller packed calls or opened results: of the time between two arrivals of calls,
         as much as was spent on that.
     opening
@@ -73,7 +73,7 @@ class Lost:
     """
 
     start: float = 0.0
-    serialisation: float = 0.0
+    serialization: float = 0.0
     opening: float = 0.0
     idle: float = 0.0
     tail: float = 0.0

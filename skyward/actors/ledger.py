@@ -83,7 +83,7 @@ class Ledger:
     capacity: float = 0.0
     filled: float = 0.0
     start: float = 0.0
-    serialisation: float = 0.0
+    serialization: float = 0.0
     idle: float = 0.0
     tail: float = 0.0
     work: float = 0.0
@@ -119,7 +119,7 @@ class Ledger:
         self.packing += packing
         if self.empty:
             spent = min(1.0, self.packing / (now - self.since))
-            self.serialisation += self.empty * spent
+            self.serialization += self.empty * spent
             if self.full:
                 self.idle += self.empty * (1.0 - spent)
             else:
@@ -202,7 +202,7 @@ class Ledger:
         there = self.filled - opening
         running = min(self._running(now, held), there - self.work) if self.open else 0.0
         work = min(self.work + max(0.0, running), there)
-        lost = Lost(self.start, self.serialisation, opening, self.idle, self.tail + self.empty, there - work)
+        lost = Lost(self.start, self.serialization, opening, self.idle, self.tail + self.empty, there - work)
         return Report(
             tasks=self.tasks,
             calls=self.calls,

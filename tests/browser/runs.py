@@ -103,7 +103,7 @@ def troubled(nodes: int = 4, slots: int = 4, tasks: int = 2000) -> list[Event]:
 
 def ended(events: list[Event], tasks: int, error: str = "") -> list[Event]:
     """The same run with its end."""
-    lost = Lost(start=0.04, serialisation=0.01, idle=0.02, tail=0.05, link=0.03)
+    lost = Lost(start=0.04, serialization=0.01, idle=0.02, tail=0.05, link=0.03)
     nodes = {node: NodeUse(4, tasks // 4, (tasks / 16,) * 4, 10_000_000, 3_000_000) for node in range(4)}
     retries = {"node 3: not heard for 30 s": 8}
     report = Report(tasks, tasks, 1, 0, tasks + 8, retries, 0, nodes, tasks / 14, tasks * 1.15, tasks * 0.9775, lost)

@@ -78,7 +78,7 @@ def test_slots_without_a_call_between_two_arrivals_are_idle(ledger: Ledger) -> N
     assert lost(ledger, 115.0).idle == 4.0
 
 
-def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialisation(ledger: Ledger) -> None:
+def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialization(ledger: Ledger) -> None:
     ledger.arrive(110.0, 112.0, 2.0)
     ledger.turn(112.0, 4, 4, open=True)
     ledger.turn(114.0, 0, 4, open=True)
@@ -86,14 +86,14 @@ def test_slots_without_a_call_while_the_caller_packs_are_lost_to_serialisation(l
     ledger.arrive(116.0, 116.0, 0.5)
     ledger.turn(116.0, 4, 4, open=True)
     told = lost(ledger, 116.0)
-    assert told.serialisation == 8.0 + 0.25 * 8.0
+    assert told.serialization == 8.0 + 0.25 * 8.0
     assert (told.start, told.idle) == (0.0, 0.75 * 8.0)
 
 
 def test_several_callers_that_pack_at_once_lose_no_more_than_there_is(ledger: Ledger) -> None:
     ledger.arrive(110.0, 112.0, 50.0)
     ledger.turn(112.0, 4, 4, open=True)
-    assert lost(ledger, 112.0).serialisation == 8.0
+    assert lost(ledger, 112.0).serialization == 8.0
 
 
 def test_slots_without_a_call_after_the_last_one_came_are_lost_to_the_tail(ledger: Ledger) -> None:

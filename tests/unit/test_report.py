@@ -12,7 +12,7 @@ from skyward.errors import NoCompute
 from skyward.report import Lost, NodeUse, Report, apportioned, import_hint
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
-LOST = apportioned(Lost(start=0.4, serialisation=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
+LOST = apportioned(Lost(start=0.4, serialization=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
 REPORT = Report(
     tasks=80,
     calls=40,
@@ -69,7 +69,7 @@ def test_it_survives_a_way_through_json() -> None:
 
 def test_it_explains_where_the_rest_went() -> None:
     assert REPORT.explain().splitlines() == [
-        "Time not spent on work: start 2.00%, serialisation 1.00%, opening 1.00%, idle 4.00%, tail 6.00%, link 6.00%",
+        "Time not spent on work: start 2.00%, serialization 1.00%, opening 1.00%, idle 4.00%, tail 6.00%, link 6.00%",
         "Calls: 40 answered (3 raised), 1 lost, 2 cancelled",
         "Attempts: 45, retries: 3, late answers: 1",
         "  2 x slot 1 of node 0: exit code 3: train, task 7 and 1 more",

@@ -239,7 +239,7 @@ function drawCells(c, lane, top, height, width) {
 
 function drawUsage(c, row, top, width) { // percent in use, as steps from one sample to the next
   const samples = row.node.usage, low = top + row.height;
-  c.fillStyle = colours[row.what === 1 ? "work" : "serialisation"];
+  c.fillStyle = colours[row.what === 1 ? "work" : "serialization"];
   samples.forEach((sample, i) => {
     const from = x(sample[0], width), to = x(i + 1 < samples.length ? samples[i + 1][0] : Math.min(head.now, sample[0] + 4 * head.ticks), width), high = sample[row.what] / 100 * (row.height - 1);
     c.fillRect(from, low - high, Math.max(.6, to - from + .5), high);
@@ -275,7 +275,7 @@ function hatch(c, left, top, width, height) {
 function cross(c, px, top, height) { c.fillStyle = colours.died; c.fillRect(px - 1.5, top, 3, height); c.beginPath(); c.moveTo(px - 6, top); c.lineTo(px + 6, top); c.lineTo(px, top + 9); c.fill(); }
 function drawMarks(c, row, top, width) {
   c.fillStyle = colours.ready; c.fillRect(gutter(), top, width, row.height);
-  for (const [t, kind] of row.marks) { c.fillStyle = kind === "retry" ? colours.retry : colours.died; c.fillRect(x(t, width) - 1, top, 3, row.height); }
+  for (const [t, kind] of row.marks) { c.fillStyle = kind === "retried" ? colours.retry : colours.died; c.fillRect(x(t, width) - 1, top, 3, row.height); }
 }
 
 function drawRate() {
