@@ -191,11 +191,6 @@ def item(array: Any, index: int) -> tuple[float, bool]:
     return float(array[index]), bool(array.flags.writeable)
 
 
-def slow_item(array: Any, index: int) -> float:
-    time.sleep(0.02)
-    return float(array[index])
-
-
 def firsts(held: dict[str, list[Any]], *others: Any) -> list[float]:
     """The first item of each array, and the length of `bytes`."""
     return [len(each) if isinstance(each, bytes) else float(each[0]) for each in (*held["a"], *others)]

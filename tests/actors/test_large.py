@@ -187,15 +187,22 @@ def test_a_call_that_is_cancelled_while_its_argument_travels_never_starts(
 
 @pytest.mark.kill
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_node_that_dies_with_what_it_was_sent_loses_nothing(provider: type[sky.Local]) -> None:
+def test_a_node_that_dies_with_what_it_was_sent_loses_nothing(provider: type[sky.Local], bell: Bell) -> None:
     array = np.arange(2 * MEGABYTE, dtype="f8")
     with (
         sky.Compute(provider=provider(), nodes=2, worker=sky.Worker(concurrency=2)) as compute,
         compute.task_group() as group,
     ):
         first = compute.nodes[0]
-        futures = [group.submit(work.slow_item, array, number) for number in range(60)]
-        futures[5].result(kit.SOON)
+        rings = [group.submit(work.ring_with, bell.port, array) for _ in range(4)]
+        futures = [group.submit(work.item, array, number) for number in range(60)]
+        lines = [bell.answer() for _ in rings]  # each slot runs one
         kit.kill(kit.host(first))
-        assert [future.result(kit.SOON) for future in futures] == [float(number) for number in range(60)]
+        for line in lines:
+            with contextlib.suppress(OSError):  # it was on that node
+                line.release()
+        for _ in range(2):
+            bell.answer().release()
+        assert [future.result(kit.SOON) for future in rings] == [b"on"] * 4
+        assert [future.result(kit.SOON) for future in futures] == [(float(number), False) for number in range(60)]
         assert all(node.instance != first.instance for node in compute.nodes)
