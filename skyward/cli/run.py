@@ -27,6 +27,12 @@ _ON_SSH, _ON_AWS = Group("With --provider ssh", sort_key=2), Group("With --provi
 _IMAGE = Group("What nodes need", sort_key=1)
 
 
+IDLE = (
+    "no call of {script} reached the pool. Those of joblib.Parallel and of @sky.remote functions do; "
+    "run a script that opens a sky.Compute of its own with python"
+)
+
+
 def run(
     script: Annotated[str, Parameter(help="Script to run; with -m, the module.")],
     /,
@@ -95,8 +101,11 @@ def run(
         if error is not failure:
             raise
         traceback.print_exception(error.with_traceback(_own(error.__traceback__)))
-    if not quiet:
-        print(f"\n{compute.report()}", file=sys.stderr)
+    report = compute.report()
+    if not report.tasks:
+        print(f"skyward: {IDLE.format(script=script)}", file=sys.stderr)
+    elif not quiet:
+        print(f"\n{report}", file=sys.stderr)
     return code
 
 

@@ -1,5 +1,6 @@
 """`skyward runs`, `skyward logs` and `skyward report`: what is known of runs, also of those whose program is gone."""
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -56,12 +57,16 @@ def logs(
     from skyward.view.prints import label
 
     path = recorded.chosen(run)
+    silent = True
     with recorded.reading(path):
         for event in recorded.followed(path) if follow else read(path):
             if isinstance(event, Printed | Logged) and node in (None, event.node) and slot in (None, event.slot):
+                silent = False
                 head = label(event.node, event.slot)
                 lines = recorded.text(event).split("\n")
                 print("\n".join(head + (line if raw else colored(final(line))) for line in lines), flush=follow)
+    if silent:
+        print(f"skyward: {recorded.SILENT}", file=sys.stderr)
     return 0
 
 

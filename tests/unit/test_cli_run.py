@@ -104,6 +104,16 @@ def test_what_the_script_raises_is_shown_as_python_shows_it(folder: Path) -> Non
     assert last == "ValueError: no"
 
 
+def test_a_script_of_which_no_call_reached_the_pool_is_told_so(folder: Path) -> None:
+    (folder / "own.py").write_text(
+        "import skyward as sky\nwith sky.Compute() as compute:\n    print(compute.submit(pow, 2, 5).result())\n"
+    )
+    ran = skyward(folder, "run", "own.py")
+    assert (ran.returncode, ran.stdout) == (0, "32\n")
+    assert "skyward: no call of own.py reached the pool." in ran.stderr
+    assert "Efficiency" not in ran.stderr
+
+
 def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
     (folder / "job.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(600)\n")
     (nodes := folder / "nodes").mkdir()
@@ -315,6 +325,19 @@ def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> N
     assert "failed: no\\x07" in listed
 
 
+def test_a_run_that_printed_nothing_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "state/skyward/runs").mkdir(parents=True)
+    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
+    made.put(RunEnded(3.0, "", (), {}))
+    made.close()
+
+    ran = skyward(tmp_path, "logs")
+
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert "has printed or logged anything" in ran.stderr
+
+
 @pytest.mark.parametrize("words", [("logs", "07"), ("logs", "07", "--follow"), ("runs",)])
 def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, old: Path, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
@@ -353,7 +376,7 @@ def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, old: Pa
         [*odd, "00000006-00000000", old.stem]
     )
     for words, code in (
-        (("logs", "00000001"), 0),
+        (("runs", "--limit", "1"), 0),
         (("report", "00000002"), 2),
         (("report", "--save", "x.html", "00000002"), 2),
         (("logs", "00000004"), 2),
