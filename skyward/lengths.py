@@ -2,7 +2,8 @@
 
 Nothing is consumed and no code of the user is run. A length is known of Python's own containers and iterators, of
 `enumerate`, `zip`, `map` and `itertools.product` over such, of a generator expression with one loop and no filter over
-such, and of what a `tqdm` was told or wraps. Of all else nothing is said.
+such, and of what a `tqdm` was told or wraps. Of all else nothing is said, nor of an iterator from which items are taken
+in two ways, as in `zip(it, it)`.
 """
 
 import dis
@@ -11,10 +12,11 @@ import math
 import operator
 import sys
 from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from gc import get_referents
 from inspect import GEN_CREATED, getgeneratorstate
-from types import CodeType, GeneratorType
+from types import CodeType, FunctionType, GeneratorType
 from typing import Any
 
 _CONTAINERS = (list, tuple, range, dict, set, frozenset, str, bytes, bytearray, deque, OrderedDict, defaultdict)
@@ -28,8 +30,10 @@ class _Sequence:
 _ITERATORS = (
     *(type(iter(kind())) for kind in (list, tuple, dict, set, str, bytes, bytearray, deque, OrderedDict)),
     *(type(reversed(kind())) for kind in (list, tuple, dict)),
-    *map(type, (iter({0: 0}.values()), iter({0: 0}.items()), iter(range(1)), iter("é"), iter(_Sequence()))),
+    *map(type, (iter({0: 0}.values()), iter({0: 0}.items()), iter(range(1)), iter("é"))),
 )
+_BY_INDEX = type(iter(_Sequence()))
+_ENDLESS = (itertools.count, itertools.cycle)
 
 _ALWAYS = frozenset(["JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"])
 _ENDS = frozenset(["RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"])
@@ -39,35 +43,84 @@ _JUMPS = frozenset([*dis.hasjrel, *dis.hasjabs])
 def length_of(iterable: Any) -> int | None:
     """Return how many items iterating would give from now on; None where that is not certain, or there is no end."""
     try:
-        length = _length(iterable)
+        length = _Reading().length(iterable)
     except Exception:  # noqa: BLE001 - a length that nobody knows, whatever is wrong with it
         return None
     return None if length is None or length == math.inf else int(length)
 
 
-def _length(iterable: Any) -> float | None:
-    kind = type(iterable)
-    if kind in _CONTAINERS or kind in _VIEWS:
-        return len(iterable)
-    if kind in _ITERATORS:
-        return operator.length_hint(iterable, -1)
-    match iterable:
-        case enumerate():
-            return _length(_parts(iterable)[0])
-        case zip():
-            return _shortest(_parts(iterable))
-        case map():
-            return _shortest(_parts(iterable)[1:])
-        case itertools.count() | itertools.cycle():
+class _TakenTwiceError(Exception):
+    """Items of an iterator are taken in two ways."""
+
+
+class _Reading:
+    """Reads a length, and notes the iterators that items are taken from."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def length(self, iterable: Any) -> float | None:
+        kind = type(iterable)
+        if kind in _CONTAINERS or kind in _VIEWS:
+            return len(iterable)
+        if kind in _ENDLESS:
             return math.inf
-        case itertools.repeat():
-            return operator.length_hint(iterable) if "," in repr(iterable) else math.inf
-        case itertools.product():
+        if isinstance(iterable, Iterator):
+            self._take(iterable)
+        if kind in _ITERATORS or (kind is _BY_INDEX and _is_array(_parts(iterable)[0])):
+            return operator.length_hint(iterable, -1)
+        if kind is enumerate:
+            return self.length(_parts(iterable)[0])
+        if kind is zip:
+            return self._shortest(_parts(iterable))
+        if kind is map:
+            function, *iterators = _parts(iterable)
+            return None if function is next else self._reached(self._shortest(iterators), _seen(function))
+        if kind is itertools.repeat:
+            left = operator.length_hint(iterable, -1)
+            return math.inf if left == -1 else left
+        if kind is itertools.product:
             return _product(iterable)
-        case GeneratorType():
-            return _generated(iterable)
-        case _:
-            return _told(iterable)
+        if kind is GeneratorType:
+            return self._generated(iterable)
+        return self._told(iterable)
+
+    def _take(self, iterator: object) -> None:
+        if id(iterator) in self._taken:
+            raise _TakenTwiceError
+        self._taken.add(id(iterator))
+
+    def _reached(self, length: float | None, objects: Iterable[object]) -> float | None:
+        """Return a length unless items are taken from one of these objects, which code may take from as well."""
+        return None if self._taken.intersection(map(id, objects)) else length
+
+    def _shortest(self, iterators: Iterable[Any]) -> float | None:
+        lengths = [self.length(each) for each in iterators]
+        known = [length for length in lengths if length is not None]
+        return min(known) if known and len(known) == len(lengths) else None
+
+    def _generated(self, generator: "GeneratorType[Any, Any, Any]") -> float | None:
+        frame, code = generator.gi_frame, generator.gi_code
+        if frame is None or generator.gi_running:
+            return None
+        names = frame.f_locals
+        if code.co_name == "<genexpr>" and ".0" in names and _gives_each(code):
+            length = self.length(names[".0"])
+            others = [value for name, value in names.items() if name != ".0"]
+            return self._reached(length, [*others, *_globals(code, frame.f_globals)])
+        if code.co_name == "__iter__" and getgeneratorstate(generator) == GEN_CREATED:
+            return self._told(names.get("self"))
+        return None
+
+    def _told(self, bar: Any) -> float | None:
+        """Return the length of what a `tqdm` wraps, or what it was told is left."""
+        kind = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+        if kind is None or not isinstance(bar, kind) or bar.iterable is None:
+            return None
+        if not type(bar).__iter__.__module__.startswith("tqdm."):
+            return None
+        length = self.length(bar.iterable)
+        return length if length is not None or not bar.total else int(bar.total - bar.n)
 
 
 def _parts(iterator: Any) -> tuple[Any, ...]:
@@ -76,10 +129,9 @@ def _parts(iterator: Any) -> tuple[Any, ...]:
     return parts
 
 
-def _shortest(iterators: tuple[Any, ...]) -> float | None:
-    lengths = [_length(each) for each in iterators]
-    known = [length for length in lengths if length is not None]
-    return min(known) if known and len(known) == len(lengths) else None
+def _is_array(value: object) -> bool:
+    numpy: Any = sys.modules.get("numpy")
+    return numpy is not None and type(value) in (numpy.ndarray, numpy.memmap)
 
 
 def _product(product: "itertools.product[Any]") -> int | None:
@@ -91,25 +143,20 @@ def _product(product: "itertools.product[Any]") -> int | None:
             return None
 
 
-def _generated(generator: "GeneratorType[Any, Any, Any]") -> float | None:
-    frame = generator.gi_frame
-    if frame is None or generator.gi_running:
-        return None
-    names = frame.f_locals
-    if generator.gi_code.co_name == "<genexpr>" and ".0" in names:
-        return _length(names[".0"]) if _gives_each(generator.gi_code) else None
-    if generator.gi_code.co_name == "__iter__" and getgeneratorstate(generator) == GEN_CREATED:
-        return _told(names.get("self"))
-    return None
+def _seen(function: object) -> list[object]:
+    """Return the objects that a function sees by name."""
+    if not isinstance(function, FunctionType):
+        return []
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [*cells, *(function.__defaults__ or ()), *_globals(function.__code__, function.__globals__)]
 
 
-def _told(bar: Any) -> float | None:
-    """Return the length of what a `tqdm` wraps, or what it was told."""
-    kind = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    if kind is None or not isinstance(bar, kind) or bar.iterable is None:
-        return None
-    length = _length(bar.iterable)
-    return length if length is not None or not bar.total else int(bar.total)
+def _globals(code: CodeType, names: dict[str, Any]) -> Iterator[object]:
+    """Yield the globals that code, and that inside it, may look at."""
+    yield from (names[name] for name in code.co_names if name in names)
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _globals(const, names)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,30 @@ class Odd:
 
     def __length_hint__(self) -> int:
         return 4
+
+
+class Indexed:
+    """A data set that has no end, and says the length of an epoch."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Twice(tqdm):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[int]:
+        for each in super().__iter__():
+            yield from (each, each)
+
+
+def over(iterator: Iterator[int], make: Callable[[Iterator[int]], Any]) -> Any:
+    return make(iterator)
+
+
+def beside(others: Iterable[int]) -> Callable[[int], tuple[int, int]]:
+    return lambda each: (each, next(iter(others)))
 
 
 def begun(iterator: Iterator[Any], count: int = 2) -> Iterator[Any]:
@@ -78,6 +102,10 @@ CERTAIN: dict[str, Callable[[], Any]] = {
     "bar": lambda: bar(FIVE),
     "bar that was told": lambda: bar(given(), total=5),
     "bar over a generator": lambda: bar(abs(i) for i in FIVE),
+    "bar that was told what was done before": lambda: bar(given(), total=8, initial=3),
+    "zip with one list": lambda: zip(FIVE, itertools.repeat([1, 2]), strict=False),
+    "zip of one list": lambda: zip(FIVE, FIVE, strict=True),
+    "map of a function with a closure": lambda: over(iter(FIVE), lambda it: map(beside(FIVE), it)),
     "rich bar": lambda: rich(FIVE),
     "generator over a bar": lambda: (abs(i) for i in bar(FIVE)),
     "generator over a bar that was told": lambda: (abs(i) for i in bar(given(), total=5)),
@@ -103,6 +131,18 @@ UNCERTAIN: dict[str, Callable[[], Any]] = {
     "file": io.StringIO,
     "bar that was told nothing": lambda: bar(given()),
     "no iterable": lambda: 3,
+    "pairs of one iterator": lambda: zip(*[iter(FIVE)] * 2, strict=False),
+    "an iterator and what counts it": lambda: over(iter(FIVE), lambda it: zip(enumerate(it), it, strict=False)),
+    "two generators over one iterator": lambda: over(iter(FIVE), lambda it: zip((i for i in it), it, strict=False)),
+    "pairs by a generator": lambda: over(iter(range(6)), lambda it: ((i, next(it)) for i in it)),
+    "pairs by a function": lambda: over(iter(range(6)), lambda it: map(beside(it), it)),
+    "pairs of a global iterator": lambda: eval("((i, next(it)) for i in it)", {"it": iter(range(6))}),
+    "map that ends by its function": lambda: map(next, [iter(FIVE[:2])] * 5),
+    "items of what has another length": lambda: iter(Indexed()),
+    "generator over what has another length": lambda: (i for i in Indexed()),  # type: ignore[attr-defined]
+    "subclass of map": lambda: type("Own", (map,), {"__next__": lambda _: next(iter(()))})(abs, FIVE),
+    "subclass of enumerate": lambda: type("Own", (enumerate,), {"__iter__": lambda _: iter("abc")})(FIVE),
+    "bar that gives other items": lambda: Twice(FIVE, file=io.StringIO()),
 }
 
 
