@@ -9,10 +9,9 @@ import unicodedata
 
 _PIECES = re.compile(
     r"\x1b\[(?P<figures>[0-9;:<=>?]*)[ -/]*(?P<command>[@-~])"
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
     r"|(?P<control>[\n\r\b])"
-    r"|(?P<text>[^\x1b\n\r\b]+)",
-    re.DOTALL,
+    r"|(?P<text>[^\x1b\n\r\b]+)"
 )
 _MOVES = re.compile(r"[\r\b]|\x1b(?!\[[0-9;:]*m)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -51,7 +50,7 @@ class Rows:
             return
         highest = self.row
         self._revised = False
-        for piece in _PIECES.finditer(text):
+        for piece in _PIECES.finditer(text, _beginning(text)):
             if piece["text"] is not None:
                 self._put(piece["text"])
             elif piece["control"] is not None:
@@ -69,6 +68,7 @@ class Rows:
             self.row -= count
 
     def _put(self, text: str) -> None:
+        text = text[:LONGEST]
         if not text.isprintable():
             text = _CONTROL.sub("", (" " * self.column + text).expandtabs()[self.column :])
         text = text[:LONGEST]
@@ -129,17 +129,27 @@ class Rows:
         down = sum(tall) - 1 - up
         most = height - sum(tall)
         sent, held, count = "", "", 0
-        while text:
-            line, _, rest = text.partition("\n")
+        at = 0
+        for line in text.removesuffix("\n").split("\n"):
             needed = _height(_plain(line), width)
             if needed > most:
                 self.close()
-                return sent + (f"\x1b[{down}B" if down else "") + f"\n{held}{text}"
+                return sent + (f"\x1b[{down}B" if down else "") + f"\n{held}{text[at:]}"
             if count + needed > most:
                 sent += _inserted(held, count, up, down)
                 held, count = "", 0
-            held, count, text = f"{held}{line}\n", count + needed, rest
+            held, count, at = f"{held}{line}\n", count + needed, at + len(line) + 1
         return sent + _inserted(held, count, up, down)
+
+
+def _beginning(text: str) -> int:
+    """Return where the rows begin that are remembered of a long text."""
+    at = len(text)
+    for _ in range(MOST):
+        at = text.rfind("\n", 0, at)
+        if at <= 0:
+            return 0
+    return at
 
 
 def moves(text: str) -> bool:

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol, TextIO
 
-from skyward.view.rows import Rows, cells, moves
+from skyward.view.rows import LONGEST, Rows, cells, moves
 
 type Kind = Literal["terminal", "cell", "file"]
 
 
 UNREAD = 64
-"""Texts after which it is looked at what they are."""
+"""Texts after which they are read, as after a long one: none is kept for long."""
 
 
 class Footer(Protocol):
@@ -131,7 +131,7 @@ class Sink:
             self._rows.close()
         else:
             self._unread.append(text)
-        if len(self._unread) >= UNREAD:
+        if len(self._unread) >= UNREAD or len(text) >= LONGEST:
             self._read()
         if self.footer is not None and not self.rows.open:
             stream.flush()

@@ -1,5 +1,7 @@
 """Rows that may still change are known from what was written, and lines can be put above them."""
 
+import re
+
 import pyte
 import pytest
 from hypothesis import given
@@ -99,6 +101,27 @@ def test_no_more_is_remembered_than_a_terminal_has() -> None:
     known.feed(f"\x1b[{10 * MOST}A")
     assert len(known.rows) <= 2 * MOST
     assert known.row == 0
+
+
+@pytest.mark.parametrize("text", ["\x1b]" * 300_000, "\x1bP" + "x" * 3_000_000, "a\tb\n" * 1_000_000 + "end"])
+def test_a_long_text_takes_no_longer_than_it_has_to(text: str) -> None:
+    known = Rows()
+    known.feed(text)
+    assert known.rows[-1] == ("end" if text.endswith("end") else "")
+
+
+def test_many_lines_at_once_stand_above_a_bar() -> None:
+    known = Rows()
+    known.feed("50%")
+    lines = [f"{number:079}" for number in range(60_000)]
+    sent = known.above("\n".join(lines) + "\n", 80, 24)
+    assert re.findall(r"\d{79}(?=\n)", sent) == lines
+
+
+def test_of_an_image_between_lines_nothing_counts() -> None:
+    known = Rows()
+    known.feed("a\x1bPq#0;2;0\n~~@@\n\x1b\\b")
+    assert known.rows == ["ab"]
 
 
 TEXT = st.text("ab中é", max_size=3 * WIDTH)

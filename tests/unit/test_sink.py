@@ -166,6 +166,17 @@ def test_in_a_file_an_open_line_is_ended_first(tmp_path: Path, monkeypatch: pyte
     assert path.read_text() == "before\none\n\n 10%\ntwo\nthree\n\n 20%\n"  # a lone \r reads as a newline
 
 
+def test_no_long_text_is_kept(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as file:
+        sink = Sink.of(file)
+        text = "x" * 100_000
+        before = sys.getrefcount(text)
+        file.write(text)
+        assert sys.getrefcount(text) == before
+        assert sink.rows.open
+        sink.release()
+
+
 def test_streams_that_write_to_one_file_share_an_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         (tmp_path / "out").open("w") as file,
