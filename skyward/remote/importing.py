@@ -12,6 +12,10 @@ TIMED_LOADERS = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
 """Loaders of which each module has its own. What others load, as those of archives, is not timed."""
 
 
+_METHODS = ("create_module", "exec_module")
+"""What a loader is asked for, in this order."""
+
+
 class Import(NamedTuple):
     """A module that a thread imported, with all that it imports itself."""
 
@@ -50,6 +54,10 @@ class ImportTimer:
         """Time all imports of this process from now on."""
         sys.meta_path.insert(0, self)
 
+    def __reduce__(self) -> tuple[type["ImportTimer"], tuple[()]]:
+        """Let what was found and not loaded yet be pickled and copied: it refers to its timer."""
+        return ImportTimer, ()
+
     def take(self) -> list[Import]:
         """Return what this thread has imported since this was asked before."""
         taken, self._thread.imports = self._thread.imports, []
@@ -66,12 +74,13 @@ class ImportTimer:
         found = (finder.find_spec(name, path, target) for finder in finders if hasattr(finder, "find_spec"))
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and isinstance(loader := spec.loader, TIMED_LOADERS):
-            for method in ("create_module", "exec_module"):
+            for method in _METHODS:
                 setattr(loader, method, partial(self._load, name, loader, method, getattr(loader, method)))
         return spec
 
     def _load(self, name: str, loader: Any, method: str, call: Callable[[Any], Any], argument: Any) -> Any:
-        vars(loader).pop(method, None)
+        for each in _METHODS[: _METHODS.index(method) + 1]:  # to reload a module is not to create it
+            vars(loader).pop(each, None)
         thread = self._thread
         outermost, thread.importing = not thread.importing, True
         began = self._clock()

@@ -1,14 +1,17 @@
 """How long modules take to import, as a slot tells it of its calls."""
 
+import copy
 import importlib
 import itertools
+import pickle
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder, SourceFileLoader
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +130,30 @@ def test_a_loaded_module_has_its_loader_as_it_was(timer: ImportTimer, module: Ca
     assert untimed is not None
     assert loaded.__spec__ is not None
     assert loaded.__loader__ == loaded.__spec__.loader == untimed.loader
+
+
+def test_a_module_that_was_loaded_again_has_its_loader_as_it_was(
+    timer: ImportTimer, module: Callable[..., str]
+) -> None:
+    name = module(2.0)
+    again = importlib.reload(importlib.import_module(name))
+    untimed = PathFinder.find_spec(name)
+    assert untimed is not None
+    assert again.__spec__ is not None
+    assert again.__loader__ == again.__spec__.loader == untimed.loader
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda spec: pickle.loads(pickle.dumps(spec))])
+def test_what_was_found_can_be_copied_and_loaded(
+    timer: ImportTimer, module: Callable[..., str], copied: Callable[[Any], Any]
+) -> None:
+    name = module(2.0)
+    spec = copied(find_spec(name))
+    loaded = module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    untimed = PathFinder.find_spec(name)
+    assert untimed is not None
+    assert loaded.__loader__ == untimed.loader
 
 
 def test_it_finds_nothing_where_it_is_not_installed(module: Callable[..., str]) -> None:
