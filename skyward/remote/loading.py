@@ -77,7 +77,7 @@ _DOUBTFUL = {
 """Names in a function by which it may change what is its own."""
 
 
-_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__")
+_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__module__", "__doc__")
 """What others may replace in a function."""
 
 

@@ -321,15 +321,17 @@ def test_a_function_of_constants_is_loaded_once(script: Callable[[str], Any]) ->
     assert kept(main.task)
 
 
-def test_a_function_that_was_changed_from_outside_is_loaded_again(script: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("part", ["extra", "__name__", "__qualname__", "__module__", "__doc__"])
+def test_a_function_that_was_changed_from_outside_is_loaded_again(script: Callable[[str], Any], part: str) -> None:
     main = script("""
-        def other(): return 1
-        def task(change):
-            change(other, "extra", 1)
-            return len(vars_of(other))
-        from builtins import vars as vars_of
+        def other(): "One."
+        def task(change, get, part):
+            found = get(other, part, None)
+            change(other, part, "another")
+            return found
         """)
-    assert results(main.task, (setattr,), (setattr,)) == [1, 1]
+    before = getattr(main.other, part, None)
+    assert results(main.task, *[(setattr, getattr, part)] * 3) == [before] * 3
 
 
 def test_a_value_that_the_program_changes_between_calls_is_what_the_next_call_has(script: Callable[[str], Any]) -> None:
