@@ -32,7 +32,7 @@ from skyward.remote.terms import DEFAULT, Terms, seconds, whole
 from skyward.report import Report
 from skyward.spec import Image, Nodes, Options, Worker, check
 from skyward.stacks import Stack
-from skyward.tasks import FORKED, TaskGroup, make_entry, make_future, make_packer, results_in_order
+from skyward.tasks import FORKED, TaskGroup, check_function, make_entry, make_future, make_packer, results_in_order
 from skyward.view import onlookers
 from skyward.view.page import save
 
@@ -135,7 +135,7 @@ class Compute(PoolExecutor):
                     raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
                 self._plugins.enter_context(context)
         except BaseException as error:
-            self._failed = f"{type(error).__name__}: {error}"
+            self._failed = f"{type(error).__name__}: {error}".removesuffix(": ")
             try:
                 self._leave()
             except Leaked as leaked:
@@ -150,7 +150,7 @@ class Compute(PoolExecutor):
     ) -> None:
         try:
             if kind is not None:
-                self._failed = f"{kind.__name__}: {error}"
+                self._failed = f"{kind.__name__}: {error}".removesuffix(": ")
             self.shutdown(wait=True, cancel_futures=kind is not None)
         except Leaked as leaked:
             if error is None:
@@ -262,6 +262,7 @@ class Compute(PoolExecutor):
         chunksize: int,
     ) -> Iterator[T]:
         """Map under terms; see `map`."""
+        check_function(fn)
         chunksize = whole("chunksize", chunksize, 1, "give how many calls travel together")
         end = None
         if timeout is not None:

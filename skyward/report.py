@@ -1,5 +1,6 @@
 """What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
@@ -15,6 +16,11 @@ HINT_SHARE = 0.05
 
 HINT_COVERS = 0.95
 """Modules are named, those that took longest first, until they make up so much of it."""
+
+
+def without_slot(cause: str) -> str:
+    """Return why an attempt died without the slot that it was on, so that equal causes on a node count together."""
+    return re.sub(r"^slot \d+ of (?=node)", "", cause)
 
 
 class PathLike(Protocol):
@@ -93,8 +99,8 @@ class Report:
     attempts
         How often a call was started, as far as it is known.
     retries
-        How often a call was tried again, by the reason its attempt died; also one that was queued on a lost node, which
-        may have begun it.
+        How often a call was tried again, by the reason its attempt died, with its node; also one that was queued on a
+        lost node, which may have begun it.
     late
         Answers that nobody waited for any more, and were dropped: from a lost node, or of a cancelled call.
     nodes

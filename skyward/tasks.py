@@ -359,6 +359,13 @@ def make_future(pool: Pool) -> Future[Any]:
     return Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
 
 
+def check_function(fn: object) -> None:
+    """Raise `InvalidArgument` for what cannot be called, such as the result of a function that was meant."""
+    if not callable(fn):
+        fix = "give the function first, without calling it, then its arguments: submit(f, x), map(f, xs)"
+        raise InvalidArgument.of("fn", fn, "cannot be called", fix)
+
+
 def make_entry(
     state: GroupState,
     packer: Packer,
@@ -369,6 +376,7 @@ def make_entry(
     kwargs: dict[str, Any],
 ) -> Entry:
     """Pack a call; raise `NotPortable` or `InvalidArgument` for one that cannot be sent."""
+    check_function(fn)
     began = time.perf_counter()
     try:
         packed = packer.pack(fn, args, kwargs)

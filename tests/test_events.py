@@ -61,15 +61,18 @@ def test_a_batch_that_dies_is_told_with_its_cause(tmp_path: Path) -> None:
     assert len(lost.causes) == 2
 
 
-def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("no"), "ValueError: no"), (MemoryError(), "MemoryError")], ids=["text", "no text"]
+)
+def test_a_run_that_fails_says_why(tmp_path: Path, error: Exception, told: str) -> None:
     with (
-        pytest.raises(ValueError, match="no"),
+        pytest.raises(type(error)),
         sky.Compute(worker=sky.Worker(concurrency=1), options=sky.Options(record=tmp_path)) as compute,
     ):
-        raise ValueError("no")
+        raise error
     *_, last = compute.events()
     assert isinstance(last, RunEnded)
-    assert last.error == "ValueError: no"
+    assert last.error == told
 
 
 def test_there_are_no_events_before_the_block() -> None:

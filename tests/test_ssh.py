@@ -12,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+import skyward as sky
 from skyward.providers.destination import Destination, Refused
+from skyward.providers.provider import Order
 from skyward.providers.tunnel import Lost, Tunnel
 from tests import kit, sshd
 from tests.sshd import Sshd
@@ -198,3 +200,15 @@ def is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        provider = sky.SSH(hosts=["no..such", "127.0.0.1:1"])
+        with pytest.raises(Refused) as refused:
+            await provider.reach(await provider.launch(Order(pool="pool", node="pool-0-0")))
+        assert not refused.value.final
+
+    asyncio.run(main())
+    told = "another machine is taken in place of no..such: the host name 'no..such' is unknown. Is it spelled right?"
+    assert told in caplog.messages

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from skyward.actors.work import CAUSES
-from skyward.report import Lost, NodeUse, Report, apportioned
+from skyward.report import Lost, NodeUse, Report, apportioned, without_slot
 
 NAMED = 5
 """Calls of each cause that are named when they were tried again."""
@@ -187,6 +187,7 @@ class Ledger:
 
     def retry(self, cause: str, call: str) -> None:
         """A call is tried again, which died of this cause; the first few are named."""
+        cause = without_slot(cause)
         if cause in self.retried or len(self.retried) < CAUSES:
             calls = self.retried.setdefault(cause, [])
             if len(calls) < NAMED:

@@ -3,6 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+from skyward.report import without_slot
+
 TRIPS = 3
 """Round trips that may pass from the end of a batch until the next one that is sent for it is there."""
 
@@ -145,6 +147,7 @@ class Routing:
 
     def note_retry(self, cause: str) -> None:
         """A batch that died is tried again."""
+        cause = without_slot(cause)
         known = cause in self.retried or len(self.retried) < CAUSES
         name = cause if known else OTHERS
         self.retried[name] = self.retried.get(name, 0) + 1

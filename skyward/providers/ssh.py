@@ -191,7 +191,7 @@ class SSH(Checked):
             if isinstance(error, Refused):
                 error.final = not self._seats.spare(len(self.hosts))
                 if not error.final:
-                    log.warning("%s; another machine is taken in its place", error)
+                    log.warning("another machine is taken in place of %s", error)
             await shut(tunnel)
             raise
 

@@ -32,7 +32,7 @@ from skyward.events import (
     Spent,
     label,
 )
-from skyward.report import Report, import_hint, many
+from skyward.report import Report, import_hint, many, without_slot
 from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells, Usage
 from skyward.view.output import Output
 from skyward.view.progress import Progress
@@ -140,6 +140,7 @@ class Timeline:
         self._origin: float | None = None
         self._last = 0
         self._first: float | None = None
+        self._reported: int | None = None
         self._answered = 0.0
         self._progress = Progress()
         self._output = Output()
@@ -171,7 +172,7 @@ class Timeline:
             case RunStarted():
                 self._started = event
             case Reported():
-                self._report = Report.from_dict(event.report)
+                self._report, self._reported = Report.from_dict(event.report), at
             case RunEnded():
                 self._ended = event
                 self._report = Report.from_dict(event.report) if event.report else self._report
@@ -180,10 +181,11 @@ class Timeline:
             case Spent():
                 self._spend((at, event.dollars, event.hourly))
             case BatchRetried():
-                self._causes[event.cause] += 1
+                self._causes[without_slot(event.cause)] += 1
                 node = event.node if event.node >= 0 else None
                 self._happen(at, "retried", node, event.cause, event.call or f"call {event.batch}")
             case BatchLost():
+                self._causes.update(map(without_slot, event.causes[-1:]))  # those before were tried again
                 self._happen(at, "lost", None, "; ".join(event.causes), event.call or f"call {event.batch}")
             case Printed() | Logged():
                 self._output.add(at, event)
@@ -294,6 +296,7 @@ class Timeline:
             "leaked": [] if ended is None else ended.leaked,
             "numbers": self._numbers() if final is None else final.figures(),
             "lost": [] if report is None else report.shares(),
+            "reported": None if final is not None else self._reported,
             "hint": hint,
             "notes": [] if report is None else report.explain().splitlines()[2 if hint else 1 :],
             "arrived": max(done, progress.known),

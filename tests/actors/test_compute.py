@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mypy.api
 import numpy as np
@@ -119,6 +120,16 @@ def test_a_future_knows_how_long_its_call_ran(compute: sky.Compute) -> None:
     future.result(10)
     assert future.duration is not None
     assert 0.1 <= future.duration < 5
+
+
+@pytest.mark.parametrize("call", ["submit", "map", "broadcast"])
+def test_the_result_of_a_function_in_place_of_the_function_is_refused_at_once(compute: sky.Compute, call: str) -> None:
+    run: Any = getattr(compute, call)
+    told = re.escape("fn=3: cannot be called; give the function first, without calling it, then its arguments")
+    with pytest.raises(sky.InvalidArgument, match=told):
+        run(abs(-3), [1])
+    with compute.task_group() as group, pytest.raises(sky.InvalidArgument, match=told):
+        group.submit(cast(Any, abs(-3)))
 
 
 def test_map_stops_waiting_when_its_time_is_up(compute: sky.Compute) -> None:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import skyward as sky
-from skyward.events import DashboardOpened, Event, RunEnded
+from skyward.events import DashboardOpened, Event, NodeFacts, Reported, RunEnded
 from skyward.view.page import page as made
 from tests import kit, work
 from tests.browser import runs
@@ -215,6 +215,18 @@ def test_what_slots_imported_is_told_apart_from_what_they_ran(viewer: Viewer) ->
     at = page.evaluate("x(65 * head.ticks, $('chart').clientWidth)")
     page.mouse.move(box["x"] + at, box["y"] + middle)
     expect(page.locator("#tip")).to_contain_text("for 10.00 s, of which 5.00 s to open it and import modules")
+
+
+def test_while_a_run_goes_on_no_figure_contradicts_another(viewer: Viewer) -> None:
+    *before, end = runs.importing()
+    assert isinstance(end, RunEnded)
+    at = before[-1].at
+    running = NodeFacts(at - 1, 0, 0, 1, 0.5, 1 << 30, 0.5, 2 << 30)
+    events: list[Event] = sorted([*before, running, Reported(at, end.report)], key=lambda event: event.at)
+    page = viewer.open(events).page
+    expect(page.locator("#done")).to_have_text("1 of 1 tasks done")
+    expect(page.locator("#reported")).to_have_text(re.compile(r"^as of \d+\.\d+ s$"))
+    expect(viewer.open([*events, end]).page.locator("#reported")).to_be_empty()
 
 
 def test_what_comes_from_outside_is_shown_as_it_is(viewer: Viewer) -> None:

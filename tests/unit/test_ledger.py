@@ -205,6 +205,13 @@ def test_the_first_calls_that_are_tried_again_are_named_by_what_they_died_of(led
     assert len(ledger.retried) == CAUSES
 
 
+def test_calls_that_died_alike_on_a_node_are_named_together_whatever_their_slot(ledger: Ledger) -> None:
+    for slot in range(2):
+        ledger.retry(f"slot {slot} of node 0: exit code 1", f"train, task {slot}")
+    told = ledger.report(120.0, {}, 2, {"node 0: exit code 1": 2})
+    assert told.retried == {"node 0: exit code 1": ("train, task 0", "train, task 1")}
+
+
 def test_what_raised_is_answered_too(ledger: Ledger) -> None:
     ledger.settle(1, 1.0, raised=True)
     ledger.settle(1, 1.0)

@@ -19,7 +19,7 @@ REPORT = Report(
     lost_calls=1,
     cancelled=2,
     attempts=45,
-    retries={"slot 1 of node 0: exit code 3": 2, "node 1: lost": 1},
+    retries={"node 0: exit code 3": 2, "node 1: lost": 1},
     late=1,
     nodes=NODES,
     total=5.0,
@@ -28,7 +28,7 @@ REPORT = Report(
     lost=LOST,
     starts={0: (("launching", 0.5), ("booting", 1.25)), 1: (("launching", 0.5), ("booting", 1.0))},
     raised=3,
-    retried={"slot 1 of node 0: exit code 3": ("train, task 7",)},
+    retried={"node 0: exit code 3": ("train, task 7",)},
 )
 NOTHING = replace(REPORT, tasks=0, nodes={}, starts={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
 
@@ -72,7 +72,7 @@ def test_it_explains_where_the_rest_went() -> None:
         "Time not spent on work: start 2.00%, serialization 1.00%, opening 1.00%, idle 4.00%, tail 6.00%, link 6.00%",
         "Calls: 40 answered (3 raised), 1 lost, 2 cancelled",
         "Attempts: 45, retries: 3, late answers: 1",
-        "  2 x slot 1 of node 0: exit code 3: train, task 7 and 1 more",
+        "  2 x node 0: exit code 3: train, task 7 and 1 more",
         "  1 x node 1: lost",
         "Sent: 2.0 MB, received: 0.0 MB",
         "Start of node 0, the slowest of 2: 1.75 s: launching 0.50 s, booting 1.25 s",

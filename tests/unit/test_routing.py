@@ -122,6 +122,13 @@ def test_deaths_are_counted_and_retries_by_their_cause_as_long_as_those_are_few(
     assert state.retried == dict.fromkeys(causes[:CAUSES], 1) | {"cause 0": 2, OTHERS: 2}
 
 
+def test_retries_for_the_same_reason_on_a_node_are_counted_together_whatever_their_slot() -> None:
+    deaths = [Answered(0, died=(Died(1, f"slot {slot} of node 0: exit code 1"),)) for slot in range(3)]
+    state, made = running(NodeUp(0, 3), Arrived((1,), 1, retries=2), *deaths)
+    assert state.retried == {"node 0: exit code 1": 2}
+    assert made[-1] == Fail(1, tuple(f"slot {slot} of node 0: exit code 1" for slot in range(3)))
+
+
 def test_filled_slots_are_known_whatever_comes_and_goes() -> None:
     events = (NodeUp(0, 2), NodeUp(1, 2), Arrived(tuple(range(7)), 1))
     for event, filled, slots in (

@@ -251,12 +251,26 @@ def test_retries_are_told_by_cause_and_one_by_one() -> None:
         BatchRetried(101.0, 8, "killed by signal 9"),
         BatchLost(102.0, 7, ("killed by signal 9", "exit code 1"), 1, "train, task 4"),
     )
-    assert told["causes"] == [["killed by signal 9", 2]]
+    assert told["causes"] == [["killed by signal 9", 2], ["exit code 1", 1]]
     assert told["incidents"] == [
         [10_000, "retried", 2, None, "train, task 4", "killed by signal 9"],
         [10_000, "retried", None, None, "call 8", "killed by signal 9"],
         [20_000, "lost", None, None, "train, task 4", "killed by signal 9; exit code 1"],
     ]
+
+
+def test_attempts_that_died_alike_on_a_node_are_one_cause_whatever_their_slot() -> None:
+    deaths = [f"slot {slot} of node {node}: killed by signal 9" for node, slot in ((0, 3), (0, 1), (1, 0))]
+    told = head(*(BatchRetried(101.0, 7, cause) for cause in deaths[:2]), BatchLost(102.0, 7, tuple(deaths), 1))
+    assert told["causes"] == [["node 0: killed by signal 9", 2], ["node 1: killed by signal 9", 1]]
+    assert told["incidents"][0][-1] == deaths[0]
+
+
+def test_while_a_run_goes_on_its_shares_have_the_time_at_which_they_were_told() -> None:
+    told = Reported(105.0, REPORT.as_dict())
+    assert head(ended(104.0))["reported"] is None
+    assert head(told, ended(107.0))["reported"] == 50_000
+    assert head(told, RunEnded(110.0, "", (), REPORT.as_dict()))["reported"] is None
 
 
 def test_of_very_many_incidents_only_the_number_is_told() -> None:

@@ -95,15 +95,16 @@ function tell() {
   $("bar").hidden = head.total === null;
   $("bar").value = head.total ? head.done / head.total : 0;
   const running = head.nodes.reduce((sum, n) => sum + (n.running || 0), 0);
-  $("done").textContent = head.total === null ? `${count(head.done)} tasks done, ${count(head.arrived - head.done)} queued or running` : head.total ? `${count(head.done)} of ${count(head.total)} tasks done` + (running ? `, ${count(running)} calls running` : "") : "no task so far";
+  $("done").textContent = head.total === null ? `${count(head.done)} tasks done, ${count(head.arrived - head.done)} queued or running` : head.total ? `${count(head.done)} of ${count(head.total)} tasks done` + (running && head.done < head.total ? `, ${count(running)} calls running` : "") : "no task so far";
   fill($("numbers"), head.numbers.map(([label, value]) => { const div = el("div"); div.append(el("dt", label), el("dd", value.replace(/^\d{4,}(?=$|\.| )/, d => count(+d)))); return div; }));
   $("lost").hidden = !head.lost.length;
+  $("reported").textContent = head.reported === null ? "" : `as of ${time(head.reported)}`;
   fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));
   fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
   $("hint").hidden = !head.hint; $("hint").textContent = "Opening: " + head.hint;
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
-  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.causes.length ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
+  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
   $("causes").hidden = !head.causes.length;
   fill($("causes").tBodies[0], head.causes.map(([cause, times]) => line([count(times), cause])));
   $("incidents").hidden = !head.incidents.length;
