@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("skyward")
 
+FOLDER = "is a folder"
+
 
 def check(image: "Image", provider: "Provider") -> None:
     """See that the files of an image are here, and its packages and modules where nodes have nothing else.
@@ -115,20 +117,24 @@ def located(files: Mapping[str, str]) -> dict[str, Path]:
             problem = NO_HOME.format(Path(text).parts[0])
             raise InvalidArgument.of("files", {name: text}, problem, "give the whole path") from None
         if problem := _unreadable(path):
-            fix = "name each file in it, or an archive of it" if path.is_dir() else "give the path of a file"
+            fix = "name each file in it, or an archive of it" if problem == FOLDER else "give the path of a file"
             raise InvalidArgument.of("files", {name: text}, problem, f"{fix}; relative paths begin at {Path.cwd()}")
         found[name] = path
     return found
 
 
 def _unreadable(path: Path) -> str:
-    if path.is_dir():
-        return "is a folder"
-    if not path.exists():
-        return "there is no such file"
-    if not path.is_file():
-        return "is not a regular file"
-    return "" if os.access(path, os.R_OK) else "cannot be read: permission denied"
+    try:
+        if path.is_dir():
+            return FOLDER
+        if not path.exists():
+            return "there is no such file"
+        if not path.is_file():
+            return "is not a regular file"
+        path.open("rb").close()
+    except OSError as error:
+        return f"cannot be read: {str(error.strerror).lower()}"
+    return ""
 
 
 def unmet(requirements: Sequence[str]) -> dict[str, str]:

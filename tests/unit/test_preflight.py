@@ -35,6 +35,7 @@ def test_a_file_that_cannot_be_sent_is_refused_when_the_pool_is_made(
         assert str(raised.value).startswith(f"files={{'data.csv': '{path}'}}: {problem}")
         assert str(raised.value).endswith(f"relative paths begin at {tmp_path}")
     assert "is not a regular file" in refused(sky.Image(files={"x": "/dev/null"}), provider)
+    assert "cannot be read: file name too long; give" in refused(sky.Image(files={"x": "x" * 5000}), provider)
     preflight.check(sky.Image(files={"data.csv": "data.csv", "b": tmp_path / "data.csv"}), provider)
 
 
