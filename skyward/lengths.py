@@ -13,10 +13,10 @@ import operator
 import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from gc import get_referents
 from inspect import GEN_CREATED, getgeneratorstate
-from types import CodeType, FunctionType, GeneratorType
+from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 _CONTAINERS = (list, tuple, range, dict, set, frozenset, str, bytes, bytearray, deque, OrderedDict, defaultdict)
@@ -92,7 +92,8 @@ class _Reading:
 
     def _reached(self, length: float | None, objects: Iterable[object]) -> float | None:
         """Return a length unless items are taken from one of these objects, which code may take from as well."""
-        return None if self._taken.intersection(map(id, objects)) else length
+        seen = [part for each in objects for part in (each, *_attributes(each))]
+        return None if self._taken.intersection(map(id, seen)) else length
 
     def _shortest(self, iterators: Iterable[Any]) -> float | None:
         lengths = [self.length(each) for each in iterators]
@@ -143,8 +144,21 @@ def _product(product: "itertools.product[Any]") -> int | None:
             return None
 
 
+def _attributes(value: object) -> Iterable[object]:
+    if isinstance(value, (type, ModuleType, FunctionType)):
+        return ()
+    try:
+        return tuple(object.__getattribute__(value, "__dict__").values())
+    except AttributeError:
+        return ()
+
+
 def _seen(function: object) -> list[object]:
-    """Return the objects that a function sees by name."""
+    """Return the objects that a function sees by name, or is bound to."""
+    if isinstance(function, MethodType):
+        return [function.__self__, *_seen(function.__func__)]
+    if isinstance(function, partial):
+        return [*function.args, *function.keywords.values(), *_seen(function.func)]
     if not isinstance(function, FunctionType):
         return []
     cells = [cell.cell_contents for cell in function.__closure__ or ()]

@@ -59,6 +59,22 @@ def beside(others: Iterable[int]) -> Callable[[int], tuple[int, int]]:
     return lambda each: (each, next(iter(others)))
 
 
+class Paired:
+    """What takes from its own iterator in two ways."""
+
+    def __init__(self) -> None:
+        self.items = iter(range(6))
+
+    def pair(self, each: int) -> tuple[int, int]:
+        return each, next(self.items)
+
+    def generated(self) -> Iterator[tuple[int, int]]:
+        return ((each, next(self.items)) for each in self.items)
+
+    def mapped(self) -> Iterator[tuple[int, int]]:
+        return map(self.pair, self.items)
+
+
 def begun(iterator: Iterator[Any], count: int = 2) -> Iterator[Any]:
     for _ in range(count):
         next(iterator)
@@ -105,6 +121,7 @@ CERTAIN: dict[str, Callable[[], Any]] = {
     "bar that was told what was done before": lambda: bar(given(), total=8, initial=3),
     "zip with one list": lambda: zip(FIVE, itertools.repeat([1, 2]), strict=False),
     "zip of one list": lambda: zip(FIVE, FIVE, strict=True),
+    "map of a method": lambda: map(Paired().pair, FIVE),
     "map of a function with a closure": lambda: over(iter(FIVE), lambda it: map(beside(FIVE), it)),
     "rich bar": lambda: rich(FIVE),
     "generator over a bar": lambda: (abs(i) for i in bar(FIVE)),
@@ -136,6 +153,9 @@ UNCERTAIN: dict[str, Callable[[], Any]] = {
     "two generators over one iterator": lambda: over(iter(FIVE), lambda it: zip((i for i in it), it, strict=False)),
     "pairs by a generator": lambda: over(iter(range(6)), lambda it: ((i, next(it)) for i in it)),
     "pairs by a function": lambda: over(iter(range(6)), lambda it: map(beside(it), it)),
+    "pairs by an object": lambda: Paired().generated(),
+    "pairs by a method": lambda: Paired().mapped(),
+    "pairs by a partial": lambda: over(iter(range(6)), lambda it: map(partial(lambda a, b: (b, next(a)), it), it)),
     "pairs of a global iterator": lambda: eval("((i, next(it)) for i in it)", {"it": iter(range(6))}),
     "map that ends by its function": lambda: map(next, [iter(FIVE[:2])] * 5),
     "items of what has another length": lambda: iter(Indexed()),
@@ -169,3 +189,14 @@ def test_no_code_of_the_user_runs() -> None:
         __iter__ = __length_hint__ = __len__  # type: ignore[assignment]
 
     assert length_of(Trap()) is None
+
+
+def test_no_attribute_is_asked_of_what_an_item_is_made_with() -> None:
+    class Trap:
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> None:
+            raise AssertionError
+
+    trap = Trap()
+    assert length_of((i, trap) for i in FIVE) == 5
