@@ -2,8 +2,8 @@
 
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks
-for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`. It waits for ever: whoever
-made the folder holds what runs in it, until the node's leash does.
+for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`, as long as the folder is
+there: whoever made it holds what runs in it, until the node's leash does.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
 nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for
@@ -250,6 +250,7 @@ asked() {
     [ -n "$lacks" ] || return 0
     say waits
     while [ -n "$lacks" ]; do
+        [ -d "$folder" ] || exit 1 # nobody can send anything any more
         sleep 0.05 2>/dev/null || sleep 1
         left=
         for each in $lacks; do

@@ -12,6 +12,7 @@ import pytest
 
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
+from tests import kit
 
 OURS = Wheel("skyward", "1.0", "aa", own=True)
 PURE = Wheel("cloudpickle", "3.1", "bb")
@@ -117,6 +118,25 @@ def test_what_the_script_says_is_understood() -> None:
     assert bootstrap.lacking("lacks a") is None
     assert bootstrap.beginning("skyward-boot step packages from an index") == "packages from an index"
     assert bootstrap.beginning("skyward-boot lacks a") is None
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
+def test_it_waits_no_longer_for_what_it_lacks_when_its_folder_is_gone(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / bootstrap.SCRIPT).write_bytes(bootstrap.script(RECIPE))
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    words = [shell, str(folder / bootstrap.SCRIPT)]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert f"{bootstrap.WAITS}\n" in process.stdout
+            shutil.rmtree(folder)
+            assert process.wait(kit.SOON) == 1
+        finally:
+            process.kill()
 
 
 # ---------------------------------------------------------------- what the cache keeps
