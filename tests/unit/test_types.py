@@ -58,7 +58,7 @@ square(3, round=True)  # call-arg
 square.remote("three")  # arg-type
 square.remote(3, 4)  # call-arg
 square.options(timeout="soon")  # arg-type
-square.options(tmeout=5)  # call-arg
+square.options(tmeout=5)  # arg-type
 square.options(node=1).remote(None)  # arg-type
 name(b"three")  # arg-type
 Scale().times("two")  # arg-type
