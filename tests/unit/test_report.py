@@ -9,7 +9,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from skyward.errors import NoCompute
-from skyward.report import Lost, NodeUse, Report, apportioned, import_hint
+from skyward.report import Lost, NodeUse, Report, apportioned, import_hint, without_slot
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
 LOST = apportioned(Lost(start=0.4, serialization=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
@@ -168,3 +168,12 @@ def test_a_copy_is_equal_but_cannot_be_saved(copied: Callable[[Report], Report])
     assert copy_of_it == REPORT
     with pytest.raises(NoCompute, match="without the events of its run"):
         copy_of_it.save("run.html")
+
+
+def test_equal_deaths_on_a_node_have_one_reason_whatever_their_slot() -> None:
+    deaths = [
+        "slot 0 of node 1: killed by signal 9",
+        "slot 3 of node 1: killed by signal 9",
+        "node 1: not heard for 30 s",
+    ]
+    assert {*map(without_slot, deaths)} == {"node 1: killed by signal 9", "node 1: not heard for 30 s"}
