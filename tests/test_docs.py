@@ -16,7 +16,6 @@ import boto3
 import nbclient
 import nbformat
 import pytest
-from moto.server import ThreadedMotoServer
 
 import skyward as sky
 from skyward import events
@@ -179,6 +178,8 @@ def test_tasks_read_from_an_object_store_as_the_page_shows(tmp_path: Path) -> No
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    from moto.server import ThreadedMotoServer  # not before: the lab's EC2 sets what moto reads when it is imported
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

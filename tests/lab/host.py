@@ -309,8 +309,8 @@ class Host:
 
     def fill(self) -> None:
         """Leave no space on its disk."""
-        used = self.run("df --output=used -B1 /tmp").split()[-1]
-        self.run(f"mount -o remount,size={used} /tmp")
+        remount = 'mount -o remount,size="$(df --output=used -B1 /tmp | tail -n 1)" /tmp'
+        self.run(f"for try in $(seq 20); do {remount} 2>/dev/null && exit; done; {remount}")  # it may grow in between
 
     def unfill(self) -> None:
         """Give its disk its space again."""
