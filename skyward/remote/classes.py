@@ -13,6 +13,7 @@ from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorTyp
 from typing import Any
 
 from skyward.remote.identities import IDENTITIES, find
+from skyward.remote.scope import own_classes
 
 _HEAP_TYPE = 1 << 9
 """The flag of a class that was made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
@@ -53,13 +54,19 @@ def build_class(
     meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: tuple[Any, ...], identity: str
 ) -> type:
     """Return the class of that identity; where there is none yet, build it without attributes."""
-    if (known := IDENTITIES.get(identity)) is not None:
-        return known  # type: ignore[no-any-return]
-    cls = _create(meta, name, bases, body)
+    own = own_classes()
+    known: type | None = IDENTITIES.get(identity) if own is None else own.get(identity)
+    if known is not None:
+        return known
+    built = cls = _create(meta, name, bases, body)
     if members:
         _add_members(cls, members)
     with _lock:
-        built: type = IDENTITIES.add(identity, cls)
+        if own is None:
+            built = IDENTITIES.add(identity, cls)
+        else:
+            own[identity] = cls
+            IDENTITIES.share(identity, cls)
         if built is cls:
             _new.add(id(cls))
     return built

@@ -66,6 +66,14 @@ class Identities:
         with self._lock:
             self._set(name, obj)
 
+    def share(self, name: str, obj: Any) -> None:
+        """Give the name to an object as well; another one that has it is still found by it."""
+        with self._lock:
+            known = self._get(name)
+            self._set(name, obj)
+            if known is not None:
+                self._objects[name] = known
+
     def _get(self, name: str) -> Any:
         return self._kept[name] if name in self._kept else self._objects.get(name)
 

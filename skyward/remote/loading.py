@@ -30,16 +30,19 @@ class Functions:
         """Load functions again that were kept: modules that they refer to have changed."""
         self._kept.clear()
 
-    def scope(self, names: tuple[str, ...], blobs: Mapping[str, Ref]) -> Scope:
-        """Return what a batch that needs these functions finds: loaded for it, unless that makes no difference."""
+    def scope(self, names: tuple[str, ...], blobs: Mapping[str, Ref], *, apart: bool = False) -> Scope:
+        """Return what a batch that needs these functions finds: loaded for it, unless that makes no difference.
+
+        With `apart` other batches run at the same time.
+        """
         if not names:
-            return Scope()
+            return Scope(apart=apart)
         known = names in self._kept
         if (kept := self._kept.get(names)) is not None:
             if kept.holds():
                 return kept.scope
             self._kept[names] = None
-        scope = Scope()
+        scope = Scope(apart=apart)
         for name in names:
             # each load maps the buffers for itself: what is written into an array is seen by its batch only
             scope.objects[name] = scope.load(*sealed.opened(self.raw[name], blobs), blobs)

@@ -24,11 +24,16 @@ class _Main(ModuleType):
 
 
 class Scope:
-    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share."""
+    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share.
 
-    def __init__(self) -> None:
+    Where batches run at the same time in one process each is `apart`: it has classes of its own, in `classes` by their
+    identity. Elsewhere (None) the next batch finds the same classes, so that what outlives a batch keeps its class.
+    """
+
+    def __init__(self, *, apart: bool = False) -> None:
         self.objects: dict[str, Any] = {}
         self.main: ModuleType | None = None
+        self.classes: dict[str, type] | None = {} if apart else None
 
     def load(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> Any:
         """Load a pickle that may refer to what is in this scope, and to large `bytes` among the blobs."""
@@ -62,6 +67,11 @@ class _Opening(threading.local):
 
 
 _opening = _Opening()
+
+
+def own_classes() -> dict[str, type] | None:
+    """Return the classes of the batch that this thread loads something for, if it has its own."""
+    return None if _opening.scope is None else _opening.scope.classes
 
 
 def shared(name: str) -> Any:

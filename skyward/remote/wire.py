@@ -201,7 +201,7 @@ def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
 
 def _load(payload: bytes, beside: Beside) -> tuple[Call, ModuleType | None]:
     try:
-        scope = beside.functions.scope(beside.names, beside.blobs)
+        scope = beside.functions.scope(beside.names, beside.blobs, apart=not beside.owns_main)
         return call_in(scope, payload, beside.buffers, beside.blobs), scope.main
     except ModuleNotFoundError as error:
         if not (lack := absent.explain(error)):

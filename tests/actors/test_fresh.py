@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 import skyward as sky
 from skyward.actors.bulk import Bulk
 from skyward.remote.blobs import Blob
-from tests.kit import SOON, Apart
+from tests.kit import SOON, Apart, Bell
 from tests.slot import run_as_main
 
 SCRIPT = """
@@ -185,3 +185,29 @@ def test_a_large_array_of_a_function_may_be_written_in_every_kind_of_call(
     assert called == [(1.0, 1.0, False)] * 2
     assert not main.ARRAY.any()
     assert not main.Table.values.any()
+
+
+COUNTS = """
+from tests import work
+class Counter:
+    count = 0
+def held(port):
+    Counter.count += 1
+    work.ring(port)
+    return Counter.count
+def quick():
+    Counter.count += 10
+    return Counter.count
+"""
+
+
+def test_a_class_of_the_script_is_not_changed_by_a_batch_that_runs_beside(
+    compute: sky.Compute, monkeypatch: pytest.MonkeyPatch, bell: Bell
+) -> None:
+    main = run_as_main(monkeypatch, COUNTS)
+    running = compute.submit(main.held, bell.port)
+    line = bell.answer()
+    beside = [compute.submit(main.quick).result(SOON) for _ in range(3)]
+    line.release()
+
+    assert (running.result(SOON), beside) == (1, [10] * 3)
