@@ -127,7 +127,7 @@ class _Provisioner:
         asked = True
         try:
             for instance in await self.office.provider.find(self.office.pool):
-                log.warning("%s outlived its supervisor; ending it", instance.id)
+                log.info("%s is still there, as its launch was given up; ending it", instance.id)
                 try:
                     await self.office.provider.terminate(instance)
                     self.office.left.pop(instance.id, None)
