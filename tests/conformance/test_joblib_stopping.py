@@ -33,7 +33,7 @@ def compute() -> Iterator[sky.Compute]:
 def squares_come_at_once() -> bool:
     started = time.monotonic()
     results = Parallel(n_jobs=-1)(delayed(work.square)(x) for x in range(8))
-    return results == [x * x for x in range(8)] and time.monotonic() - started < 2
+    return results == [x * x for x in range(8)] and time.monotonic() - started < SOON
 
 
 def lines(file: Path, end: str) -> int:
