@@ -11,7 +11,7 @@ from skyward.remote import portable, shown
 from skyward.remote.blobs import Buffer
 from skyward.remote.pickler import ResultPickler, dumps, result_by_value
 
-RUN = ("skyward.remote.wire", "skyward.remote.loading")
+RUN = ("skyward.remote.wire", "skyward.remote.loading", "skyward.remote.scope")
 """The modules that call user code."""
 
 

@@ -3,6 +3,7 @@ import enum
 import functools
 import operator
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -187,6 +188,22 @@ def test_what_cannot_travel_is_named_before_anything_is_sent() -> None:
 def test_a_payload_is_opened_by_execute_only() -> None:
     with pytest.raises(pickle.UnpicklingError, match=r"skyward\.remote\.loading"):
         pickle.loads(call(lambda: 1).payload)
+
+
+class Unwilling:
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise LookupError("no")
+
+
+def test_the_traceback_of_what_cannot_be_opened_begins_with_the_code_that_raised() -> None:
+    error = error_of(len, Unwilling())
+    frames = re.findall(r'File ".*/(\w+\.py)"', str(error.__cause__))
+    assert isinstance(error, LookupError)
+    assert frames == ["test_wire.py"]
 
 
 # ---------------------------------------------------------------- values and hooks
