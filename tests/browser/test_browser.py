@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 import skyward as sky
 from skyward.events import DashboardOpened, Event, NodeFacts, Reported, RunEnded
@@ -152,11 +152,17 @@ def test_the_keyboard_does_as_much(viewer: Viewer) -> None:
     expect(page.locator("#span")).to_have_text(whole)
 
 
-def test_a_click_on_a_call_shows_what_it_printed(viewer: Viewer) -> None:
+def chart_of_slots(viewer: Viewer) -> tuple[Page, FloatRect]:
+    """Open the page with the slots of all nodes shown; return it, and where its chart is."""
     page = viewer.open(TROUBLED).page
     page.locator("#open").click()
     box = page.locator("#chart").bounding_box()
     assert box is not None
+    return page, box
+
+
+def test_a_click_on_a_call_shows_what_it_printed(viewer: Viewer) -> None:
+    page, box = chart_of_slots(viewer)
     rows = page.evaluate("rows.map(r => [r.kind, r.node ? r.node.node : -1, r.slot ?? -1, r.top + r.height / 2])")
     (middle,) = (top for kind, node, slot, top in rows if (kind, node, slot) == ("slot", 1, 0))
     at = page.evaluate("x(65 * head.ticks, $('chart').clientWidth)")
@@ -174,10 +180,7 @@ def test_a_click_on_a_call_shows_what_it_printed(viewer: Viewer) -> None:
 
 
 def test_the_cpu_and_the_memory_of_a_node_are_shown_over_time(viewer: Viewer) -> None:
-    page = viewer.open(TROUBLED).page
-    page.locator("#open").click()
-    box = page.locator("#chart").bounding_box()
-    assert box is not None
+    page, box = chart_of_slots(viewer)
     tops = page.evaluate("rows.filter(r => r.kind === 'usage' && r.node.node === 1).map(r => r.top + r.height / 2)")
     at = page.evaluate("x(61 * head.ticks, $('chart').clientWidth)")
     for top, text in zip(tops, ("100 % of its CPU", "0 % of 17.18 GB of memory"), strict=True):
