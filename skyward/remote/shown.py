@@ -1,6 +1,5 @@
 """How an error shows the call that it is about: `train(17, rate=0.1)`, in a line. Made only when there is an error."""
 
-import contextlib
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,10 +39,12 @@ def function(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     first task.
     """
     runs = getattr(fn, "runs", None) if isinstance(fn, FunctionType) else None
-    if callable(runs):
-        with contextlib.suppress(Exception):
-            return name_of(runs(*args))
-    return name_of(fn)
+    if not callable(runs):
+        return name_of(fn)
+    try:  # for each call: entering `contextlib.suppress` would take longer than this
+        return name_of(runs(*args))
+    except Exception:  # noqa: BLE001 - `args` are not those that it takes
+        return name_of(fn)
 
 
 def name_of(fn: object) -> str:
