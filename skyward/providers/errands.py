@@ -39,6 +39,9 @@ named() { grep -lF "$1" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'; }
 
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 
+# Remove the folder of a node; an environment that was not finished ends with the node's name.
+clear() { rm -rf "$1" "$HOME/.cache/skyward/env/"*".${1##*/}"; }
+
 # End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
 finish() {
     leash= group=
@@ -57,7 +60,12 @@ finish() {
         [ "$each" = $$ ] && continue
         lives "$each" "$1" && { kill -KILL "-$each" || kill -KILL "$each"; } 2>/dev/null
     done
-    rm -rf "$1" "$HOME/.cache/skyward/env/"*".${1##*/}" # an environment that was not finished ends with the node's name
+    turns=0
+    until clear "$1" 2>/dev/null || [ "$turns" -ge 40 ]; do # a file that is under way may arrive in between
+        nap
+        turns=$((turns + 1))
+    done
+    clear "$1"
 }
 """
 
@@ -115,7 +123,7 @@ exit 0
 def finish(node: str) -> str:
     """End everything of the node, and leave the machine as it was found, but for the cache."""
     name = shlex.quote(node)
-    gone = f'finish "$root/"{name}\n'
+    gone = f'finish "$root/"{name} || exit 1\n'
     return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 

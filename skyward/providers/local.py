@@ -180,13 +180,14 @@ class LocalHost:
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def write(self, files: Mapping[str, Content]) -> None:
-        """Write files into the scratch folder; names may have folders in them."""
+        """Write files into the scratch folder, which must be there; names may have folders in them."""
         await asyncio.to_thread(self._write, files)
 
     def _write(self, files: Mapping[str, Content]) -> None:
         for name, data in files.items():
             path = self._path / name
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in reversed(Path(name).parents[:-1]):  # not the scratch folder itself, which may just be removed
+                (self._path / folder).mkdir(mode=0o700, exist_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(data)
 

@@ -6,6 +6,7 @@ counts in containers that share the file system as well, where a pid would mean 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -17,6 +18,9 @@ from pathlib import Path
 
 LOCK = "lock"
 """The file in a scratch folder whose lock says that the folder is used; `skyward.remote.node` takes it as well."""
+
+ATTEMPTS = 100
+"""How often a folder is emptied in which new files appear, before it is called one that cannot be removed."""
 
 NAME = re.compile(r"skyward-(?P<pool>\d{8}-[0-9a-f]{8})-\d+-\d+")
 """The name of a scratch folder; the pool's name has the time at which it began, and a random number."""
@@ -37,7 +41,7 @@ def lock(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it.
+    """Remove a folder with all that is in it, also while what is about to end still writes into it.
 
     Raises
     ------
@@ -49,7 +53,13 @@ def remove(folder: Path) -> None:
         if not isinstance(error, FileNotFoundError):  # the leash may remove it at the same time
             raise error
 
-    shutil.rmtree(folder, onexc=fail)
+    for attempt in range(ATTEMPTS):
+        try:
+            shutil.rmtree(folder, onexc=fail)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or attempt == ATTEMPTS - 1:
+                raise
 
 
 def clear_abandoned(root: Path, pool: str) -> Iterator[tuple[Path, OSError | None]]:

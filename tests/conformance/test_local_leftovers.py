@@ -1,5 +1,6 @@
 """What ended, or could not be ended, on this machine: nothing is called gone that was not seen to be gone."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import skyward as sky
 from skyward.actors import lifecycle
 from skyward.providers import local, scratch
+from skyward.providers.provider import Order
 from tests import byhand, kit, work
 
 ONE = sky.Worker(concurrency=1)
@@ -164,3 +166,38 @@ def test_a_folder_that_its_leash_removes_at_the_same_time_is_removed(tmp_path: P
     folder.mkdir()
     scratch.remove(folder)
     assert not folder.exists()
+
+
+def test_a_folder_in_which_a_file_appears_meanwhile_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    arrived: list[object] = []
+
+    def arrive(*where: Any, **how: Any) -> None:
+        if not arrived:
+            (folder / "key.pem").touch()
+            arrived.append(where)
+        rmdir(*where, **how)
+
+    folder.mkdir()
+    rmdir = os.rmdir
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", arrive)
+        scratch.remove(folder)
+
+    assert arrived
+    assert not folder.exists()
+
+
+def test_what_is_written_for_a_node_that_has_ended_makes_no_new_folder(tmp_path: Path) -> None:
+    async def write_late() -> None:
+        provider = sky.Local(folder=tmp_path)
+        instance = await provider.launch(Order(pool="pool", node="pool-0-0"))
+        host = await provider.reach(instance)
+        await host.write({"work/data/a.txt": b"a"})
+        assert (Path(instance.id) / "work" / "data" / "a.txt").read_bytes() == b"a"
+        await provider.terminate(instance)
+        with pytest.raises(FileNotFoundError):
+            await host.write({"work/data/a.txt": b"a"})
+
+    asyncio.run(write_late())
+    assert not list(tmp_path.iterdir())

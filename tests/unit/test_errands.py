@@ -92,6 +92,18 @@ def test_what_runs_is_finished_when_its_files_are_lost(
     assert process.wait(kit.SOON) == -9
 
 
+def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[[str], str], tmp_path: Path) -> None:
+    shell(errands.settle("pool-0-0"))
+    for name, lines in {"rm": "echo 'rm: Device or resource busy' >&2; false", "sleep": "true"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o700)
+
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        shell(f'PATH="{tmp_path}:$PATH"\n{errands.finish("pool-0-0")}')
+    assert raised.value.stderr == "rm: Device or resource busy\n"
+    shell(errands.finish("pool-0-0"))
+
+
 def test_a_folder_is_held_as_long_as_the_driver_calls(shell: Callable[[str], str], root: Path) -> None:
     folder = Path(shell(errands.settle("pool-0-0")).strip())
     (folder / "lease").write_text("2\n")
