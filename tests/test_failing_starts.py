@@ -106,7 +106,15 @@ SSH = {
     ),
     "several ports that refuse": (
         "provider=ssh(hosts=['127.0.0.1:1', '127.0.0.1:2']), nodes=2",
-        "connection refused. Is sshd running there?",
+        "127.0.0.1:2: cannot connect to 127.0.0.1:2: connection refused. Is sshd running there?",
+    ),
+    "a name that nobody knows beside a port that refuses": (
+        "provider=ssh(hosts=['no..such', '127.0.0.1:1']), nodes=2",
+        "no..such: the host name 'no..such' is unknown. Is it spelled right?",
+    ),
+    "a port that refuses beside a name that nobody knows": (
+        "provider=ssh(hosts=['no..such', '127.0.0.1:1']), nodes=2",
+        "127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?",
     ),
     "a key that is not there": (
         "provider=ssh(hosts=['127.0.0.1:1'], key='/no/key')",

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import skyward as sky
+from skyward.errors import Unreachable
 from skyward.providers.destination import Destination, Refused
 from skyward.providers.provider import Order
 from skyward.providers.tunnel import Lost, Tunnel
@@ -212,3 +213,30 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
     asyncio.run(main())
     told = "another machine is taken in place of no..such: the host name 'no..such' is unknown. Is it spelled right?"
     assert told in caplog.messages
+
+
+def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason() -> None:
+    unknown = "no..such: the host name 'no..such' is unknown. Is it spelled right?"
+    refusing = "127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?"
+    also = "These machines cannot be reached either:"
+
+    async def main() -> None:
+        provider = sky.SSH(hosts=["no..such", "127.0.0.1:1"])
+        instances = [await provider.launch(Order(pool="pool", node=f"pool-{number}-0")) for number in range(2)]
+        errors = await asyncio.gather(*map(provider.reach, instances), return_exceptions=True)
+        assert [str(error).splitlines() for error in errors] == [
+            [unknown, also, f"  {refusing}"],
+            [refusing, also, f"  {unknown}"],
+        ]
+        assert [type(error) for error in errors] == [Refused, Unreachable]
+        one_by_one = []
+        for generation in range(1, 3):
+            for instance in instances:
+                await provider.terminate(instance)
+            instances = [await provider.launch(Order(pool="other", node=f"other-0-{generation}"))]
+            with pytest.raises(Unreachable) as failed:
+                await provider.reach(instances[0])
+            one_by_one.append(str(failed.value).splitlines())
+        assert one_by_one == [[unknown], [refusing, also, f"  {unknown}"]]
+
+    asyncio.run(main())

@@ -16,6 +16,8 @@ class Seats:
         The place that each node has.
     failures
         How often a place has failed.
+    problems
+        By pool, why each place could not be used when it was tried last.
     used
         The places at which something was done for a pool's nodes.
     untouched
@@ -24,6 +26,7 @@ class Seats:
 
     taken: dict[str, int] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
+    problems: dict[str, dict[int, str]] = field(default_factory=dict)
     used: dict[str, set[int]] = field(default_factory=dict)
     untouched: set[str] = field(default_factory=set)
 
@@ -36,6 +39,7 @@ class Seats:
                 return None
             self.taken[node] = min(free, key=lambda place: (self.failures.get(place, 0), place))
             self.used.setdefault(pool, set())
+            self.problems.setdefault(pool, {})
             self.untouched.add(node)
         return self.taken[node]
 
@@ -43,6 +47,7 @@ class Seats:
         """Note that something is done for the node at its place."""
         self.untouched.discard(node)
         self.used.setdefault(pool, set()).add(self.taken[node])
+        self.problems.setdefault(pool, {}).pop(self.taken[node], None)
 
     def spare(self, places: int) -> bool:
         """Whether there is a place that no node has and that did not fail."""
@@ -52,6 +57,10 @@ class Seats:
         """Note that the node's place has failed."""
         if (place := self.taken.get(node)) is not None:
             self.failures[place] = self.failures.get(place, 0) + 1
+
+    def note(self, pool: str, node: str, problem: str) -> None:
+        """Note why the node's place cannot be used."""
+        self.problems.setdefault(pool, {})[self.taken[node]] = problem
 
     def leave(self, node: str) -> None:
         """The node needs its place no more."""

@@ -16,7 +16,7 @@ from skyward.providers.checkup import Finding, Needs
 from skyward.providers.destination import Destination, Refused
 from skyward.providers.provider import Instance, LeftToLeash, Order
 from skyward.providers.seats import Seats
-from skyward.providers.together import side_by_side
+from skyward.providers.together import Attempts, side_by_side
 
 if TYPE_CHECKING:
     from skyward.providers.detached import DetachedHost
@@ -26,6 +26,9 @@ log = logging.getLogger("skyward")
 
 GOODBYE = 5.0
 """Seconds for which a machine that does not answer is tried when its node is to be ended; its leash ends it anyway."""
+
+OTHERS_S = 2.0
+"""Seconds for which a failed attempt waits for those at other machines: one error is to name all that failed."""
 
 _HOST = re.compile(r"(?:(?P<user>[^@\s:]+)@)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^@\s:\[\]]+)(?::(?P<port>\d{1,5}))?")
 
@@ -132,6 +135,7 @@ class SSH(Checked):
         default=None, description="give a number of slots, or one for each name", examples=["{'gpu-box': 8}"]
     )
     _seats: Seats = PrivateAttr(default_factory=Seats)
+    _attempts: dict[str, Attempts] = PrivateAttr(default_factory=dict)
 
     if TYPE_CHECKING:  # lists are welcome, and a type checker should know
 
@@ -182,17 +186,23 @@ class SSH(Checked):
         tunnel = self._tunnel(self._place(instance))
         from skyward.providers.detached import DetachedHost, settled, shut
 
+        attempts = self._attempts.setdefault(instance.pool, Attempts())
         try:
-            await tunnel.open()
-            self._seats.touch(instance.pool, instance.node)
-            return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
+            with attempts.under_way():
+                await tunnel.open()
+                self._seats.touch(instance.pool, instance.node)
+                return DetachedHost(tunnel, await settled(tunnel, instance.node), "python3")
         except BaseException as error:
             self._seats.fail(instance.node)
+            await shut(tunnel)
             if isinstance(error, Refused):
                 error.final = not self._seats.spare(len(self.hosts))
                 if not error.final:
                     log.warning("another machine is taken in place of %s", error)
-            await shut(tunnel)
+            if isinstance(error, Unreachable):
+                self._seats.note(instance.pool, instance.node, str(error))
+                await attempts.settle(OTHERS_S)
+                error.args = ("\n".join([str(error), *self._also(instance)]),)
             raise
 
     async def find(self, pool: str) -> Sequence[Instance]:
@@ -237,6 +247,12 @@ class SSH(Checked):
 
         found = await side_by_side(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
         return {"here": [extra()]} | {str(to): each for to, each in zip(self.hosts, found, strict=True)}
+
+    def _also(self, instance: Instance) -> list[str]:
+        """Return lines that name the other machines that could not be reached for this pool, with the reasons."""
+        problems = self._seats.problems[instance.pool]
+        others = [f"  {text}" for place, text in sorted(problems.items()) if place != self._place(instance)]
+        return ["These machines cannot be reached either:", *others] if others else []
 
     async def _ask(self, pool: str, place: int) -> list[str]:
         tunnel = self._tunnel(place)

@@ -1,7 +1,8 @@
 """What is asked for by several at about the same time is done in one go; and several things are done side by side."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 GATHER = 0.02
@@ -52,6 +53,29 @@ class Together[K, V]:
                     future.exception()  # perhaps nobody waits any more
                 else:
                     future.set_result(outcome)
+
+
+class Attempts:
+    """Attempts that are under way at the same time, each in a task of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count the current task as an attempt, for the length of the block."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the end of the tasks whose attempts are under way now, for so many seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
 
 @overload

@@ -62,3 +62,14 @@ def test_a_machine_is_spare_that_no_node_has_and_that_did_not_fail() -> None:
     seats.take("p", "p-1", 2)
 
     assert not seats.spare(2)
+
+
+def test_why_a_machine_cannot_be_used_is_kept_by_pool_until_it_can() -> None:
+    seats = Seats()
+    for number in range(2):
+        seats.take("p", f"p-{number}", 2)
+        seats.note("p", f"p-{number}", f"no {number}")
+    assert seats.problems == {"p": {0: "no 0", 1: "no 1"}}
+    seats.touch("p", "p-1")
+
+    assert seats.problems == {"p": {0: "no 0"}}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from skyward.providers.together import Together, side_by_side, while_wanted
+from skyward.providers.together import Attempts, Together, side_by_side, while_wanted
 
 
 class Works:
@@ -156,3 +156,42 @@ def test_what_is_not_wanted_any_more_is_stopped() -> None:
 
     asyncio.run(scenario())
     assert ended
+
+
+def test_an_attempt_waits_for_those_that_are_under_way() -> None:
+    async def scenario() -> None:
+        attempts, gate, ended = Attempts(), asyncio.Event(), list[str]()
+
+        async def attempt(name: str, opened: asyncio.Event | None = None) -> None:
+            with attempts.under_way():
+                if opened is not None:
+                    await opened.wait()
+            await attempts.settle(60)
+            ended.append(name)
+
+        await attempts.settle(60)
+        other, failed = asyncio.create_task(attempt("other", gate)), asyncio.create_task(attempt("failed"))
+        await asyncio.sleep(0)
+        assert not failed.done()
+        gate.set()
+        await asyncio.gather(failed, other)
+        assert ended == ["other", "failed"]
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_waits_no_longer_than_it_wants_to() -> None:
+    async def scenario() -> None:
+        attempts = Attempts()
+
+        async def stuck() -> None:
+            with attempts.under_way():
+                await asyncio.Event().wait()
+
+        other = asyncio.create_task(stuck())
+        await asyncio.sleep(0)
+        await attempts.settle(0.001)
+        assert not other.done()
+        other.cancel()
+
+    asyncio.run(scenario())
