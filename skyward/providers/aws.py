@@ -11,6 +11,7 @@
 | `aws_guard.py` | who ends it when the driver was killed |
 | `aws_examining.py`, `aws_checkup.py` | what `skyward doctor aws` looks at, and what it thinks of it |
 | `aws_api.py`, `aws_errors.py` | calls, retries, and what an error means |
+| `aws_regions.py` | which region was meant |
 | `userdata.py`, `leased.py` | how a machine ends itself, and what keeps it from that |
 """
 
@@ -21,12 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from skyward.checked import Checked, Text, any_path, as_tuple, existing_file, matching, refused
 from skyward.errors import InvalidArgument, MissingExtra, Unreachable
-from skyward.providers import journal, userdata
-from skyward.providers.aws_api import Refusal
+from skyward.providers import aws_regions, journal, userdata
+from skyward.providers.aws_api import Refusal, regions
 from skyward.providers.provider import Instance, Order
 from skyward.providers.shopping import Offer
 
@@ -42,9 +43,6 @@ CHECKIP = "https://checkip.amazonaws.com"
 LOOK = 0.3, 3.0
 """Seconds between looks whether a machine runs, at first and at most."""
 
-BOOTING = 60.0
-"""Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
-
 IF_AVAILABLE = "if-available"
 
 _NEEDS = ("cpus", "memory_gb", "accelerator")
@@ -54,6 +52,12 @@ def _spare(value: object) -> object:
     if not isinstance(value, bool) and value != IF_AVAILABLE:
         near = isinstance(value, str) and value.lower().replace("_", "-").replace(" ", "-") == IF_AVAILABLE
         raise refused("must be True, False or 'if-available'", f"did you mean {IF_AVAILABLE!r}?" if near else "")
+    return value
+
+
+def _region(value: str | None) -> str | None:
+    if value is not None and not aws_regions.has_form(value):
+        raise refused("is not a region", aws_regions.meant(value, regions()))
     return value
 
 
@@ -129,7 +133,7 @@ class AWS(Checked):
         "it is an argument of Options: sky.Options(budget=...)": "budget max_price price",
     }
 
-    region: Annotated[str | None, matching(r"[a-z]{2}(-[a-z]+)+-\d+", "is not a region")] = Field(
+    region: Annotated[str | None, AfterValidator(_region)] = Field(
         default=None, description="give a region", examples=["'eu-central-1'"]
     )
     cpus: int | None = Field(default=None, ge=1, description="give a number of processors", examples=["4"])
@@ -216,6 +220,14 @@ class AWS(Checked):
             raise refused(f"the type has what it has, and {given[0]}= is given, too", "give one of the two")
         return value
 
+    @field_validator("zones")
+    @classmethod
+    def _there(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        region = info.data.get("region")
+        if region is not None and (elsewhere := [zone for zone in value if not zone.startswith(region)]):
+            raise refused(f"{elsewhere[0]!r} is not in {region}", f"give zones of it, for example {region + 'a'!r}")
+        return value
+
     @field_validator("tags")
     @classmethod
     def _free(cls, value: Mapping[str, str]) -> Mapping[str, str]:
@@ -255,11 +267,11 @@ class AWS(Checked):
         with _told():
             address = await self._address(pool, instance)
         from skyward.providers.detached import settled, shut
-        from skyward.providers.leased import LeasedHost, touch
+        from skyward.providers.leased import LeasedHost, enter, touch
 
         tunnel = self._tunnel(pool, instance, address)
         try:
-            await _enter(tunnel)
+            await enter(tunnel)
             await touch(tunnel)
             await self._rekey(pool, instance, tunnel)
             return LeasedHost(tunnel, await settled(tunnel, instance.node), "python3", pool.lease, pool.left)
@@ -369,22 +381,6 @@ class AWS(Checked):
             raise Unreachable(f"{tunnel.to}: its host key cannot be changed: {ran.stderr.strip()}")
         self._rekeyed.add(instance.id)
         tunnel.to = replace(tunnel.to, trust=self._trust(pool, instance.id, f"skyward-{pool.pool}"))
-
-
-async def _enter(tunnel: "Tunnel") -> None:
-    """Log in; while the machine may still be starting, a refusal is no last word."""
-    from skyward.providers.destination import Refused
-
-    clock = asyncio.get_running_loop().time
-    until = clock() + BOOTING
-    while True:
-        try:
-            await tunnel.open(3600.0)  # others decide how long is too long
-            return
-        except Refused:
-            if clock() > until:
-                raise
-            await asyncio.sleep(0.5)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ pauses. That is safe for every call we make: a launch carries a client token, an
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -17,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
-from skyward.providers import aws_errors, destination
+from skyward.providers import aws_errors, aws_regions, destination
 
 log = logging.getLogger("skyward")
 
@@ -75,6 +76,19 @@ def _sdk() -> Any:
     return aioboto3
 
 
+@functools.cache
+def regions() -> tuple[str, ...]:
+    """Return the regions that the SDK knows; none where it is not installed."""
+    try:
+        from botocore.session import Session
+    except ModuleNotFoundError:
+        return ()
+    session = Session()
+    return tuple(
+        each for kind in session.get_available_partitions() for each in session.get_available_regions("ec2", kind)
+    )
+
+
 class Api:
     """The API, for the loop that it is used on. Connections are there while somebody is in `open`.
 
@@ -117,6 +131,9 @@ class Api:
         region = (await self.session()).region_name
         if not region:
             raise InvalidArgument("region=None: no region is set; give one, for example region='eu-central-1'")
+        if not aws_regions.has_form(region):
+            fix = aws_regions.meant(region, await asyncio.to_thread(regions)) or "give one, for example 'eu-central-1'"
+            raise InvalidArgument.of("region", region, "is not a region", fix)
         return str(region)
 
     async def credentials(self) -> Credentials | None:
@@ -189,7 +206,7 @@ class Api:
                     log.debug("%s is tried again: %s", named, failed)
                     await asyncio.sleep(wait)
         except (known.HTTPClientError, known.ConnectionError) as error:
-            raise Unanswered(f"{named}: Amazon does not answer: {error}") from error
+            raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error
         except known.BotoCoreError as error:
             raise ProvisioningError(f"{named}: {error}") from error
 
@@ -231,6 +248,15 @@ class Api:
                 return next((home for name, home in IDENTITIES.items() if region.startswith(f"{name}-")), PRICES)
             case _:
                 return await self.region()
+
+    async def _doubt(self) -> str:
+        """Return what is odd about the region, to be added to an error."""
+        region, known = (await self.session()).region_name or "", await asyncio.to_thread(regions)
+        if region in known:
+            return ""
+        return f". The region {region!r} is not one that botocore knows: {aws_regions.meant(region, known)}".rstrip(
+            ": "
+        )
 
     def _compare_clocks(self, meta: Mapping[str, Any]) -> None:
         with contextlib.suppress(KeyError, TypeError, ValueError):

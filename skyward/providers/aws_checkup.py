@@ -1,10 +1,10 @@
 """What must be right with an AWS account so that machines can be launched, and how to fix what is not. Pure: no I/O."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from skyward.providers import aws_errors
+from skyward.providers import aws_errors, aws_regions
 from skyward.providers.checkup import AGREES, Finding, Needs
 from skyward.providers.shopping import Offer
 from skyward.report import dollars
@@ -49,6 +49,17 @@ def no_region(ignored: str | None) -> Finding:
     if ignored:
         return Finding("region", "FAIL", f"AWS_REGION={ignored} is not read, only AWS_DEFAULT_REGION is", fix)
     return Finding("region", "FAIL", "no region is set", fix)
+
+
+def region(name: str, known: Collection[str], sdk: str) -> Finding:
+    """Judge the name of a region by those that the SDK knows. It may be a newer one only if it has their form."""
+    if name in known:
+        return Finding("region", "ok", name)
+    near = aws_regions.meant(name, known)
+    if not aws_regions.has_form(name):
+        return Finding("region", "FAIL", f"{name} is not a region", near or "pass another --region")
+    newer = f"if it is a newer region, update {sdk.split(maxsplit=1)[0]}"
+    return Finding("region", "warn", f"{sdk} does not know {name}", f"{near} {newer}".strip())
 
 
 def not_enabled(region: str, text: str) -> Finding:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skyward.errors import Denied, InvalidArgument, NoCapacity, ProvisioningError
 from skyward.providers import aws_checkup, aws_errors, aws_group
-from skyward.providers.aws_api import Api, Refusal, Unanswered
+from skyward.providers.aws_api import Api, Refusal, Unanswered, regions
 from skyward.providers.aws_plan import Plan
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.shopping import Offer
@@ -63,8 +63,11 @@ async def _account(api: Api, found: list[Finding]) -> bool:
     except InvalidArgument as error:
         found.append(Finding("profile", "FAIL", str(error).split(": ", 1)[-1], "pass another --profile"))
         return False
-    region = session.region_name
-    found.append(Finding("region", "ok", region) if region else aws_checkup.no_region(os.environ.get("AWS_REGION")))
+    if region := session.region_name:
+        sdk = f"botocore {version('botocore')}"
+        found.append(aws_checkup.region(region, await asyncio.to_thread(regions), sdk))
+    else:
+        found.append(aws_checkup.no_region(os.environ.get("AWS_REGION")))
     try:
         known = await api.credentials()
     except Denied as error:

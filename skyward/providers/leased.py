@@ -7,12 +7,16 @@ import secrets
 from collections.abc import Callable
 
 from skyward.errors import Unreachable
+from skyward.providers.destination import Refused
 from skyward.providers.detached import DetachedHost
 from skyward.providers.tunnel import Tunnel
 from skyward.providers.userdata import renewal
 
 OFTEN = 0.1
 """After which share of the lease the driver says again that it is there: a cut may last for the rest of it."""
+
+BOOTING = 60.0
+"""Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
 
 
 class LeasedHost(DetachedHost):
@@ -42,6 +46,20 @@ async def _hold(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) 
         with contextlib.suppress(Unreachable):  # the connection is down: again as soon as it is up
             await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}", left()), within=lease)
         await asyncio.sleep(lease * OFTEN)
+
+
+async def enter(tunnel: Tunnel) -> None:
+    """Log in for the first time; while the machine may still be starting, a refusal is no last word."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + BOOTING
+    while True:
+        try:
+            await tunnel.open(3600.0)  # others decide how long is too long
+            return
+        except Refused:
+            if clock() > until:
+                raise
+            await asyncio.sleep(0.5)
 
 
 async def touch(tunnel: Tunnel) -> None:

@@ -1,5 +1,6 @@
 """What the user writes for machines of EC2, and what is wrong with it. What becomes of it is proved in `tests/lab`."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import skyward as sky
 from skyward.errors import InvalidArgument
 from skyward.providers import aws_found
+from skyward.providers.aws_api import Api, Unanswered
 from skyward.providers.aws_group import source
 from skyward.providers.aws_pool import _chunks
 from skyward.providers.key_pair import Pair
@@ -18,6 +20,15 @@ from skyward.providers.key_pair import Pair
     ("given", "told"),
     [
         ({"region": "europe"}, "region='europe': is not a region; give a region, for example region='eu-central-1'"),
+        (
+            {"region": "us-esat-1"},
+            "region='us-esat-1': is not a region; did you mean 'us-east-1' or 'us-west-1'?",
+        ),
+        ({"region": "eu-central-1a"}, "region='eu-central-1a': is not a region; did you mean 'eu-central-1' or 'me-ce"),
+        (
+            {"region": "eu-west-1", "zones": ["eu-west-1a", "us-east-1a"]},
+            "zones=['eu-west-1a', 'us-east-1a']: 'us-east-1a' is not in eu-west-1; give zones of it, for example 'eu-w",
+        ),
         ({"instance_type": "huge"}, "instance_type='huge': is not a type of machine"),
         ({"instance_type": "t4g.micro", "cpus": 4}, "instance_type='t4g.micro': the type has what it has, and cpus="),
         ({"cpus": 0}, "cpus=0: must be at least 1"),
@@ -45,6 +56,47 @@ def test_what_cannot_be_meant_is_said_in_one_line(given: dict[str, Any], told: s
 
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("region", ["eu-central-1", "us-gov-west-1", "eusc-de-east-1", "eu-south-9"])
+def test_a_region_may_be_newer_than_what_the_sdk_knows(region: str) -> None:
+    assert sky.AWS(region=region, zones=[f"{region}a", f"{region}-ham-1a"]).region == region
+
+
+def test_a_misspelt_region_of_the_environment_is_refused_before_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-esat-1")
+    with pytest.raises(InvalidArgument, match="region='us-esat-1': is not a region; did you mean 'us-east-1'"):
+        asyncio.run(Api(None, None).region())
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "frankfurt")
+    with pytest.raises(InvalidArgument, match="region='frankfurt': is not a region; give one, for example"):
+        asyncio.run(Api(None, None).region())
+
+
+@pytest.mark.parametrize(
+    ("region", "end"),
+    [
+        ("eu-central-1", '"http://127.0.0.1:1/"'),
+        (
+            "eu-central-9",
+            ". The region 'eu-central-9' is not one that botocore knows: did you mean 'eu-central-2' or 'eu-c",
+        ),
+        ("nz-north-1", ". The region 'nz-north-1' is not one that botocore knows"),
+    ],
+)
+def test_a_region_that_does_not_answer_and_is_not_known_is_doubted(
+    region: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+    async def ask() -> None:
+        async with Api(region, None, 0.001).open() as api:
+            await api.call("ec2", "describe_subnets")
+
+    with pytest.raises(Unanswered) as raised:
+        asyncio.run(ask())
+    assert end in str(raised.value)
+    assert ("botocore" in str(raised.value)) == (region != "eu-central-1")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,18 @@ def test_a_region_that_only_other_tools_read_is_named() -> None:
     assert "--region-name eu-south-2" in aws_checkup.not_enabled("eu-south-2", "OptInRequired").fix
 
 
+def test_a_region_that_is_not_known_is_said_to_be_with_those_that_may_be_meant() -> None:
+    known = ("eu-central-1", "us-east-1")
+
+    assert brief(aws_checkup.region("us-east-1", known, "botocore 1.40")) == ("ok", "us-east-1")
+    wrong = aws_checkup.region("us-esat-1", known, "botocore 1.40")
+    assert (*brief(wrong), wrong.fix) == ("FAIL", "us-esat-1 is not a region", "did you mean 'us-east-1'?")
+    assert aws_checkup.region("frankfurt", known, "botocore 1.40").fix == "pass another --region"
+    new = aws_checkup.region("us-east-9", known, "botocore 1.40")
+    assert brief(new) == ("warn", "botocore 1.40 does not know us-east-9")
+    assert new.fix == "did you mean 'us-east-1'? if it is a newer region, update botocore"
+
+
 def test_without_credentials_it_depends_on_who_made_some() -> None:
     assert "run `aws configure`" in aws_checkup.no_credentials(False).fix
     assert "aws configure export-credentials" in aws_checkup.no_credentials(True).fix

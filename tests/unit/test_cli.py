@@ -64,6 +64,10 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
             ("doctor", "aws", "--region", "europe"),
             "skyward: --region europe: is not a region; give a region, for example --",
         ),
+        (
+            ("doctor", "aws", "--region", "us-esat-1"),
+            "skyward: --region us-esat-1: is not a region; did you mean 'us-east-1' or",
+        ),
         (("doctor", "aws", "--instance-type", "huge"), "skyward: --instance-type huge: is not a type of machine"),
         (("doctor", "aws", "--nodes", "0"), "skyward: --nodes 0: must be at least 1\n"),
         (("docter",), "skyward: Unknown command"),
@@ -100,6 +104,25 @@ def test_an_account_without_credentials_is_told_what_to_do(tmp_path: Path) -> No
     ]
     assert "AWS_REGION=eu-west-1 is not read, only AWS_DEFAULT_REGION is -> pass --region" in ran.stdout
     assert "there are no AWS credentials -> run `aws configure` with an access key" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("region", "verdict", "text"),
+    [
+        ("us-esat-1", "FAIL", "us-esat-1 is not a region"),
+        ("us-east-9", "warn", "does not know us-east-9"),
+        ("us-east-1", "ok", "us-east-1"),
+    ],
+)
+def test_a_region_is_judged_without_credentials(tmp_path: Path, region: str, verdict: str, text: str) -> None:
+    nobody = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    rest = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": region, **nobody}
+    found = {each["check"]: each for each in json.loads(skyward("doctor", "aws", "--json", **rest).stdout)}
+
+    assert found["region"]["verdict"] == verdict
+    assert text in found["region"]["text"]
+    assert found["region"]["fix"].startswith("did you mean 'us-east-" if verdict != "ok" else "")
+    assert found["credentials"]["verdict"] == "FAIL"
 
 
 def test_a_profile_is_judged_by_what_is_known_of_it(tmp_path: Path) -> None:
