@@ -153,7 +153,7 @@ SERVED = {
     ),
     "a key that needs a passphrase": (
         "provider=sky.SSH(hosts=['127.0.0.1:{port}'], key='{folder}/locked', config='{folder}/config')",
-        "Refused: 127.0.0.1:{port}: Passphrase must be specified to import encrypted private keys",
+        "NotAllowed: 127.0.0.1:{port}: login as {user} failed: {folder}/locked needs a passphrase: give it to the",
     ),
     "a host key that is not known": (
         "provider=ssh(hosts=['127.0.0.1:{port}'], user='{user}', key='{folder}/key')",

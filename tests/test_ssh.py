@@ -4,17 +4,23 @@ import asyncio
 import getpass
 import os
 import re
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import psutil
 import pytest
 
 import skyward as sky
+from skyward.cli.doctor import needs
 from skyward.errors import Unreachable
-from skyward.providers.destination import Destination, Refused
+from skyward.providers.checkup import Finding
+from skyward.providers.destination import Destination, NotAllowed, Refused
+from skyward.providers.examining import examine
 from skyward.providers.provider import Order
 from skyward.providers.tunnel import Lost, Tunnel
 from tests import kit, sshd
@@ -98,8 +104,115 @@ def test_a_key_that_is_named_and_not_there_does_not_make_it_take_others(server: 
     to = server.config(text)
     config = Path(str((to.config or ("",))[0]))
     config.write_text(re.sub("  IdentityFile /.*/key\n", "", config.read_text()))
-    with pytest.raises(Refused, match="none of the available keys was accepted"):
+    with pytest.raises(NotAllowed, match="failed: /not-there is not there: correct its IdentityFile in the configurat"):
         opened(to, answers)
+
+
+# ---------------------------------------------------------------- keys that need something
+
+
+@pytest.fixture
+def locked(server: Sshd, tmp_path: Path) -> Path:
+    """The key that may log in, with a passphrase."""
+    key = tmp_path / "locked"
+    key.touch(0o600)
+    key.write_bytes(server.key.read_bytes())
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(key)], check=True, timeout=kit.SOON)
+    return key
+
+
+@contextmanager
+def an_agent(folder: Path, *keys: Path) -> Iterator[str]:
+    """Run an agent that holds these keys, and return its socket."""
+    path = str(folder / "agent")
+    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()  # then it listens
+
+            async def add() -> None:
+                async with asyncssh.connect_agent(path) as asked:
+                    await asked.add_keys([asyncssh.read_private_key(str(key)) for key in keys])
+
+            asyncio.run(add())
+            yield path
+        finally:
+            process.terminate()
+
+
+def named(server: Sshd, key: Path, **more: Any) -> Destination:
+    """Return the server, to be logged in to with this key."""
+    return replace(server.destination(), keys=(str(key),), **more)
+
+
+def test_a_key_that_needs_a_passphrase_is_named_with_what_gives_it_to_the_agent(
+    server: Sshd, locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied = f"login as {getpass.getuser()} failed: {locked} needs a passphrase: give it to the agent with "
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(NotAllowed, match=re.escape(f'{denied}eval "$(ssh-agent)"; ssh-add {locked}')):
+        opened(named(server, locked, agent=True), answers)
+    with an_agent(tmp_path) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        with pytest.raises(NotAllowed, match=re.escape(f"{denied}ssh-add {locked}") + "$"):
+            opened(named(server, locked, agent=True), answers)
+        to = server.config(f"Host box\n  HostName 127.0.0.1\n  Port {server.port}\n  IdentityAgent {path}\n")
+        config = Path(str((to.config or ("",))[0]))
+        config.write_text(config.read_text().replace(f"IdentityFile {server.key}", f"IdentityFile {locked}"))
+        with pytest.raises(NotAllowed, match=re.escape(f"{denied}ssh-add {locked}") + "$"):
+            opened(to, answers)
+
+
+def test_a_key_that_needs_a_passphrase_is_used_when_the_agent_has_it(
+    server: Sshd, locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with an_agent(tmp_path, server.key) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        opened(named(server, locked, agent=True), answers)
+
+
+def test_without_any_key_it_is_said_that_there_is_none(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    to = server.config(f"Host box\n  HostName 127.0.0.1\n  Port {server.port}\n")
+    config = Path(str((to.config or ("",))[0]))
+    config.write_text(config.read_text().replace(f"IdentityFile {server.key}", "IdentityFile none"))
+    with pytest.raises(NotAllowed, match="there is no key to log in with, in no file and with no agent"):
+        opened(to, answers)
+
+
+KEYS = {
+    "public": ("ssh-ed25519 AAAA me\n", r"public is a public key: name the private one$"),
+    "key.pub": ("ssh-ed25519 AAAA me\n", r"key.pub is a public key: name the private one, .*/key$"),
+    "key.ppk": (
+        "PuTTY-User-Key-File-3: x\n",
+        r"key.ppk is a key of PuTTY: convert it with puttygen .*/key.ppk -O priv",
+    ),
+    "rubbish": ("rubbish", r"rubbish is not a private key that can be read here \(.*\): name another key$"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [(name, *rest) for name, rest in KEYS.items()], ids=KEYS)
+def test_what_is_named_as_a_key_and_is_none_is_refused_with_what_it_is(
+    server: Sshd, tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(Refused, match=f"127.0.0.1:{server.port}: {tmp_path}/{said}"):
+        opened(named(server, tmp_path / name), answers)
+
+
+def test_doctor_says_what_is_wrong_with_keys(server: Sshd, locked: Path, tmp_path: Path) -> None:
+    def found(to: Destination) -> Finding:
+        return next(each for each in asyncio.run(examine(to, needs())) if each.check == "key")
+
+    said = found(named(server, locked))
+    assert (said.verdict, said.text) == ("FAIL", f"{locked} needs a passphrase")
+    assert said.fix == f"give it to the agent with ssh-add {locked}"
+    (opened_to_all := tmp_path / "open").write_bytes(server.key.read_bytes())
+    opened_to_all.chmod(0o644)
+    said = found(named(server, opened_to_all))
+    assert (said.verdict, said.text) == ("warn", f"others can read {opened_to_all}, which ssh refuses")
+    assert said.fix == f"chmod 600 {opened_to_all}"
+    assert found(server.destination()) == Finding("key", "ok", str(server.key))
 
 
 # ---------------------------------------------------------------- what becomes of commands and files

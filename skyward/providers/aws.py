@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from skyward.checked import Checked, Text, any_path, as_tuple, existing_file, matching, refused
-from skyward.errors import InvalidArgument, MissingExtra, Unreachable
+from skyward.errors import MissingExtra, Unreachable
 from skyward.providers import aws_regions, journal, userdata
 from skyward.providers.aws_api import Refusal, regions
 from skyward.providers.provider import Instance, Order
@@ -335,11 +335,7 @@ class AWS(Checked):
         from skyward.providers.aws_pool import PoolInCloud
         from skyward.providers.key_pair import Pair
 
-        try:
-            login = Pair(self.key.read_bytes() if self.key else None)
-        except (OSError, ValueError, TypeError) as error:
-            raise InvalidArgument.of("key", str(self.key), str(error), "give the file of an OpenSSH key") from None
-        return PoolInCloud(self, pool, login)
+        return PoolInCloud(self, pool, Pair.read(self.key) if self.key else Pair())
 
     # ---------------------------------------------------------------- the way to a machine
 

@@ -7,10 +7,10 @@ import socket
 import time
 
 from skyward.errors import Unreachable
-from skyward.providers import checkup
+from skyward.providers import checkup, login_keys
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
-from skyward.providers.login import keys, surveyed
+from skyward.providers.login import surveyed
 from skyward.providers.resolve import Plan
 from skyward.providers.tunnel import Tunnel
 
@@ -65,13 +65,19 @@ async def _examine(to: Destination, needs: Needs, found: list[Finding]) -> None:
 
 
 async def _credentials(plan: Plan, to: Destination) -> Finding:
-    there, wrong = await keys(plan)
+    known = await login_keys.keys(plan)
+    there, wrong = [each.name for each in known if not each.problem], [each for each in known if each.problem]
+    problems, fixes = "; ".join(f"{each.name} {each.problem}" for each in wrong), "; ".join(each.fix for each in wrong)
     if to.keys and wrong:
-        fix = "give another --key, or add it to the agent with ssh-add and leave --key out"
-        return Finding("key", "FAIL", "; ".join(wrong), fix)
+        return Finding("key", "FAIL", problems, fixes)
+    if not there and wrong:
+        return Finding("key", "warn", f"no key can be used: {problems}", fixes)
     if not there:
-        text = "; ".join(["there is no key to log in with, in no file and no agent", *wrong])
+        text = "there is no key to log in with, in no file and no agent"
         return Finding("key", "warn", text, "give one: --key, or make one: ssh-keygen -t ed25519")
+    if exposed := login_keys.exposed(plan.keys):
+        files = ", ".join(exposed)
+        return Finding("key", "warn", f"others can read {files}, which ssh refuses", f"chmod 600 {' '.join(exposed)}")
     return Finding("key", "ok", ", ".join(there))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skyward.errors import MissingExtra, Unreachable
-from skyward.providers import destination
+from skyward.providers import destination, login_keys
 from skyward.providers.destination import Destination, Distrusted, NotAllowed, Refused
 from skyward.providers.resolve import Plan
 from skyward.providers.traffic import ALIVE, MISSED
@@ -75,13 +75,6 @@ class _Dial:
             return await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
 
 
-class _Only(list[asyncssh.SSHKeyPair]):
-    """Keys, and no others: asyncssh tries the usual ones instead of a list that is false."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
 ALGORITHMS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "ciphers": ("encryption_algs", get_encryption_algs),
     "kexalgorithms": ("kex_algs", get_kex_algs),
@@ -105,11 +98,9 @@ class _Way:
         plan = Plan.of(to)
         lines = [to.trust] if to.trust is not None else [_read(file) for file in plan.files]
         said: dict[str, Any] = {"encryption_algs": CIPHERS} | _algorithms(plan)
-        said |= {"client_keys": [*plan.keys], "agent_path": plan.agent}
-        if not plan.given:
-            said["client_keys"] = _pairs(plan)
+        said |= {"client_keys": login_keys.pairs(plan), "agent_path": plan.agent}
         if plan.identities_only:
-            said["agent_identities"] = _public(plan.keys)
+            said["agent_identities"] = login_keys.public(plan.keys)
             said["agent_path"] = plan.agent if said["agent_identities"] else None
         if said["agent_path"] == "":
             del said["agent_path"]  # it is the usual one
@@ -118,26 +109,6 @@ class _Way:
         said |= {"send_env": plan.settings.get("sendenv", [])}
         said |= {"env": dict(each.split("=", 1) for each in plan.settings.get("setenv", ()) if "=" in each)}
         return cls(plan, said, _known("\n".join(lines)))
-
-
-def _pairs(plan: Plan) -> _Only:
-    """Load the keys of the configuration, of which `ssh` passes over those that it cannot read."""
-    pairs = _Only()
-    for each in plan.keys:
-        with contextlib.suppress(OSError, ValueError):
-            pairs += asyncssh.load_keypairs(each, None, [*plan.certificates], True, True)
-    return pairs
-
-
-def _public(keys: Sequence[str | bytes]) -> list[asyncssh.SSHKey]:
-    """Return the public halves of keys, which may need a passphrase or be with the agent alone."""
-    found = []
-    for key in keys:
-        for file in (f"{key}.pub", key) if isinstance(key, str) else ():
-            with contextlib.suppress(OSError, ValueError):
-                found.append(asyncssh.read_public_key(file))
-                break
-    return found
 
 
 def _algorithms(plan: Plan) -> dict[str, Sequence[str]]:
@@ -185,6 +156,8 @@ async def login(
             via.abort()
         if isinstance(error, asyncssh.HostKeyNotVerifiable) and plan is not None and client.key is not None:
             raise Distrusted(_distrusted(to, plan, client.key, client.mark)) from error
+        if isinstance(error, asyncssh.PermissionDenied) and plan is not None:
+            raise NotAllowed(f"{to}: {login_keys.denied(plan.user, await login_keys.keys(plan))}") from error
         if isinstance(error, OSError | ValueError | asyncssh.Error):
             raise _explained(error, to, plan) from error
         raise
@@ -195,11 +168,8 @@ async def login(
 
 def _explained(error: Exception, to: Destination, plan: Plan | None) -> Unreachable:
     """Say in one line what kept us from logging in, and what to do about it."""
-    user, place = (plan.user, f"{plan.host}:{plan.port}") if plan is not None else (to.user, str(to))
+    place = f"{plan.host}:{plan.port}" if plan is not None else str(to)
     match error:
-        case asyncssh.PermissionDenied():
-            text = f"login as {user} failed: none of the available keys was accepted"
-            return NotAllowed(f"{to}: {text}. Is it the right user and key? ssh-copy-id adds a key there")
         case socket.gaierror(errno=socket.EAI_NONAME | socket.EAI_NODATA) | UnicodeError():
             return Refused(f"{to}: the host name {place.rpartition(':')[0]!r} is unknown. Is it spelled right?")
         case OSError(filename=str(file)):
@@ -230,31 +200,6 @@ async def surveyed(to: Destination) -> Plan:
         return await asyncio.to_thread(Plan.of, to)
     except ValueError as error:
         raise Refused(f"{to}: {error}") from error
-
-
-async def keys(plan: Plan) -> tuple[list[str], list[str]]:
-    """Return the keys that there are to log in with, by file or as the agent's; and what is wrong with others."""
-    found, wrong = [], []
-    for each in plan.keys:
-        name = "a key" if isinstance(each, bytes) else each
-        try:
-            await asyncio.to_thread(_readable, each)
-            found.append(name)
-        except asyncssh.KeyEncryptionError:
-            wrong.append(f"{name} needs a passphrase")
-        except OSError as error:
-            wrong.append(f"{name}: {error.strerror}")
-        except ValueError as error:
-            wrong.append(f"{name}: {error}")
-    if plan.agent is not None:
-        with contextlib.suppress(OSError, asyncssh.Error):
-            async with asyncssh.connect_agent(plan.agent or ()) as asked:
-                found += [f"{len(held)} of the agent"] if (held := await asked.get_keys()) else []
-    return found, wrong
-
-
-def _readable(key: str | bytes) -> None:
-    asyncssh.import_private_key(key) if isinstance(key, bytes) else asyncssh.read_private_key(key)
 
 
 async def _through(jump: str, to: Destination, depth: int) -> asyncssh.SSHClientConnection | None:

@@ -63,6 +63,8 @@ class Plan:
         The files of known host keys, the user's before the system's.
     keys
         The private keys to try: paths of files that exist, or the keys themselves.
+    missing
+        Files that the configuration names as keys, and that are not there; not the usual ones.
     given
         Whether the keys are the destination's own, each of which must be readable.
     certificates
@@ -89,6 +91,7 @@ class Plan:
     proxy: Sequence[str]
     files: Sequence[str]
     keys: Sequence[str | bytes]
+    missing: Sequence[str]
     given: bool
     certificates: Sequence[str]
     agent: str | None
@@ -154,6 +157,7 @@ class Plan:
             proxy=_proxy(sshconfig.expand(first("proxycommand"), names, {})) if not jump else (),
             files=[maybe(each) for value in hosts if value for each in sshconfig.paths(value)],
             keys=to.keys or [each for each in identities if os.path.exists(each)],
+            missing=() if to.keys else [each for each in identities if not (os.path.exists(each) or _is_usual(each))],
             given=bool(to.keys),
             certificates=[each for value in settings.get("certificatefile", ()) if os.path.exists(each := path(value))],
             agent=_agent(settings.get("identityagent", [""])[0], maybe) if to.agent else None,
@@ -182,6 +186,11 @@ def home() -> str:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
         return os.path.expanduser("~")  # as it is where there is none: then no file is found below it
+
+
+def _is_usual(key: str) -> bool:
+    """Whether `ssh` looks for this key without being told to."""
+    return os.path.basename(os.path.dirname(key)) == ".ssh" and os.path.basename(key).startswith("id_")
 
 
 def _local_user() -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import skyward as sky
 from skyward.errors import InvalidArgument
@@ -126,10 +128,37 @@ def test_lists_and_single_names_are_welcome(tmp_path: Path, monkeypatch: pytest.
     assert sky.AWS().summary == "a t4g.micro"
 
 
-def test_a_key_that_is_none_is_refused_with_its_name(tmp_path: Any) -> None:
-    (tmp_path / "key").write_text("no key")
-    with pytest.raises(InvalidArgument, match="give the file of an OpenSSH key"):
-        sky.AWS(key=tmp_path / "key")._pool("pool")
+def exported(form: serialization.PrivateFormat, passphrase: bytes = b"") -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    lock = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, lock)
+
+
+KEYS = {
+    "none": (b"no key", "is not a private key; name the file of a private key, or leave it out: a key is made for"),
+    "empty": (b"", "is not a private key; "),
+    "public": (Pair().public.encode(), "is not a private key; "),
+    "locked": (exported(serialization.PrivateFormat.PKCS8, b"x"), "needs a passphrase; name a copy without one (ssh-"),
+    "locked as of old": (exported(serialization.PrivateFormat.TraditionalOpenSSL, b"x"), "needs a passphrase; "),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_that_cannot_be_used_is_refused_with_its_name(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, told = KEYS[kind]
+    monkeypatch.chdir(tmp_path)
+    Path("key").write_bytes(data)
+    with pytest.raises(InvalidArgument) as raised:
+        sky.AWS(key="key")._pool("pool")
+    assert str(raised.value).startswith(f"key='key': {told}")
+
+
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.OpenSSH, serialization.PrivateFormat.TraditionalOpenSSL])
+def test_a_key_may_be_written_as_openssh_or_ec2_write_it(tmp_path: Path, form: serialization.PrivateFormat) -> None:
+    (tmp_path / "key.pem").write_bytes(exported(form))
+    assert Pair.read(tmp_path / "key.pem").public.startswith("ecdsa-sha2-")
 
 
 def test_a_key_pair_is_read_as_it_is_written() -> None:
