@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -101,17 +101,12 @@ class Seen:
             )
         return blob
 
-    @contextlib.contextmanager
-    def handed_over(self, at: int) -> Iterator[None]:
+    def handed_over(self, at: int) -> "_HandedOver":
         """Pack a call in this thread that was handed over at a time of `time.monotonic_ns`.
 
         What its arrays held at any time since then is right.
         """
-        self._thread.handed_over = at
-        try:
-            yield
-        finally:
-            del self._thread.handed_over
+        return _HandedOver(self._thread, at)
 
     def clear(self) -> None:
         """Let go of everything."""
@@ -130,6 +125,21 @@ class Seen:
             if len(self._bytes) > KEPT:
                 self._bytes.popitem(last=False)
         return blob
+
+
+class _HandedOver:
+    """A context; one made by `contextlib` would take several times as long, for each call."""
+
+    __slots__ = ("_at", "_thread")
+
+    def __init__(self, thread: threading.local, at: int) -> None:
+        self._thread, self._at = thread, at
+
+    def __enter__(self) -> None:
+        self._thread.handed_over = self._at
+
+    def __exit__(self, *raised: object) -> None:
+        del self._thread.handed_over
 
 
 def _copy(content: memoryview) -> Blob:

@@ -278,7 +278,7 @@ class Link:
                     continue
                 batches.append(_batch(number, entry, places=self._bulk is None))
                 size += len(entry.packed.payload)
-                if self._bulk is None:
+                if self._bulk is None and entry.packed.blobs:
                     self._map(entry.packed.blobs)
                 needed = entry.packed.functions
                 self._functions.need(number, (*needed, *entry.packed.modules))
@@ -355,20 +355,20 @@ class Link:
         """Say what the node has answered, for those who look on."""
         entries = self._office.entries
         known = [entries.get(outcome.batch) for outcome in outcomes]
-        functions = tuple("" if entry is None else entry.name for entry in known)
+        functions = ["" if entry is None else entry.name for entry in known]
         return BatchesEnded(
             now(),
             self._node,
-            tuple(outcome.batch for outcome in outcomes),
-            tuple(outcome.slot for outcome in outcomes),
-            tuple(round(outcome.seconds, 6) for outcome in outcomes),
-            tuple(outcome.status for outcome in outcomes),
-            tuple(1 if entry is None else entry.tasks for entry in known),
-            sum(len(outcome.payload) for outcome in outcomes),
-            tuple(_summary(outcome) for outcome in outcomes if outcome.status == "raised"),
-            functions[:1] if len(set(functions)) == 1 else functions,
-            tuple(NOT_COUNTED if entry is None else entry.first for entry in known),
-            tuple(round(each.seconds, 6) if each else 0.0 for each in openings),
+            tuple([outcome.batch for outcome in outcomes]),
+            tuple([outcome.slot for outcome in outcomes]),
+            tuple([round(outcome.seconds, 6) for outcome in outcomes]),
+            tuple([outcome.status for outcome in outcomes]),
+            tuple([1 if entry is None else entry.tasks for entry in known]),
+            sum([len(outcome.payload) for outcome in outcomes]),
+            tuple([_summary(outcome) for outcome in outcomes if outcome.status == "raised"]),
+            tuple(functions[:1] if len(set(functions)) == 1 else functions),
+            tuple([NOT_COUNTED if entry is None else entry.first for entry in known]),
+            tuple([round(each.seconds, 6) if each else 0.0 for each in openings]),
             sum(filter(None, openings), Opening(0.0, {})).imports,
         )
 

@@ -251,15 +251,17 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         future: Any,
     ) -> None:
         error = None if future.cancelled() else future.exception()
-        self._asked.pop(callback, None)
-        if isinstance(error, NotPortable):
+        if self._asked:
+            self._asked.pop(callback, None)
+        if error is not None and isinstance(error, NotPortable):
             name_task(error, first, functions)
         callback(future)
-        if self.parallel.pre_dispatch != "all":
+        parallel = self.parallel
+        if self._counts_on and parallel.pre_dispatch != "all":
             self._count(group)
-        if error is not None and self.parallel._aborting:
+        if error is not None and parallel._aborting:
             group.cancel()  # at once, and again when the caller has heard of it
-        if self.parallel._aborting or not self.parallel._wait_retrieval():
+        if parallel._aborting or not parallel._wait_retrieval():
             self._over.set()
         else:
             self._look_ahead()

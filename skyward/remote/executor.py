@@ -127,7 +127,7 @@ class Executor:
         for batch in batches:
             places = self._places(batch) if batch.blobs else {}
             blobs = {name: (place.path, place.tag, place.size) for name, place in places.items()}
-            names = tuple(name for name in batch.functions if not name.startswith((modules.PREFIX, IMPORTS)))
+            names = tuple([name for name in batch.functions if not name.startswith((modules.PREFIX, IMPORTS))])
             calls.append((batch.id, batch.payload, names, batch.buffers, blobs))
         if worker.tokens is not None and len(calls) > 1:
             os.write(worker.tokens[1], bytes(len(calls)))

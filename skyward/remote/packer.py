@@ -102,9 +102,7 @@ class Packer:
         self._put, self._threshold = put, threshold
         self._looks_for_bytes = False
         self._bundles, self._reloaded, self._imports = bundles, reloaded, imports
-        self._needed: dict[
-            tuple[frozenset[str], frozenset[str], tuple[str, ...]], tuple[tuple[str, ...], Mapping[str, bytes]]
-        ] = {}  # by what `Modules` holds, and what was reloaded
+        self._needed: dict[tuple[object, ...], tuple[tuple[str, ...], Mapping[str, bytes]]] = {}
         self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, Any] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
@@ -170,17 +168,18 @@ class Packer:
 
     def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
         """The bundles of these modules and of those that the functions refer to, and the list of what they import."""
+        reloaded = self._reloaded()
         if modules is None:
-            return self._reloaded(), {}
+            return reloaded, {}
+        key = frozenset(modules.referred), frozenset(modules.inner or ()), tuple(functions), reloaded
+        if (known := self._needed.get(key)) is not None:
+            return known
         for name in functions:
             modules.add(self._noted[name])
-        reloaded = self._reloaded()
-        key = frozenset(modules.referred), frozenset(modules.inner or ()), reloaded
-        if key not in self._needed:
-            bundles = () if self._bundles is None else self._bundles(key[0] | key[1])
-            self._needed[key] = bundles, {} if self._imports is None else self._imports(key[0])
-        bundles, listed = self._needed[key]
-        return (reloaded if self._bundles is None else bundles), listed
+        referred, inner = frozenset(modules.referred), frozenset(modules.inner or ())
+        bundles = reloaded if self._bundles is None else self._bundles(referred | inner)
+        found = self._needed[key] = bundles, {} if self._imports is None else self._imports(referred)
+        return found
 
     def _aside(self, content: memoryview) -> Blob | None:
         """The blob of a buffer; None for one that is not large, or for which there is no room."""
