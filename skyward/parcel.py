@@ -32,6 +32,7 @@ from skyward.providers.provider import Content
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
 from skyward.remote.modules import INSTALLED
+from skyward.remote.node_config import Requirements
 
 NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
 """What a node needs beside Skyward itself; the last one only if it is here."""
@@ -91,9 +92,10 @@ class Parcel:
         file.flush()
         file.seek(0, io.SEEK_END)
 
-    def expects(self) -> dict[str, object]:
-        """What a node must prove to have: the version of Python, and those of packages by name."""
-        return {"python": self.recipe.python, "packages": {each.name: each.version for each in self.recipe.wheels}}
+    def requirements(self, modules: tuple[str, ...]) -> Requirements:
+        """Return what the environment of a node must have, these modules included."""
+        versions = {wheel.name: wheel.version for wheel in self.recipe.wheels}
+        return Requirements(self.recipe.python, versions, modules)
 
 
 def pack(image: Image) -> Parcel:

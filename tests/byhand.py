@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,8 @@ from casty import TLS, Askable, Client, Runtime
 from skyward.delivery import Answer
 from skyward.remote import door, wire
 from skyward.remote.blobs import Blob
-from skyward.remote.node import CONFIG, READY
+from skyward.remote.node import READY
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
 from skyward.trust import Authority, Identity
@@ -68,26 +69,10 @@ class Node:
 
 def files(name: str, **given: Any) -> dict[str, bytes]:
     """What a supervisor writes into the folder of the node of this name."""
-    config = {
-        "cluster": name,
-        "node": 0,
-        "nodes": 1,
-        "concurrency": 1,
-        "executor": "process",
-        "env": {},
-        "preload": [],
-        "preload_on_demand": True,
-        "hooks": "",
-        "lease": 300.0,
-        "first_contact": 300.0,
-        "lifetime": None,
-        "stdin": True,
-        "notices": "",
-        "levels": {},
-    }
+    usual = NodeConfig(name, 0, 1, 1, "process", lease=300.0, first_contact=300.0, stdin=True)
     identity = POOL.issue(name, server=True)
     pems = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
-    return {CONFIG: json.dumps(config | given).encode(), **pems}
+    return {CONFIG_FILE: replace(usual, **given).encode(), **pems}
 
 
 @contextlib.contextmanager

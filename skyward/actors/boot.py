@@ -19,7 +19,8 @@ from skyward.providers.provider import Host, Process
 from skyward.record import now
 from skyward.remote import bootstrap, failure, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
-from skyward.remote.node import ALIVE, CONFIG, ENDS, LEASE, READY, WORK
+from skyward.remote.node import ALIVE, ENDS, LEASE, READY, WORK
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
 
 log = logging.getLogger("skyward")
 
@@ -98,7 +99,7 @@ class Boot:
         elif image_files := self._office.blueprint.image.files:
             placed = await asyncio.to_thread(contents, image_files)
             await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
-        await host.write({CONFIG: json.dumps(self._config()).encode(), **files})
+        await host.write({CONFIG_FILE: self._config().encode(), **files})
         answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
         self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
         return await answer
@@ -135,35 +136,34 @@ class Boot:
         options = self._office.blueprint.options
         return options.lease + (options.start_timeout if self._host.tethered else 0.0)
 
-    def _config(self) -> dict[str, object]:
+    def _config(self) -> NodeConfig:
         blueprint = self._office.blueprint
-        expects: dict[str, object] = {}
-        modules: dict[str, str] = {}
+        requirements: Requirements | None = None
+        modules: dict[str, bytes] = {}
         if self._parcel is not None:
             sources, preload = self._office.sources, blueprint.image.preload
             plugins = (type(plugin).__module__ for plugin in blueprint.plugins if plugin.has_node_hooks())
-            modules = {name: sources.bundles[name].hex() for name in sources.needed((*preload, *plugins))}
-            installed = [name for name in preload if not sources.needed([name])]
-            expects = {**self._parcel.expects(), "modules": installed}
-        return {
-            "cluster": self._name,
-            "node": self._number,
-            "nodes": blueprint.nodes.count,
-            "concurrency": self._slots,
-            "executor": blueprint.worker.executor,
-            "env": dict(blueprint.image.env),
-            "preload": list(blueprint.image.preload),
-            "preload_on_demand": all(plugin.allows_new_workers() for plugin in blueprint.plugins),
-            "hooks": self._office.hooks.hex(),
-            "lease": blueprint.options.lease,
-            "first_contact": self._first_contact(),
-            "lifetime": None,
-            "stdin": self._host.tethered,
-            "notices": getattr(self._office.provider, "notices", ""),
-            "expects": expects,
-            "modules": modules,
-            "levels": levels(),
-        }
+            modules = {name: sources.bundles[name] for name in sources.needed((*preload, *plugins))}
+            installed = tuple(name for name in preload if not sources.needed([name]))
+            requirements = self._parcel.requirements(installed)
+        return NodeConfig(
+            cluster=self._name,
+            node=self._number,
+            nodes=blueprint.nodes.count,
+            concurrency=self._slots,
+            executor=blueprint.worker.executor,
+            lease=blueprint.options.lease,
+            first_contact=self._first_contact(),
+            env=dict(blueprint.image.env),
+            preload=tuple(blueprint.image.preload),
+            preload_on_demand=all(plugin.allows_new_workers() for plugin in blueprint.plugins),
+            hooks=self._office.hooks,
+            modules=modules,
+            stdin=self._host.tethered,
+            notices=getattr(self._office.provider, "notices", ""),
+            requirements=requirements,
+            levels=levels(),
+        )
 
     async def _watch(self, process: Process, answer: "asyncio.Future[Said]") -> None:
         """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""

@@ -12,7 +12,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvloop
 from casty import TLS, Cluster, Runtime
@@ -20,6 +20,7 @@ from casty import TLS, Cluster, Runtime
 from skyward.remote import failure, foreman, kin, mounts, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
+from skyward.remote.node_config import NodeConfig
 from skyward.remote.protocol import COMPRESSION, LIMITS
 from skyward.remote.room import Room
 
@@ -30,31 +31,31 @@ COLLECT = (50_000, 20, 100)
 """When the host looks for cyclic garbage, which it hardly makes: at Python's own pace it costs a tenth of its time."""
 
 
-def serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: int, ready: str) -> NoReturn:
+def serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int, ready: str) -> NoReturn:
     """Run the node until told to stop; `ready` is what the line that tells the port begins with. Never returns."""
     gc.freeze()
     gc.set_threshold(*COLLECT)
     try:
-        uvloop.run(_serve(config, folder, zygote, leash, ready))
+        uvloop.run(_serve(config, slots, folder, zygote, leash, ready))
     except BaseException as error:  # noqa: BLE001 - whoever reads the node's output is told
         failure.report_exception("the node cannot run", error)
         os._exit(failure.SAID)
     os._exit(0)
 
 
-async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, leash: int, ready: str) -> None:
+async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int, ready: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     tls = TLS(cert=str(folder / "cert.pem"), key=str(folder / "key.pem"), ca=str(folder / "ca.pem"))
-    name = config["cluster"]
+    name = config.cluster
     cluster = Cluster(bind="127.0.0.1:0", name=name, tls=tls, limits=LIMITS, compression=COMPRESSION)
-    room = Room(slots=config["slots"], threads=config["executor"] == "thread", renew=_renewer(leash))
+    room = Room(slots=slots, threads=config.executor == "thread", renew=_renewer(leash))
     async with room, Entrance(cluster=cluster, runtime=Runtime(threads=1), room=room) as entrance:
         room.executor = Executor(
             zygote,
             threads=room.threads,
-            preload=config["preload_on_demand"],
+            preload=config.preload_on_demand,
             functions=room.functions,
             places=room.places,
             tell=room.tell,
@@ -65,7 +66,7 @@ async def _serve(config: dict[str, Any], folder: Path, zygote: socket.socket, le
         port = int((entrance.node.address or "").rpartition(":")[2])
         said = {"port": port, "slots": room.slots, "memory": kin.free_memory(), "mounts": mounts.tokens()}
         print(ready + json.dumps(said), flush=True)
-        watching = asyncio.create_task(_watch(config["notices"], room))
+        watching = asyncio.create_task(_watch(config.notices, room))
         await stop.wait()
         watching.cancel()
         await room.executor.close(PATIENCE)

@@ -21,8 +21,6 @@ class Leash:
         Seconds without a word from the driver after which the node ends itself.
     first_contact
         The same, until the driver has been heard for the first time.
-    lifetime
-        Seconds after which the node ends itself whatever happens; None for no limit.
     began
         When the node began.
     heard
@@ -31,7 +29,6 @@ class Leash:
 
     lease: float
     first_contact: float
-    lifetime: float | None
     began: float
     heard: float | None = None
 
@@ -111,6 +108,4 @@ def _look(leash: Leash, now: float) -> Wait | End:
         last, reason = leash.began + leash.first_contact, "the driver never made contact"
     else:
         last, reason = leash.heard + leash.lease, "the driver was not heard from any more"
-    if leash.lifetime is not None and leash.began + leash.lifetime < last:
-        last, reason = leash.began + leash.lifetime, "the node reached its longest lifetime"
     return Wait(last) if now < last else End(reason)

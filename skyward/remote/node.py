@@ -1,6 +1,6 @@
 """`python -m skyward.remote.node FOLDER`: one node. This process is its leash.
 
-FOLDER is private to the node and holds `node.json` (as the supervisor writes it) and the files of its identity. Before
+FOLDER is private to the node and holds `node.json`, a `NodeConfig`, and the files of its identity. Before
 casty is imported the leash forks two processes into a process group of their own: the zygote, whose children are the
 slots, and the host, which imports casty. When the leash ends the node, for whatever reason, it kills that group,
 removes FOLDER and leaves.
@@ -9,7 +9,6 @@ removes FOLDER and leaves.
 import contextlib
 import ctypes
 import fcntl
-import json
 import mmap
 import os
 import resource
@@ -19,15 +18,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from skyward.remote import failure, kin, leash, zygote
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig
 from skyward.remote.worker import Setting
-
-CONFIG = "node.json"
-"""The file in the node's folder that says what it is."""
 
 WORK = "work"
 """The folder in the node's folder in which tasks work, with the files of the image. Where there is none, they work
@@ -86,13 +82,13 @@ def cpus() -> int:
 def main(folder: Path) -> None:
     """Run the node until its leash says that it must end."""
     lock = _take_lock(folder)
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    config = NodeConfig.decode((folder / CONFIG_FILE).read_bytes())
     if (work := folder / WORK).is_dir():
         os.chdir(work)
         sys.path[0] = str(work)  # where `-m` looks first, as if the node had been started there
-    config["slots"] = config["concurrency"] or cpus()
-    os.environ.update(config["env"])
-    share = str(max(1, cpus() // config["slots"]))
+    slots = config.concurrency or cpus()
+    os.environ.update(config.env)
+    share = str(max(1, cpus() // slots))
     for name in THREADS:
         os.environ.setdefault(name, share)
     with contextlib.suppress(ValueError, OSError):  # a socket for each slot and a few for each client
@@ -108,7 +104,7 @@ def main(folder: Path) -> None:
     if group == 0:
         os.setpgid(0, 0)
         _forget(heard, hear, ours, *lock, stdin=True)
-        zygote.serve(theirs, _setting(config, folder), importing)
+        zygote.serve(theirs, _setting(config, slots, folder), importing)
     os.setpgid(group, group)
     try:
         host = os.fork()
@@ -121,7 +117,7 @@ def main(folder: Path) -> None:
         _forget(heard, theirs, *lock, stdin=True)
         from skyward.remote import host as host_process
 
-        host_process.serve(config, folder, ours, hear, READY)
+        host_process.serve(config, slots, folder, ours, hear, READY)
     os.setpgid(host, group)
     ours.close()
     theirs.close()
@@ -176,16 +172,16 @@ def _wait(pid: int, starvations: int) -> tuple[int | None, str]:
     return None, "it does not answer any more"
 
 
-def _setting(config: Mapping[str, Any], folder: Path) -> Setting:
+def _setting(config: NodeConfig, slots: int, folder: Path) -> Setting:
     return Setting(
-        node=config["node"],
-        nodes=config["nodes"],
-        slots=config["slots"],
-        preload=tuple(config["preload"]),
-        hooks=bytes.fromhex(config["hooks"]),
+        node=config.node,
+        nodes=config.nodes,
+        slots=slots,
+        preload=config.preload,
+        hooks=config.hooks,
         folder=str(folder),
-        modules={name: bytes.fromhex(data) for name, data in config.get("modules", {}).items()},
-        levels=config["levels"],
+        modules=config.modules,
+        levels=config.levels,
     )
 
 
@@ -199,7 +195,7 @@ def _forget(*ends: int | socket.socket, stdin: bool) -> None:
         os.close(null)
 
 
-def _hold(config: Mapping[str, Any], heard: int, folder: Path) -> str:
+def _hold(config: NodeConfig, heard: int, folder: Path) -> str:
     """Watch until the node must end; return why."""
     told, tell = socket.socketpair()
     tell.setblocking(False)
@@ -207,8 +203,8 @@ def _hold(config: Mapping[str, Any], heard: int, folder: Path) -> str:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     began = time.monotonic() - _silence(folder)
-    state = leash.Leash(config["lease"], config["first_contact"], config["lifetime"], began)
-    watched = [heard, told.fileno()] + ([0] if config["stdin"] else [])
+    state = leash.Leash(config.lease, config.first_contact, began)
+    watched = [heard, told.fileno()] + ([0] if config.stdin else [])
     event: leash.Event = leash.Elapsed(time.monotonic())
     look = LOOK
     while True:
@@ -299,6 +295,6 @@ def _die_with_parent() -> None:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         failure.report_exception("the node cannot start", error)
         sys.exit(failure.SAID)

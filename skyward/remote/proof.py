@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig
+
 MISMATCH = "skyward-mismatch "
 """What the line begins with that says what is wrong; JSON follows: a list of (what, here, there, fix)."""
 
@@ -50,8 +52,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def main(folder: Path) -> int:
     """Print what is wrong, if anything is, and return the exit code."""
-    config = json.loads((folder / "node.json").read_text())
-    rows = wrong(config["expects"]["python"], config["expects"]["packages"], config["expects"]["modules"])
+    required = NodeConfig.decode((folder / CONFIG_FILE).read_bytes()).requirements
+    rows = wrong(required.python, required.packages, required.modules) if required is not None else []
     if rows:
         print(MISMATCH + json.dumps(rows), flush=True)
     return FAILED if rows else 0

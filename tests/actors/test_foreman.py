@@ -300,12 +300,6 @@ def test_a_leash_counts_on_from_where_the_one_before_it_was(folder: Path) -> Non
         assert not folder.exists()
 
 
-def test_a_node_ends_at_the_end_of_its_lifetime(folder: Path) -> None:
-    with byhand.node(folder, lifetime=2.0) as node:
-        assert byhand.ended(node.processes())
-        assert not folder.exists()
-
-
 def leash(node: Node) -> int:
     return node.process.pid
 

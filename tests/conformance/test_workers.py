@@ -29,7 +29,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def node(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp(kind) / "skyward-by-hand"
-    hooks = wire.pack_hooks([work.Hook()]).hex()
+    hooks = wire.pack_hooks([work.Hook()])
     with byhand.node(folder, concurrency=2, executor=kind, hooks=hooks, preload=("numpy",), env={"FLAG": "up"}) as node:
         yield node
 

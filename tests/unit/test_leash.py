@@ -4,7 +4,7 @@ import pytest
 
 from skyward.remote.leash import DriverGone, Elapsed, End, Event, FolderGone, Heard, HostGone, Leash, Told, Wait, step
 
-HELD = Leash(lease=10, first_contact=60, lifetime=None, began=100)
+HELD = Leash(lease=10, first_contact=60, began=100)
 
 
 def test_a_node_waits_for_the_first_contact() -> None:
@@ -24,12 +24,6 @@ def test_a_word_from_the_driver_renews_the_lease() -> None:
 def test_a_node_whose_lease_has_run_out_ends() -> None:
     leash, _ = step(HELD, Heard(150))
     assert step(leash, Elapsed(160))[1] == End("the driver was not heard from any more")
-
-
-def test_a_lifetime_ends_a_node_that_is_still_heard() -> None:
-    short = Leash(lease=10, first_contact=60, lifetime=50, began=100)
-    assert step(short, Heard(149))[1] == Wait(150)
-    assert step(short, Heard(150))[1] == End("the node reached its longest lifetime")
 
 
 @pytest.mark.parametrize("event", [DriverGone(), HostGone(), FolderGone(), Told()])

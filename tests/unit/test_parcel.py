@@ -11,6 +11,7 @@ import pytest
 
 import skyward as sky
 from skyward import parcel
+from skyward.remote.node_config import Requirements
 
 
 def wheel(package: parcel.Package) -> bytes:
@@ -37,7 +38,7 @@ def test_a_node_is_sent_itself_and_what_it_needs_at_the_versions_that_are_here()
     assert sent.keys() == {"skyward", *parcel.NODE}
     assert sent["casty"] == importlib.metadata.version("casty")
     assert packed.recipe.fetch == ()
-    assert packed.expects() == {"python": "{}.{}".format(*sys.version_info), "packages": sent}
+    assert packed.requirements(("numpy",)) == Requirements("{}.{}".format(*sys.version_info), sent, ("numpy",))
 
 
 def test_a_package_that_is_here_comes_with_all_that_it_needs() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from skyward.remote import proof
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
 
 HERE = "{}.{}".format(*sys.version_info)
 CASTY = importlib.metadata.version("casty")
@@ -40,8 +41,9 @@ def test_rows_are_shown_as_a_table() -> None:
 def test_what_is_wrong_is_printed_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], python: str, code: int
 ) -> None:
-    config = {"expects": {"python": python, "packages": {"casty": CASTY}, "modules": []}}
-    (tmp_path / "node.json").write_text(json.dumps(config))
+    required = Requirements(python, {"casty": CASTY})
+    config = NodeConfig("pool-0-0", 0, 1, 1, "process", lease=15.0, first_contact=60.0, requirements=required)
+    (tmp_path / CONFIG_FILE).write_bytes(config.encode())
 
     assert proof.main(tmp_path) == code
     rows = [json.loads(line.removeprefix(proof.MISMATCH)) for line in capsys.readouterr().out.splitlines()]
