@@ -73,6 +73,56 @@ def test_what_tasks_print_and_log_meets_no_bar(start: Start, console: str) -> No
     assert others[-1] == "after"
 
 
+PLACED = """
+import contextlib, io
+
+class Own:
+    def __init__(self):
+        self.kept = ""
+    def write(self, text):
+        self.kept += text
+        return sys.__stdout__.write(text)
+    def flush(self):
+        sys.__stdout__.flush()
+
+def talk(number):
+    print("says", number)
+
+def calls(begin, shown):
+    print(begin, end=" ", flush=True)
+    list(compute.map(talk, range(8)))
+    kit.until(lambda: shown().count("says") == 8)
+    print("closed", flush=True)
+
+name, text = sys.argv[0] + ".out", io.StringIO()
+with pool(console={}) as compute, open(name, "w") as file:
+    sys.stdout = own = Own()
+    calls("own", lambda: own.kept)
+    sys.stdout = sys.__stdout__
+    with contextlib.redirect_stdout(text):
+        calls("text", text.getvalue)
+    with contextlib.redirect_stdout(file):
+        calls("file", lambda: open(name).read())
+with open(sys.argv[0] + ".text", "w") as file:
+    file.write(text.getvalue())
+"""
+
+
+@pytest.mark.parametrize("console", ["auto", "off"])
+def test_lines_of_tasks_stand_whole_in_what_is_put_in_the_place_of_a_stream(
+    start: Start, console: str, tmp_path: Path
+) -> None:
+    seen = start(PLACED.format(repr(console))).end()
+    told = sorted(f"says {number}" for number in range(8))
+    text, file = (Path(f"{tmp_path}/program.py.{end}").read_text().splitlines() for end in ("text", "out"))
+    for name, lines in (("text", text), ("file", file)):
+        assert (lines[0], lines[-1]) == (f"{name} ", "closed")
+        assert sorted(line.partition("] ")[2] for line in lines[1:-1]) == told
+    lines = [line for line in seen if line and not line.startswith("skyward: ")]
+    assert sorted(line.partition("] ")[2] for line in lines[:-1]) == told
+    assert lines[-1] == "own closed"
+
+
 def test_what_tasks_print_and_log_meets_no_bar_in_a_notebook(tmp_path: Path) -> None:
     body = """
 import logging

@@ -9,13 +9,14 @@ import builtins
 import contextlib
 import io
 import os
+import stat
 import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol, TextIO
 
-from skyward.view.rows import LONGEST, Rows, cells, moves
+from skyward.view.rows import LONGEST, UNKNOWN, Rows, cells, moves
 
 type Kind = Literal["terminal", "cell", "file"]
 
@@ -49,6 +50,8 @@ class Sink:
         self._unread: list[str] = []
         self.footer: Footer | None = None
         self.kind = _kind(stream)
+        if self.kind == "file" and _ends_open(stream):
+            self._rows.feed(UNKNOWN)
         self._stream = stream
         self._process = os.getpid()
         self._users = 0
@@ -240,22 +243,26 @@ class Sink:
 
 
 def standard() -> list[TextIO]:
-    """Return the standard streams, without what somebody has put around them; not what is no real stream."""
+    """Return the standard streams, without what somebody has put around them; not what is no stream of `io`."""
     found: dict[int, TextIO] = {}
     for stream, original in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if stream is None:
             continue
-        real = stream if _is_cell(stream) or isinstance(stream, io.TextIOWrapper) else original
+        real = stream if _is_cell(stream) or isinstance(stream, io.TextIOWrapper | io.StringIO) else original
         if real is not None and (real is stream or _is_same(real, stream)):
             found[id(real)] = real
     return list(found.values())
 
 
 @contextlib.contextmanager
-def whole_lines() -> Iterator[None]:
-    """In this thread, have every line that is written stand by itself, whatever stands on the last line there."""
+def whole_lines(*more: Sink) -> Iterator[None]:
+    """In this thread, have every line that is written stand by itself, whatever stands on the last line there.
+
+    `more` are sinks to which the standard streams may lead, by what somebody has put in their place.
+    """
+    streams = [*standard(), *filter(None, (sys.__stdout__, sys.__stderr__))]
     with contextlib.ExitStack() as stack:
-        for sink in {_followed(stream) for stream in standard()}:
+        for sink in {*more, *map(_followed, streams)}:
             if sink is not None:
                 stack.enter_context(sink.whole())
         yield
@@ -278,6 +285,19 @@ def _kind(stream: TextIO) -> Kind:
         if stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
             return "terminal"
     return "file"
+
+
+def _ends_open(stream: TextIO) -> bool:
+    """Whether the last line that was written to a text in memory or to a file has not ended."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: somebody's own stream
+        if isinstance(stream, io.StringIO):
+            return stream.getvalue()[-1:] not in ("", "\n")
+        stream.flush()
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            with open(f"/proc/self/fd/{stream.fileno()}", "rb") as written:
+                written.seek(-1, os.SEEK_END)
+                return written.read() != b"\n"
+    return False
 
 
 def _is_same(one: TextIO, other: TextIO) -> bool:

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import TextIO
 
 from skyward.events import Event, Logged, RunEnded
 from skyward.view.escape import escape
@@ -17,12 +18,14 @@ class Speaker:
 
     def __init__(self, where: str, *, raw: bool = False) -> None:
         self._prints = Prints(where, raw=raw)
-        self._sinks = [Sink.of(stream) for stream in standard()]
+        self._first = [Sink.of(stream) for stream in standard()]
+        self._current: list[tuple[TextIO, Sink]] = []
 
     def __call__(self, events: Sequence[Event]) -> None:
         """Show what these events say."""
+        self._follow()
         for stream, effects in groupby(self._prints.heard(events), _stream):
-            with whole_lines():
+            with whole_lines(*self._first):
                 if stream is None:
                     for record in effects:
                         assert isinstance(record, Logged)
@@ -34,8 +37,17 @@ class Speaker:
 
     def close(self) -> None:
         """Follow the streams no more."""
-        while self._sinks:
-            self._sinks.pop().release()
+        for sink in (*self._first, *(sink for _, sink in self._current)):
+            sink.release()
+        self._first, self._current = [], []
+
+    def _follow(self) -> None:
+        """Follow what stands in the place of the standard streams now, as by `contextlib.redirect_stdout`."""
+        streams = standard()
+        if streams != [stream for stream, _ in self._current]:
+            before, self._current = self._current, [(stream, Sink.of(stream)) for stream in streams]
+            for _, sink in before:
+                sink.release()
 
 
 def harmless(record: logging.LogRecord) -> bool:

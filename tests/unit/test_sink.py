@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from rich.console import Console
@@ -29,6 +30,19 @@ def followed() -> Iterator[tuple[Terminal, Sink]]:
         sink = Sink.of(terminal.out)
         yield terminal, sink
         sink.release()
+
+
+class Tee:
+    """What somebody puts in the place of a stream."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams, self.texts = streams, list[str]()
+
+    def write(self, text: str) -> int:
+        self.texts.append(text)
+        for each in self.streams:
+            each.write(text)
+        return len(text)
 
 
 def say(text: str) -> None:
@@ -144,11 +158,41 @@ def test_what_is_put_around_a_stream_is_left_out(monkeypatch: pytest.MonkeyPatch
     with followed() as (terminal, _):
         monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=terminal.out), terminal.out))
         assert standard() == [terminal.out]
-        monkeypatch.setattr(sys, "stdout", kept := io.StringIO())
+        monkeypatch.setattr(sys, "stdout", kept := Tee())
         monkeypatch.setattr(sys, "stderr", None)
         assert standard() == []
         tell("told\n")
-        assert kept.getvalue() == "told\n"
+        assert kept.texts == ["told\n"]
+
+
+def test_what_stands_in_the_place_of_a_stream_may_lead_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with followed() as (terminal, sink):
+        monkeypatch.setattr(sys, "stdout", Tee(terminal.out))
+        monkeypatch.setattr(sys, "stderr", None)
+        say("10%")
+        with whole_lines(sink):
+            say("one\n")
+        monkeypatch.setattr(sys, "__stdout__", terminal.out)
+        tell("two\n")
+        assert terminal.seen() == ["one", "two", "10%"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("open", "open\n"), ("ended\n", "ended\n"), ("", "")])
+def test_a_line_that_was_open_before_is_ended_in_a_text_and_in_a_file(
+    before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("w") as file:
+        for stream in (file, io.StringIO()):
+            stream.write(before)
+            monkeypatch.setattr(sys, "stdout", stream)
+            sink = Sink.of(stream)
+            tell("told\n")
+            say("10%")
+            tell("told\n")
+            sink.release()
+            stream.flush()
+            text = stream.getvalue() if isinstance(stream, io.StringIO) else (tmp_path / "out").read_text()
+            assert text == f"{after}told\n10%\ntold\n"
 
 
 def test_in_a_file_an_open_line_is_ended_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,19 @@ def test_it_does_not_matter_when_nobody_listens(closed: bool, monkeypatch: pytes
     Speaker("there")([Printed(0.0, 0, 0, "stdout", "text\n")])
 
 
+def test_what_stands_in_the_place_of_a_stream_is_followed_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker, texts = Speaker("there"), [io.StringIO(), io.StringIO()]
+    for number, text in enumerate(texts):
+        monkeypatch.setattr(sys, "stdout", text)
+        for _ in range(2):
+            text.write("mine ")
+            speaker([Printed(0.0, 0, number, "stdout", "a\n")])
+    assert ["write" in vars(text) for text in texts] == [False, True]
+    speaker.close()
+    assert ["write" in vars(text) for text in texts] == [False, False]
+    assert [text.getvalue() for text in texts] == [f"mine \n[node 0 slot {slot}] a\n" * 2 for slot in range(2)]
+
+
 def test_a_record_is_handled_by_its_own_logger(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger.name):
         Speaker("there")([Logged(0.0, 3, 7, logger.name, 20, "50 %s", "Trace\nback", "/src/lib.py", 12, "fit")])
