@@ -1,23 +1,26 @@
 """How many items an iterable has yet to give, where that is certain before it is iterated over.
 
 Nothing is consumed and no code of the user is run. A length is known of Python's own containers and iterators, of
-`enumerate`, `zip`, `map` and `itertools.product` over such, of a generator expression with one loop and no filter over
-such, and of what a `tqdm` was told or wraps. Of all else nothing is said, nor of an iterator from which items are taken
-in two ways, as in `zip(it, it)`.
+`enumerate`, `zip`, `map`, `itertools.islice` and `itertools.product` over such, of a generator expression without a
+filter over such, whose inner loops are over containers that are known before, and of what a bar of `tqdm` or
+`rich.progress` was told or wraps. Of all else nothing is said, nor of an iterator from which items are taken in two
+ways, as in `zip(it, it)`.
 """
 
-import dis
 import itertools
 import math
 import operator
 import sys
+import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from gc import get_referents
 from inspect import GEN_CREATED, getgeneratorstate
 from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
+
+from skyward.loops import inner_iterables
 
 _CONTAINERS = (list, tuple, range, dict, set, frozenset, str, bytes, bytearray, deque, OrderedDict, defaultdict)
 _VIEWS = (type({0: 0}.keys()), type({0: 0}.values()), type({0: 0}.items()))
@@ -34,10 +37,6 @@ _ITERATORS = (
 )
 _BY_INDEX = type(iter(_Sequence()))
 _ENDLESS = (itertools.count, itertools.cycle)
-
-_ALWAYS = frozenset(["JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"])
-_ENDS = frozenset(["RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"])
-_JUMPS = frozenset([*dis.hasjrel, *dis.hasjabs])
 
 
 def length_of(iterable: Any) -> int | None:
@@ -81,6 +80,8 @@ class _Reading:
             return math.inf if left == -1 else left
         if kind is itertools.product:
             return _product(iterable)
+        if kind is itertools.islice:
+            return self._sliced(iterable)
         if kind is GeneratorType:
             return self._generated(iterable)
         return self._told(iterable)
@@ -104,14 +105,41 @@ class _Reading:
         frame, code = generator.gi_frame, generator.gi_code
         if frame is None or generator.gi_running:
             return None
-        names = frame.f_locals
-        if code.co_name == "<genexpr>" and ".0" in names and _gives_each(code):
-            length = self.length(names[".0"])
+        names, is_new = frame.f_locals, getgeneratorstate(generator) == GEN_CREATED
+        if code.co_name == "<genexpr>" and ".0" in names:
+            inner = inner_iterables(frame)
+            if inner is None or (inner and not is_new):
+                return None
+            length = self._times(self.length(names[".0"]), inner)
             others = [value for name, value in names.items() if name != ".0"]
             return self._reached(length, [*others, *_globals(code, frame.f_globals)])
-        if code.co_name == "__iter__" and getgeneratorstate(generator) == GEN_CREATED:
+        if code.co_name == "__iter__" and is_new:
             return self._told(names.get("self"))
+        if is_new and code in _tracking():
+            length, total = self.length(names["sequence"]), names["total"]
+            return length if length is not None or not total else int(total - names["completed"])
         return None
+
+    def _times(self, length: float | None, inner: Iterable[Any]) -> float | None:
+        """Return how often the innermost loop goes round, if each inner one can go over the same items again."""
+        for each in inner:
+            if length is None or type(each) not in (*_CONTAINERS, *_VIEWS) or not (len(each) or length < math.inf):
+                return None
+            length *= len(each)
+        return length
+
+    def _sliced(self, iterator: "itertools.islice[Any]") -> float | None:
+        """Return the length of a slice by its next index and the items it has taken, as it says when it is pickled."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Pickle, copy, and deepcopy", DeprecationWarning)
+            parts: Any = iterator.__reduce__()
+        _, (iterable, begin, *rest), taken = parts
+        stop, step = rest or (begin, 1)
+        length = self.length(iterable)
+        if length is None:
+            return None
+        end: float = min(math.inf if stop is None else stop, taken + length)
+        return end if end == math.inf else max(0, -(-int(end - begin) // step))
 
     def _told(self, bar: Any) -> float | None:
         """Return the length of what a `tqdm` wraps, or what it was told is left."""
@@ -122,6 +150,12 @@ class _Reading:
             return None
         length = self.length(bar.iterable)
         return length if length is not None or not bar.total else int(bar.total - bar.n)
+
+
+def _tracking() -> tuple[CodeType, ...]:
+    """Return the code of the generators of `rich.progress`."""
+    progress: Any = sys.modules.get("rich.progress")
+    return () if progress is None else (progress.track.__code__, progress.Progress.track.__code__)
 
 
 def _parts(iterator: Any) -> tuple[Any, ...]:
@@ -171,30 +205,3 @@ def _globals(code: CodeType, names: dict[str, Any]) -> Iterator[object]:
     for const in code.co_consts:
         if isinstance(const, CodeType):
             yield from _globals(const, names)
-
-
-@lru_cache(maxsize=256)
-def _gives_each(code: CodeType) -> bool:
-    """Whether a generator expression gives exactly one item for each one of its loop, on every way through its code."""
-    steps = list(dis.get_instructions(code))
-    places = {step.offset: place for place, step in enumerate(steps)}
-    loop = next(place for place, step in enumerate(steps) if step.opname == "FOR_ITER")
-    ways, seen = [(loop + 1, 0)], set[tuple[int, int]]()
-    while ways:
-        place, given = way = ways.pop()
-        if way in seen:
-            continue
-        seen.add(way)
-        step = steps[place]
-        if place == loop:
-            if given != 1:
-                return False
-            continue
-        if step.opname in _ENDS or given > 1:
-            return False
-        given += step.opname == "YIELD_VALUE"
-        if step.opcode in _JUMPS:
-            ways.append((places[step.argval], given))
-        if step.opname not in _ALWAYS:
-            ways.append((place + 1, given))
-    return True

@@ -1,11 +1,13 @@
 """How many tasks a call has is told where it is known, from its beginning or once all have been taken."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import joblib
 import pytest
 from joblib import delayed
+from rich.progress import track
 from tqdm import tqdm
 
 import skyward as sky
@@ -48,6 +50,9 @@ CALLS: dict[str, tuple[Callable[[sky.Compute], object], int]] = {
     "sized": (lambda _: parallel(Sized()), 20),
     "bar around it": (lambda _: parallel(tqdm((delayed(abs)(i) for i in given()), total=20)), 20),
     "bar in it": (lambda _: parallel(delayed(abs)(i) for i in tqdm(given(), total=20)), 20),
+    "loops": (lambda _: parallel(delayed(max)(i, j) for i in range(4) for j in range(5)), 20),
+    "slice": (lambda _: parallel(delayed(abs)(i) for i in itertools.islice(range(90), 20)), 20),
+    "track": (lambda _: parallel(delayed(abs)(i) for i in track(range(20), disable=True)), 20),
     "all at once": (lambda _: parallel((delayed(abs)(i) for i in given()), pre_dispatch="all"), -1),
     "not known": (lambda _: parallel((delayed(abs)(i) for i in given()), batch_size=1), -1),
     "filter": (lambda _: parallel(delayed(abs)(i) for i in range(40) if i % 2), -1),

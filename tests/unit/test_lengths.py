@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.progress import Progress, track
 from tqdm import tqdm
 from tqdm.rich import tqdm as rich
 
 from skyward.lengths import length_of
 
-FIVE = list(range(5))
+FIVE, ONE = list(range(5)), [1]
 bar = partial(tqdm, file=io.StringIO())
 
 
 def given() -> Iterator[int]:
     yield from FIVE
+
+
+def tracked(sequence: list[int], total: int = 5, completed: int = 0) -> Iterator[int]:
+    yield from sequence[:2]
 
 
 class Odd:
@@ -51,7 +56,7 @@ class Twice(tqdm):  # type: ignore[type-arg]
             yield from (each, each)
 
 
-def over(iterator: Iterator[int], make: Callable[[Iterator[int]], Any]) -> Any:
+def over(iterator: Any, make: Callable[[Any], Any]) -> Any:
     return make(iterator)
 
 
@@ -73,6 +78,10 @@ class Paired:
 
     def mapped(self) -> Iterator[tuple[int, int]]:
         return map(self.pair, self.items)
+
+
+def called(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 def begun(iterator: Iterator[Any], count: int = 2) -> Iterator[Any]:
@@ -110,6 +119,25 @@ CERTAIN: dict[str, Callable[[], Any]] = {
     "generator over enumerate": lambda: (abs(i) for i, _ in enumerate(FIVE)),
     "generator over a generator": lambda: (abs(i) for i in (i + 1 for i in FIVE)),
     "generator over a product": lambda: (abs(i) for (i, _), _ in itertools.product(enumerate(FIVE), [0])),
+    "generator with two loops": lambda: (i + j for i in FIVE for j in ONE),
+    "generator with three loops": lambda: (i + str(j + k) for i in "a" for j in ONE for k in range(5)),
+    "generator with a loop over a constant": lambda: (i + j for i in FIVE for j in (7,)),
+    "generator with a loop over what is there": lambda: over(FIVE, lambda five: (i + j for i in ONE for j in five)),
+    "generator with a loop over a range of names": lambda: over(5, lambda n: (i for _ in ONE for i in range(0, n, 1))),
+    "generator with two loops and a loop in its item": lambda: ([k for k in FIVE if k] for i in FIVE for j in ONE),
+    "slice": lambda: itertools.islice(range(9), 5),
+    "slice that is longer": lambda: itertools.islice(FIVE, 9),
+    "slice with steps": lambda: itertools.islice(range(20), 3, 16, 3),
+    "slice to the end": lambda: itertools.islice(range(12), 3, None, 2),
+    "slice that has begun": lambda: begun(itertools.islice(range(20), 2, 16, 2)),
+    "slice of what has no end": lambda: itertools.islice(itertools.count(), 5),
+    "slice of a generator": lambda: itertools.islice((i for i in range(9)), 5),
+    "generator over a slice": lambda: (abs(i) for i in itertools.islice(range(9), 5)),
+    "track": lambda: track(FIVE, disable=True),
+    "track that was told": lambda: track(given(), total=5, disable=True),
+    "track that was told what was done before": lambda: track(given(), total=8, completed=3, disable=True),
+    "track of a progress": lambda: Progress(disable=True).track(FIVE),
+    "generator over track": lambda: (abs(i) for i in track(FIVE, disable=True)),
     "generator with a condition in its item": lambda: (i if i > 2 else -i for i in FIVE),
     "generator with another loop in its item": lambda: ([j for j in range(i) if j] for i in FIVE),
     "generator with a generator in its item": lambda: (sum(j for j in range(i) if j) for i in FIVE),
@@ -134,7 +162,30 @@ UNCERTAIN: dict[str, Callable[[], Any]] = {
     "generator with a filter that lets all pass": lambda: (i for i in FIVE if i < 9),
     "generator with two filters": lambda: (i for i in FIVE if i if i > 1),
     "generator with a filter and a condition": lambda: (i if i > 1 else 0 for i in FIVE if i < 9),
-    "generator with two loops": lambda: (i + j for i in FIVE for j in FIVE),
+    "generator with a loop that depends on another": lambda: (j for i in [[1], [2, 3]] for j in i),
+    "generator with a range that depends on another loop": lambda: (j for i in FIVE for j in range(i)),
+    "generator with a loop over a call": lambda: (i + j for i in FIVE for j in list(FIVE)),
+    "generator with a loop over an attribute": lambda: (i + j for i in FIVE for j in np.arange(3).flat),
+    "generator with a loop over an iterator": lambda: over(
+        iter(range(3)), lambda it: (i + j for i in FIVE for j in it)
+    ),
+    "generator with a loop over an object": lambda: over(Odd(), lambda odd: (i + j for i in FIVE for j in odd)),
+    "generator with two loops and a filter": lambda: (i + j for i in FIVE for j in FIVE if j),
+    "generator with two loops and a filter between": lambda: (i + j for i in FIVE if i for j in FIVE),
+    "generator with two loops that has begun": lambda: begun((i + j for i in FIVE for j in FIVE), 1),
+    "generator with a loop without an end": lambda: over(
+        [], lambda none: (i + j for i in itertools.count() for j in none)
+    ),
+    "generator with a loop over what is captured": lambda: (called(lambda: i) for i in [[1]] for _ in i),  # noqa: B023
+    "generator with a range of another name": lambda: over(given, lambda range: (i for i in FIVE for _ in range())),
+    "slice of what is not known": lambda: itertools.islice(given(), 5),
+    "slice and what it is taken from": lambda: over(
+        iter(FIVE), lambda it: zip(itertools.islice(it, 2), it, strict=False)
+    ),
+    "slice without an end": lambda: itertools.islice(itertools.count(), 3, None),
+    "track of what is not known": lambda: track(given()),
+    "track that has begun": lambda: begun(iter(track(FIVE, disable=True)), 1),
+    "generator function that is called track": lambda: tracked(FIVE),
     "generator over a generator function": lambda: (i for i in given()),
     "generator that has ended": lambda: ended(i for i in FIVE),
     "what says a length that is another one": lambda: iter(given()),
