@@ -194,7 +194,7 @@ def _ran[T](work: Coroutine[Any, Any, T]) -> T:
 async def _everywhere(region: str | None, profile: str | None, prices: bool) -> Survey:
     regions = {await Api(region, profile).region()}
     if region is None:
-        regions |= set(journal.Journal(journal.usual()).unfinished().values())
+        regions |= set(journal.usual().unfinished().values())
     found = await side_by_side(*(_looked(Api(each, profile), prices) for each in sorted(regions)))
     refused = {each: error for each, error in zip(sorted(regions), found, strict=True) if isinstance(error, Exception)}
     if len(refused) == len(found):
@@ -313,6 +313,6 @@ async def _end(pool: CloudPool, profile: str | None) -> None:
     if left:
         raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still going down, or held by what does")))
     try:
-        await journal.Journal(journal.usual()).note("gone", pool=pool.name, by="down")
+        await journal.usual().note("gone", pool=pool.name, by="down")
     except OSError as error:
         log.warning("that %s is gone could not be noted: %s", pool.name, error)

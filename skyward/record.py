@@ -17,10 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import platformdirs
-
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, Printed, from_json, to_json
+from skyward.state_dir import state_dir
 
 log = logging.getLogger("skyward")
 
@@ -54,11 +53,7 @@ def usual() -> Path:
     InvalidArgument
         This user has no home folder, as in a container that runs under a number without a name.
     """
-    try:
-        return platformdirs.user_state_path("skyward") / "runs"
-    except RuntimeError as error:
-        text = "there is no home folder for the records of runs: set HOME or XDG_STATE_HOME to a folder of your own"
-        raise InvalidArgument(text) from error
+    return state_dir("the records of runs") / "runs"
 
 
 class Record:

@@ -106,7 +106,8 @@ class AWS(Checked):
     max_lifetime
         Seconds after which a machine ends itself in any case.
     journal
-        The file in which what is created is written down before; left out, `~/.local/state/skyward/aws.jsonl`.
+        The file in which what is created is written down before; left out, `~/.local/state/skyward/aws.jsonl`, or where
+        `XDG_STATE_HOME` has it.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -324,7 +325,7 @@ class AWS(Checked):
     @property
     def journal_path(self) -> Path:
         """Where the journal is."""
-        return self.journal or journal.usual()
+        return self.journal or journal.usual().path
 
     def _pool(self, pool: str) -> "PoolInCloud":
         if pool not in self._pools:

@@ -8,32 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skyward.errors import InvalidArgument
+from skyward.state_dir import state_dir
 
 LONGEST = 1 << 20
 """Bytes from which on a journal is begun anew; the one before is kept."""
 
 
-def usual() -> Path:
-    """Where the journal is unless somebody says otherwise.
-
-    Raises
-    ------
-    InvalidArgument
-        This user has no home folder.
-    """
-    try:
-        home = Path.home()
-    except RuntimeError as error:
-        raise InvalidArgument("there is no home folder for the journal: set HOME, or give sky.AWS(journal=)") from error
-    return home / ".local" / "state" / "skyward" / "aws.jsonl"
-
-
 class Journal:
-    """Lines of JSON in a file that is this user's alone. Several programs may write to one."""
+    """Lines of JSON in a file that is this user's alone. Several programs may write to one.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    former
+        Where the journal was before: it is read as well, and no longer written.
+    """
+
+    def __init__(self, path: Path, former: Path | None = None) -> None:
         self.path = path
+        self._read = (former, path) if former not in (None, path) else (path,)
 
     async def note(self, event: str, **facts: object) -> None:
         """Write a line, and return once it is on the disk."""
@@ -53,7 +47,7 @@ class Journal:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield what is written, the oldest first; a line that was cut off by a power cut is passed over."""
-        for path in (self.path.with_suffix(".old"), self.path):
+        for path in (each for newest in self._read for each in (newest.with_suffix(".old"), newest)):
             if not path.exists():
                 continue
             for line in path.read_text(errors="replace").splitlines():
@@ -71,3 +65,19 @@ class Journal:
             elif "pool" in line and "region" in line:
                 found[line["pool"]] = line["region"]
         return found
+
+
+def usual() -> Journal:
+    """Return the journal that is used unless somebody says otherwise.
+
+    Raises
+    ------
+    InvalidArgument
+        This user has no home folder.
+    """
+    path = state_dir("the journal") / "aws.jsonl"
+    try:  # it did not follow XDG_STATE_HOME at first, and what it names may still run
+        former = Path.home() / ".local" / "state" / "skyward" / "aws.jsonl"
+    except RuntimeError:
+        former = None
+    return Journal(path, former)

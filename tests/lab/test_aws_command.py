@@ -25,7 +25,7 @@ def skyward(
     *words: str, stdin: int = subprocess.DEVNULL, home: Path = Path("/nonexistent")
 ) -> "subprocess.CompletedProcess[str]":
     # from a home where no driver of ours has ever run, unless it is given
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_STATE_HOME": ""}
     command = [sys.executable, "-m", "skyward", *words]
     return subprocess.run(
         command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=100, check=False
