@@ -58,7 +58,9 @@ __all__ = [
 ]
 
 LOG_LINES = 20  # of a boot log in the text of an error; the error carries all of it
-_SHORT = reprlib.Repr(maxstring=60, maxother=60)
+
+short_repr = reprlib.Repr(maxstring=60, maxother=60).repr
+"""The `repr` of a value, never long; one that fails is left out."""
 
 
 class SkywardError(Exception):
@@ -268,7 +270,7 @@ def _shown(value: object) -> str:
     try:
         path = getattr(type(value), "__fspath__", None)
         plain = value if path is None else path(value)
-        text = " ".join(_SHORT.repr(plain).split())
+        text = " ".join(short_repr(plain).split())
     except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 100 else f"{text[:80]}...{text[-15:]}"

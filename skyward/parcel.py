@@ -15,7 +15,6 @@ import sys
 import sysconfig
 import tempfile
 import threading
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +26,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from skyward import preflight
+from skyward.archive import write_zip
 from skyward.image import Image
 from skyward.providers.provider import Content
 from skyward.remote import bootstrap
@@ -36,9 +36,6 @@ from skyward.remote.node_config import Requirements
 
 NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
 """What a node needs beside Skyward itself; the last one only if it is here."""
-
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file in a wheel, so that its bytes depend on its content alone."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,8 @@ class Package:
 
     def write(self, file: IO[bytes]) -> None:
         """Write it as a wheel."""
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name, found in self.files.items():
-                data = found if isinstance(found, bytes) else found.read_bytes()
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
+        found = self.files.items()
+        write_zip(file, ((name, each if isinstance(each, bytes) else each.read_bytes()) for name, each in found))
 
 
 @dataclass(frozen=True)

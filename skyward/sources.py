@@ -11,7 +11,6 @@ import io
 import sys
 import sysconfig
 import threading
-import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from itertools import count
 from pathlib import Path
 from types import ModuleType
 
+from skyward.archive import write_zip
 from skyward.remote import modules
 from skyward.remote.modules import INSTALLED
 
 KINDS = {".py", ".pyi", ".so"}
 """The endings of the files of a package that travel; data is for `Image(files=)`."""
-
-EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,10 @@ class Unit:
     def bundle(self) -> tuple[str, bytes]:
         """Return the hash and the bytes by which nodes get it."""
         file, hashed = io.BytesIO(), hashlib.sha256()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for path in self.files:
-                name, data = path.relative_to(self.root).as_posix(), path.read_bytes()
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED, 1)
-                hashed.update(f"{name} {len(data)}\n".encode() + data)
+        files = [(path.relative_to(self.root).as_posix(), path.read_bytes()) for path in self.files]
+        write_zip(file, files)
+        for name, data in files:
+            hashed.update(f"{name} {len(data)}\n".encode() + data)
         return hashed.hexdigest()[:20], file.getvalue()
 
 

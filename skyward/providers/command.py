@@ -8,12 +8,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncssh
 
 from skyward.errors import Unreachable
 from skyward.providers.destination import Destination, Lost, Ran
+from skyward.providers.streams import merged
 
 log = logging.getLogger("skyward")
 
@@ -84,32 +86,16 @@ class RemoteProcess:
 
     async def lines(self) -> AsyncIterator[tuple[str, str]]:
         """Yield what it prints, line by line, until it ends or the connection is lost."""
-        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(1000)
-
-        async def pump(name: str, stream: asyncssh.SSHReader[bytes]) -> None:
-            try:
-                while data := await stream.readline():
-                    await queue.put((name, _text(data).rstrip("\n")))
-            except asyncssh.Error:
-                pass  # the connection was lost, as `wait` says
-            finally:
-                await queue.put(None)
-
         try:
             _, before = await asyncio.shield(self._head)
         except asyncssh.Error:
             return
         for line in before.splitlines():
             yield "stdout", _text(line)
-        streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
-        pumps = [asyncio.create_task(pump(name, stream)) for name, stream in streams.items()]
-        try:
-            for _ in pumps:
-                while (line_or_end := await queue.get()) is not None:
-                    yield line_or_end
-        finally:
-            for task in pumps:
-                task.cancel()
+        streams = {"stdout": partial(_line, self._process.stdout), "stderr": partial(_line, self._process.stderr)}
+        async with contextlib.aclosing(merged(streams)) as lines:
+            async for each in lines:
+                yield each
 
     async def wait(self) -> int:
         """Return its exit code, once it has ended.
@@ -163,6 +149,13 @@ class RemoteProcess:
 def begin(connection: asyncssh.SSHClientConnection, line: str) -> Awaitable[asyncssh.SSHClientProcess[bytes]]:
     """Start a line of shell for a `RemoteProcess`."""
     return connection.create_process(f"echo {_GROUP}$$\n{line}", encoding=None)
+
+
+async def _line(stream: asyncssh.SSHReader[bytes]) -> bytes:
+    try:
+        return await stream.readline()
+    except asyncssh.Error:
+        return b""  # the connection was lost, as `wait` says
 
 
 def _text(data: Any) -> str:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -22,6 +23,7 @@ from skyward.errors import ProvisioningError, explain
 from skyward.providers import checkup, scratch
 from skyward.providers.checkup import Finding, Needs
 from skyward.providers.provider import Content, Instance, Order
+from skyward.providers.streams import merged
 
 log = logging.getLogger("skyward")
 
@@ -222,29 +224,12 @@ class LocalProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def lines(self) -> AsyncIterator[tuple[str, str]]:
+    def lines(self) -> AsyncIterator[tuple[str, str]]:
         """Yield what it prints, line by line, until it ends."""
-        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(1000)
-
-        async def pump(name: str, stream: asyncio.StreamReader | None) -> None:
-            assert stream is not None
-            try:
-                while data := await _line(stream):
-                    await queue.put((name, data.decode(errors="replace").rstrip("\n")))
-            finally:
-                await queue.put(None)
-
-        pumps = [
-            asyncio.create_task(pump("stdout", self._process.stdout)),
-            asyncio.create_task(pump("stderr", self._process.stderr)),
-        ]
-        try:
-            for _ in pumps:
-                while (line := await queue.get()) is not None:
-                    yield line
-        finally:
-            for task in pumps:
-                task.cancel()
+        stdout, stderr = self._process.stdout, self._process.stderr
+        assert stdout is not None
+        assert stderr is not None
+        return merged({"stdout": partial(_line, stdout), "stderr": partial(_line, stderr)})
 
     async def wait(self) -> int:
         """Return its exit code, once it has ended."""

@@ -8,7 +8,6 @@ parts the failing one is found by halves, so that a list of a million costs abou
 
 import copyreg
 import dis
-import reprlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import cloudpickle
 
-from skyward.errors import NotPortable
+from skyward.errors import NotPortable, short_repr
 from skyward.remote import arrays
 from skyward.remote.reducers import ByValuePickler
 from skyward.remote.shown import as_written, name_of
@@ -216,13 +215,13 @@ def _of_contents(value: Any) -> Iterator[Parts]:
             yield _named(value.keywords, lambda name: f".keywords[{_key(name)}]")
         case dict() | MappingProxyType():
             keys = list(value)
-            yield keys, lambda index: f": key {_shown(keys[index])}"
+            yield keys, lambda index: f": key {short_repr(keys[index])}"
             yield list(value.values()), lambda index: f"[{_key(keys[index])}]"
         case list() | tuple() | deque():
             yield list(value), lambda index: f"[{index}]"
         case set() | frozenset():
             members = list(value)
-            yield members, lambda index: f": item {_shown(members[index])}"
+            yield members, lambda index: f": item {short_repr(members[index])}"
         case BaseException():
             yield value.args, lambda index: f".args[{index}]"
         case _ if getattr(getattr(value, "dtype", None), "hasobject", False) is True:  # a NumPy array of objects
@@ -298,7 +297,7 @@ def _of_state(state: object, names: Mapping[int, str], asked: str) -> Iterator[P
         case dict():
             keys = list(state)
             yield list(state.values()), lambda i: names.get(id(state[keys[i]]), f"{asked}[{_key(keys[i])}]")
-            yield keys, lambda i: f"{asked}: key {_shown(keys[i])}"
+            yield keys, lambda i: f"{asked}: key {short_repr(keys[i])}"
         case list() | tuple():
             yield state, lambda i: names.get(id(state[i]), f"{asked}[{i}]")
         case _:
@@ -335,14 +334,7 @@ def _said(role: str) -> Callable[[str], str]:
 def _key(key: object) -> str:
     if isinstance(key, str) and key.isprintable() and not {'"', "\\"} & set(key):
         return f'"{key}"'
-    return _shown(key)
-
-
-_SHORT = reprlib.Repr(maxstring=40, maxother=60)  # never long, and a broken `__repr__` does not stop it
-
-
-def _shown(value: object) -> str:
-    return _SHORT.repr(value)
+    return short_repr(key)
 
 
 def _type_name(value: object) -> str:

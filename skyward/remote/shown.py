@@ -11,9 +11,9 @@ MOST = 100
 
 RAISED = "It was raised by "
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4, 3
-_SHORT.maxstring = _SHORT.maxother = 40
+_ARGUMENT_REPR = reprlib.Repr()
+_ARGUMENT_REPR.maxlevel, _ARGUMENT_REPR.maxtuple, _ARGUMENT_REPR.maxlist, _ARGUMENT_REPR.maxdict = 2, 4, 4, 3
+_ARGUMENT_REPR.maxstring = _ARGUMENT_REPR.maxother = 40
 
 
 def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -66,7 +66,7 @@ def value(given: object) -> str:
         shape, kind = getattr(given, "shape", None), getattr(given, "dtype", "")
         if isinstance(shape, tuple):
             return f"<{type(given).__name__} {shape}{f' {kind}' if kind else ''}>"
-        return " ".join(_SHORT.repr(given).split())
+        return " ".join(_ARGUMENT_REPR.repr(given).split())
     except Exception:  # noqa: BLE001 - this runs the user's own `__repr__`
         return f"<{type(given).__name__}>"
 

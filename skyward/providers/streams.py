@@ -1,0 +1,34 @@
+"""What a command prints on its two streams, as one sequence of lines."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+BUFFERED_LINES = 1000
+"""Lines that are read ahead of whoever takes them."""
+
+
+async def merged(streams: Mapping[str, Callable[[], Awaitable[bytes]]]) -> AsyncGenerator[tuple[str, str]]:
+    """Yield the lines of several streams as they come, each after the name of its stream, until all streams end.
+
+    Parameters
+    ----------
+    streams
+        By name, what reads the next line; it returns no bytes when there are no more.
+    """
+    queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(BUFFERED_LINES)
+
+    async def pump(name: str, read: Callable[[], Awaitable[bytes]]) -> None:
+        try:
+            while data := await read():
+                await queue.put((name, data.decode(errors="replace").rstrip("\n")))
+        finally:
+            await queue.put(None)
+
+    pumps = [asyncio.create_task(pump(name, read)) for name, read in streams.items()]
+    try:
+        for _ in pumps:
+            while (line := await queue.get()) is not None:
+                yield line
+    finally:
+        for task in pumps:
+            task.cancel()
