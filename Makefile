@@ -1,13 +1,13 @@
-# `make check` is what must hold before a commit; CI runs the same.
+# `make quick` as you write; `make check` is what must hold before a commit, and CI runs the same.
 
 PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 
-# the modules that call themselves pure
-PURE = $(shell grep -rlE '^""".*\bPure: ' skyward)
+.PHONY: quick check formatted lint types contracts test slow browser lab kills coverage conformance docs picture format \
+	install clean
 
-.PHONY: check formatted lint types contracts test slow browser lab kills coverage conformance docs picture format install clean
+quick: formatted lint types coverage
 
-check: formatted lint types contracts test conformance coverage
+check: quick contracts test conformance
 
 formatted:
 	$(PYTHON) -m ruff format --check .
@@ -26,11 +26,11 @@ test:
 	$(PYTHON) -m pytest -m "not slow and not long"
 
 slow:
-	$(PYTHON) -m pytest -m "(slow or long) and not lab" -o faulthandler_timeout=600
+	$(PYTHON) -m pytest -n 0 -m "(slow or long) and not lab" -o faulthandler_timeout=600
 
 # the page in a real browser; `make test` has it too where there is one
 browser:
-	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m pytest -n 0 tests/browser
 
 # on hosts with a real sshd: Linux, root and a few packages; what cannot run says why
 lab:
@@ -38,13 +38,11 @@ lab:
 
 # drivers of a pool on the lab's EC2, killed at every call and in every state: half an hour
 kills:
-	$(PYTHON) -m pytest -m "lab and slow" -o faulthandler_timeout=600 tests/lab
+	$(PYTHON) -m pytest -n 0 -m "lab and slow" -o faulthandler_timeout=600 tests/lab
 
-# Every branch of a pure module, by its own tests alone.
-coverage: $(PURE:.py=.covered)
-
-%.covered:
-	$(PYTHON) -m pytest -q tests/unit/test_$(notdir $*).py --cov=$(subst /,.,$*) --cov-branch --cov-fail-under=100
+# the tests of the pure modules; every branch of such a module is taken by its own tests alone
+coverage:
+	$(PYTHON) -m tests.covered
 
 # joblib's own tests of the version that is installed, on a pool; not under the settings of our tests
 conformance:

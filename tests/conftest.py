@@ -1,6 +1,8 @@
 """At the end of a run nothing of ours is left: no process of a node, no scratch folder."""
 
+import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,16 @@ import pytest
 
 # Tests that are started in the background (`nohup`, a script's job) ignore Ctrl-C, and so does all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# They start thousands of processes, each of which would compile everything anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run whole folders with two workers for each processor, as most tests wait for processes, and files with none."""
+    folders = all(Path(each).is_dir() for each in config.args)
+    return 2 * len(os.sched_getaffinity(0)) if folders else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -37,6 +37,7 @@ def resident() -> int:
     return size
 
 
+@pytest.mark.slow
 def test_a_waiting_call_takes_little_and_one_that_is_over_nothing(bell: Bell) -> None:
     sizes = []
     with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
@@ -89,6 +90,7 @@ def held() -> tuple[int, int, int]:
     return process.num_fds(), process.num_threads(), loops
 
 
+@pytest.mark.slow
 def test_pools_that_have_ended_leave_no_descriptors_threads_or_event_loops() -> None:
     use_pools(2)
     before = held()

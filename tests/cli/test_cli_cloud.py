@@ -7,7 +7,7 @@ import pytest
 
 from skyward.cli.cloud import as_dict, told
 from skyward.inventory import CloudMachine, CloudPool
-from tests.unit.test_cli import skyward
+from tests.cli.test_cli import skyward
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 
