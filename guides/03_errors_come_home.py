@@ -1,4 +1,4 @@
-"""What goes wrong on a node reaches the caller: as itself, with the remote traceback, and never as a hang."""
+"""An error on a node reaches the caller: with its own type, with the remote traceback, and never as a hang."""
 
 import os
 import threading
@@ -23,11 +23,11 @@ if __name__ == "__main__":
             compute.submit(divide, 1, 0).result()
         except ZeroDivisionError as error:
             print("itself:", error)
-            print("raised over there:", "return a / b" in str(error.__cause__))
+            print("raised on the node:", "return a / b" in str(error.__cause__))
         try:
             compute.submit(use, {"guard": threading.Lock()}).result()
         except sky.NotPortable as error:
-            print("cannot travel:", error.path)
+            print("cannot be pickled:", error.path)
         try:
             compute.submit(crash).result()
         except sky.BatchLost as error:
@@ -35,7 +35,7 @@ if __name__ == "__main__":
         print("the slot is back:", compute.submit(divide, 1, 4).result())
 
 # itself: division by zero
-# raised over there: True
-# cannot travel: args[0]["guard"]
+# raised on the node: True
+# cannot be pickled: args[0]["guard"]
 # tried: 3 times; the last: exit code 7
 # the slot is back: 0.25

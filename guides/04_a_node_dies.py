@@ -1,4 +1,4 @@
-"""A node that dies in mid-run costs time, and nothing else: its work goes elsewhere, and another takes its place."""
+"""A node that dies in mid-run costs only time: its calls move to other nodes, and another node replaces it."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def task(x: int) -> int:
 
 
 def kill(node: sky.Node) -> None:
-    """End a local node as a power cut would; its first process is named in its folder."""
+    """Kill a local node as a power cut would; a file in its folder names its processes."""
     leash, group = map(int, (Path(node.instance) / "pids").read_text().split())
     os.killpg(group, signal.SIGKILL)
     os.kill(leash, signal.SIGKILL)

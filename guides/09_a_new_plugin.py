@@ -1,4 +1,4 @@
-"""A plugin makes somebody else's API run on the pool: here `multiprocessing.Pool`, with its initializer."""
+"""A plugin makes another library's API run on the pool: here `multiprocessing.Pool`, with its initializer."""
 
 import multiprocessing
 import os
@@ -12,12 +12,12 @@ import skyward as sky
 from skyward.plugins import Plugin, Pool
 
 
-class Result:  # what `apply_async` gives
+class Result:  # what `apply_async` returns
     def __init__(self, future: sky.Future[Any]) -> None:
         self.get, self.ready = future.result, future.done
 
 
-class CloudPool(AbstractContextManager["CloudPool"]):  # what `multiprocessing.Pool()` gives inside the block
+class CloudPool(AbstractContextManager["CloudPool"]):  # what `multiprocessing.Pool()` returns inside the block
     def __init__(self, pool: Pool, processes: int | None) -> None:
         self._group = pool.task_group(limit=processes)
 
@@ -71,10 +71,10 @@ if __name__ == "__main__":
     with sky.Compute(nodes=2, plugins=[Multiprocessing(greet)]), multiprocessing.Pool(4) as pool:
         print("map:", pool.map(abs, range(-3, 3)))
         print("starmap:", pool.starmap(pow, [(2, 3), (3, 2)]))
-        print("as they end:", sorted(pool.imap_unordered(abs, range(-3, 3))))
+        print("as they finish:", sorted(pool.imap_unordered(abs, range(-3, 3))))
         print("one, later:", pool.apply_async(where).get(timeout=60))
 
 # map: [3, 2, 1, 0, 1, 2]
 # starmap: [8, 9]
-# as they end: [0, 1, 1, 2, 2, 3]
+# as they finish: [0, 1, 1, 2, 2, 3]
 # one, later: hello from node ..., slot ...

@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("--hosts", nargs="+", default=[], help="with ssh: machines as you name them to ssh")
     parser.add_argument("--config", help="with ssh: a configuration file instead of ~/.ssh/config")
     parser.add_argument("--region", help="with aws: instead of your configuration's")
-    parser.add_argument("--allow", default="https://checkip.amazonaws.com", help="with aws: from where you reach it")
+    parser.add_argument(
+        "--allow",
+        default="https://checkip.amazonaws.com",
+        help="with aws: the address from which you reach the machines",
+    )
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--concurrency", type=int, default=10, help="slots of each node")
     parser.add_argument("--tasks", type=int, default=2000)

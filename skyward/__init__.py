@@ -1,4 +1,4 @@
-"""Skyward: run functions, and every `joblib.Parallel` call, on machines it provisions, uses and ends by itself.
+"""Skyward: run functions, and every `joblib.Parallel` call, on machines that it launches and shuts down for you.
 
     with sky.Compute(nodes=10, worker=sky.Worker(concurrency=10), plugins=[sky.plugins.joblib()]) as compute:
         results = Parallel(n_jobs=-1)(delayed(slow_task)(i) for i in range(2000))
@@ -7,19 +7,19 @@
 | --- | --- | --- |
 | `Compute` | `compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
-| `SSH` | `providers/ssh.py` | nodes on machines that you have |
+| `SSH` | `providers/ssh.py` | nodes on your own machines |
 | `AWS` | `providers/aws.py` | nodes on Amazon EC2 |
 | `Image` | `image.py` | what a node needs before its first task |
-| `Worker`, `Options` | `spec.py` | what a pool is made of |
-| `Nodes` | `nodes.py` | how many machines it has |
+| `Worker`, `Options` | `spec.py` | slots of a node, and timeouts, retries and limits |
+| `Nodes` | `nodes.py` | how many machines a pool has |
 | `remote` | `remote/function.py` | makes a function run on the pool |
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
-| `Future` | `remote/future.py` | what a caller holds for a call |
-| `TaskGroup` | `tasks.py` | calls that belong together |
+| `Future` | `remote/future.py` | the future of a call |
+| `TaskGroup` | `tasks.py` | a group of calls |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
-| `Stack` | `stacks.py` | where a running call is, as `Compute.stacks()` tells it |
-| `Report` | `report.py` | what a pool did with its slots' time, as `Compute.report()` tells it |
-| `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | what of ours is there in the cloud, and its end |
+| `Stack` | `stacks.py` | the Python stack of a running call, from `Compute.stacks()` |
+| `Report` | `report.py` | what a pool did, from `Compute.report()` |
+| `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | list and terminate cloud machines |
 | `plugins` | `plugins/` | joblib, and the contract for others |
 | the errors | `errors.py` | one tree |
 

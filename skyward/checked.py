@@ -34,14 +34,16 @@ class Checked(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan
     def __init__(self, /, *unnamed: Any, **given: Any) -> None:
         if unnamed:
             name, field = next(iter(type(self).model_fields.items()))
-            raise InvalidArgument(f"{_title(type(self))} takes names only, for example {name}={_example(field)}")
+            raise InvalidArgument(
+                f"{_title(type(self))} takes keyword arguments only, for example {name}={_example(field)}"
+            )
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise _explained(type(self), given, error) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise InvalidArgument(f"{_title(type(self))} cannot be changed; make another one with the {name} that you want")
+        raise InvalidArgument(f"{_title(type(self))} is immutable; make another one with the {name} that you want")
 
 
 def refused(problem: str, fix: str = "", shown: str = "") -> PydanticCustomError:

@@ -1,4 +1,4 @@
-"""Compute: the one object a user holds. It wires provider, actors and plugins, and is an executor."""
+"""Compute: the pool that users work with. It connects provider, actors and plugins, and is an executor."""
 
 import itertools
 import os
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 class Compute(PoolExecutor):
     """A pool of machines for the length of a `with` block.
 
-    Entering the block launches the nodes and returns once all of them take calls, or as many as `nodes=` asks for.
-    Inside it the pool is a standard `concurrent.futures` executor, and where `@sky.remote` functions and plugins send
-    their calls. Leaving it waits for the calls, or, when left by an exception, stops them; then it ends the nodes.
+    Entering the block launches the nodes and returns once all of them are ready, or as many as `nodes=` asks for.
+    Inside it, the pool is a standard `concurrent.futures` executor, and `@sky.remote` functions and plugins send their
+    calls to it. Leaving it waits for the calls, or stops them if an exception leaves it; then it shuts the nodes down.
 
     Parameters
     ----------
     provider
-        Where machines come from; `sky.Local()` by default, which is node processes on this machine.
+        Provider of the machines. The default, `sky.Local()`, runs node processes on this machine.
     nodes
-        How many machines; `(2, 10)` for as many as there is work for, within these bounds; `sky.Nodes(count=10, min=8)`
-        when not all of them must be there to begin.
+        Number of machines; `(2, 10)` for as many as there is work for, within these bounds; `sky.Nodes(count=10,
+        min=8)` to begin when 8 of 10 are ready.
     worker
         How a node runs calls: how many at once, in processes or threads.
     image
@@ -62,12 +62,12 @@ class Compute(PoolExecutor):
     plugins
         Adapters such as `sky.plugins.joblib()`.
     options
-        Deadlines and limits.
+        Timeouts and limits.
 
     Raises
     ------
     InvalidArgument
-        An argument cannot be meant; the text names it, its value and the fix. Raised before anything starts.
+        An argument is invalid; the text names it, its value and the fix. Raised before anything starts.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Compute(PoolExecutor):
         **unknown: Never,
     ) -> None:
         if unnamed:
-            raise InvalidArgument("Compute takes names only, for example provider=sky.Local()")
+            raise InvalidArgument("Compute takes keyword arguments only, for example provider=sky.Local()")
         given: dict[str, object] = {"nodes": nodes, "plugins": plugins, **unknown}
         given["provider"] = Local() if provider is None else provider
         given |= {k: v for k, v in (("worker", worker), ("image", image), ("options", options)) if v is not None}
@@ -105,7 +105,7 @@ class Compute(PoolExecutor):
 
     def __enter__(self) -> Self:
         if self._entered:
-            raise InvalidArgument("this Compute was entered before; make another one: with sky.Compute(...) as compute")
+            raise InvalidArgument("this Compute was entered before; create another: with sky.Compute(...) as compute")
         plugins: tuple[Plugin, ...] = self._blueprint.plugins
         image = self._blueprint.image
         for plugin in plugins:
@@ -132,7 +132,7 @@ class Compute(PoolExecutor):
                 context: object = plugin.driver(self)
                 if not isinstance(context, AbstractContextManager):
                     name = f"{type(plugin).__name__}.driver"
-                    raise InvalidArgument(f"{name} returned {context!r}: it must return a context (@contextmanager)")
+                    raise InvalidArgument(f"{name} returned {context!r}: return a context manager (@contextmanager)")
                 self._plugins.enter_context(context)
         except BaseException as error:
             self._failed = f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -160,14 +160,14 @@ class Compute(PoolExecutor):
             function.leave(self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the pool: wait for its calls, or with `cancel_futures` stop them, then end the nodes.
+        """Shut the pool down: wait for its calls, or stop them with `cancel_futures`, then shut the nodes down.
 
-        With `wait=False` the calls that have not ended are stopped too: nothing of a pool outlives it.
+        With `wait=False`, calls that have not finished are stopped as well, because nothing outlives a pool.
 
         Raises
         ------
         Leaked
-            A machine could not be ended; the text names it.
+            A machine could not be terminated; the text names it.
         """
         if self._driver is None or self._ended or self._process != os.getpid():
             return
@@ -212,7 +212,7 @@ class Compute(PoolExecutor):
                 self._dashboard.close()
             self._watch.end(failed=bool(self._failed), cost=0.0 if report is None else report.cost)
         if leaked:
-            raise Leaked("these machines could not be ended: " + ", ".join(leaked), instances=leaked)
+            raise Leaked("these machines could not be terminated: " + ", ".join(leaked), instances=leaked)
 
     # ------------------------------------------------------------ calls
 
@@ -247,9 +247,9 @@ class Compute(PoolExecutor):
         Parameters
         ----------
         timeout
-            Seconds from now until which a result may be waited for; then `TimeoutError`, and the rest is stopped.
+            Seconds from now until all results must be there; then `TimeoutError`, and the other calls are stopped.
         chunksize
-            How many calls travel together. Larger chunks cost less each.
+            Number of calls that are sent together. Larger chunks have less overhead per call.
         """
         return self.map_under(Terms(), fn, iterables, timeout, chunksize)
 
@@ -263,7 +263,7 @@ class Compute(PoolExecutor):
     ) -> Iterator[T]:
         """Map under terms; see `map`."""
         check_function(fn)
-        chunksize = whole("chunksize", chunksize, 1, "give how many calls travel together")
+        chunksize = whole("chunksize", chunksize, 1, "give the number of calls that are sent together")
         end = None
         if timeout is not None:
             end = time.monotonic() + seconds("timeout", timeout, "leave it out for no limit")
@@ -281,10 +281,10 @@ class Compute(PoolExecutor):
         return results_in_order(group, results, timeout, end)
 
     def broadcast[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        """Run `fn(*args, **kwargs)` once on every node at once, and return the results by number of node.
+        """Run `fn(*args, **kwargs)` once on every node at the same time, and return the results by node number.
 
-        A node that is just being replaced is waited for. One that is about to be taken back is left out, as another
-        comes for it.
+        Waits for a node that is being replaced. Leaves out a node whose machine is about to be reclaimed, because
+        another node takes its place.
         """
         waiting = [self.submit_under(Terms(node=node), fn, args, kwargs) for node in self._open().node_numbers()]
         try:
@@ -305,7 +305,7 @@ class Compute(PoolExecutor):
         keep_results: bool = True,
         blob_mode: Mode = "r",
     ) -> TaskGroup:
-        """Return a group for calls that belong together; see `TaskGroup`."""
+        """Return a group of calls with a common limit, which can be cancelled together; see `TaskGroup`."""
         group = TaskGroup(
             self._open(),
             limit=limit,
@@ -323,36 +323,36 @@ class Compute(PoolExecutor):
 
     @property
     def slots(self) -> int:
-        """How many calls run at once: the slots of all nodes."""
+        """Number of calls that can run at once: the slots of all nodes."""
         return self._open().slots()
 
     @property
     def depth(self) -> float:
-        """How many calls, for each slot, should be on their way so that none ever waits for its next one.
+        """Number of calls to keep in flight for each slot, so that no slot waits for its next call.
 
-        Two, as one is queued for each that runs; more where calls end sooner than the way to a node and back takes.
+        Two (one running, one queued); more when calls are shorter than the round trip to a node.
         """
         return self._open().depth()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes that take calls now, by number. One that is just being replaced is missing."""
+        """The nodes that are ready now, by number. A node that is being replaced is missing."""
         return self._open().nodes()
 
     def stacks(self, timeout: float = 5.0) -> tuple[Stack, ...]:
-        """Say where the running calls are: the Python stack of each, by node and slot. They are not held up.
+        """Return the Python stack of each running call, by node and slot, without interrupting the calls.
 
-        A call that hangs in a library, or waits for a lock, is seen as well. `print(*compute.stacks(), sep="\\n\\n")`.
+        Includes calls that hang in a library or wait for a lock: `print(*compute.stacks(), sep="\\n\\n")`.
 
         Parameters
         ----------
         timeout
-            Seconds that a node has to answer; one that does not is named.
+            Seconds that a node has to answer; a node that does not is named.
         """
         return self._open().stacks(seconds("timeout", timeout, "give the seconds that a node has to answer"))
 
     def report(self) -> Report:
-        """Say what the pool has done: tasks, attempts, the use of each slot, and where its time went; see `Report`.
+        """Return what the pool has done: tasks, attempts, use of each slot, and where its time went; see `Report`.
 
         Raises
         ------
@@ -371,7 +371,7 @@ class Compute(PoolExecutor):
         Parameters
         ----------
         follow
-            Also yield what is yet to come, until the pool has ended: for a thread that looks on.
+            Also yield later events as they happen, until the pool is shut down: for a thread that watches the run.
 
         Raises
         ------

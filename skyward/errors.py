@@ -1,8 +1,8 @@
-"""Every error of Skyward, in one small tree cut by who can act on it. Standard library only: nodes load it too.
+"""Every error of Skyward, in one small tree, grouped by who can act on it. Standard library only: nodes load it too.
 
 ```
 SkywardError
-├── InvalidArgument    what was written cannot be meant   → the text says what to write     (ValueError)
+├── InvalidArgument    an argument is invalid             → the text says what to write     (ValueError)
 ├── NoCompute          no block is open                   → open one                        (RuntimeError)
 ├── MissingExtra       a library is not installed         → the text says how to install it (ImportError)
 ├── NotPortable        cannot be pickled, was not sent    → names the argument or global    (TypeError)
@@ -10,20 +10,21 @@ SkywardError
 │   ├── NoCapacity
 │   ├── QuotaExceeded
 │   └── Denied
-├── NodeError          a machine, but no node on it       → look at the log that it carries
+├── NodeError          a machine, but no node on it       → see the log that it has
 │   ├── Unreachable
 │   └── BootFailed
-├── BudgetExceeded     the money is used up               → it carries the results so far
-├── BatchLost          retries used up                    → it carries how each attempt died
+├── BudgetExceeded     the budget is spent                → it has the results so far
+├── BatchLost          retries used up                    → it says how each attempt died
 ├── PoolFailed         the pool itself broke              → report it
-├── RemoteError        came home, but not as itself       → it carries type name and text
-└── Leaked             something outlived the pool        → end the instances that it names
+├── RemoteError        could not keep its type            → it has type name and text
+└── Leaked             something outlived the pool        → terminate the instances that it names
 
-RemoteTraceback        not raised: the `__cause__` of every exception that came home
+RemoteTraceback        not raised: the `__cause__` of every exception from a node
 ```
 
-An exception of user code is raised as itself, never wrapped, with a `RemoteTraceback` as its cause. Every class here
-survives `pickle` and `copy` with its text and its facts: a node sends some of them, and joblib passes them on.
+An exception of user code is raised with its own type, never wrapped, with a `RemoteTraceback` as its cause. Every class
+here survives `pickle` and `copy` with its text and its attributes: a node sends some of them, and joblib passes them
+on.
 """
 
 from __future__ import annotations
@@ -64,22 +65,23 @@ short_repr = reprlib.Repr(maxstring=60, maxother=60).repr
 
 
 class SkywardError(Exception):
-    """Anything that Skyward itself raises; `except SkywardError` never catches an exception of user code."""
+    """Base class of the errors that Skyward itself raises; `except SkywardError` never catches an exception of user
+    code."""
 
 
 class InvalidArgument(SkywardError, ValueError):
-    """What was given cannot be meant; the text names the argument, the value and the fix."""
+    """An argument is invalid; the text names the argument, the value and the fix."""
 
     @classmethod
     def of(cls, argument: str, value: object, problem: str, fix: str) -> Self:
-        """Build the one line that all of them have: `nodes=0: must be at least 1; give the number of machines`."""
+        """Return an error whose text is one line: `nodes=0: must be at least 1; give the number of machines`."""
         return cls(f"{argument}={_shown(value)}: {problem}; {fix}")
 
     @classmethod
     def unknown(cls, owner: str, name: str, names: Sequence[str], synonyms: Mapping[str, str]) -> Self:
-        """Name the argument that was probably meant by one that `owner` does not have.
+        """Return the error for an argument that `owner` does not have; it names the one that was probably meant.
 
-        `synonyms` has, for a name, the words that others use for it. Instead of a name it may have what to write.
+        `synonyms` maps a name to the words that others use for it. Instead of a name it may have the text to write.
         """
         words = name.lower().replace("-", "_")
         meant = next((right for right, wrong in synonyms.items() if words in wrong.split()), None)
@@ -97,19 +99,19 @@ class NoCompute(SkywardError, RuntimeError):
 
 
 class MissingExtra(SkywardError, ImportError):
-    """A library that an extra of Skyward brings is not installed; the text says how to install it.
+    """A library of one of Skyward's extras is not installed; the text says how to install it.
 
-    It does not name the package: on the package index, that name is another project's.
+    The text does not say `pip install skyward`: on the package index, that name belongs to another project.
     """
 
     @classmethod
     def of(cls, library: str, extra: str = "") -> Self:
-        """Name the missing library and its extra, which is called like the library unless said otherwise."""
+        """Return the error for a missing library and its extra, which by default has the name of the library."""
         return cls(f"{library} is not installed: {_adding(extra or library)}", name=library)
 
     @classmethod
     def check(cls, extra: str, *libraries: str) -> None:
-        """Raise it if one of the libraries that the extra brings is not installed; none of them is imported."""
+        """Raise `MissingExtra` if one of the libraries of the extra is not installed. Import none of them."""
         for library in libraries:
             if importlib.util.find_spec(library) is None:
                 raise cls.of(library, extra)
@@ -139,7 +141,8 @@ def _adding(extra: str) -> str:
 class NotPortable(SkywardError, TypeError):
     """A function or an argument cannot be pickled, so it was not sent.
 
-    `path` leads to the culprit, for example `args[0].conn`; it is empty where no single part is to blame.
+    `path` leads to the part that cannot be pickled, for example `args[0].conn`; it is empty if there is no single such
+    part.
     """
 
     def __init__(self, text: str, path: str = "") -> None:
@@ -148,15 +151,15 @@ class NotPortable(SkywardError, TypeError):
 
 
 class ProvisioningError(SkywardError):
-    """There is no machine: the provider did not give one."""
+    """The provider did not launch a machine."""
 
 
 class NoCapacity(ProvisioningError):
-    """The provider has none of this shape left, here and now."""
+    """The provider has no capacity for such a machine at the moment."""
 
 
 class QuotaExceeded(ProvisioningError):
-    """The account may not have more of this shape."""
+    """The quota of the account does not allow more of these machines."""
 
 
 class Denied(ProvisioningError):
@@ -166,8 +169,8 @@ class Denied(ProvisioningError):
 class NodeError(SkywardError):
     """There is a machine, but no node on it.
 
-    `log` is what the machine said while booting, as far as it was heard. What is `final` would happen the next time as
-    well.
+    `log` is the output of the machine while it booted, as far as it was received. If `final` is true, another attempt
+    would fail as well.
     """
 
     def __init__(self, text: str, log: str = "", *, final: bool = False) -> None:
@@ -191,7 +194,7 @@ class BootFailed(NodeError):
 
 
 class BatchLost(SkywardError):
-    """The slot or the node running a call died in every attempt; `causes` says for each attempt how."""
+    """The slot or node that ran a call died in every attempt; `causes` has the cause of death of each attempt."""
 
     def __init__(self, text: str, causes: Iterable[str] = ()) -> None:
         super().__init__(text)
@@ -199,7 +202,7 @@ class BatchLost(SkywardError):
 
     @classmethod
     def after(cls, causes: Iterable[str], call: str = "this call") -> Self:
-        """Say how often a call was tried; how each attempt died follows in the text."""
+        """Return the error for a call after these causes; its text lists how each attempt died."""
         ended = tuple(causes)
         times = "its only attempt" if len(ended) == 1 else f"all of its {len(ended)} attempts"
         return cls(f"the slot or node running {call} died in {times}", ended)
@@ -210,10 +213,11 @@ class BatchLost(SkywardError):
 
 
 class BudgetExceeded(SkywardError):
-    """Machines would cost, or have cost, more than `Options(budget=, max_hourly=)` allows; those that were there end.
+    """Machines would cost, or have cost, more than `Options(budget=, max_hourly=)` allows; running machines are
+    terminated.
 
-    `results` has what the call that it interrupted (`Parallel`, `map`, a `TaskGroup`) had come to, by the index of the
-    task in it. It is empty for a single `submit`, and where nothing had begun.
+    `results` has the results so far of the call that it interrupted (`Parallel`, `map`, a `TaskGroup`), by the index of
+    the task. It is empty for a single `submit`, and if nothing had begun.
     """
 
     def __init__(self, text: str, results: Mapping[int, Any] | None = None) -> None:
@@ -222,13 +226,13 @@ class BudgetExceeded(SkywardError):
 
 
 class PoolFailed(SkywardError):
-    """The pool itself broke, not your code and not a machine; everything that it had started was ended."""
+    """The pool itself broke, not your code and not a machine; everything that it had started was shut down."""
 
 
 class RemoteError(SkywardError):
-    """Stands for a remote exception that could not be brought home as itself, or that would end the caller's program.
+    """Replaces a remote exception that could not be sent with its own type, or that would exit the caller's program.
 
-    `type_name` is the type it had there, `text` what it said; its traceback is the `__cause__`, as always.
+    `type_name` is the type that it had there, `text` its text; its traceback is the `__cause__`, as always.
     """
 
     def __init__(self, type_name: str, text: str = "") -> None:
@@ -241,7 +245,8 @@ class RemoteError(SkywardError):
 
 
 class Leaked(SkywardError):
-    """Something outlived the pool and could not be ended; the text names it, `instances` are its ids there."""
+    """Something outlived the pool and could not be terminated; the text names it, `instances` has its ids at the
+    provider."""
 
     def __init__(self, text: str, instances: Iterable[str] = ()) -> None:
         super().__init__(text)
@@ -249,7 +254,7 @@ class Leaked(SkywardError):
 
 
 class RemoteTraceback(Exception):
-    """The `__cause__` of an exception that came home; `str()` of it is the traceback as it was printed there."""
+    """The `__cause__` of an exception from a node; `str()` of it is the traceback as it was printed there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -277,7 +282,7 @@ def _shown(value: object) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Return the type and the text of an error, and for a limit of the machine what the limit is and what to do."""
+    """Return the type and the text of an error; for a limit of the machine, also the limit and what to do."""
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
     advice = _advice(error) if isinstance(error, OSError) else ""
     return f"{text} ({advice})" if advice else text
@@ -296,10 +301,10 @@ def _advice(error: OSError) -> str:
             most = _limit(resource.RLIMIT_NPROC)
             return (
                 f"no more processes can be started: `ulimit -u` is {most}, and the limits of the container or the "
-                "machine (pids.max, kernel.pid_max) may be lower; raise the limit, or give fewer slots (concurrency=)"
+                "machine (pids.max, kernel.pid_max) may be lower; raise the limit, or use fewer slots (concurrency=)"
             )
         case errno.ENOMEM:
-            return "this machine has no memory left: give fewer slots (concurrency=), or end other programs"
+            return "this machine has no memory left: use fewer slots (concurrency=), or stop other programs"
         case _:
             return ""
 

@@ -1,16 +1,17 @@
-"""Every fact of a run as one typed event, as `Compute.events()` yields them. Pure: no I/O, no clock, no actor.
+"""The typed events of a run, as `Compute.events()` yields them. Pure: no I/O, no clock, no actor.
 
-Console, report and page are drawn from these alone. `at` is seconds since 1970, of a clock that never goes backwards.
-A batch is what travels as one call: with joblib it holds several tasks. A record of a run has a line for each.
+Console, report and page use only these events. `at` is seconds since 1970, of a clock that never goes backwards. A
+batch is the unit that is sent to a node; with joblib it holds several tasks. The record of a run has a line for each
+event.
 
 | event | says |
 | --- | --- |
-| `RunStarted`, `Reported`, `RunEnded` | what was asked for; what has come of it so far, and in the end |
+| `RunStarted`, `Reported`, `RunEnded` | what was requested; what was done so far, and at the end |
 | `Quoted`, `Spent` | what machines will cost before they are launched; what they have cost |
-| `NodeChanged`, `NodeStep` | where a node is on its way from its launch to its end; what its machine is being given |
-| `NodeSilent`, `NodeHeard` | its link is cut or it is frozen; it is heard again |
-| `NodeFacts`, `NodeNoticed`, `NodeGivenUp` | how it is; its machine is about to be taken away; none comes after it |
-| `TasksCounted` | how many tasks the caller will give |
+| `NodeChanged`, `NodeStep` | the stage of a node, from launch to shutdown; the step of its bootstrap |
+| `NodeSilent`, `NodeHeard` | its connection is cut or it is frozen; it is heard from again |
+| `NodeFacts`, `NodeNoticed`, `NodeGivenUp` | its load; its machine is about to be reclaimed; it will not be replaced |
+| `TasksCounted` | how many tasks the caller will submit |
 | `BatchesArrived`, `BatchesSent`, `BatchesEnded` | a batch on its usual way |
 | `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled`, `BatchesLate` | a batch on its other ways |
 | `Printed`, `Logged` | what a task wrote; what it logged |
@@ -26,11 +27,11 @@ type Stage = Literal["launching", "reaching", "booting", "joining", "ready", "en
 
 
 NOT_COUNTED = -1
-"""Stands for the number of a task in its `Parallel` call, `map` or `TaskGroup`, where it belongs to none."""
+"""Number of a task that belongs to no `Parallel` call, `map` or `TaskGroup`."""
 
 
 def label(batch: int, function: str, first: int, tasks: int) -> str:
-    """Return what a batch of tasks is called: `train (call 3)`, `train, task 17` or `train, tasks 17 to 19`."""
+    """Return the label of a batch of tasks: `train (call 3)`, `train, task 17` or `train, tasks 17 to 19`."""
     if first == NOT_COUNTED:
         return f"{function} (call {batch})" if function else f"call {batch}"
     return f"{function}, task {first}" if tasks == 1 else f"{function}, tasks {first} to {first + tasks - 1}"
@@ -38,9 +39,10 @@ def label(batch: int, function: str, first: int, tasks: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The block was entered. `nodes` machines are asked for, and there may be `most`; `executor` is that of `Worker`.
+    """The block was entered. `nodes` machines are requested, and there may be up to `most`; `executor` is that of
+    `Worker`.
 
-    `program` is the script that runs, `version` and `python` are those of Skyward and Python here.
+    `program` is the running script, `version` and `python` are the versions of Skyward and Python here.
     """
 
     at: float
@@ -57,7 +59,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What the pool has done so far: `report` is `Report.as_dict()`. It is told now and then, ever more seldom."""
+    """What the pool has done so far: `report` is `Report.as_dict()`. Emitted at growing intervals."""
 
     at: float
     report: dict[str, Any]
@@ -65,7 +67,8 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The pool is gone, but for the machines that `leaked`. `report` is `Report.as_dict()`, `error` what ended it."""
+    """The pool is shut down, except for the machines that `leaked`. `report` is `Report.as_dict()`, `error` the reason
+    of a failure."""
 
     at: float
     error: str
@@ -75,7 +78,8 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """What machines are about to cost: `hourly` dollars for all `count` of them, as one line of `text`."""
+    """What machines that are about to be launched will cost: `hourly` dollars for all `count` of them, and `text` as
+    one line."""
 
     at: float
     text: str
@@ -86,7 +90,7 @@ class Quoted:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """All machines so far have cost `dollars`; those that are there now cost `hourly` dollars an hour."""
+    """All machines so far have cost `dollars`; those that run now cost `hourly` dollars per hour."""
 
     at: float
     dollars: float
@@ -95,7 +99,8 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node, in its `generation`th life, has come to a stage; `reason` says why, where it is on its way out.
+    """A node has reached a stage. `generation` counts the nodes under this number; `reason` says why it is being shut
+    down.
 
     `instance` and `host` are known once the machine is there, `slots` once the node is ready.
     """
@@ -112,7 +117,7 @@ class NodeChanged:
 
 @dataclass(frozen=True, slots=True)
 class NodeStep:
-    """The machine of a node that is booting has begun a step of its bootstrap."""
+    """The machine of a booting node has begun a step of its bootstrap."""
 
     at: float
     node: int
@@ -121,7 +126,7 @@ class NodeStep:
 
 @dataclass(frozen=True, slots=True)
 class NodeSilent:
-    """The node is not heard; after `grace` seconds it is lost."""
+    """The node is silent; after `grace` seconds it counts as lost."""
 
     at: float
     node: int
@@ -130,7 +135,7 @@ class NodeSilent:
 
 @dataclass(frozen=True, slots=True)
 class NodeHeard:
-    """A node that was silent is heard again."""
+    """A silent node is heard from again."""
 
     at: float
     node: int
@@ -138,9 +143,9 @@ class NodeHeard:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself: batches queued and running, one-minute load, bytes of memory that are available.
+    """The state of a node: batches queued and running, one-minute load, bytes of available memory.
 
-    `cpu` is the share of its processors that worked since it said so before, `total` the bytes of all its memory.
+    `cpu` is the share of its processors that was busy since the previous event, `total` the bytes of all its memory.
     """
 
     at: float
@@ -155,7 +160,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeNoticed:
-    """The cloud has said that it takes the machine of the node away soon."""
+    """The cloud has announced that it will reclaim the machine of the node."""
 
     at: float
     node: int
@@ -164,7 +169,7 @@ class NodeNoticed:
 
 @dataclass(frozen=True, slots=True)
 class NodeGivenUp:
-    """No other node comes under this number; no reason where it was to leave."""
+    """This node will not be replaced. `reason` is empty if it was meant to leave."""
 
     at: float
     node: int
@@ -173,9 +178,9 @@ class NodeGivenUp:
 
 @dataclass(frozen=True, slots=True)
 class TasksCounted:
-    """The batches of a group, such as those of one call of `Parallel` or `map`, hold so many tasks in all.
+    """The number of tasks that the batches of a group hold in total, such as those of one call of `Parallel` or `map`.
 
-    -1 means that this is not known yet. It may be told several times, and is certain once it is `final`.
+    -1 means that it is not known yet. It may be emitted several times, and is certain once it is `final`.
     """
 
     at: float
@@ -186,7 +191,7 @@ class TasksCounted:
 
 @dataclass(frozen=True, slots=True)
 class BatchesArrived:
-    """The caller gave batches of a group, which hold so many tasks."""
+    """The caller submitted batches of a group, which hold this many tasks."""
 
     at: float
     batches: int
@@ -196,7 +201,7 @@ class BatchesArrived:
 
 @dataclass(frozen=True, slots=True)
 class BatchesSent:
-    """Batches, and `size` bytes with them, were sent to a node."""
+    """Batches were sent to a node, `size` bytes in total."""
 
     at: float
     node: int
@@ -206,14 +211,14 @@ class BatchesSent:
 
 @dataclass(frozen=True, slots=True)
 class BatchesEnded:
-    """A node has answered batches: of each its number, its slot, the seconds it ran, how it ended, and its tasks.
+    """A node has answered batches. For each: its number, its slot, the seconds that it ran, its status, and its tasks.
 
-    A status is `returned`, `raised`, `overdue` (it ran longer than its timeout), `killed` (as asked) or `died`.
-    `slots` has -1 for one that never began. `size` are the bytes of all their results, but for large ones. `errors` has
-    a line for each that raised, in their order. `functions` has the name of the function of each, or one for all;
-    `firsts` the number of the first task of each (see `NOT_COUNTED`). `opening` has the seconds that the slot unpickled
-    each, imported modules or waited for that, unless it took next to no time for all of them, and `imports` those of
-    each module.
+    A status is `returned`, `raised`, `overdue` (it ran longer than its timeout), `killed` (as requested) or `died`.
+    `slots` has -1 for a batch that never began. `size` is the bytes of all their results, except large ones. `errors`
+    has a line for each batch that raised, in order. `functions` has the name of the function of each, or one for all;
+    `firsts` the number of the first task of each (see `NOT_COUNTED`). `opening` has the seconds in which the slot
+    unpickled each, imported modules or waited for imports, unless that took almost no time for all of them, and
+    `imports` the seconds of each module.
     """
 
     at: float
@@ -233,7 +238,7 @@ class BatchesEnded:
 
 @dataclass(frozen=True, slots=True)
 class BatchesReturned:
-    """A node gave back batches that it had not begun, for others to run or since nobody waits for them."""
+    """A node gave back batches that it had not begun: for other nodes, or because nobody waits for them."""
 
     at: float
     node: int
@@ -242,7 +247,7 @@ class BatchesReturned:
 
 @dataclass(frozen=True, slots=True)
 class BatchRetried:
-    """A batch, which died of `cause`, or was lost with its node, is tried again. `call` names its function and task."""
+    """A batch that died of `cause`, or was lost with its node, is retried. `call` names its function and task."""
 
     at: float
     batch: int
@@ -253,7 +258,7 @@ class BatchRetried:
 
 @dataclass(frozen=True, slots=True)
 class BatchLost:
-    """A batch of so many tasks died too often, each time of one of the `causes`: its caller is told."""
+    """A batch died too often, and its call fails. `causes` has the cause of each attempt."""
 
     at: float
     batch: int
@@ -264,7 +269,7 @@ class BatchLost:
 
 @dataclass(frozen=True, slots=True)
 class BatchesCancelled:
-    """Nobody waits for these batches any more."""
+    """These batches were cancelled."""
 
     at: float
     batches: int
@@ -272,7 +277,7 @@ class BatchesCancelled:
 
 @dataclass(frozen=True, slots=True)
 class BatchesLate:
-    """A node answered batches that nobody waits for any more: they hold so many tasks, and so many of them raised."""
+    """A node answered batches that nobody waits for any more: the number of their tasks, and how many raised."""
 
     at: float
     node: int
@@ -283,7 +288,7 @@ class BatchesLate:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """A task wrote this to `stdout` or `stderr`: whole lines, or what there is of one. The node itself is slot -1."""
+    """A task wrote this to `stdout` or `stderr`: whole lines, or an unfinished one. Slot -1 is the node itself."""
 
     at: float
     node: int
@@ -294,9 +299,9 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A task logged this, under its logger's name, at a level as `logging` has them. The node itself is slot -1.
+    """A task logged this, under its logger's name, at a level of `logging`. Slot -1 is the node itself.
 
-    `trace` is the traceback that came with it; `path`, `line` and `function` say where the task did so.
+    `trace` is its traceback; `path`, `line` and `function` are where the task logged it.
     """
 
     at: float

@@ -52,7 +52,7 @@ def _packages(value: object) -> tuple[str, ...]:
             if "://" in text or text.startswith("/"):  # an address, or a path on the machine: pip knows
                 continue
             if "/" in text or text.endswith((".whl", ".tar.gz", ".zip")):
-                fix = "install it here and give its name: nodes are sent what is installed here"
+                fix = "install it here and give its name: nodes get the packages that are installed here"
                 raise refused(f"{text!r} is a path that machines do not have", fix) from None
             raise refused(f"{text!r} is not the name of a package") from None
     return texts
@@ -129,31 +129,33 @@ def _files(value: object) -> dict[str, str]:
 class Image(Checked):
     """What a node needs before it runs the first task.
 
-    It is checked before anything is launched: a file that is not there is refused, whatever the provider. Nodes of
-    `sky.Local` run in your program's own environment: `packages` must be installed in it. What sets up other machines,
-    `index`, `python`, `apt` and `shell`, has no effect there, and the log says so.
+    It is checked before anything is launched: every provider refuses a file that does not exist. Nodes of `sky.Local`
+    run in your program's own environment, so `packages` must be installed in it. The arguments that set up other
+    machines (`index`, `python`, `apt` and `shell`) have no effect there, and the log says so.
 
     Parameters
     ----------
     packages
-        What to install, as pip writes it: `"numpy>=2"`.
+        Packages to install, as pip writes them: `"numpy>=2"`.
     preload
-        Modules to import once per node, before its slots are forked: slots then share the memory of them.
+        Modules to import once per node, before its slots are forked. The slots share their memory.
     env
         Environment variables of the tasks. They appear in no command line and no log.
     index
-        Where packages are fetched from, as pip's `--index-url` has it. Left out, a machine is sent the packages that
-        are installed here, and fetches only those that are not.
+        Index from which packages are fetched, like pip's `--index-url`. If left out, a machine is sent the packages
+        that are installed here, and fetches only those that are not.
     python
-        The machine's own Python to use; it must be of the version that runs here. Left out, it is looked for, and
-        installed by `uv` where there is none.
+        The Python of the machine to use. Its version must be the one that runs here. If left out, it is searched for,
+        and installed by `uv` if there is none.
     apt
-        Packages of the system, installed with `apt-get` (by root, or with `sudo` that asks for no password).
+        System packages, installed with `apt-get` (as root, or with `sudo` that asks for no password).
     shell
-        Commands that end the making of the environment: once on each machine, for as long as the image is the same.
+        Shell commands that run last when the environment is made: once on each machine, as long as the image does not
+        change.
     files
-        Files that tasks find in their working folder: names there, and paths here. Each node has copies of its own in a
-        folder of its own, which is removed with it; on `sky.Local` without `files`, tasks work where your program does.
+        Files for the working folder of the tasks: names there, and paths here. Each node has its own copies in its own
+        folder, which is removed with the node. On `sky.Local` without `files`, tasks work in the folder of your
+        program.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -214,9 +216,9 @@ class Image(Checked):
         ) -> None: ...
 
     def with_packages(self, *names: str) -> Self:
-        """Return a copy that installs these packages too, each once."""
+        """Return a copy that also installs these packages, each once."""
         return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
 
     def with_preload(self, *names: str) -> Self:
-        """Return a copy that imports these modules too, each once."""
+        """Return a copy that also imports these modules, each once."""
         return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})

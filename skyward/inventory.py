@@ -1,7 +1,7 @@
-"""What of ours is there in the cloud, and its end, from wherever one asks: `sky.ls()` and `sky.down()`.
+"""List and terminate Skyward resources in the cloud, from any machine: `sky.ls()` and `sky.down()`.
 
-They look for the tags of what we create and need nothing of the driver that created it: they work after it is gone, and
-from another machine.
+They search for the tags of what Skyward creates and need nothing from the driver that created it: they work after it is
+gone, and from another machine.
 """
 
 import asyncio
@@ -29,20 +29,20 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True, slots=True)
 class CloudMachine:
-    """A machine of ours that lives.
+    """A cloud machine of a Skyward pool that is not terminated.
 
     Attributes
     ----------
     id, node, state, kind, zone, spot, address
-        What it is, for which node it was launched, and where.
+        What it is, the node that it was launched for, and where it is.
     launched
         When.
     lease
-        Seconds after which it ends itself, when its driver is not heard from.
+        Seconds without contact to its driver after which it shuts itself down.
     until
-        When it ends itself in any case.
+        When it shuts itself down in any case.
     hourly
-        Dollars an hour with address and disk; None where no price is known.
+        Dollars per hour with address and disk; None if the price is not known.
     """
 
     id: str
@@ -70,21 +70,21 @@ class CloudMachine:
 
 @dataclass(frozen=True, slots=True)
 class CloudPool:
-    """A pool of which something is there.
+    """A pool that still has resources in the cloud.
 
     Attributes
     ----------
     name, region
         Its name, and where it is.
     machines
-        Its machines that live.
+        Its machines that are not terminated.
     groups
         Ids of its security groups.
     by
         Who made it: a machine and a process, as `host:pid`.
     stale
-        Whether nobody needs it any more: its driver was on this machine and is surely gone, all its machines are older
-        than they may get, or nothing but a security group is left.
+        Whether it is abandoned: its driver ran on this machine and is certainly gone, all its machines are past their
+        maximum lifetime, or only a security group is left.
     """
 
     name: str
@@ -96,12 +96,12 @@ class CloudPool:
 
     @property
     def hourly(self) -> float | None:
-        """Dollars an hour of all its machines; None where a price is not known."""
+        """Dollars per hour of all its machines; None if a price is not known."""
         return _sum(machine.hourly for machine in self.machines)
 
     @property
     def cost(self) -> float | None:
-        """Dollars so far of the machines that live."""
+        """Dollars so far of its machines that are not terminated."""
         return _sum(machine.cost for machine in self.machines)
 
 
@@ -111,22 +111,22 @@ def _sum(prices: Any) -> float | None:
 
 
 def ls(*, region: str | None = None, profile: str | None = None, prices: bool = True) -> tuple[CloudPool, ...]:
-    """Return every pool of which a machine or a security group is there, whoever made it.
+    """Return every pool that has a machine or a security group, whoever made it.
 
     Parameters
     ----------
     region
-        Where to look; left out, in the region of the configuration, and in those where pools of this machine were begun
-        of which nothing says that all is gone. One of several that cannot be looked at is told by the log `skyward`.
+        Region to search. By default, the configured region and all regions in which this machine has started pools that
+        may not be completely gone. If one of several cannot be searched, the logger `skyward` names it.
     profile
         A profile of `~/.aws/config`.
     prices
-        Whether to ask what it costs.
+        Whether to look up prices.
 
     Raises
     ------
     Denied
-        The credentials do not allow it.
+        The credentials do not allow this.
     """
     found = survey(region=region, profile=profile, prices=prices)
     found.warn()
@@ -135,7 +135,7 @@ def ls(*, region: str | None = None, profile: str | None = None, prices: bool = 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What of ours is there: the pools that were found, and the regions that could not be looked at, with reasons."""
+    """The pools that were found, and the regions that could not be searched, with reasons."""
 
     pools: tuple[CloudPool, ...]
     refused: Mapping[str, str]
@@ -143,13 +143,15 @@ class Survey:
     def warn(self) -> None:
         """Tell the log where it could not be looked."""
         for region, why in self.refused.items():
-            log.warning("%s could not be looked at: %s", region, why)
+            log.warning("%s could not be searched: %s", region, why)
 
     def check(self) -> None:
         """Raise `Leaked` if there is a region of which nothing is known."""
         if self.refused:
             told = "; ".join(f"{region}: {why}" for region, why in self.refused.items())
-            raise Leaked(f"something may be left where it could not be looked: {told}. Try again, or name a region")
+            raise Leaked(
+                f"something may be left in regions that could not be searched: {told}. Try again, or name a region"
+            )
 
 
 def survey(*, region: str | None = None, profile: str | None = None, prices: bool = True) -> Survey:
@@ -158,26 +160,27 @@ def survey(*, region: str | None = None, profile: str | None = None, prices: boo
 
 
 def down(pool: str | None = None, *, region: str | None = None, profile: str | None = None) -> tuple[CloudPool, ...]:
-    """End a pool, or all that are stale, and return what was ended. Nothing without our tags is ever touched.
+    """Terminate a pool, or all stale pools, and return them. Nothing without Skyward's tags is ever touched.
 
     Raises
     ------
     InvalidArgument
-        There is no such pool.
+        No pool has this name.
     Leaked
-        Something could not be ended, though all was tried; the text names it by pool, with what was said. Or, where all
-        stale ones are to be ended, a region could not be looked at.
+        Something could not be terminated; the text names it by pool, with the reason. All pools are tried before it is
+        raised. Without `pool`, also raised if a region could not be searched.
     """
     return _ran(_down(pool, region, profile))
 
 
 def end(pools: Sequence[CloudPool], *, profile: str | None = None) -> None:
-    """End these pools, as `ls` told of them.
+    """Terminate these pools, as returned by `ls`.
 
     Raises
     ------
     Leaked
-        Something could not be ended, though all was tried; the text names it by pool, with what was said.
+        Something could not be terminated; the text names it by pool, with the reason. All pools are tried before it is
+        raised.
     """
     _ran(_end_all(pools, profile))
 
@@ -287,8 +290,8 @@ async def _down(pool: str | None, region: str | None, profile: str | None) -> tu
     chosen = [each for each in found.pools if each.name == pool or (pool is None and each.stale)]
     if pool is not None and not chosen:
         found.check()
-        names = ", ".join(each.name for each in found.pools) or "there is none"
-        raise InvalidArgument.of("pool", pool, "there is no such pool", f"give one of those that are there: {names}")
+        names = ", ".join(each.name for each in found.pools) or "none"
+        raise InvalidArgument.of("pool", pool, "there is no such pool", f"give one of the pools found: {names}")
     await _end_all(chosen, profile)
     if pool is None:
         found.check()
@@ -305,14 +308,14 @@ async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
             whole = [*(machine.id for machine in pool.machines), *pool.groups]
             left += error.errors if isinstance(error, NotEnded) else whole
     if problems:
-        raise Leaked(f"these could not be ended: {'; '.join(problems)}", left)
+        raise Leaked(f"these could not be terminated: {'; '.join(problems)}", left)
 
 
 async def _end(pool: CloudPool, profile: str | None) -> None:
     left = await aws_found.cleared(Api(pool.region, profile), pool.name, PATIENCE, aws_found.SETTLE)
     if left:
-        raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still going down, or held by what does")))
+        raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still shutting down, or in use by what is")))
     try:
         await journal.usual().note("gone", pool=pool.name, by="down")
     except OSError as error:
-        log.warning("that %s is gone could not be noted: %s", pool.name, error)
+        log.warning("could not note that %s is gone: %s", pool.name, error)

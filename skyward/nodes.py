@@ -18,15 +18,16 @@ class Nodes(Checked):
     Parameters
     ----------
     count
-        How many machines are asked for. Left out where `max` is given: then it is `min`, or 1.
+        Number of machines to request. Leave it out if `max` is given: then it is `min`, or 1.
     min
-        How many must be ready before the block is entered; `None` is all. The others join when they are ready.
-        A machine that cannot be had is named in the log, and the pool goes on without it as long as so many are left.
+        Number of machines that must be ready before the block is entered; `None`: all. The others join when they are
+        ready. A machine that is not available is named in the log, and the pool continues without it as long as this
+        many are left.
     max
-        How many machines there may be. The pool grows when calls have waited for slots for some seconds, and a machine
-        that had nothing to do for a minute is ended, down to `min`. `nodes=(2, 10)` is `Nodes(min=2, max=10)`.
+        Largest number of machines. The pool grows when calls have waited for slots for some seconds; a machine that was
+        idle for a minute is terminated, down to `min`. `nodes=(2, 10)` is `Nodes(min=2, max=10)`.
     start
-        Another name of `count`, for a pool with `max`.
+        Another name for `count`, for a pool with `max`.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -72,7 +73,7 @@ class Nodes(Checked):
 
     @property
     def needed(self) -> int:
-        """How many must be ready before work begins, and how many stay when there is none."""
+        """Number of machines that must be ready before work begins, and that stay when there is no work."""
         return self.count if self.min is None else self.min
 
     @property

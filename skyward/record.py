@@ -1,7 +1,7 @@
-"""The record of a run: every event as a line in a file that is this user's alone, and whoever listens to them.
+"""The record of a run: every event as a line in a file that only this user can read, and the listeners to them.
 
-What happens on the pool's event loop is only noted; a thread writes it down and tells those who listen, so that neither
-a slow disk nor a slow terminal holds up a run.
+The pool's event loop only queues events; a thread writes them and calls the listeners, so that neither a slow disk nor
+a slow terminal slows down a run.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from skyward.state_dir import state_dir
 log = logging.getLogger("skyward")
 
 KEPT = 100
-"""Records of runs that are kept, the newest ones."""
+"""Number of records that are kept, the newest ones."""
 
 PAUSE = 0.1
 """Seconds between two looks at what has happened."""
 
 SPOKEN = 100 << 20
-"""Bytes of what tasks print and log that are kept of a run."""
+"""Bytes of output of tasks that are recorded per run."""
 
 SUFFIX = ".jsonl"
 
@@ -46,12 +46,12 @@ def now() -> float:
 
 
 def usual() -> Path:
-    """Where records are unless somebody says otherwise: `~/.local/state/skyward/runs`, or where XDG has it.
+    """Return the default folder of records: `~/.local/state/skyward/runs`, or below `XDG_STATE_HOME`.
 
     Raises
     ------
     InvalidArgument
-        This user has no home folder, as in a container that runs under a number without a name.
+        This user has no home folder, as in a container that runs under a user id without a name.
     """
     return state_dir("the records of runs") / "runs"
 
@@ -64,8 +64,8 @@ class Record:
     run
         The name of the run, and of its file.
     folder
-        Where the file is made, and the oldest records of more than `KEPT` are removed. None keeps the record until this
-        process ends, and no longer.
+        Folder for the file; only the newest `KEPT` records stay in it. None keeps the record in memory until this
+        process exits.
     """
 
     def __init__(self, run: str, folder: Path | None) -> None:
@@ -87,19 +87,19 @@ class Record:
         self._news.append(event)
 
     def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
-        """Have `listener` called with what happens from now on, some events at a time, in the record's thread."""
+        """Call `listener` with later events, several at a time, in the record's thread."""
         with self._lock:
             self._write()
             self._listeners += (listener,)
 
     def close(self) -> None:
-        """Write down what was put before, tell it to those who listen, and end."""
+        """Write all queued events, pass them to the listeners, and stop."""
         self._ending.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def events(self, *, follow: bool = False) -> Iterator[Event]:
-        """Yield what has happened, the oldest first; with `follow` also what is yet to come, until the run ends."""
+        """Yield the events so far, the oldest first; with `follow`, also later ones, until the run ends."""
         at, rest = 0, b""
         while True:
             ended = self._ended
@@ -135,13 +135,13 @@ class Record:
             self._torn = False
         except OSError as error:
             if not self._lacks:
-                log.warning("the record of this run lacks something: %s", error)
+                log.warning("the record of this run is incomplete: %s", error)
             self._lacks = self._torn = True
         for listener in self._listeners:
             try:
                 listener(news)
             except Exception:
-                log.exception("somebody who listens to this run failed, and is told no more")
+                log.exception("a listener of this run failed, and gets no more events")
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
 
     def _kept(self, news: Sequence[Event]) -> Iterator[bytes]:
@@ -153,7 +153,7 @@ class Record:
                 line = f"{to_json(event)}\n".encode()
                 self._spoken += len(line)
                 if self._spoken >= SPOKEN:
-                    log.warning("tasks have printed %d MB; what they print from now on is not kept", SPOKEN >> 20)
+                    log.warning("tasks have printed %d MB; further output is not recorded", SPOKEN >> 20)
                 yield line
 
     def _open(self, folder: Path | None) -> int:
@@ -168,7 +168,7 @@ class Record:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # see `is_written`
                 return fd
         except OSError as error:
-            log.warning("this run is recorded until it ends only: %s", error)
+            log.warning("this run's record is kept in memory only, and lost when the program ends: %s", error)
             self.path = None
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
@@ -188,7 +188,7 @@ def read(path: Path) -> Iterator[Event]:
 
 
 def is_written(path: Path) -> bool | None:
-    """Whether the program that writes a record still runs; None where the file system does not tell."""
+    """Whether the program that writes a record still runs; None if the file system cannot tell."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -205,14 +205,14 @@ def find(name: str, folder: Path | None = None) -> Path:
     Parameters
     ----------
     name
-        The run's name, a beginning that no other run has, or the path of its record.
+        Name of the run, a prefix that no other run has, or the path of its record.
     folder
-        Where records are, if not where they usually are.
+        Folder of the records, if not the default one.
 
     Raises
     ------
     InvalidArgument
-        There is none, or there are several; the text names them.
+        No run matches, or several do; the text names them.
     """
     with contextlib.suppress(RuntimeError):  # ~nobody
         if (path := Path(name).expanduser()).is_file():
@@ -223,15 +223,15 @@ def find(name: str, folder: Path | None = None) -> Path:
         case [one]:
             return one
         case []:
-            last = f"the last one is {there[0].stem}" if there else "there is none at all"
-            raise InvalidArgument.of("run", name, f"no record in {where} begins so", last)
+            last = f"the latest is {there[0].stem}" if there else "there are no records"
+            raise InvalidArgument.of("run", name, f"no record in {where} begins with this", last)
         case found:
             some = ", ".join(path.stem for path in found[:3]) + (", ..." if len(found) > 3 else "")
-            raise InvalidArgument.of("run", name, f"{len(found)} runs begin so: {some}", "give more of the name")
+            raise InvalidArgument.of("run", name, f"{len(found)} runs begin with this: {some}", "give more of the name")
 
 
 def records(folder: Path | None = None) -> list[Path]:
-    """Return the records that there are, the newest first."""
+    """Return the paths of all records, the newest first."""
     where = usual() if folder is None else folder
     return sorted((path for path in where.glob(f"*{SUFFIX}") if OURS.fullmatch(path.name)), key=_age, reverse=True)
 

@@ -1,4 +1,4 @@
-"""What a pool did with its slots' time, as `Compute.report()` tells it. Pure: no I/O, no clock, no actor."""
+"""The report of a run, as `Compute.report()` returns it. Pure: no I/O, no clock, no actor."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ from skyward import notebook
 from skyward.errors import NoCompute
 
 HINT_S = 1.0
-"""Seconds that slots spend on imports at least before a word is said about it."""
+"""Seconds that slots must have spent on imports before a hint is shown."""
 
 HINT_SHARE = 0.05
-"""And the share of these in the time that they ran calls or imported."""
+"""Share of imports in the time that slots ran calls or imported, before a hint is shown."""
 
 HINT_COVERS = 0.95
-"""Modules are named, those that took longest first, until they make up so much of it."""
+"""Share of the import time that the named modules make up, the slowest first."""
 
 
 def without_slot(cause: str) -> str:
@@ -31,21 +31,21 @@ class PathLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:
-    """What one node did, under its number: a replacement goes on where the lost one ended.
+    """What one node did. A node that replaces a lost one continues its figures.
 
     Attributes
     ----------
     slots
-        How many slots it has; 0 when it was given up.
+        Number of its slots; 0 if the pool gave it up.
     calls
-        Calls that ended on it, by returning or raising.
+        Calls that returned or raised on it.
     busy
         Seconds that each of its slots ran calls.
     sent, received
         Bytes of calls with their functions sent to it, and bytes of outcomes received from it.
     shared
-        Bytes of large arrays and `bytes` that it was given once for all its slots. A node on this machine maps them
-        from the memory of this program; any other is sent them.
+        Bytes of large arrays and `bytes` that it received once for all its slots. A node on this machine maps them from
+        the memory of this program; others are sent them.
     """
 
     slots: int
@@ -58,24 +58,23 @@ class NodeUse:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Where the slots' time went that was not work, as shares of it. With `Report.efficiency` they add up to 1.
+    """Where the slots' time went that was not work, as shares. With `Report.efficiency` they add up to 1.
 
     Attributes
     ----------
     start
-        Slots without a call at the beginning, until each had its first one; and slots of a node being replaced.
+        Slots without a call at the beginning, until their first one, and slots of a node that is being replaced.
     serialization
-        Slots without a call while the caller packed calls or opened results: of the time between two arrivals of calls,
-        as much as was spent on that.
+        Slots without a call while the caller pickled calls or unpickled results, as far as it did so between two calls.
     opening
-        Slots that unpickled their call or imported modules for it, before it ran or while it did, or waited until
-        their node had imported them.
+        Slots that unpickled their call or imported modules for it, before or while it ran, or waited until their node
+        had imported them.
     idle
-        Slots without a call in between: the caller gave too little, or a limit kept it from them.
+        Slots without a call in between: there were too few calls, or a limit kept them back.
     tail
         Slots without a call at the end, when no more calls came.
     link
-        Slots whose call was on the way there or back, waited for its turn, or ran in vain, as one that died did.
+        Slots whose call was in transit, waited for its turn, or ran in vain because its slot or node died.
     """
 
     start: float = 0.0
@@ -88,7 +87,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pool has done so far. Only time in which it had calls counts; runs with pauses between add up.
+    """What a pool has done so far. Only time in which it had calls counts: pauses are left out.
 
     Attributes
     ----------
@@ -97,37 +96,37 @@ class Report:
     calls, lost_calls, cancelled
         Calls that were answered, those that were lost because every attempt died, and those that were cancelled.
     attempts
-        How often a call was started, as far as it is known.
+        Number of times that a call was started, as far as known.
     retries
-        How often a call was tried again, by the reason its attempt died, with its node; also one that was queued on a
-        lost node, which may have begun it.
+        Number of retries by the cause of death of the attempt, with its node. Includes calls that were queued on a lost
+        node, which may have begun them.
     late
-        Answers that nobody waited for any more, and were dropped: from a lost node, or of a cancelled call.
+        Answers that were dropped because nobody waited for them: from a lost node, or of a cancelled call.
     nodes
         What each node did, by its number.
     total
         Seconds from the first call until the last answer, without the pauses.
     capacity
-        Seconds that all slots together had in that time.
+        Seconds of all slots together in that time.
     work
-        Of these, the seconds in which they ran calls that were answered, or (in mid-run) are likely to be: without
-        those for opening a call and importing modules.
+        Of these, the seconds in which they ran calls that were answered, or (during a run) are likely to be, without
+        the time for unpickling calls and importing modules.
     lost
         Where the rest went, as shares of the capacity.
     imports
         Seconds that slots spent importing modules while they had a call, by module, each with all that it imports.
     starts
-        How long each step took until a node was ready, by its number and in order: of its last start. What was put
-        together here for all nodes meanwhile took no time of its own.
+        Seconds of each step of the last start of each node, by its number and in order. What was prepared here for all
+        nodes meanwhile is not counted.
     cost, machines
-        Dollars that machines have cost until they were ended, and how many there were that cost something.
+        Dollars that machines have cost, and the number of machines that cost something.
     left
-        Machines that did not answer when they were to be ended, and the seconds after which their leash has ended what
-        runs there at the latest.
+        Machines that did not answer at shutdown, and the seconds until their lease expires, after which everything
+        there has stopped.
     raised
         Of the calls that were answered, those whose function raised, or ran longer than its timeout.
     retried
-        The first calls that were tried again, by the same reason as `retries`: `train, task 17`.
+        The first calls that were retried, by the same causes as `retries`: `train, task 17`.
     """
 
     tasks: int
@@ -152,14 +151,14 @@ class Report:
     _saving: "Callable[[Report, str | PathLike], None] | None" = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON knows: an object of numbers, strings and objects."""
+        """Return the report as a dictionary that can be written as JSON."""
         given = asdict(replace(self, _saving=None))
         del given["_saving"]
         return given | {name: {str(number): of for number, of in given[name].items()} for name in ("nodes", "starts")}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Report":
-        """Return the report that `as_dict` gave, also after a way through JSON, less what only a newer one knows."""
+        """Return the report of what `as_dict` returned, also read from JSON. Fields of newer versions are left out."""
         nodes = {
             int(number): NodeUse(**{**node, "busy": tuple(node["busy"])}) for number, node in given["nodes"].items()
         }
@@ -176,12 +175,12 @@ class Report:
         return Report.from_dict, (self.as_dict(),)
 
     def save(self, path: str | PathLike) -> None:
-        """Write a page that shows the run, as far as it has come, in any browser: one file that needs nothing else.
+        """Write a page that shows the run so far, for any browser: a single file that needs no network.
 
         Raises
         ------
         NoCompute
-            This report is a copy that has come from elsewhere, and the events of the run are not known to it.
+            This report is a copy from another process, and does not have the events of the run.
         """
         if self._saving is None:
             raise NoCompute(
@@ -197,7 +196,7 @@ class Report:
 
     @property
     def busy(self) -> float:
-        """Seconds that all slots ran calls, also those whose answer was late."""
+        """Seconds in which slots ran calls, including calls whose answer was late."""
         return sum(sum(node.busy) for node in self.nodes.values())
 
     @property
@@ -207,7 +206,7 @@ class Report:
 
     @property
     def shared(self) -> int:
-        """Bytes of large arrays and `bytes` that nodes were given, each once per node."""
+        """Bytes of large arrays and `bytes` that nodes received, each once per node."""
         return sum(node.shared for node in self.nodes.values())
 
     @property
@@ -217,7 +216,7 @@ class Report:
 
     @property
     def throughput(self) -> float:
-        """Tasks a second."""
+        """Tasks per second."""
         return self.tasks / self.total if self.total else 0.0
 
     @property
@@ -227,7 +226,7 @@ class Report:
 
     @property
     def ideal(self) -> float:
-        """Seconds that the work takes when every slot works all the time."""
+        """Seconds that the work would take if every slot worked all the time."""
         return self.efficiency * self.total
 
     def __str__(self) -> str:
@@ -250,12 +249,12 @@ class Report:
         )
 
     def explain(self) -> str:
-        """Where the time went that was not work, and what else happened, as text."""
+        """Return, as text, where the time went that was not work, and what else happened."""
         shares = ", ".join(f"{each.name} {getattr(self.lost, each.name):.2%}" for each in fields(self.lost))
         answered = f"{self.calls} answered ({self.raised} raised)"
         retries = [f"  {count} x {reason}{self._named(reason, count)}" for reason, count in self.retries.items()]
         left = [
-            f"Did not answer at the end: {name}; its lease is over{f' in {seconds:.0f} s' if seconds else ''}"
+            f"Did not answer at shutdown: {name}; its lease {f'ends in {seconds:.0f} s' if seconds else 'has ended'}"
             for name, seconds in self.left.items()
         ]
         return "\n".join(
@@ -321,12 +320,12 @@ def many(count: int, what: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Return an amount with as many digits as say something: `$12.50`, `$0.144`, `$0.0003`."""
+    """Return an amount with its significant digits: `$12.50`, `$0.144`, `$0.0003`."""
     return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
 
 
 def import_hint(imports: Mapping[str, float], work: float) -> str:
-    """Say which modules slots should have imported before their first call; empty where that would gain little.
+    """Return a hint which modules to preload; empty if that would gain little.
 
     Parameters
     ----------
@@ -351,7 +350,7 @@ def import_hint(imports: Mapping[str, float], work: float) -> str:
 
 
 def apportioned(lost: Lost, capacity: float) -> Lost:
-    """Turn seconds of slots into shares of all of them."""
+    """Convert seconds of slots into shares of the capacity."""
     if not capacity:
         return Lost()
     return Lost(*(getattr(lost, each.name) / capacity for each in fields(lost)))

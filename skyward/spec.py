@@ -1,4 +1,4 @@
-"""What the user writes: `Worker`, `Image`, `Nodes`, `Options`, and the arguments of `Compute`, checked.
+"""Validation of what the user passes: `Worker`, `Image`, `Nodes`, `Options`, and the arguments of `Compute`.
 
 All is checked before anything starts. The models are frozen, take names only, and raise `InvalidArgument`, whose text
 is one line: the argument, its value, what is wrong, and what to write instead. Driver only: a node never imports
@@ -76,7 +76,7 @@ def _provider(value: object) -> object:
     if isinstance(value, str):
         meant = next((right for right, names in _PROVIDERS.items() if value.lower() in names.split()), "")
         if meant:
-            raise refused("is text, not a provider", f"write provider={meant}")
+            raise refused("is a string, not a provider", f"write provider={meant}")
         raise refused("there is no such provider")
     missing = [name for name in _CALLS if not callable(getattr(value, name, None))]
     if isinstance(value, type | FunctionType) and (isinstance(value, FunctionType) or not missing):
@@ -132,15 +132,15 @@ def _called(value: Any) -> str:
 
 
 class Worker(Checked):
-    """How a node runs tasks: how many at once, and each in a process of its own or in a thread.
+    """How a node runs tasks: how many at once, each in its own process or in a thread.
 
     Parameters
     ----------
     concurrency
-        How many tasks a node runs at once: its slots. `None` is its number of CPUs.
+        Number of slots of a node, which is the number of tasks that it runs at once. `None`: one per CPU.
     executor
-        `"process"`: each slot is a process, so a crash costs one slot and a running task can be ended. `"thread"`:
-        slots share one process, for tasks that mostly wait or share a GPU; a running task cannot be ended.
+        `"process"`: each slot is a process, so a crash costs one slot and a running task can be killed. `"thread"`:
+        slots share one process, for tasks that mostly wait or that share a GPU; a running task cannot be killed.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -157,56 +157,58 @@ class Worker(Checked):
         examples=["4"],
     )
     executor: Literal["process", "thread"] = Field(
-        default="process", description="say what a slot of a node is", examples=["'process'"]
+        default="process", description="choose what a slot of a node is", examples=["'process'"]
     )
 
     _concurrency = field_validator("concurrency", mode="before")(_concurrency)
 
 
 class Options(Checked):
-    """How long to wait and how often to try. The defaults fit; times are seconds.
+    """Timeouts, retries and limits. The defaults are fine for most uses; times are in seconds.
 
     Parameters
     ----------
     lease
-        A node that has not heard from here for so long ends itself, whether it has started or not. At least 5: it
-        hears from here every 2 seconds.
+        Time after which a node that has not heard from your program shuts itself down, also while it is being started.
+        At least 5, because a heartbeat is sent every 2 seconds.
     grace
-        How long a silent node is waited for before its work goes elsewhere.
+        Time to wait for a silent node before its calls move to other nodes.
     retries
-        Attempts after the first, when the slot or node running a call dies. An exception of the call is never retried.
+        Attempts after the first, when the slot or node that runs a call dies. A call that raises an exception is never
+        retried.
     prefetch
-        Batches queued behind the running ones on each node, so that a slot never waits for the network. `None` is as
-        many as the node has slots, and more where the way to it is long for how short batches are.
+        Batches queued on each node beyond the running ones, so that no slot waits for the network. `None`: as many as
+        the node has slots, and more when batches are short compared with the round trip.
     start_timeout
-        How long a node may take from being asked for to being ready.
+        Time that a node may take from the request for its machine until it is ready.
     launch_attempts
-        How often a machine is asked for before the pool gives up, after longer and longer pauses once work has begun.
-        What would fail on another machine as well, such as a `preload` that raises, is not tried again.
-        What was refused while a machine was about to be taken back does not count.
+        Number of times that a machine is requested before the pool gives up; once work has begun, with longer and
+        longer pauses. Errors that would occur on any machine, such as a `preload` that raises, are not retried.
+        Launches refused while a spot machine is being reclaimed do not count.
     blob_threshold
-        Bytes from which on an array or `bytes` in the arguments of a call is sent to each node once, by its content,
-        and mapped read-only into the slots. `None` sends everything with every call.
+        Size in bytes from which an array or `bytes` in the arguments of a call is sent to each node once, identified by
+        its content, and mapped read-only into the slots. `None` sends everything with every call.
     budget
-        Dollars that the pool's machines may cost in all. When they are used up the machines are ended, and the calls
-        under way raise `BudgetExceeded`, which has the results so far. No machine is launched whose price is not known.
+        Dollars that the pool's machines may cost in total. When they are spent, the machines are terminated, and the
+        calls under way raise `BudgetExceeded`, which has the results so far. No machine is launched whose price is not
+        known.
     max_hourly
-        Dollars an hour that they may cost together; no machine is launched beyond that.
+        Dollars per hour that the machines may cost together. No machine is launched that would exceed it.
     record
-        Where the events of the run are kept, line by line: `True` for `~/.local/state/skyward/runs`, where the newest
-        100 are, another folder, or `False` to keep them for as long as this process lives.
+        Where the events of the run are saved: `True` for `~/.local/state/skyward/runs`, which keeps the newest 100
+        runs; another folder; or `False` to keep them only in memory.
     dashboard
-        Whether the run can be watched in a browser on this machine. The link is logged, and is an event.
+        Whether the run can be watched in a browser on this machine. The link is logged, and is also an event.
     console
-        What is shown of the run on standard error. `"auto"`: lines that change, in a terminal or a notebook, and are
-        gone at the end; elsewhere only what machines cost, and a start that takes its time. `"plain"`: lines that stay,
+        What is shown of the run on standard error. `"auto"`: in a terminal or a notebook, lines that change and
+        disappear at the end; elsewhere, only what machines cost, and starts that take long. `"plain"`: lines that stay,
         every ten seconds and when something changes. `"off"`: nothing.
     console_raw
-        Whether what tasks print and log is written here with its control sequences. Without it they are shown as
-        `\\x1b[2J`, but for colors.
+        Whether control sequences in the output of tasks are written to the terminal. If not, they are shown as
+        `\\x1b[2J`, except for colors.
     blob_store
-        Bytes of such buffers that a node keeps; what no queued call needs makes room for others. `None` is half of the
-        memory that is free when the node starts.
+        Bytes of such large buffers that a node keeps; buffers that no queued call needs make room for others. `None`:
+        half of the memory that is free when the node starts.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -223,7 +225,10 @@ class Options(Checked):
     }
 
     lease: float = Field(
-        default=300.0, ge=5, description="give the seconds after which an abandoned node ends itself", examples=["300"]
+        default=300.0,
+        ge=5,
+        description="give the seconds after which an abandoned node shuts itself down",
+        examples=["300"],
     )
     grace: float = Field(
         default=30.0, ge=0, description="give the seconds that a silent node is waited for", examples=["30"]
@@ -242,7 +247,11 @@ class Options(Checked):
         default=120.0, gt=0, description="give the seconds that a node may take to start", examples=["120"]
     )
     launch_attempts: int = Field(
-        default=3, ge=1, le=MOST, description="say how often a machine is asked for before giving up", examples=["3"]
+        default=3,
+        ge=1,
+        le=MOST,
+        description="give the number of times that a machine is requested before giving up",
+        examples=["3"],
     )
 
     blob_threshold: int | None = Field(
@@ -265,7 +274,7 @@ class Options(Checked):
         default=None, gt=0, description="give dollars an hour that machines may cost together", examples=["0.50"]
     )
     record: bool | str | Path = Field(
-        default=True, description="say whether the events of a run are kept, or in which folder", examples=["'runs'"]
+        default=True, description="choose whether the events of a run are kept, or in which folder", examples=["'runs'"]
     )
 
     @field_validator("record", mode="before")
@@ -276,7 +285,7 @@ class Options(Checked):
         return value if isinstance(value, bool) else any_path(value)
 
     dashboard: bool = Field(
-        default=False, description="say whether the run can be watched in a browser", examples=["True"]
+        default=False, description="choose whether the run can be watched in a browser", examples=["True"]
     )
 
     @field_validator("dashboard")
@@ -287,12 +296,12 @@ class Options(Checked):
         return value
 
     console: Literal["auto", "plain", "off"] = Field(
-        default="auto", description="say what is shown of the run", examples=["'plain'"]
+        default="auto", description="choose what is shown of the run", examples=["'plain'"]
     )
-    console_raw: bool = Field(default=False, description="say whether control sequences of tasks are written here")
+    console_raw: bool = Field(default=False, description="choose whether control sequences of tasks are written here")
 
     def records(self) -> Path | None:
-        """Return the folder where the record of a run is kept, None for nowhere."""
+        """Return the folder where the record of a run is kept, or None."""
         from skyward.record import usual  # not above: this module only says what is wanted
 
         if isinstance(self.record, bool):
@@ -308,7 +317,7 @@ _RECORDS: dict[str, type[Checked]] = {"worker": Worker, "image": Image, "options
 
 
 class Blueprint(Checked, title="Compute"):
-    """What `Compute` was given, checked. Only the provider has no default here: `compute.py` knows the one to use."""
+    """The checked arguments of `Compute`. Only the provider has no default here: `compute.py` has it."""
 
     synonyms: ClassVar[Mapping[str, str]] = {
         "nodes": "n machines instances n_nodes num_nodes n_machines instance_count size",
@@ -331,19 +340,19 @@ class Blueprint(Checked, title="Compute"):
         "write it where the call is made: f.options(timeout=...)": "timeout task_timeout call_timeout",
     }
 
-    provider: Any = Field(description="say where machines come from", examples=["sky.Local()"])
+    provider: Any = Field(description="give the provider of the machines", examples=["sky.Local()"])
     nodes: Nodes = Field(default=Nodes(count=1), description="give the number of machines", examples=["1"])
     worker: Worker = Field(
-        default=Worker(), description="say how a node runs tasks", examples=["sky.Worker(concurrency=4)"]
+        default=Worker(), description="set how a node runs tasks", examples=["sky.Worker(concurrency=4)"]
     )
     image: Image = Field(
-        default=Image(), description="say what a node needs", examples=["sky.Image(packages=['numpy'])"]
+        default=Image(), description="set what a node needs", examples=["sky.Image(packages=['numpy'])"]
     )
     plugins: tuple[Any, ...] = Field(
         default=(), description="give a list of plugins", examples=["[sky.plugins.joblib()]"]
     )
     options: Options = Field(
-        default=Options(), description="say how long to wait and how often to try", examples=["sky.Options(retries=2)"]
+        default=Options(), description="set timeouts and retries", examples=["sky.Options(retries=2)"]
     )
 
     _provider = field_validator("provider", mode="before")(_provider)
@@ -354,12 +363,12 @@ class Blueprint(Checked, title="Compute"):
 
 
 def check(arguments: Mapping[str, object]) -> Blueprint:
-    """Return what `Compute` was given, checked.
+    """Return the checked arguments of `Compute`.
 
     Raises
     ------
     InvalidArgument
-        Something in it cannot be meant. The text is one line that says what to write instead.
+        An argument is invalid. The text is one line that says what to write instead.
     """
     given: dict[str, Any] = dict(arguments)
     return Blueprint(**given)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where the call is that a slot runs.
+    """The Python stack of the call that a slot runs.
 
     Attributes
     ----------
     node, slot
-        Where it runs. The slot is -1 where a node did not answer, as `text` says then.
+        Where it runs. The slot is -1 if a node did not answer; then `text` says so.
     call
-        The call in short, with its arguments.
+        The call with its arguments, abbreviated.
     seconds
-        For how long its slot has had it, at most: calls of microseconds are given to a slot several at a time.
+        Seconds since its slot was given the call. That is an upper bound, because very short calls are given to a slot
+        several at a time.
     text
         The Python stack of its thread as lines `File "...", line 7 in name`, the innermost frame first.
     """

@@ -1,4 +1,4 @@
-"""Calls that belong together: `TaskGroup`, and how a call becomes what travels."""
+"""Groups of calls: `TaskGroup`, and how a call is packed into what is sent."""
 
 import contextlib
 import math
@@ -85,33 +85,34 @@ class Pool(Protocol):
 
 
 class TaskGroup:
-    """Calls that belong together: they may have a limit, are cancelled together, and share their functions.
+    """A group of calls that can have a common limit, can be cancelled together, and share their functions.
 
-    A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled the first time that the group
-    meets it, and sent to each node once: what it refers to is taken as it was then.
+    A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled when the group first uses it,
+    and sent to each node once. What it refers to is captured at that time.
 
-    A large array that comes again, in this call or another one, is not sent again unless it has changed: all of it is
-    compared with what was sent, for each call. Calls find it read-only.
+    A large array that is used again, in this call or another one, is not sent again unless it has changed: for each
+    call, all of it is compared with what was sent. Calls see it read-only.
 
-    Done-callbacks of the group's futures run in a thread of the group's own. Use it as a context manager: leaving it
-    waits for the calls, or, when left by an exception, cancels them.
+    Done-callbacks of the group's futures run in the group's own thread. Use it as a context manager: leaving it waits
+    for the calls, or cancels them if an exception leaves it.
 
     Parameters
     ----------
     pool
         Where the calls go.
     limit
-        How many of the calls may be on nodes at once; None for no limit.
+        Number of calls that may be on nodes at once; None: no limit.
     terms
         What they run under.
     blob_threshold
-        Bytes from which on an array or `bytes` in the arguments is sent to each node once, and shared by its slots;
-        None for what the pool's `Options` say, `math.inf` for never.
+        Size in bytes from which an array or `bytes` in the arguments is sent to each node once and shared by its slots.
+        None: as the pool's `Options` set it; `math.inf`: never.
     holds
-        Says how many tasks a call holds, from its arguments, for the pool's report; None: each is one. A call that
-        holds several returns a list.
+        Function that returns the number of tasks of a call from its arguments, for the pool's report. None: each call
+        is one task. A call that holds several returns a list.
     keep_results
-        Whether results are kept for `BudgetExceeded`, where the pool has a budget; not for what may never end.
+        Whether results are kept for `BudgetExceeded` if the pool has a budget. Turn it off for groups that may never
+        end.
     blob_mode
         What calls may do with large arrays in their arguments: `"r"` read them; `"c"` write into them, each seeing its
         own changes only; `"r+"` write into one copy that all of them see, where all nodes are on this machine.
@@ -169,9 +170,9 @@ class TaskGroup:
         return future
 
     def post[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do what `submit` does, but pack and send the call from the group's thread, which costs the caller nothing.
+        """Like `submit`, but pack and send the call from the group's thread, so that the caller does not wait.
 
-        A call that cannot be sent fails its future, from the group's thread.
+        If the call cannot be sent, its future fails, from the group's thread.
 
         Raises
         ------
@@ -185,15 +186,15 @@ class TaskGroup:
         return future
 
     def count(self, tasks: int | None) -> None:
-        """Say how many tasks the calls of the group will hold in all, for who looks on at the run.
+        """Set how many tasks the calls of the group will hold in total, for the display of the run.
 
-        None means that more may come than is known. It may be said again when more is known, and closing the group says
-        that no more will come. A group of which nothing is said counts as far as it has come.
+        None: more may come than is known. Call it again when more is known; closing the group means that no more will
+        come. Without this call, a group counts the tasks that have come so far.
 
         Raises
         ------
         InvalidArgument
-            `tasks` is no whole number, or negative.
+            `tasks` is not a whole number, or is negative.
         """
         if tasks is not None:
             tasks = whole("tasks", tasks, 0, "give None where it is not known")
@@ -203,7 +204,7 @@ class TaskGroup:
         self._pool.count(self._state.number, -1 if tasks is None else tasks, final=False)
 
     def reject(self, error: Exception) -> Future[Any]:
-        """Return the future of a call that is not made: it fails with `error`, soon and from the group's thread.
+        """Return the future of a call that is not sent: it fails with `error`, soon and from the group's thread.
 
         Raises
         ------
@@ -252,12 +253,12 @@ class TaskGroup:
 
     @property
     def busy(self) -> bool:
-        """Whether there are calls that have not ended; unlike `pending` it costs nothing, however many there are."""
+        """Whether some calls have not finished. Unlike `pending`, it costs nothing, however many there are."""
         return bool(self._pending)
 
     @property
     def pending(self) -> tuple[Future[Any], ...]:
-        """The futures of the calls that have not ended."""
+        """The futures of the calls that have not finished."""
         return tuple(self._pending)
 
     def shown(self, future: Future[Any]) -> str:
@@ -265,7 +266,7 @@ class TaskGroup:
         return self._pool.shown(future.batch)
 
     def cancel(self) -> None:
-        """Stop everything that has not ended; the group takes further calls."""
+        """Stop all calls that have not finished; the group accepts further calls."""
         pending = [future for future in self.pending if futures.Future.cancel(future)]
         for future in pending:
             with contextlib.suppress(futures.InvalidStateError, RuntimeError):
@@ -273,7 +274,7 @@ class TaskGroup:
         self._pool.forget([future.batch for future in pending])
 
     def close(self) -> None:
-        """Let go of what the group has pickled, and of its thread. Calls that have not ended go on."""
+        """Release what the group has pickled, and its thread. Calls that have not finished continue."""
         if self._counted and not self._closed:
             self._pool.count(self._state.number, self._tasks, final=True)
         self._closed = True
@@ -360,7 +361,7 @@ def make_future(pool: Pool) -> Future[Any]:
 
 
 def check_function(fn: object) -> None:
-    """Raise `InvalidArgument` for what cannot be called, such as the result of a function that was meant."""
+    """Raise `InvalidArgument` for an object that cannot be called, such as the result of the intended function."""
     if not callable(fn):
         fix = "give the function first, without calling it, then its arguments: submit(f, x), map(f, xs)"
         raise InvalidArgument.of("fn", fn, "cannot be called", fix)
@@ -387,7 +388,7 @@ def make_entry(
     size = len(packed.payload) + sum(map(len, packed.functions.values()))
     if size > LARGEST:
         raise InvalidArgument(
-            f"the arguments of {fn!r}, with the functions that travel by value, are {size >> 20} MiB; "
+            f"the arguments of {fn!r}, with the functions that are sent by value, are {size >> 20} MiB; "
             f"one call carries at most {LARGEST >> 20} MiB beside its large arrays and bytes"
         )
     brought = len(packed.payload) + sum(blob.charge() for blob in packed.blobs)

@@ -37,7 +37,7 @@ def test_joblib_is_ended_by_the_budget_with_the_results_so_far() -> None:
     options = sky.Options(budget=6.0)
     plugins = [sky.plugins.joblib()]
     with sky.Compute(provider=Dear(), worker=sky.Worker(concurrency=2), plugins=plugins, options=options) as compute:
-        with pytest.raises(sky.BudgetExceeded, match=r"budget=6.0: .* is spent") as told:
+        with pytest.raises(sky.BudgetExceeded, match=r"budget=6.0: .* has been spent") as told:
             Parallel(n_jobs=-1, batch_size=2)(delayed(work.square_or_wait)(number, number >= 8) for number in range(12))
         assert {number: number * number for number in range(8)}.items() <= told.value.results.items()
         with pytest.raises(sky.BudgetExceeded):

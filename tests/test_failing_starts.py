@@ -137,7 +137,7 @@ AWS = {
     "no credentials": ("provider=sky.AWS(region='eu-central-1')", "Denied: there are no AWS credentials"),
     "no permission": (
         "provider=sky.AWS(region='eu-west-1', allow='203.0.113.7')",
-        "Denied: the credentials may not do ec2:",
+        "Denied: your credentials do not allow ec2:",
     ),
     "no AWS extra": ("provider=(without('aioboto3'), sky.AWS())[1]", "MissingExtra: aioboto3 is not installed: "),
 }
@@ -161,15 +161,15 @@ SERVED = {
     ),
     "a command that fails there": (
         "provider=box, image=sky.Image(shell=['exit 3'])",
-        "BootFailed: node 0 cannot be made ready: step 'exit 3' failed",
+        "BootFailed: node 0 could not be set up: step 'exit 3' failed",
     ),
     "a Python that is not there": (
         "provider=box, image=sky.Image(python='no-python')",
-        "BootFailed: node 0 cannot be made ready: step 'python' failed",
+        "BootFailed: node 0 could not be set up: step 'python' failed",
     ),
     "a module that is not there": (
         "provider=box, image=sky.Image(preload=['no_such_module'], shell=['true'])",
-        "BootFailed: node 0 does not have what your program has:",
+        "BootFailed: node 0 lacks what your program has:",
     ),
     "a node that is killed there": (
         "provider=box, image=sky.Image(preload=['killed']), options=once",

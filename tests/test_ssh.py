@@ -324,7 +324,7 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
         assert not refused.value.final
 
     asyncio.run(main())
-    told = "another machine is taken in place of no..such: the host name 'no..such' is unknown. Is it spelled right?"
+    told = "using another machine in place of no..such: the host name 'no..such' is unknown. Is it spelled right?"
     assert told in caplog.messages
 
 

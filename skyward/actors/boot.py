@@ -116,13 +116,13 @@ class Boot:
                 await self._host.write(files)
                 files.pop(LEASE, None)
             except (OSError, Unreachable) as error:
-                log.debug("node %s: its lease is not renewed: %s", self._name, error)
+                log.debug("node %s: could not renew its lease: %s", self._name, error)
             await asyncio.sleep(lease / RENEWALS)
 
     async def _send(self, names: list[str]) -> None:
         """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""
         assert self._parcel is not None
-        log.debug("node %s is sent %s", self._name, ", ".join(names))
+        log.debug("node %s: sending %s", self._name, ", ".join(names))
         for name in names:
             content = await asyncio.to_thread(self._parcel.content, name)
             while True:
@@ -173,7 +173,7 @@ class Boot:
             if not answer.done():
                 answer.set_exception(error)
             else:
-                self._exited(f"it cannot be followed: {error}")
+                self._exited(f"its output can no longer be read: {error}")
 
     async def _listen(self, process: Process, answer: "asyncio.Future[Said]") -> None:
         lacks: list[str] = []
@@ -231,10 +231,10 @@ class Boot:
 
     def _failure(self, code: int, wrong: str) -> BootFailed:
         if wrong:
-            text = f"node {self._number} does not have what your program has:\n{wrong}"
+            text = f"node {self._number} lacks what your program has:\n{wrong}"
             return BootFailed(text, final=True)
         if code == bootstrap.FAILS:
-            text = f"node {self._number} cannot be made ready: step {self._step!r} failed"
+            text = f"node {self._number} could not be set up: step {self._step!r} failed"
             return BootFailed(text, log=self.log, final=True)
         if self._failed:
             text = f"node {self._number} failed before it was ready: {self._failed['reason']}"

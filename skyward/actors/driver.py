@@ -281,8 +281,8 @@ class Driver:
         try:
             self._tell_router()
         except Exception as error:
-            log.exception("the calls that came in could not be passed on, and the pool fails")
-            self._office.fail(PoolFailed(f"calls could not be passed on: {type(error).__name__}: {error}"))
+            log.exception("incoming calls could not be queued, so the pool fails")
+            self._office.fail(PoolFailed(f"calls could not be queued: {type(error).__name__}: {error}"))
 
     def _tell_router(self) -> None:
         """Tell the router what has come in, calls of one group and terms in one message."""

@@ -302,7 +302,7 @@ def _ending(stage: Ending, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
         case Terminated():
             return Ended(reason), (ReportEnd(reason, leaked=False, final=final),)
         case TerminateFailed(problem) if attempt >= ATTEMPTS:
-            reported = ReportEnd(f"{reason}; it could not be ended: {problem}", leaked=True, final=final)
+            reported = ReportEnd(f"{reason}; it could not be terminated: {problem}", leaked=True, final=final)
             return Ended(reason, leaked=True), (reported,)
         case TerminateFailed():
             return replace(stage, attempt=attempt + 1), (Terminate(attempt + 1),)

@@ -54,7 +54,7 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the pool that takes calls: its number, the provider's id for its machine, its host name, its slots."""
+    """A ready node of the pool: its number, the provider's id of its machine, its host name, its slots."""
 
     number: int
     instance: str
@@ -273,7 +273,7 @@ class Office(ActorSystem):
 
     def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
         """Note a machine that cannot be ended from here, and that its leash does so in so many seconds."""
-        log.warning("%s: %s; what runs there ends itself, in %.0f s at the latest", machine, why, lease)
+        log.warning("%s: %s; its processes will stop by themselves within %.0f s", machine, why, lease)
         self.left.setdefault(machine, time.monotonic() + lease)
 
     def close_ledger(self) -> None:
@@ -303,7 +303,7 @@ class Office(ActorSystem):
         try:
             yield
         except Exception as error:
-            log.exception("the %s failed, and the pool with it", actor)
+            log.exception("the %s failed, and so the pool failed", actor)
             failure = PoolFailed(f"the {actor} failed: {traceback.format_exception_only(error)[-1].strip()}")
             failure.__cause__ = error
             self.fail(failure)

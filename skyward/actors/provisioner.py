@@ -72,13 +72,13 @@ class _Provisioner:
                 office.numbers.add(node)
                 router.ref(office).tell(routing.NodeComing(node))
             case scaling.Pause(node, generation, seconds, reason):
-                log.warning("node %s is started anew in %g s, as it has failed again: %s", node, seconds, reason)
+                log.warning("node %s failed again; restarting it in %g s: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)
                 self.pauses[node] = asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
             case scaling.ReportWaiting(node, reason):
-                log.warning("node %s is asked for again when one that leaves is gone: %s", node, reason)
+                log.warning("will request node %s again once the departing one is gone: %s", node, reason)
             case scaling.Leave(node):
-                log.info("node %s leaves: it ends what it runs, and gets no more", node)
+                log.info("node %s is draining: it finishes its running calls and gets no new ones", node)
                 office.numbers.discard(node)
                 router.ref(office).tell(routing.Leave(node))
             case scaling.Dismiss(node, generation):
@@ -90,7 +90,7 @@ class _Provisioner:
                 office.fail(office.problem(node, reason))
             case scaling.ReportGivenUp(node, reason):
                 if reason:
-                    log.warning("node %s is not tried again, and the pool goes on without it: %s", node, reason)
+                    log.warning("giving up on node %s; the pool continues without it: %s", node, reason)
                 office.record.put(NodeGivenUp(now(), node, reason))
                 office.nodes.pop(node, None)
                 router.ref(office).tell(routing.NodeGivenUp(node, reason or f"node {node} has left the pool"))
@@ -127,19 +127,19 @@ class _Provisioner:
         asked = True
         try:
             for instance in await self.office.provider.find(self.office.pool):
-                log.info("%s is still there, as its launch was given up; ending it", instance.id)
+                log.info("%s is still running although its launch was abandoned; terminating it", instance.id)
                 try:
                     await self.office.provider.terminate(instance)
                     self.office.left.pop(instance.id, None)
                 except LeftToLeash as error:
                     self.office.leave(instance.id, error, self.office.blueprint.options.lease)
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
-                    log.warning("%s could not be ended: %s", instance.id, error)
+                    log.warning("could not terminate %s: %s", instance.id, error)
                     leaked.append(instance.id)
             if (clear := getattr(self.office.provider, "clear", None)) is not None:
                 leaked += [each for each in await clear(self.office.pool) if each not in leaked]
         except Exception as error:  # noqa: BLE001 - it is reported
-            log.warning("%s could not be asked what is left: %s", self.office.provider.name, error)
+            log.warning("%s: cannot check what is left: %s", self.office.provider.name, error)
             leaked.append(f"whatever is left of {self.office.pool}")
             asked = False
         self.me.tell(scaling.Swept(tuple(leaked), asked))

@@ -95,7 +95,11 @@ class Purse:
         cost = spending.cost(at)
         if spending.budget is not None and cost >= spending.budget and not self._dry:
             self._dry = True
-            self._over(BudgetExceeded(f"budget={spending.budget}: {dollars(cost)} is spent; the machines are ended"))
+            self._over(
+                BudgetExceeded(
+                    f"budget={spending.budget}: {dollars(cost)} has been spent; the machines are being terminated"
+                )
+            )
         if at - self._told >= TELL:
             self._tell()
         self._timer = asyncio.get_running_loop().call_later(LOOK, self.look)

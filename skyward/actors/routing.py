@@ -18,7 +18,7 @@ from skyward.actors.placing import LOOK, place, steal
 from skyward.actors.work import INTERRUPTIONS, Group, Item, Node
 from skyward.actors.work import Routing as Routing
 
-QUEUED = ", and may have begun what was queued on it"
+QUEUED = ", and may have begun the calls that were queued on it"
 """What is added to the reason why a node was lost, for batches that it probably had not begun."""
 
 

@@ -97,7 +97,7 @@ class Spending:
             return None
         if quote.hourly is None:
             limit = f"budget={self.budget}" if self.budget is not None else f"max_hourly={self.max_hourly}"
-            return f"{limit}: what a {quote.machine} costs is not known ({quote.problem}), so no limit can be kept"
+            return f"{limit}: what a {quote.machine} costs is not known ({quote.problem}), so no limit can be enforced"
         added = quote.hourly * quote.count
         if self.max_hourly is not None and self.hourly + added > self.max_hourly:
             return (

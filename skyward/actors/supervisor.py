@@ -134,7 +134,7 @@ class _Supervisor:
             case lifecycle.WaitStart():
                 self.later(options.start_timeout, lifecycle.StartOverdue())
             case lifecycle.WaitGrace(silence):
-                log.info("node %s is silent; its work goes elsewhere in %g s", self.name, options.grace)
+                log.info("node %s is silent; its calls move to other nodes in %g s", self.name, options.grace)
                 self.later(options.grace, lifecycle.GraceOver(silence))
             case lifecycle.AnnounceUp():
                 self.announce()
@@ -245,7 +245,7 @@ class _Supervisor:
         if not self.noticed:
             self.noticed = True
             self.office.record.put(NodeNoticed(now(), self.number, said))
-            log.warning("node %s: its machine is about to be taken away, and another is asked for: %s", self.name, said)
+            log.warning("node %s: its machine is about to be reclaimed; requesting another: %s", self.name, said)
             self.boss.tell(scaling.Noticed(self.number, self.generation))
 
     async def join(self) -> lifecycle.Event:
@@ -287,7 +287,7 @@ class _Supervisor:
             self.leave(error)
             self.me.tell(lifecycle.Terminated())
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
-            log.warning("node %s: cannot end its machine: %s", self.name, error)
+            log.warning("node %s: cannot terminate its machine: %s", self.name, error)
             self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
         else:
             self.me.tell(lifecycle.Terminated())
@@ -323,7 +323,7 @@ class _Supervisor:
                 if each is not None:
                     await each.close()
             except Exception:
-                log.warning("node %s: cannot let go of it", self.name, exc_info=True)
+                log.warning("node %s: cannot release it", self.name, exc_info=True)
 
     def called(self) -> str:
         """What its machine is known by."""
@@ -340,6 +340,6 @@ class _Supervisor:
         except LeftToLeash as error:
             self.leave(error)
         except Exception:
-            log.warning("node %s: cannot end its machine", self.name, exc_info=True)
+            log.warning("node %s: cannot terminate its machine", self.name, exc_info=True)
             left = self.called()
         self.boss.tell(scaling.NodeEnded(self.number, self.generation, "its supervisor failed", left))

@@ -64,13 +64,13 @@ def down(
         found.check()
         raise InvalidArgument(f"{strangers[0]}: there is no such pool; found: {names}")
     if chosen and asked and not agreed(chosen):
-        print("skyward: nothing was ended", file=sys.stderr)
+        print("skyward: nothing was terminated", file=sys.stderr)
         return 1
     inventory.end(chosen, profile=profile)
     if json:
         print(dumps([as_dict(pool) for pool in chosen], indent=2))
     else:
-        print(escape("\n".join(f"ended {heading(pool)}" for pool in chosen)) or "there is nothing to end")
+        print(escape("\n".join(f"terminated {heading(pool)}" for pool in chosen)) or "there is nothing to terminate")
     if not pools:
         found.check()
     return 0
@@ -80,7 +80,10 @@ def agreed(pools: "Sequence[CloudPool]") -> bool:
     """Show what is about to be ended, and ask on the terminal; only `y` or `yes` is a yes."""
     print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))), file=sys.stderr)
     print(
-        f"End {'it' if len(pools) == 1 else f'these {len(pools)} pools'}? [y/N] ", end="", file=sys.stderr, flush=True
+        f"Terminate {'it' if len(pools) == 1 else f'these {len(pools)} pools'}? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
     )
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

@@ -1,4 +1,4 @@
-"""`skyward doctor`: can these machines be nodes, can this program reach them, and if not, what is to be done?"""
+"""`skyward doctor`: check whether machines can be nodes and can be reached, and how to fix what is wrong."""
 
 import dataclasses
 import os
@@ -55,7 +55,7 @@ def ssh(
     config
         Configuration file to read instead of ~/.ssh/config.
     jump
-        Machines to go through, as `ssh -J` has it.
+        Jump hosts, as in `ssh -J`.
     """
     from skyward.providers.ssh import SSH
 

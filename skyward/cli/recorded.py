@@ -22,7 +22,7 @@ POLL_INTERVAL_S = 0.2
 
 NONE = "no runs recorded yet (recording is on unless Options(record=False))"
 
-SILENT = "no task of this run, or of the node or slot asked for, has printed or logged anything"
+SILENT = "no task of this run, or of the given node or slot, has printed or logged anything"
 
 HEADER = ("RUN", "STARTED", "PROGRAM", "PROVIDER", "DURATION", "TASKS", "EFFICIENCY", "COST", "STATUS")
 

@@ -49,8 +49,10 @@ def run(
     packages: Annotated[Texts, Parameter(help="Python packages: numpy,scipy", negative="", group=_IMAGE)] = None,
     apt: Annotated[Texts, Parameter(help="Debian packages: libgomp1", negative="", group=_IMAGE)] = None,
     files: Annotated[Texts, Parameter(help="Files: data.csv,NAME=PATH", negative="", group=_IMAGE)] = None,
-    env: Annotated[Texts, Parameter(help="Variable: NAME=VALUE, or NAME as here.", negative="", group=_IMAGE)] = None,
-    python: Annotated[str | None, Parameter(help="Python command of the machines.", group=_IMAGE)] = None,
+    env: Annotated[
+        Texts, Parameter(help="Variable: NAME=VALUE, or NAME to pass it on.", negative="", group=_IMAGE)
+    ] = None,
+    python: Annotated[str | None, Parameter(help="Python command on the machines.", group=_IMAGE)] = None,
     hosts: Annotated[Texts, Parameter(help="Machines: node-7,alice@gpu-box:2222", negative="", group=_ON_SSH)] = None,
     region: Annotated[str | None, Parameter(help="Region: eu-central-1", group=_ON_AWS)] = None,
     profile: Annotated[str | None, Parameter(help="Profile of ~/.aws/config.", group=_ON_AWS)] = None,

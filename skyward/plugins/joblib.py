@@ -79,7 +79,7 @@ def joblib(*unnamed: Never, take: Sequence[str] = (), **unknown: Never) -> Jobli
     """
     MissingExtra.check("joblib", "joblib")
     if unnamed:
-        raise InvalidArgument('joblib takes names only, for example take=("loky",)')
+        raise InvalidArgument('joblib takes keyword arguments only, for example take=("loky",)')
     for name in unknown:
         raise InvalidArgument.unknown("joblib", name, ("take",), SYNONYMS)
     if isinstance(take, str) or not isinstance(take, Sequence):

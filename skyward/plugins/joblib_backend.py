@@ -170,15 +170,15 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             self.block.warn_once(
                 "stays in threads",
                 'a Parallel call prefers threads (prefer="threads"), and %s returns nothing: such calls run in threads '
-                'of this process, not on the pool, as what they do here is all that counts. backend="skyward" runs '
-                "them on the pool",
+                "of this process, not on the pool, because all that they do is write into its objects. "
+                'backend="skyward" runs them on the pool',
                 name,
             )
             return futures.ThreadPoolExecutor(min(self._jobs, processors()), "skyward-joblib")
         self.block.warn_once(
             "prefers threads",
-            'a Parallel call prefers threads (prefer="threads"): its tasks (%s) run on the pool all the same, and what '
-            "they write into objects of this program is lost; what they return is not. Calls with "
+            'a Parallel call prefers threads (prefer="threads"): its tasks (%s) run on the pool. Their return '
+            "values are kept, but what they write into objects of this program is lost. Calls with "
             'require="sharedmem" run in threads of this process',
             name,
         )
@@ -231,7 +231,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                 self._threads.submit(_run_here, future, call)
             return future
         if not self.block.open:
-            future = group.reject(NoCompute("the block of the pool was left before this Parallel call had ended"))
+            future = group.reject(NoCompute("the block of the pool was left before this Parallel call had finished"))
         elif group.busy:
             future = group.post(*call)
         else:  # nobody else wants the lock now

@@ -1,4 +1,4 @@
-"""Nodes on Amazon EC2: machines that are launched for a pool, reached by SSH, and ended with it, whatever happens.
+"""Nodes on Amazon EC2: machines that are launched for a pool, reached by SSH, and always terminated with it.
 
 | file | what |
 | --- | --- |
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from skyward.providers.tunnel import Tunnel
 
 CHECKIP = "https://checkip.amazonaws.com"
-"""Amazon's own service that answers with the address of who asks."""
+"""Amazon's service that returns the public address of the caller."""
 
 LOOK = 0.3, 3.0
 """Seconds between looks whether a machine runs, at first and at most."""
@@ -62,52 +62,55 @@ def _region(value: str | None) -> str | None:
 
 
 class AWS(Checked):
-    """Machines of Amazon EC2, launched for a pool and ended with it.
+    """Machines of Amazon EC2, launched for a pool and terminated with it.
 
-    Credentials are found as every tool of Amazon finds them. Without a type or needs, a machine is a `t4g.micro`.
+    Credentials are found in the usual AWS places (environment, `~/.aws`, SSO, instance role). By default, a machine is
+    a `t4g.micro`.
 
     Parameters
     ----------
     region
-        Where; left out, what the credentials' configuration says.
+        AWS region; by default the configured one.
     instance_type
-        The type of machine. Instead of it say what a machine must have, and the cheapest type that has it is taken.
+        Instance type. Instead of it, you can set what a machine must have; then the cheapest type that has it is used.
     cpus, memory_gb, architecture, accelerator
-        What it must have: processors, GB of memory, `"arm64"` or `"x86_64"`, and an accelerator by its name (`"T4"`),
-        its maker (`"nvidia"`), or just `"gpu"`.
+        What a machine must have: processors, GB of memory, `"arm64"` or `"x86_64"`, and an accelerator by its name
+        (`"T4"`), its maker (`"nvidia"`), or just `"gpu"`.
     image
-        An image, `ami-...`, or a public parameter that names one; left out, Ubuntu LTS for the architecture. Another
-        image needs cloud-init.
+        An image, `ami-...`, or a public parameter that names one; by default Ubuntu LTS for the architecture. Any other
+        image must have cloud-init.
     user
-        Whom to log in as; `ubuntu` fits the usual image.
+        User to log in as; `ubuntu` is the one of the default image.
     spot
-        Whether to take spare machines, which cost less and can be taken back: only them, or where there are some.
+        Whether to use spot machines, which cost less and can be reclaimed: `True` for spot only, `"if-available"` for
+        on-demand machines where there are none.
     subnet
-        A subnet, or one for each zone; left out, those of the default network.
+        A subnet, or one for each zone; by default those of the default network.
     security_groups
-        Groups to use. Left out, one is made for the pool that lets `allow` in, to sshd; it is removed with the pool.
+        Security groups to use. By default, one is made for the pool, which opens sshd to `allow` and is removed with
+        the pool.
     allow
-        From which address the machines are reached: an address, a network, or the URL of a service that says it. Left
-        out, `https://checkip.amazonaws.com` is asked.
+        Address from which the machines are reached: an address, a network, or the URL of a service that returns it; by
+        default `https://checkip.amazonaws.com`.
     key
-        The file of a private key to log in with; left out, one is made for the pool, and never written down.
+        File of the private key to log in with. By default, one is made for the pool and never written to disk.
     profile
         A profile of `~/.aws/config`.
     role
-        The name of an instance profile for the machines. Left out, they can do nothing in the account.
+        Name of an instance profile for the machines. Without it, they can do nothing in the account.
     volume_gb
-        The size of the disk in GB; left out, the image's own.
+        Size of the disk in GB; by default the size of the image.
     tags
-        More tags for what is created.
+        Additional tags for everything that is created.
     zones
-        The zones to use; left out, all that have the type.
+        Availability zones to use; by default all that have the type.
     first_contact
-        Seconds after which a machine ends itself when nobody has logged in to it.
+        Seconds after which a machine shuts itself down if nobody has logged in to it.
     max_lifetime
-        Seconds after which a machine ends itself in any case.
+        Seconds after which a machine shuts itself down in any case.
     journal
-        The file in which what is created is written down before; left out, `~/.local/state/skyward/aws.jsonl`, or where
-        `XDG_STATE_HOME` has it.
+        File that lists what is created, before it is created; by default `~/.local/state/skyward/aws.jsonl`, or below
+        `XDG_STATE_HOME`.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -140,18 +143,18 @@ class AWS(Checked):
     cpus: int | None = Field(default=None, ge=1, description="give a number of processors", examples=["4"])
     memory_gb: float | None = Field(default=None, gt=0, description="give GB of memory", examples=["16.0"])
     architecture: Literal["arm64", "x86_64"] | None = Field(
-        default=None, description="say which architecture", examples=["'arm64'"]
+        default=None, description="give the architecture", examples=["'arm64'"]
     )
     accelerator: Text | None = Field(default=None, description="name an accelerator", examples=["'T4'"])
-    instance_type: Annotated[str | None, matching(r"[a-z0-9-]+\.[a-z0-9-]+", "is not a type of machine")] = Field(
-        default=None, description="give a type of machine", examples=["'t4g.micro'"]
+    instance_type: Annotated[str | None, matching(r"[a-z0-9-]+\.[a-z0-9-]+", "is not an instance type")] = Field(
+        default=None, description="give an instance type", examples=["'t4g.micro'"]
     )
     image: Annotated[str | None, matching(r"ami-\w+|/.+", "is not an image")] = Field(
         default=None, description="give an image, or the name of a public parameter", examples=["'ami-...'"]
     )
     user: Text = Field(default="ubuntu", description="give the name of a user", examples=["'ubuntu'"])
     spot: Annotated[bool | Literal["if-available"], BeforeValidator(_spare)] = Field(
-        default=False, description="say whether to take spare machines", examples=["'if-available'"]
+        default=False, description="choose whether to use spot machines", examples=["'if-available'"]
     )
     subnet: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="give a subnet, or a list of them", examples=["'subnet-...'"]
@@ -173,7 +176,10 @@ class AWS(Checked):
         default=(), description="give a list of zones", examples=["['eu-central-1a']"]
     )
     first_contact: float = Field(
-        default=600.0, gt=0, description="give the seconds that a new machine waits for us", examples=["600.0"]
+        default=600.0,
+        gt=0,
+        description="give the seconds that a new machine waits for the first contact",
+        examples=["600.0"],
     )
     max_lifetime: float = Field(
         default=43200.0, gt=0, description="give the seconds that a machine may live", examples=["43200.0"]
@@ -218,7 +224,7 @@ class AWS(Checked):
     def _either(cls, value: str | None, info: ValidationInfo) -> str | None:
         given = [name for name in _NEEDS if info.data.get(name) is not None]
         if value is not None and given:
-            raise refused(f"the type has what it has, and {given[0]}= is given, too", "give one of the two")
+            raise refused(f"cannot be combined with {given[0]}=", "give one of the two")
         return value
 
     @field_validator("zones")
@@ -233,7 +239,7 @@ class AWS(Checked):
     @classmethod
     def _free(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         if taken := [name for name in value if name.startswith(("skyward:", "aws:")) or name == "Name"]:
-            raise refused(f"{taken[0]!r} is taken", "give other names")
+            raise refused(f"{taken[0]!r} is reserved", "give other names")
         return value
 
     def model_post_init(self, _: object, /) -> None:
@@ -249,7 +255,7 @@ class AWS(Checked):
 
     @property
     def bare(self) -> bool:
-        """Yes: an sshd and a shell are all that can be relied on."""
+        """Yes: a machine needs only an sshd and a shell."""
         return True
 
     @property
@@ -258,12 +264,12 @@ class AWS(Checked):
         return "ec2"
 
     async def launch(self, order: Order) -> Instance:
-        """Launch a machine, in one call with those that are ordered at about the same time."""
+        """Launch a machine, in one request with those that are ordered at about the same time."""
         with _told(self.instance_type or ""):
             return await self._pool(order.pool).launch(order)
 
     async def reach(self, instance: Instance) -> "LeasedHost":
-        """Wait until the machine runs and lets us in; take hold of its leash; give it a host key of its own."""
+        """Wait until the machine runs and accepts the login; renew its lease; give it a new host key."""
         pool = self._pool(instance.pool)
         with _told():
             address = await self._address(pool, instance)
@@ -281,19 +287,19 @@ class AWS(Checked):
             raise
 
     async def find(self, pool: str) -> Sequence[Instance]:
-        """Return the machines that carry the pool's tag and are not going down."""
+        """Return the machines that carry the pool's tag and are not shutting down."""
         with _told():
             return await self._pool(pool).find()
 
     async def terminate(self, instance: Instance) -> None:
-        """End the machine, and return when the API says that it goes down."""
+        """Terminate the machine, and return when the API confirms that it is shutting down."""
         with _told():
             await self._pool(instance.pool).terminate(instance)
         self._host_keys.pop(instance.id, None)
         self._rekeyed.discard(instance.id)
 
     async def clear(self, pool: str) -> Sequence[str]:
-        """Remove the pool's security group, which takes until its machines are gone for good."""
+        """Remove the pool's security group, which is possible once its machines are terminated."""
         with _told():
             left = await self._pool(pool).clear()
         if not left:
@@ -301,7 +307,7 @@ class AWS(Checked):
         return left
 
     async def offers(self) -> Sequence[Offer]:
-        """Return what would be tried, in order: type, zone, and price per hour with address and disk."""
+        """Return the offers that a launch would try, in order: type, zone, and price per hour with address and disk."""
         with _told(self.instance_type or ""):
             pool = self._new_pool("")
             async with pool.api.open():
@@ -317,7 +323,7 @@ class AWS(Checked):
 
     @property
     def summary(self) -> str:
-        """What is wished for, in a few words."""
+        """The requested machine, in a few words."""
         names = ("instance_type", *_NEEDS, "architecture", "zones", "subnet")
         given = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name)]
         return ", ".join(given) or "a t4g.micro"

@@ -203,7 +203,7 @@ class Api:
                     wait = destination.pause(attempt, random.random())
                     if clock() + wait > until:
                         raise failed
-                    log.debug("%s is tried again: %s", named, failed)
+                    log.debug("retrying %s: %s", named, failed)
                     await asyncio.sleep(wait)
         except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error

@@ -71,7 +71,7 @@ def not_enabled(region: str, text: str) -> Finding:
 def no_credentials(login_session: bool) -> Finding:
     """Say that there are no credentials; those of `aws login` are there, and unknown to the SDK."""
     if login_session:
-        text = "those that `aws login` has made cannot be read by the AWS library that is installed here"
+        text = "the installed AWS library cannot read credentials made by `aws login`"
         return Finding("credentials", "FAIL", text, 'run: eval "$(aws configure export-credentials --format env)"')
     fix = "run `aws configure` with an access key, or `aws sso login`; or set AWS_PROFILE, or pass --profile"
     return Finding("credentials", "FAIL", "there are no AWS credentials", fix)
@@ -88,7 +88,7 @@ def credentials(
         return Finding("credentials", "ok", f"{origin}, which do not expire")
     fix = "use a profile that renews them (a role, SSO): a run outlasts them only with machines that end by themselves"
     if expire is None:
-        return Finding("credentials", "warn", f"{origin}, temporary: when they expire is not known", fix)
+        return Finding("credentials", "warn", f"{origin}, temporary, and it is not known when they expire", fix)
     left = expire - now
     when = f"{origin}, expire at {expire.astimezone():%H:%M} (in {int(left.total_seconds() // 60)} min)"
     return Finding("credentials", "warn", when, fix) if left < SOON else Finding("credentials", "ok", when)
@@ -109,7 +109,7 @@ def clock(ahead: float) -> Finding:
     off = max(abs(ahead) - 1.0, 0.0)
     if off <= AGREES:
         return Finding("clock", "ok", f"within {max(abs(ahead), 1.0):.0f} s of Amazon's")
-    text = f"the one here is {abs(ahead):.0f} s {'slow' if ahead > 0 else 'fast'}"
+    text = f"the clock here is {abs(ahead):.0f} s {'slow' if ahead > 0 else 'fast'}"
     fix = "set it by the network: timedatectl set-ntp true"
     if off > SIGNED_WITHIN_S:
         return Finding("clock", "FAIL", f"{text}: Amazon refuses what is signed more than 5 minutes off", fix)
@@ -132,7 +132,7 @@ def network(subnets: Sequence[Mapping[str, Any]], given: bool) -> Finding:
 def permissions(missing: Sequence[str], odd: Sequence[str], tried: int) -> list[Finding]:
     """Judge what came of dry runs: actions that are not allowed, and other errors, of so many that were tried."""
     found = [Finding("permissions", "FAIL", f"the credentials do not allow {each}", POLICY) for each in missing]
-    found += [Finding("launch", "FAIL", f"a dry run says {each}", "see what it speaks of") for each in odd]
+    found += [Finding("launch", "FAIL", f"a dry run says {each}", "see what it refers to") for each in odd]
     if found:
         return found
     later = f"not known before there are machines: {', '.join(UNTRIED)}"
@@ -164,7 +164,7 @@ def quota(limit: float, kind: str, cpus: int, nodes: int, *, spot: bool) -> Find
         return Finding("quota", "ok", text)
     name = aws_errors.quota("VcpuLimitExceeded", kind, spot)
     fix = f"ask for more of {name!r} in the console of Service Quotas, or use fewer or smaller machines"
-    return Finding("quota", "FAIL", f"{text}, and {nodes} are wanted", fix)
+    return Finding("quota", "FAIL", f"{text}, but {nodes} are needed", fix)
 
 
 def python(needs: Needs, architecture: str, *, has_pip: bool) -> Finding:

@@ -102,10 +102,10 @@ def explained(action: str, code: str, text: str, *, kind: str = "", spot: bool =
         return NoCapacity(f"{action}: {code}: {text}")
     if (name := quota(code, kind, spot)) is not None:
         fix = "ask for more in the console of Service Quotas, or use fewer or smaller machines"
-        return QuotaExceeded(f"the quota {name!r} is used up ({code}: {text}); {fix}")
+        return QuotaExceeded(f"the quota {name!r} is exhausted ({code}: {text}); {fix}")
     if code in FORBIDDEN:
         missing = missing_action(action, text)
-        return Denied(f"the credentials may not do {missing}: {code}: {text}; allow {missing} in their policy")
+        return Denied(f"your credentials do not allow {missing}: {code}: {text}; allow {missing} in their policy")
     if code in STRANGER:
         return Denied(f"the credentials are not accepted: {code}: {text}; renew them, or name others by profile=")
     if code.startswith("InvalidAMIID"):
@@ -115,5 +115,5 @@ def explained(action: str, code: str, text: str, *, kind: str = "", spot: bool =
     if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"):
         return InvalidArgument(f"subnet=None: {text}; the region has no default network: give subnet=")
     if code.startswith(("InvalidSubnet", "InvalidGroup", "InvalidParameter", "InvalidIamInstanceProfile")):
-        return InvalidArgument(f"{action}: {code}: {text}; mend the argument that it speaks of")
+        return InvalidArgument(f"{action}: {code}: {text}; fix the argument that it refers to")
     return ProvisioningError(f"{action}: {code}: {text}")

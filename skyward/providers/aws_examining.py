@@ -49,7 +49,7 @@ async def examine(wish: "AWS", needs: Needs, nodes: int = 1) -> Mapping[str, Seq
             if await _account(api, found):
                 await _region(api, wish, needs, nodes, found)
     except TimeoutError:
-        fix = "see whether a proxy or a firewall is in the way"
+        fix = "check whether a proxy or a firewall is in the way"
         found.append(Finding("network", "FAIL", f"Amazon did not answer everything within {LONGEST_S:g} s", fix))
     except ProvisioningError as error:
         found.append(_unreachable(error))
@@ -133,7 +133,7 @@ async def _offers(plan: Plan) -> tuple[Sequence[Offer], list[Finding]]:
     except NoCapacity as error:
         return [], [Finding("machine", "FAIL", str(error), "take another --instance-type or --region")]
     except (InvalidArgument, ProvisioningError) as error:
-        return [], [Finding("machine", "FAIL", str(error), "see what it speaks of")]
+        return [], [Finding("machine", "FAIL", str(error), "see what it refers to")]
 
 
 async def _permissions(api: Api, plan: Plan, wish: "AWS", offers: Sequence[Offer]) -> list[Finding]:
@@ -214,7 +214,7 @@ def _named(refusal: Refusal) -> str:
 
 def _refused(check: str, refusal: Refusal) -> Finding:
     text, _, fix = str(refusal.explained()).rpartition("; ")
-    return Finding(check, "FAIL", text, fix) if text else Finding(check, "FAIL", fix, "see what it speaks of")
+    return Finding(check, "FAIL", text, fix) if text else Finding(check, "FAIL", fix, "see what it refers to")
 
 
 def _unreachable(error: ProvisioningError) -> Finding:

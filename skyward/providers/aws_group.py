@@ -82,7 +82,7 @@ def source(allow: str) -> str:
                 text = answer.read(100).decode().strip()
         except OSError as error:
             fix = "give the address from which you reach the machines, for example allow='203.0.113.7'"
-            raise ProvisioningError(f"allow={allow!r}: it does not say what your address is: {error}; {fix}") from error
+            raise ProvisioningError(f"allow={allow!r}: it did not answer with your address: {error}; {fix}") from error
     try:
         return str(ipaddress.IPv4Network(text, strict=False))
     except ValueError as error:

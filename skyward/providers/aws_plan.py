@@ -137,7 +137,7 @@ class Plan:
         offers = shopping.offers(candidates, zones, prices, spot=wish.spot, architecture_wanted=wanted, disk=disk)
         if not offers:
             market = "spot " if wish.spot is True else ""
-            raise NoCapacity(f"no zone here has a {market}machine of what is wished for: {wish.summary}")
+            raise NoCapacity(f"no availability zone of this region offers a {market}machine with {wish.summary}")
         return offers
 
     async def _candidates(self, architecture: str | None) -> tuple[list[Kind], dict[str, list[str]]]:

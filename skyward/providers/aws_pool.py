@@ -110,7 +110,7 @@ class PoolInCloud:
             if node in self.known:
                 found[node] = self.known[node]
             elif self._closing or order is None or not order.wanted():
-                found[node] = ProvisioningError("its machine is not wanted any more")
+                found[node] = ProvisioningError("its machine is no longer needed")
         return found
 
     async def _launch(self, nodes: Sequence[str]) -> Mapping[str, Instance | Exception]:
@@ -163,7 +163,7 @@ class PoolInCloud:
                 if not isinstance(error, NoCapacity):
                     return done | dict.fromkeys(left, error)
                 full.append(f"{offer.kind}{' spot' if offer.spot else ''} in {offer.zone}")
-                log.info("%s; the next one is asked", error)
+                log.info("%s; trying the next one", error)
                 continue
             except (BudgetExceeded, ProvisioningError) as error:
                 return done | dict.fromkeys(left, error)
@@ -172,7 +172,7 @@ class PoolInCloud:
             full.append(f"{offer.kind} in {offer.zone} after {len(made)}")
         if not left:
             return done
-        text = f"no room for {len(left)} of {len(nodes)} machines: tried {', '.join(full)}"
+        text = f"no capacity for {len(left)} of {len(nodes)} machines: tried {', '.join(full)}"
         return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
 
     async def _run(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> list[Instance]:

@@ -106,7 +106,7 @@ def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
     lines = [line.removeprefix(TELLS).partition(" ") for line in told.splitlines() if line.startswith(TELLS)]
     said = {name: text.strip() for name, _, text in lines}
     if "over" not in said:
-        return [Finding("shell", "FAIL", "the script of this check did not come to its end", "see what `sh` is there")]
+        return [Finding("shell", "FAIL", "the script of this check did not finish", "check which `sh` is there")]
     missing = [text for name, _, text in lines if name == "missing"]
     found = [_system(said), _tools(missing, "setsid" in said, "proc" in said)]
     if bare:
@@ -124,7 +124,7 @@ def _system(said: dict[str, str]) -> Finding:
 
 def _tools(missing: Sequence[str], setsid: bool, proc: bool) -> Finding:
     if missing:
-        fix = "install coreutils, grep and procps there, or what has them"
+        fix = "install coreutils, grep and procps there, or equivalents"
         return Finding("tools", "FAIL", f"there is no {', no '.join(missing)}", fix)
     if not proc:
         return Finding("tools", "FAIL", "/proc is not there", "mount it: mount -t proc proc /proc")
@@ -140,7 +140,9 @@ def _python(said: dict[str, str], needs: Needs) -> Finding:
         if suffix == needs.suffix:
             return Finding("python", "ok", f"CPython {needs.python}: {path}")
         text = f"CPython {needs.python}: {path}, of another kind ({suffix}): packages are not sent but fetched with pip"
-        return Finding("python", "warn", text, "see that it reaches an index, or name one it reaches: Image(index=)")
+        return Finding(
+            "python", "warn", text, "make sure that it reaches an index, or name one that it reaches: Image(index=)"
+        )
     if "uv" in said:
         whose = f"{said['uv']} installs it"
     elif needs.uv and said.get("system") == needs.system:
@@ -149,35 +151,39 @@ def _python(said: dict[str, str], needs: Needs) -> Finding:
         text = f"there is no CPython {needs.python}, which is what your program runs on, and no uv to install it"
         return Finding("python", "FAIL", text, f"install python{needs.python} or uv there, or `pip install uv` here")
     text = f"there is no CPython {needs.python}: {whose} at the first start"
-    return Finding("python", "warn", text, f"see that it may download it, or install python{needs.python} there")
+    return Finding("python", "warn", text, f"make sure that it can download it, or install python{needs.python} there")
 
 
 def _disk(said: dict[str, str]) -> Finding:
     place, user = said.get("place", ""), said.get("user", "")
     if "writable" not in said:
         return Finding(
-            "disk", "FAIL", f"{user} cannot write to {place}", f"have it belong to {user}: chown {user} {place}"
+            "disk", "FAIL", f"{user} cannot write to {place}", f"change its owner to {user}: chown {user} {place}"
         )
     sizes = re.search(r"\d+ +\d+ +(-?\d+) +\d+%", said.get("disk", ""))
     if sizes is None:
-        return Finding("disk", "warn", f"nobody knows how much space {place} has", f"look with df: {DISK_USUAL} MB do")
+        return Finding(
+            "disk", "warn", f"the free space in {place} is not known", f"check with df: {DISK_USUAL} MB are enough"
+        )
     free = int(sizes[1]) // 1024
     text = f"{free} MB are free in {place}"
     if free >= DISK_USUAL:
         return Finding("disk", "ok", text)
-    fix = f"make room: {DISK_USUAL} MB do, and ~/.cache/skyward may be removed when nothing of it runs"
+    fix = f"free some space: {DISK_USUAL} MB are enough; ~/.cache/skyward may be removed while no node is running"
     return Finding("disk", "FAIL" if free < DISK_LEAST else "warn", text, fix)
 
 
 def _memory(said: dict[str, str]) -> Finding:
     if not said.get("memory", "").isdecimal():
-        return Finding("memory", "warn", "nobody knows how much is free", f"look with free: {MEMORY_USUAL} MB do")
+        return Finding(
+            "memory", "warn", "the free memory is not known", f"check with free: {MEMORY_USUAL} MB are enough"
+        )
     free = int(said["memory"]) // 1024
     text = f"{free} MB are free"
     if free >= MEMORY_USUAL:
         return Finding("memory", "ok", text)
     return Finding(
-        "memory", "FAIL" if free < MEMORY_LEAST else "warn", text, f"end what takes it: {MEMORY_USUAL} MB do"
+        "memory", "FAIL" if free < MEMORY_LEAST else "warn", text, f"stop other programs: {MEMORY_USUAL} MB are enough"
     )
 
 
@@ -189,7 +195,7 @@ def clock(ahead: float, within: float) -> Finding:
     text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the one here"
     fix = "set it by the network: timedatectl set-ntp true"
     if ahead < 0 and off > EARLY:
-        return Finding("clock", "FAIL", f"{text}: it takes the certificates of a pool for not yet valid", fix)
+        return Finding("clock", "FAIL", f"{text}: it will reject the certificates of a pool as not yet valid", fix)
     return Finding("clock", "warn", text, fix)
 
 
@@ -198,7 +204,7 @@ def round_trip(seconds: float) -> Finding:
     text = f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
     if seconds < FAR:
         return Finding("round trip", "ok", text)
-    return Finding("round trip", "warn", text, "tasks of less than a second are better run nearer")
+    return Finding("round trip", "warn", text, "run tasks of less than a second on nearer machines")
 
 
 def shell(code: int, told: str) -> Finding:
@@ -206,9 +212,9 @@ def shell(code: int, told: str) -> Finding:
     if code == 0 and told == f"{_SAYS}\n":
         return Finding("shell", "ok", "a POSIX shell, which prints nothing of its own")
     if code == 0 and told.endswith(f"{_SAYS}\n"):
-        text = f"its start-up files print {told.splitlines()[0]!r}, also where nobody reads it"
+        text = f"its start-up files print {told.splitlines()[0]!r}also in shells that are not interactive"
         return Finding("shell", "FAIL", text, "have them print in interactive shells only: case $- in *i*) ... esac")
-    text = f"the login shell is no POSIX shell: it says {' '.join(told.split())[:80]!r}"
+    text = f"the login shell is not a POSIX shell: it printed {' '.join(told.split())[:80]!r}"
     return Finding("shell", "FAIL", text, "give the account another: chsh -s /bin/sh")
 
 

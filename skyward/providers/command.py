@@ -126,7 +126,7 @@ class RemoteProcess:
                 self._process.close()
                 await self._process.wait_closed()
         except (asyncssh.Error, OSError, Unreachable) as error:  # TimeoutError is an OSError
-            log.debug("%s: a command cannot be ended: %s", self._to, error)
+            log.debug("%s: cannot kill a command: %s", self._to, error)
         finally:
             self._process.close()
             self._ended(self)

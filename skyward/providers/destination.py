@@ -117,15 +117,15 @@ class Shown:
 def unknown(to: Destination, shown: Shown, file: str) -> str:
     """Say how to accept a host key that no file has."""
     return (
-        f"{to}: its host key is not known, and the first one that comes is not trusted for that. It is {shown.kind}"
-        f" {shown.print}; once you have made sure of that, accept it by\n  echo '{shown.line}' >> {file}"
+        f"{to}: its host key is not known, and unknown keys are not trusted. It is {shown.kind}"
+        f" {shown.print}; once you have verified it, accept it with\n  echo '{shown.line}' >> {file}"
     )
 
 
 def changed(to: Destination, shown: Shown, places: Sequence[str], file: str) -> str:
     """Say where another host key than the one that was shown is, and how to accept this one."""
     return (
-        f"{to}: its host key has changed, or something stands between: it shows {shown.kind} {shown.print}, and"
-        f" {', '.join(places)} says otherwise. If you know that it was installed anew, accept it by\n"
+        f"{to}: its host key has changed, or somebody intercepts the connection: it shows {shown.kind} {shown.print},"
+        f" which differs from {', '.join(places)}. If you know that it was reinstalled, accept the key with\n"
         f"  ssh-keygen -f {file} -R '{shown.name}' && echo '{shown.line}' >> {file}"
     )

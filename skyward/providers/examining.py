@@ -28,11 +28,11 @@ async def examine(to: Destination, needs: Needs) -> list[Finding]:
         async with asyncio.timeout(LONGEST):
             await _examine(to, needs, found)
     except TimeoutError:
-        fix = "see whether it hangs, or is overloaded"
+        fix = "check whether it hangs or is overloaded"
         found.append(Finding("answers", "FAIL", f"it did not answer everything within {LONGEST:g} s", fix))
     except Unreachable as error:
         text, _ = checkup.advised(str(error), str(to))
-        found.append(Finding("answers", "FAIL", text, "see whether it is being restarted, and try again"))
+        found.append(Finding("answers", "FAIL", text, "check whether it is being restarted, and try again"))
     return found
 
 
@@ -46,7 +46,7 @@ async def _examine(to: Destination, needs: Needs, found: list[Finding]) -> None:
         plan = await surveyed(to)
     except Refused as refused:
         text, _ = checkup.advised(str(refused), str(to))
-        found.append(Finding("config", "FAIL", text, "mend the configuration of ssh, or give another: --config"))
+        found.append(Finding("config", "FAIL", text, "fix the configuration of ssh, or pass another: --config"))
         return
     found.append(await _credentials(plan, to))
     if found[-1].verdict == "FAIL" or not await _is_there(plan, to, found):
@@ -91,7 +91,7 @@ async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=plan.family)
     except OSError as error:
-        fix = "see how it is written, or give its HostName in ~/.ssh/config"
+        fix = "check its spelling, or set its HostName in ~/.ssh/config"
         found.append(Finding("name", "FAIL", f"{host}: {_reason(error)}", fix))
         return False
     address = str(addresses[0][4][0])
@@ -101,12 +101,12 @@ async def _is_there(plan: Plan, to: Destination, found: list[Finding]) -> bool:
             _, writer = await asyncio.open_connection(host, port)
         writer.close()
     except ConnectionRefusedError as error:
-        fix = "see whether sshd runs there, and on which port"
+        fix = "check whether sshd runs there, and on which port"
         found.append(Finding("port", "FAIL", f"port {port}: {_reason(error)}", fix))
         return False
     except OSError as error:
         text = f"no answer within {plan.connect_timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
-        fix = "see whether it is on, and what a firewall lets through"
+        fix = "check whether it is on, and what a firewall lets through"
         found.append(Finding("port", "FAIL", f"port {port}: {text}", fix))
         return False
     found.append(Finding("port", "ok", f"{port} answers"))
@@ -130,7 +130,7 @@ def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
             fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
             return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text.partition(". ")[0], fix)]
         case _:
-            return [Finding("login", "FAIL", text, f"see what `ssh -v {to.host}` says")]
+            return [Finding("login", "FAIL", text, f"check what `ssh -v {to.host}` prints")]
 
 
 async def _look(tunnel: Tunnel, needs: Needs, found: list[Finding]) -> None:
@@ -138,8 +138,8 @@ async def _look(tunnel: Tunnel, needs: Needs, found: list[Finding]) -> None:
         found.append(checkup.round_trip(min([await tunnel.probe() for _ in range(PROBES)])))
         found.append(Finding("forwarding", "ok", "sshd lets connections through"))
     except PermissionError:
-        fix = "have sshd allow it for this user: AllowTcpForwarding local"
-        found.append(Finding("forwarding", "FAIL", "sshd lets no connection through to a node", fix))
+        fix = "allow it for this user in sshd_config: AllowTcpForwarding local"
+        found.append(Finding("forwarding", "FAIL", "sshd does not forward connections to a node", fix))
     ran = await tunnel.run(checkup.PROBE)
     found.append(checkup.shell(ran.code, ran.stdout or ran.stderr))
     if found[-1].verdict == "FAIL":
@@ -147,8 +147,10 @@ async def _look(tunnel: Tunnel, needs: Needs, found: list[Finding]) -> None:
     if await tunnel.has_sftp():
         found.append(Finding("files", "ok", "by SFTP"))
     else:
-        fix = "have sshd know it: Subsystem sftp internal-sftp"
-        found.append(Finding("files", "warn", "there is no SFTP: commands write them, which is slower", fix))
+        fix = "enable it in sshd_config: Subsystem sftp internal-sftp"
+        found.append(
+            Finding("files", "warn", "sshd offers no SFTP: files are written by commands, which is slower", fix)
+        )
     began = time.time()
     told = (await tunnel.run("date +%s")).stdout.strip()
     took = time.time() - began

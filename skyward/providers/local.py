@@ -28,7 +28,7 @@ from skyward.providers.streams import merged
 log = logging.getLogger("skyward")
 
 PATIENCE = 2.0
-"""Seconds that a node has to end itself before it is killed."""
+"""Seconds that a node has to shut itself down before it is killed."""
 
 _SPAWNING = threading.Lock()
 
@@ -53,7 +53,7 @@ class Local(Checked):
     Attributes
     ----------
     folder
-        Where the scratch folders are made; by default the system's folder for temporary files.
+        Folder for the scratch folders; by default the system's folder for temporary files.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -137,12 +137,12 @@ class Local(Checked):
         return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
-        """Ask the node's leash to end the node, and kill it if it has not in two seconds; remove the folder.
+        """Ask the node's leash to stop the node, kill the node after two seconds, and remove its folder.
 
         Raises
         ------
         OSError
-            It was not seen to have ended, or its folder cannot be removed.
+            It may still be running, or its folder cannot be removed.
         """
         path = Path(instance.id)
         leash, group = _pids(path)
@@ -158,7 +158,7 @@ class Local(Checked):
             deadline = asyncio.get_running_loop().time() + PATIENCE
             while _alive(leash):
                 if asyncio.get_running_loop().time() > deadline:
-                    raise TimeoutError(f"process {leash}, the leash of a local node, was not seen to have ended")
+                    raise TimeoutError(f"process {leash}, the leash of a local node, may still be running")
                 await asyncio.sleep(0.01)
         scratch.remove(path)
         if (held := self._locks.pop(str(path), None)) is not None:

@@ -118,7 +118,9 @@ def _algorithms(plan: Plan) -> dict[str, Sequence[str]]:
         argument, there = ALGORITHMS[keyword]
         found[argument] = [each for each in names if each.encode() in there()]
         if not found[argument]:
-            raise ValueError(f"the configuration of ssh says {keyword}, of which asyncssh has none: {', '.join(names)}")
+            raise ValueError(
+                f"the configuration of ssh says {keyword}, but asyncssh supports none of these: {', '.join(names)}"
+            )
     return found
 
 
@@ -205,7 +207,7 @@ async def surveyed(to: Destination) -> Plan:
 async def _through(jump: str, to: Destination, depth: int) -> asyncssh.SSHClientConnection | None:
     """Connect to the last of the jump hosts."""
     if depth == CIRCLE:
-        raise Refused(f"{to}: the jump hosts on the way to it lead in a circle")
+        raise Refused(f"{to}: its jump hosts form a loop")
     via = None
     for hop in destination.hops(jump):
         keys = (
@@ -220,7 +222,7 @@ def _distrusted(to: Destination, plan: Plan, key: asyncssh.SSHKey, mark: str) ->
     kind, data, *_ = key.export_public_key().decode().split()
     shown = destination.Shown(mark + plan.name, kind, data, key.get_fingerprint())
     if to.trust is not None:
-        return f"{to}: it shows another host key than the one it was given: {kind} {shown.print}"
+        return f"{to}: it shows a host key other than the one it was given: {kind} {shown.print}"
     places = [
         f"{file} (line {number})"
         for file in plan.files

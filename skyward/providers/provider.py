@@ -1,7 +1,7 @@
-"""The contract of a provider: where machines come from, and how one is reached.
+"""The contract of a provider, which launches machines and connects to them.
 
-A provider launches machines, finds the ones of a pool again, reaches one and ends it. It knows nothing of slots,
-batches or plugins: what runs on a machine is handed to `Host` as files and a command.
+A provider launches machines, finds those of a pool, connects to one and terminates it. It knows nothing of slots,
+batches or plugins: what runs on a machine is passed to `Host` as files and a command.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -99,7 +99,7 @@ type Content = bytes | mmap
 
 
 class LeftToLeash(Exception):
-    """A machine that has to be ended does not answer. What runs there ends itself, when its lease is over."""
+    """A machine that has to be terminated does not answer. What runs there stops by itself when its lease expires."""
 
 
 class Process(Protocol):
@@ -157,7 +157,7 @@ class Host(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the machine. What runs on it goes on running."""
+        """Release the machine. What runs on it continues to run."""
         ...
 
 
@@ -176,9 +176,9 @@ class Examinable(Protocol):
 
 
 class Provider(Protocol):
-    """Where machines come from. Every method may be called again after it failed.
+    """A source of machines. Every method may be called again after it failed.
 
-    One of your own may leave out `clear` and `notices`. One that has a fixed number of machines says how many by an
+    A provider of your own may leave out `clear` and `notices`. If it has a fixed number of machines, it has an
     attribute `capacity`: a pool of more nodes is refused when it is made.
     """
 
@@ -189,26 +189,27 @@ class Provider(Protocol):
 
     @property
     def bare(self) -> bool:
-        """Whether its machines have nothing of what a node needs, so that they are given a script that brings it."""
+        """Whether its machines lack what a node needs, so that a bootstrap script must install it."""
         ...
 
     @property
     def notices(self) -> str:
-        """What on its machines says that one is about to be taken away, as `remote.notice` calls it; empty for none."""
+        """The notice by which a machine learns that it is about to be reclaimed, as `remote.notice` calls it; empty for
+        none."""
         ...
 
     async def launch(self, order: Order) -> Instance:
-        """Launch one machine, or return the one that this order already launched.
+        """Launch a machine, or return the one that this order has already launched.
 
         Raises
         ------
         ProvisioningError
-            There is no machine to be had, and why.
+            No machine is available; the text says why.
         """
         ...
 
     async def reach(self, instance: Instance) -> Host:
-        """Return the machine once commands can be run on it.
+        """Return the machine once it can run commands.
 
         Raises
         ------
@@ -218,19 +219,21 @@ class Provider(Protocol):
         ...
 
     async def find(self, pool: str) -> Sequence[Instance]:
-        """Return every machine of the pool that exists, or may still come to."""
+        """Return every machine of the pool that exists, or may still appear."""
         ...
 
     async def terminate(self, instance: Instance) -> None:
-        """End the machine and everything on it; return when that is certain. One that is gone already is no error.
+        """Terminate the machine and everything on it, and return when that is confirmed. A machine that is already gone
+        is no error.
 
         Raises
         ------
         LeftToLeash
-            It cannot be ended from here, and trying again would not help.
+            It cannot be terminated from here, and trying again would not help.
         """
         ...
 
     async def clear(self, pool: str) -> Sequence[str]:
-        """Remove what the pool's machines shared, after their end; return the names of what could not be removed."""
+        """Remove what the pool's machines shared, after they are terminated; return the names of what could not be
+        removed."""
         ...

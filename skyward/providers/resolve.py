@@ -125,7 +125,7 @@ class Plan:
         for keyword, nothing in UNSUPPORTED.items():
             if first(keyword, nothing) not in (nothing, ""):
                 raise ValueError(
-                    f"the configuration of ssh says {keyword}, which Skyward cannot follow; remove it there"
+                    f"the configuration of ssh says {keyword}, which Skyward does not support; remove it there"
                 )
         host, port = first("hostname") or to.host, int(first("port") or to.port or 22)
         user, alias = first("user") or to.user or _local_user(), to.alias or first("hostkeyalias") or None

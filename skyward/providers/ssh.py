@@ -1,4 +1,4 @@
-"""Nodes on machines that you have, reached by SSH. What a node needs is put into `~/.cache/skyward` there."""
+"""Nodes on your own machines, reached by SSH. What a node needs is put into `~/.cache/skyward` there."""
 
 import contextlib
 import logging
@@ -58,7 +58,7 @@ def _hosts(value: object) -> tuple[Destination, ...]:
     twice = [str(each) for number, each in enumerate(found) if each in found[:number]]
     if twice:
         fix = "name each once, and give slots= to have more tasks at once on a machine"
-        raise refused(f"{twice[0]} is in it twice", fix)
+        raise refused(f"{twice[0]} is listed twice", fix)
     return found
 
 
@@ -85,26 +85,26 @@ def _slots(value: object, info: ValidationInfo) -> object:
 
 
 class SSH(Checked):
-    """Machines that you have. A pool of n nodes takes n of them, and leaves them as they were but for a cache.
+    """Your own machines, reached by SSH. A pool of n nodes uses n of them, and leaves nothing there but a cache.
 
-    Names, users, keys, ports and ways through other machines are found as `ssh` itself finds them, in the user's
-    configuration, agent and `known_hosts`. A host key that is not known there is refused.
+    Names, users, keys, ports and jump hosts are found as `ssh` itself finds them, in the user's configuration, agent
+    and `known_hosts`. An unknown host key is refused.
 
     Parameters
     ----------
     hosts
-        Machines as one names them to `ssh`: `"gpu-box"`, `"alice@node-7"`, `("10.0.0.5", 2222)`.
+        Machines as you name them to `ssh`: `"gpu-box"`, `"alice@node-7"`, `("10.0.0.5", 2222)`.
     user
-        Whom to log in as, where the machine's name does not say.
+        User to log in as, unless given with the machine.
     key
         The file of the private key to log in with.
     config
-        A configuration file to read instead of `~/.ssh/config`.
+        Configuration file to read instead of `~/.ssh/config`.
     jump
-        Machines to go through, as `ssh -J` has it.
+        Jump hosts, as in `ssh -J`.
     slots
-        How many tasks a machine runs at once, one number for all or one for each name; `Worker(concurrency=)` is for
-        those that it does not name.
+        Number of slots of a machine: one number for all, or one for each name. Machines that are not named have as many
+        as `Worker(concurrency=)` sets.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -161,12 +161,12 @@ class SSH(Checked):
 
     @property
     def capacity(self) -> int:
-        """How many machines there are."""
+        """Number of machines."""
         return len(self.hosts)
 
     @property
     def bare(self) -> bool:
-        """Yes: an sshd and a shell are all that can be relied on."""
+        """Yes: a machine needs only an sshd and a shell."""
         return True
 
     @property
@@ -175,7 +175,7 @@ class SSH(Checked):
         return ""
 
     async def launch(self, order: Order) -> Instance:
-        """Choose a machine that no other node has. Nothing is done to it yet."""
+        """Choose a machine that no other node uses. Nothing is done on it yet."""
         place = self._seats.take(order.pool, order.node, len(self.hosts))
         if place is None:
             raise NoCapacity(f"all {len(self.hosts)} machines of hosts= are in use: give more, or ask for fewer nodes")
@@ -198,7 +198,7 @@ class SSH(Checked):
             if isinstance(error, Refused):
                 error.final = not self._seats.spare(len(self.hosts))
                 if not error.final:
-                    log.warning("another machine is taken in place of %s", error)
+                    log.warning("using another machine in place of %s", error)
             if isinstance(error, Unreachable):
                 self._seats.note(instance.pool, instance.node, str(error))
                 await attempts.settle(OTHERS_S)
@@ -214,7 +214,7 @@ class SSH(Checked):
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
 
     async def terminate(self, instance: Instance) -> None:
-        """End all that the node has on the machine, and its folder.
+        """Stop everything that the node runs on the machine, and remove its folder.
 
         Raises
         ------
@@ -229,7 +229,7 @@ class SSH(Checked):
             await tunnel.open(GOODBYE)
             ran = await tunnel.run(errands.finish(instance.node))
             if ran.code:
-                raise Unreachable(f"{tunnel.to}: the node cannot be ended: {ran.stderr.strip()}")
+                raise Unreachable(f"{tunnel.to}: the node cannot be stopped: {ran.stderr.strip()}")
         except Unreachable as error:
             self._seats.fail(instance.node)
             raise LeftToLeash(str(error)) from error
@@ -242,7 +242,7 @@ class SSH(Checked):
         return ()
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
-        """Say of each machine whether it can be a node, and whether this program can reach it; all at once."""
+        """Check whether each machine can be a node and whether this program can reach it, all at the same time."""
         from skyward.providers.examining import examine, extra  # not above: it needs the extra
 
         found = await side_by_side(*(examine(self._destination(place), needs) for place in range(len(self.hosts))))
@@ -263,7 +263,7 @@ class SSH(Checked):
                 raise Unreachable(f"{tunnel.to}: {ran.stderr.strip() or f'exit code {ran.code}'}")
             return ran.stdout.split()
         except Unreachable as error:
-            log.warning("%s; it cannot be asked what of the pool is there", error)
+            log.warning("%s; cannot check whether anything of the pool is left there", error)
             return []
         finally:
             await tunnel.close()

@@ -228,7 +228,7 @@ class Tunnel:
             if not isinstance(refused, asyncssh.ChannelOpenError) or connection.is_closed():
                 raise
             if refused.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
-                raise PermissionError(f"{self.to}: sshd forwards no connection") from refused
+                raise PermissionError(f"{self.to}: sshd does not forward connections") from refused
         return asyncio.get_running_loop().time() - began
 
     async def has_sftp(self) -> bool:

@@ -77,7 +77,7 @@ while :; do
     else
         [ $((up - heard)) -lt %(lease)d ] || end "its driver was not heard from any more"
     fi
-    [ $((up - began)) -lt %(lifetime)d ] || end "it reached its longest lifetime"
+    [ $((up - began)) -lt %(lifetime)d ] || end "it reached its maximum lifetime"
     sleep %(pause).2f
 done
 """

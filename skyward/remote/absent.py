@@ -39,7 +39,7 @@ def explain(error: ImportError) -> str:
     here = context.instance_info()
     return (
         f"Node {here.node} ({here.host}) has no module {error.name!r}. Install it there: "
-        f'sky.Image(packages=["{package}"]). If it is a module of your own, have it travel with the calls: '
+        f'sky.Image(packages=["{package}"]). If it is a module of your own, have it sent with the calls: '
         f"cloudpickle.register_pickle_by_value({package})."
     )
 

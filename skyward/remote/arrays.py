@@ -139,7 +139,7 @@ def reopened(kind: type, file: File, mode: str, start: int, size: int, layout: t
     with opened:
         found = os.fstat(opened.fileno())
         if found.st_ino != inode or (found.st_dev != device and machine == mounts.machine()):
-            raise NotPortable(f"numpy.memmap of {path}: the file here is another one than where the call was made")
+            raise NotPortable(f"numpy.memmap of {path}: the file here is not the one that the program opened")
         if found.st_size < start + size:
             raise NotPortable(f"numpy.memmap of {path}: the file ends at byte {found.st_size}, not at {start + size}")
         part = numpy.memmap(opened, "u1", mode, start, (size,))

@@ -1,4 +1,4 @@
-"""Where am I? What a task may ask about the slot it runs on."""
+"""What a task can ask about the slot that it runs on."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from skyward.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """The place a task runs at.
+    """Where a task runs.
 
     Attributes
     ----------
     node
-        Number of the node, from 0. A node that replaces a lost one takes its number; one that comes for a machine that
-        is yet to be taken back, and one by which the pool has grown, has a number of its own.
+        Number of the node, from 0. A node that replaces a lost one takes its number. A node that replaces a machine
+        about to be reclaimed, or by which the pool has grown, has a new number.
     slot
         Number of the slot on its node, from 0.
     nodes
-        How many nodes the pool began with.
+        Number of nodes that the pool began with.
     slots
-        How many slots this node has.
+        Number of slots of this node.
     host
         Host name of the machine.
     head
-        Whether this is node 0, the one to do what must be done once.
+        Whether this is node 0, which can do what must be done only once.
     """
 
     node: int
@@ -45,7 +45,7 @@ _here: ContextVar[InstanceInfo | None] = ContextVar("skyward_instance", default=
 
 
 def instance_info() -> InstanceInfo:
-    """Return where this task runs. Outside a task: the only slot of the only node, which is this process."""
+    """Return where this task runs. Outside a task, this process counts as the only slot of the only node."""
     return _here.get() or InstanceInfo(node=0, slot=0, nodes=1, slots=1, host=socket.gethostname())
 
 
@@ -91,8 +91,8 @@ def shard(data: Any) -> Any:
     Raises
     ------
     InvalidArgument
-        `data` has no length or no order: a set, a dictionary, an iterator. Or this node came later than the first ones,
-        under a number of its own.
+        `data` has no length or no order (a set, a dictionary, an iterator), or this node joined later, with a new
+        number.
     """
     here = instance_info()
     if here.node >= here.nodes:

@@ -209,7 +209,7 @@ class _Foreman:
         first: dict[int, int] = {}
         for batch, number in self.desk.running.items():
             first.setdefault(number, batch)
-        silent = f"its slot did not say where it is within {WITHIN:g} s"
+        silent = f"its slot did not report its stack within {WITHIN:g} s"
         message.reply_to.tell(
             Seen(
                 tuple(

@@ -1,7 +1,7 @@
 """`@remote`: a function that runs on the pool whose block it is called in.
 
-Of nested blocks the innermost wins. A thread that entered no block of its own, such as one started inside a block, sees
-the block entered last in the process. A process that was forked inside a block is outside of it.
+With nested blocks, the innermost one is used. A thread that entered no block of its own, such as one started inside a
+block, uses the block that was entered last in the process. A process that was forked inside a block is outside of it.
 """
 
 import functools
@@ -125,16 +125,17 @@ class Remote[**P, T]:
     def options(
         self, *, timeout: float | None = None, node: int | None = None, retries: int | None = None, **unknown: Never
     ) -> Self:
-        """Return the same function under other terms; what is left out stays as it was.
+        """Return the same function with other settings; settings that are left out keep their value.
 
         Parameters
         ----------
         timeout
-            Seconds it may run on its slot; then it is stopped and `TimeoutError` is raised.
+            Seconds that a call may run on its slot. After that it is stopped, and `TimeoutError` is raised.
         node
             The number of the only node it may run on.
         retries
-            Attempts after the first when its slot or node dies. What it raises itself is never tried again.
+            Attempts after the first, when the slot or node of a call dies. A call that raises an exception is never
+            retried.
         """
         _check_names("options", unknown)
         given = {"timeout": timeout, "node": node, "retries": retries}
@@ -146,7 +147,7 @@ class Remote[**P, T]:
         if pool is None:
             name = getattr(self._fn, "__name__", "the function")
             if context.inside():
-                raise NoCompute(f"a task has no pool of its own: call {name}(...), which runs right here")
+                raise NoCompute(f"there is no pool inside a task: call {name}(...), which runs right here")
             raise NoCompute(
                 f"{name} needs an open pool: call it in `with sky.Compute(...):`, or call {name}(...) to run it here"
             )
@@ -203,10 +204,10 @@ def _check(fn: object) -> None:
         raise InvalidArgument.of("@remote", fn, "is not a function", "write `@sky.remote` above a function")
     if inspect.iscoroutinefunction(fn):
         raise InvalidArgument(
-            f"{name} is a coroutine function, which no slot awaits: make it a plain one that calls asyncio.run(...)"
+            f"{name} is a coroutine function, which is not supported: make it a plain one that calls asyncio.run(...)"
         )
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise InvalidArgument(f"{name} is a generator function, and what it yields cannot travel: return a list")
+        raise InvalidArgument(f"{name} is a generator function, and what it yields cannot be sent back: return a list")
 
 
 def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
@@ -267,7 +268,7 @@ def remote[**P, T](
 def remote(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function run on the pool whose block it is called in.
 
-    Bare (`@remote`), or with the terms of `Remote.options` (`@remote(timeout=60)`).
+    Use it bare (`@remote`), or with the arguments of `Remote.options` (`@remote(timeout=60)`).
     """
     if fn is None:
         _check_names("remote", options.keys() - _TERMS.keys())

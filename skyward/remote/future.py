@@ -1,4 +1,4 @@
-"""What a caller holds for a call: a standard future that can be awaited."""
+"""The future of a call: a standard future that can also be awaited."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from concurrent import futures
 from typing import Any
 
 LOOK = 1.0
-"""Seconds after which a wait begins anew: Python does not hear of a Ctrl-C that comes just before it begins to wait."""
+"""Seconds after which a wait starts again: Python misses a Ctrl-C that arrives just before it begins to wait."""
 
 
 def result_of[T](future: futures.Future[T]) -> T:
@@ -31,15 +31,16 @@ def wait_for_all(pending: Collection[futures.Future[Any]], until: str = futures.
 class Future[T](futures.Future[T]):
     """The result of a call on the pool: a standard future that can also be awaited.
 
-    `cancel` reaches the cluster: a call that waits never starts, one that runs in a process slot is killed, one in a
-    thread slot is asked to stop. It returns False only when the call has ended.
+    `cancel` also reaches the nodes: a queued call never starts, a call running in a process slot is killed, and one in
+    a thread slot is asked to stop. It returns False only if the call has finished.
 
     Attributes
     ----------
     batch
         The number of the call in its pool.
     duration
-        Seconds the call ran on its slot, without opening it and importing modules; None until it has ended there.
+        Seconds that the call ran on its slot, without unpickling it and importing modules; None until it has finished
+        there.
     node, slot
         Where it ran; None until then.
     """
@@ -53,7 +54,7 @@ class Future[T](futures.Future[T]):
         self._cancelled = cancelled
 
     def result(self, timeout: float | None = None) -> T:
-        """Return the result, once it is there; `TimeoutError` if that takes longer than so many seconds."""
+        """Wait for the result and return it. Raise `TimeoutError` if it is not there within `timeout` seconds."""
         return result_of(self) if timeout is None else super().result(timeout)
 
     def cancel(self) -> bool:

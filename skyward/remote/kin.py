@@ -55,7 +55,9 @@ def ending(status: int, most: int, starved: bool) -> str:
     if -code != signal.SIGKILL or not starved:
         return text
     figures = f"it had {most >> 10} MiB, and {free_memory() >> 20} MiB of the machine's memory are free now"
-    return f"{text} by the kernel, out of memory: {figures}; give fewer slots (concurrency=), or more memory"
+    return (
+        f"{text} by the kernel, out of memory: {figures}; use fewer slots (concurrency=), or machines with more memory"
+    )
 
 
 def starvations() -> int:

@@ -99,7 +99,7 @@ def step(leash: Leash, event: Event) -> tuple[Leash, Wait | End]:
         case FolderGone():
             return leash, End("its folder is gone")
         case Told():
-            return leash, End("told to end")
+            return leash, End("told to stop")
     assert_never(event)
 
 

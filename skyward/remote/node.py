@@ -169,7 +169,7 @@ def _wait(pid: int, starvations: int) -> tuple[int | None, str]:
             text = kin.ending(status, used.ru_maxrss, kin.starvations() > starvations)
             return os.waitstatus_to_exitcode(status), text
         time.sleep(0.005)
-    return None, "it does not answer any more"
+    return None, "it no longer answers"
 
 
 def _setting(config: NodeConfig, slots: int, folder: Path) -> Setting:

@@ -55,7 +55,7 @@ def pack_exception(error: BaseException) -> bytes:
     except BaseException as why:  # user code
         body = _rebuildable(error)
         if not body:
-            notes = [*getattr(error, "__notes__", ()), f"It could not come home as itself: {_text(why)}"]
+            notes = [*getattr(error, "__notes__", ()), f"It could not be raised as its own type: {_text(why)}"]
     return pickle.dumps((body, label, _text(error), text, notes), protocol=5)
 
 
@@ -93,7 +93,7 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
             result_by_value(value)
         except Exception:
             path = (portable.culprit(lambda: None, (value,), {}) or "").removeprefix("args[0]")
-            lost.append(f"exception.{name}{path} could not travel: what cannot be pickled stays behind")
+            lost.append(f"exception.{name}{path} cannot be pickled and was left out")
         else:
             kept[name] = value
     return kept, lost

@@ -74,7 +74,7 @@ def value(given: object) -> str:
 def late(owner: str, timeout: float, task: str) -> str:
     """Say that a call of many tasks waited in vain for one of them."""
     advice = "give it more time, or see where it hangs with compute.stacks()"
-    return f"{owner}(timeout={timeout:g}): {task}, had not ended after {timeout:g} s; {advice}"
+    return f"{owner}(timeout={timeout:g}): {task}, did not finish within {timeout:g} s; {advice}"
 
 
 def noted(error: BaseException, text: str) -> None:

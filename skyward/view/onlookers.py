@@ -57,5 +57,5 @@ def _records(options: Options) -> Path | None:
     try:
         return options.records()
     except InvalidArgument as error:  # no home folder: a container's user, who may not even know that there is a record
-        log.warning("this run is recorded until it ends only: %s", error)
+        log.warning("this run's record is kept in memory only, and lost when the program ends: %s", error)
         return None

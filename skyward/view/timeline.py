@@ -208,7 +208,7 @@ class Timeline:
                 lives.step = event.step
             case NodeSilent():
                 lives.silences.append([at, None])
-                self._happen(at, "silent", event.node, f"not heard; lost after {event.grace:g} s of it")
+                self._happen(at, "silent", event.node, f"silent; counts as lost after {event.grace:g} s")
             case NodeHeard():
                 lives.hear(at)
             case NodeFacts():

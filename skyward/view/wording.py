@@ -135,9 +135,9 @@ def trouble(concern: Concern, now: float) -> str:
         case "silent":
             silent = now - first
             rest = max(0.0, second - silent)
-            return f"is silent for {silent:.0f} s; its work goes elsewhere in {rest:.0f} s"
+            return f"has been silent for {silent:.0f} s; its calls move to other nodes in {rest:.0f} s"
         case "leaving":
-            return f"is about to be taken away: {concern.text}"
+            return f"is about to be reclaimed: {concern.text}"
         case "full":
             return f"has {size(node.memory or 0)} of memory left"
         case "slow":

@@ -28,4 +28,5 @@ def test_a_user_without_a_home_has_pools_and_is_told_that_the_record_is_not_kept
 
     assert (ran.stdout, ran.returncode) == ("7\n", 0)
     (line,) = ran.stderr.splitlines()
-    assert line.startswith("this run is recorded until it ends only: there is no home folder for the records of runs")
+    lost = "this run's record is kept in memory only, and lost when the program ends"
+    assert line.startswith(f"{lost}: there is no home folder for the records of runs")

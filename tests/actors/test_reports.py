@@ -248,7 +248,7 @@ def test_a_machine_that_does_not_answer_at_the_end_is_told_and_raises_nothing(
 
     assert left == name
     assert 0 < seconds <= 50
-    assert f"{name}: it does not answer; what runs there ends itself, in 50 s at the latest" in caplog.text
+    assert f"{name}: it does not answer; its processes will stop by themselves within 50 s" in caplog.text
 
 
 def test_a_pool_that_was_never_entered_has_nothing_to_report() -> None:

@@ -68,7 +68,7 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
             ("doctor", "aws", "--region", "us-esat-1"),
             "skyward: --region us-esat-1: is not a region; did you mean 'us-east-1' or",
         ),
-        (("doctor", "aws", "--instance-type", "huge"), "skyward: --instance-type huge: is not a type of machine"),
+        (("doctor", "aws", "--instance-type", "huge"), "skyward: --instance-type huge: is not an instance type"),
         (("doctor", "aws", "--nodes", "0"), "skyward: --nodes 0: must be at least 1\n"),
         (("docter",), "skyward: Unknown command"),
     ],

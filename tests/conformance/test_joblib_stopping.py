@@ -149,7 +149,7 @@ def test_a_generator_that_outlives_the_block_gives_what_was_dispatched_and_then_
         first = [next(results) for _ in range(20)]
 
     assert first == [x * x for x in range(20)]
-    with pytest.raises(sky.NoCompute, match="left before this Parallel call had ended"):
+    with pytest.raises(sky.NoCompute, match="left before this Parallel call had finished"):
         list(results)
 
 

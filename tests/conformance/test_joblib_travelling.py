@@ -117,7 +117,7 @@ def test_an_exception_that_cannot_be_pickled_comes_as_far_as_it_can() -> None:
 
     raised_by, lost, _ = caught.value.__notes__
     assert raised_by == "It was raised by task 1, raise_boxed()."
-    assert lost.startswith("exception.box._lock could not travel")
+    assert lost.startswith("exception.box._lock cannot be pickled")
     assert "work.py" in str(caught.value.__cause__)
 
 

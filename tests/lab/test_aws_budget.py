@@ -133,7 +133,7 @@ def test_prices_that_may_not_be_asked_stop_only_who_has_a_limit(cloud: Cloud, aw
     launched = cloud.endpoint.count("RunInstances")
     limited = sky.Compute(provider=aws(), options=sky.Options(budget=1.0))
     with (
-        pytest.raises(sky.BudgetExceeded, match=r"is not known .*pricing:GetProducts.*, so no limit can be kept"),
+        pytest.raises(sky.BudgetExceeded, match=r"is not known .*pricing:GetProducts.*, so no limit can be enforced"),
         limited,
     ):
         pass

@@ -70,7 +70,7 @@ def test_what_is_there_is_listed_with_age_price_and_lease_and_ended_by_name(clou
     assert "skyward: none: there is no such pool; found: one, two" in ran.stderr
     ran = skyward("down", "one")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("ended one  ")
+    assert ran.stdout.startswith("terminated one  ")
     assert cloud.groups() == ["skyward-two"]
 
 
@@ -80,14 +80,14 @@ def test_who_is_at_a_terminal_is_asked(cloud: Cloud, aws: Make) -> None:
     for answer in ("n", "", "yess"):
         ran = on_a_terminal(answer, "down", "--all")
         assert ran.returncode == 1
-        assert ran.stderr.endswith("End these 2 pools? [y/N] skyward: nothing was ended\n")
+        assert ran.stderr.endswith("Terminate these 2 pools? [y/N] skyward: nothing was terminated\n")
         assert "t4g.micro" in ran.stderr
     assert len(cloud.living()) == 2
 
     ran = on_a_terminal("y", "down", "two")
     assert ran.returncode == 0
     assert ran.stderr.endswith("End it? [y/N] ")
-    assert ran.stdout.startswith("ended two  ")
+    assert ran.stdout.startswith("terminated two  ")
     assert on_a_terminal("", "down", "one", "--yes").returncode == 0
     until(lambda: not cloud.left(), "nothing is left")
 
@@ -100,7 +100,7 @@ def test_what_nobody_needs_is_ended_and_nothing_else_until_all_is(cloud: Cloud, 
 
     ran = skyward("down", "--stale", "--json")
     assert [each["name"] for each in json.loads(ran.stdout)] == ["old"]
-    assert skyward("down", "--stale").stdout == "there is nothing to end\n"
+    assert skyward("down", "--stale").stdout == "there is nothing to terminate\n"
     assert len(cloud.living()) == 1
 
     assert skyward("down", "--all").returncode == 2
@@ -117,8 +117,8 @@ def test_what_could_not_be_looked_for_is_no_success(cloud: Cloud, aws: Make, tmp
     cloud.fail("*", "OptInRequired", times=99, match=lambda call: call.region == "eu-west-3")
 
     ran = skyward("down", "--all", "--yes", home=tmp_path)
-    assert (ran.returncode, ran.stdout[:11]) == (1, "ended pool ")
-    assert "skyward: something may be left where it could not be looked: eu-west-3: " in ran.stderr
+    assert (ran.returncode, ran.stdout[:16]) == (1, "terminated pool ")
+    assert "skyward: something may be left in regions that could not be searched: eu-west-3: " in ran.stderr
 
 
 def test_a_permission_that_is_missing_is_named(cloud: Cloud) -> None:
@@ -126,4 +126,4 @@ def test_a_permission_that_is_missing_is_named(cloud: Cloud) -> None:
     ran = skyward("ls")
 
     assert ran.returncode == 1
-    assert ran.stderr.startswith("skyward: the credentials may not do ec2:DescribeInstances")
+    assert ran.stderr.startswith("skyward: your credentials do not allow ec2:DescribeInstances")

@@ -163,7 +163,8 @@ def test_what_cannot_be_removed_is_said(cloud: Cloud, aws: Make, monkeypatch: py
     monkeypatch.setattr("skyward.inventory.PATIENCE", 0.5)
     with pytest.raises(
         sky.Leaked,
-        match=f"these could not be ended: pool in {REGION}: sg-.*: it is still going down, or held by what does",
+        match=f"these could not be terminated: pool in {REGION}: sg-.*: "
+        "it is still shutting down, or in use by what is",
     ):
         sky.down("pool")
 
@@ -177,7 +178,8 @@ def test_what_may_not_be_ended_keeps_no_other_machine_and_no_other_pool(cloud: C
         inventory.end(sky.ls())
 
     assert re.fullmatch(
-        f"these could not be ended: one in {REGION}: {kept}: the credentials may not do ec2:TerminateInstances: .*",
+        f"these could not be terminated: one in {REGION}: {kept}: "
+        "your credentials do not allow ec2:TerminateInstances: .*",
         str(told.value),
     )
     assert told.value.instances == (kept,)
@@ -193,7 +195,7 @@ def test_an_end_that_cannot_be_noted_is_one(
     (home / ".local/state/skyward").write_text("not a folder")
 
     assert [each.name for each in sky.down("pool")] == ["pool"]
-    assert "that pool is gone could not be noted" in caplog.text
+    assert "could not note that pool is gone" in caplog.text
 
 
 def test_a_driver_ends_the_machines_that_may_be_ended(cloud: Cloud, aws: Make) -> None:
@@ -221,11 +223,11 @@ def test_a_region_that_refuses_hides_no_other(
     cloud.fail("*", "OptInRequired", times=math.inf, match=lambda call: call.region == "eu-west-3")
 
     assert [each.name for each in sky.ls()] == ["pool"]
-    assert "eu-west-3 could not be looked at: the credentials are not accepted" in caplog.text
+    assert "eu-west-3 could not be searched: the credentials are not accepted" in caplog.text
     with pytest.raises(sky.Denied, match="OptInRequired"):
         sky.ls(region="eu-west-3")
     assert [each.name for each in sky.down("pool")] == ["pool"]
-    with pytest.raises(sky.Leaked, match=r"could not be looked: eu-west-3: .*OptInRequired"):
+    with pytest.raises(sky.Leaked, match=r"could not be searched: eu-west-3: .*OptInRequired"):
         sky.down()
     with pytest.raises(sky.Leaked, match="eu-west-3"):
         sky.down("far")
@@ -233,7 +235,7 @@ def test_a_region_that_refuses_hides_no_other(
 
 def test_credentials_that_do_not_do_are_told_as_such(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: Any = cloud.fail("DescribeInstances", "UnauthorizedOperation")
-    with pytest.raises(sky.Denied, match="the credentials may not do ec2:DescribeInstances"):
+    with pytest.raises(sky.Denied, match="your credentials do not allow ec2:DescribeInstances"):
         sky.ls()
     assert refused.hits == 1
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -152,7 +152,7 @@ def test_the_intent_is_on_the_disk_before_the_call(provider: Provider, cloud: Cl
 @pytest.mark.parametrize(
     ("code", "error", "told"),
     [
-        ("UnauthorizedOperation", sky.Denied, "the credentials may not do ec2:RunInstances"),
+        ("UnauthorizedOperation", sky.Denied, "your credentials do not allow ec2:RunInstances"),
         ("VcpuLimitExceeded", sky.QuotaExceeded, r"'Running On-Demand Standard \(A, C, D"),
         ("AuthFailure", sky.Denied, "renew them, or name others by profile="),
     ],

@@ -76,7 +76,7 @@ def test_each_host_is_told_apart_from_the_others(hosts: Hosts, lab: Lab) -> None
         "full": {"disk": "FAIL"},
     }
     assert f"-R '{changed.place}' && echo '{changed.place} {other.public}'" in told.found["changed"]["host key"]["fix"]
-    assert "see whether it is on" in told.found["dead"]["port"]["fix"]
+    assert "check whether it is on" in told.found["dead"]["port"]["fix"]
     assert told.found["deaf"]["port"]["text"] == "port 22: Connection refused"
     assert well.name == "well"
     assert bare.name == "bare"
@@ -122,7 +122,7 @@ def test_what_a_host_lacks_or_forbids_is_named(hosts: Hosts, lab: Lab) -> None:
             "echo 'echo Welcome' >/home/ubuntu/.bashrc; usermod -s /bin/bash ubuntu",
             "its start-up files print 'Welcome'",
         ),
-        ("usermod -s /usr/bin/python3.12 ubuntu", "the login shell is no POSIX shell"),
+        ("usermod -s /usr/bin/python3.12 ubuntu", "the login shell is not a POSIX shell"),
     ],
 )
 def test_a_shell_that_our_scripts_would_not_run_in_is_named(hosts: Hosts, lab: Lab, change: str, said: str) -> None:

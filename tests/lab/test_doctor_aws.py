@@ -180,7 +180,7 @@ def test_credentials_that_end_at_a_time_that_nobody_knows_are_a_warning(cloud: C
     told = doctor(AWS_SESSION_TOKEN="token")
 
     assert (told.code, told.wrong()) == (0, {"credentials": "warn"})
-    assert "when they expire is not known" in told.found["credentials"]["text"]
+    assert "it is not known when they expire" in told.found["credentials"]["text"]
 
 
 def test_credentials_that_have_expired_are_not_even_tried(cloud: Cloud) -> None:

@@ -66,7 +66,7 @@ def test_what_an_exception_holds_and_cannot_travel_is_named() -> None:
 
     assert isinstance(error, work.BoxedError)
     _, note = error.__notes__
-    assert note.startswith("exception.box._lock could not travel: ")
+    assert note.startswith("exception.box._lock cannot be pickled and was left out")
 
 
 def test_a_result_that_cannot_come_home_has_the_path_to_why() -> None:

@@ -159,7 +159,7 @@ def test_every_word_that_others_use_leads_to_an_argument(model: type[Checked]) -
 
 @pytest.mark.parametrize("model", [model for model in ACCEPTED if model is not Blueprint], ids=title)
 def test_a_value_without_a_name_is_answered_with_the_form(model: type[Checked]) -> None:
-    with pytest.raises(sky.InvalidArgument, match=rf"^{title(model)} takes names only, for example \w+=\S"):
+    with pytest.raises(sky.InvalidArgument, match=rf"^{title(model)} takes keyword arguments only, for example \w+=\S"):
         model("x")
 
 
@@ -193,7 +193,7 @@ compute: Any = sky.Compute
         (lambda: options(zzz=2), "options has no argument 'zzz'; it takes timeout, node and retries"),
         (lambda: remote(retry=2), "remote has no argument 'retry'; did you mean 'retries'?"),
         (lambda: remote(time_limit=2), "remote has no argument 'time_limit'; did you mean 'timeout'?"),
-        (lambda: joblib("loky"), 'joblib takes names only, for example take=("loky",)'),
+        (lambda: joblib("loky"), 'joblib takes keyword arguments only, for example take=("loky",)'),
         (lambda: joblib(backend="loky"), "joblib has no argument 'backend'; did you mean 'take'?"),
         (
             lambda: joblib(n_jobs=2),
@@ -205,7 +205,7 @@ compute: Any = sky.Compute
             lambda: joblib(take=["dask"]),
             "take=['dask']: cannot take 'dask'; give \"loky\", \"multiprocessing\", or both",
         ),
-        (lambda: compute(sky.Local()), "Compute takes names only, for example provider=sky.Local()"),
+        (lambda: compute(sky.Local()), "Compute takes keyword arguments only, for example provider=sky.Local()"),
     ],
 )
 def test_a_wrong_argument_of_what_is_no_record_is_explained_too(call: Any, text: str) -> None:

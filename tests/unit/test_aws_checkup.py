@@ -48,7 +48,7 @@ def test_without_credentials_it_depends_on_who_made_some() -> None:
     [
         ("shared-credentials-file", False, False, None, "ok", "from ~/.aws/credentials, which do not expire"),
         ("sso", True, True, 5, "ok", "from IAM Identity Center (SSO), renewed before they expire"),
-        ("env", True, False, None, "warn", "from the environment, temporary: when they expire is not known"),
+        ("env", True, False, None, "warn", "from the environment, temporary, and it is not known when they expire"),
         ("env", True, False, 59, "warn", "from the environment, expire at "),
         ("env", True, False, 61, "ok", "from the environment, expire at "),
         ("something-new", False, False, None, "ok", "from something-new, which do not expire"),
@@ -88,9 +88,9 @@ def test_credentials_that_are_not_accepted_are_wrong_old_or_signed_at_a_wrong_ti
     [
         (-0.4, "ok", "within 1 s of Amazon's"),
         (30.9, "ok", "within 31 s of Amazon's"),
-        (40.0, "warn", "the one here is 40 s slow"),
-        (-40.0, "warn", "the one here is 40 s fast"),
-        (302.0, "FAIL", "the one here is 302 s slow: Amazon refuses what is signed more than 5 minutes off"),
+        (40.0, "warn", "the clock here is 40 s slow"),
+        (-40.0, "warn", "the clock here is 40 s fast"),
+        (302.0, "FAIL", "the clock here is 302 s slow: Amazon refuses what is signed more than 5 minutes off"),
     ],
 )
 def test_a_clock_may_be_wrong_by_less_than_signatures_may(ahead: float, verdict: str, text: str) -> None:
@@ -151,7 +151,7 @@ def test_a_quota_is_told_in_machines() -> None:
     text = "5 vCPU: at most 2 t4g.micro at once, with those that run already"
     assert brief(aws_checkup.quota(5.0, "t4g.micro", 2, 2, spot=False)) == ("ok", text)
     found = aws_checkup.quota(5.0, "t4g.micro", 2, 3, spot=True)
-    assert brief(found) == ("FAIL", text.replace("micro", "micro spot") + ", and 3 are wanted")
+    assert brief(found) == ("FAIL", text.replace("micro", "micro spot") + ", but 3 are needed")
     assert "'All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests'" in found.fix
 
 

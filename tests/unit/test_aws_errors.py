@@ -61,13 +61,13 @@ def test_the_missing_permission_is_the_one_that_the_answer_names() -> None:
     ("code", "kind", "told"),
     [
         ("InsufficientInstanceCapacity", sky.NoCapacity, "InsufficientInstanceCapacity: why"),
-        ("VcpuLimitExceeded", sky.QuotaExceeded, "the quota 'Running On-Demand G and VT instances' is used up"),
-        ("UnauthorizedOperation", sky.Denied, "the credentials may not do ec2:RunInstances"),
+        ("VcpuLimitExceeded", sky.QuotaExceeded, "the quota 'Running On-Demand G and VT instances' is exhausted"),
+        ("UnauthorizedOperation", sky.Denied, "your credentials do not allow ec2:RunInstances"),
         ("AuthFailure", sky.Denied, "the credentials are not accepted"),
         ("InvalidAMIID.NotFound", sky.InvalidArgument, "give an image of this region"),
         ("InvalidInstanceType.NotFound", sky.InvalidArgument, "instance_type='g5.xlarge': why; give a type"),
         ("VPCIdNotSpecified", sky.InvalidArgument, "give subnet="),
-        ("InvalidSubnetID.NotFound", sky.InvalidArgument, "mend the argument"),
+        ("InvalidSubnetID.NotFound", sky.InvalidArgument, "fix the argument"),
         ("SomethingNew", sky.ProvisioningError, "ec2:RunInstances: SomethingNew: why"),
     ],
 )

@@ -62,5 +62,5 @@ def test_an_unknown_host_key_is_shown_with_the_line_that_accepts_it() -> None:
 def test_a_changed_host_key_is_shown_with_the_place_of_the_old_one() -> None:
     said = changed(Destination("gpu-box"), SHOWN, ["/k (line 3)", "/g (line 1)"], "/k")
 
-    assert "/k (line 3), /g (line 1) says otherwise" in said
+    assert "which differs from /k (line 3), /g (line 1)." in said
     assert said.endswith("ssh-keygen -f /k -R '[10.0.0.5]:2222' && echo '[10.0.0.5]:2222 ssh-ed25519 AAAA' >> /k")

@@ -12,7 +12,7 @@ OURS = "{}.{}".format(*sys.version_info)
 PACKAGES = "give packages as pip writes them, for example packages=['numpy>=2']"
 APT = "give names of Debian packages, for example apt=['libgomp1']"
 INDEX = "give the address of a package index, for example index='https://packages.example.org/simple'"
-SENT = "install it here and give its name: nodes are sent what is installed here"
+SENT = "install it here and give its name: nodes get the packages that are installed here"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_how_a_process_ended_is_said_in_words(status: int, text: str) -> None:
 def test_want_of_memory_is_said_with_figures() -> None:
     text = kin.ending(signal.SIGKILL, 300 << 10, starved=True)
     assert text.startswith("killed by signal 9 (SIGKILL) by the kernel, out of memory: it had 300 MiB, and ")
-    assert text.endswith("give fewer slots (concurrency=), or more memory")
+    assert text.endswith("use fewer slots (concurrency=), or machines with more memory")
     assert "memory" not in kin.ending(signal.SIGTERM, 300 << 10, starved=True)
 
 

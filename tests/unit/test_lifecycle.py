@@ -83,7 +83,7 @@ def test_an_end_that_fails_is_tried_again_and_then_reported_as_a_leak() -> None:
     stage, effects = step(stage, life.TerminateFailed("no"))
     assert isinstance(stage, life.Ended)
     assert stage.leaked
-    assert effects == (life.ReportEnd("x; it could not be ended: no", leaked=True),)
+    assert effects == (life.ReportEnd("x; it could not be terminated: no", leaked=True),)
 
 
 def test_a_machine_that_is_gone_is_reported() -> None:

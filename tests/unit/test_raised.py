@@ -162,7 +162,7 @@ def test_an_attribute_that_cannot_travel_stays_behind_and_a_note_says_so() -> No
     assert not hasattr(error, "guard")
     assert error.__notes__ == [
         "It was raised by fail_holding_a_lock().",
-        "exception.guard could not travel: what cannot be pickled stays behind",
+        "exception.guard cannot be pickled and was left out",
     ]
     assert "in fail_holding_a_lock" in str(error.__cause__)
 

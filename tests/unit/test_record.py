@@ -92,7 +92,7 @@ def test_a_listener_that_fails_does_not_hurt_the_others(tmp_path: Path, caplog: 
     made.put(NodeHeard(2.0, 2))
     made.close()
     assert found == [NodeHeard(1.0, 1), NodeHeard(2.0, 2)]
-    assert caplog.text.count("somebody who listens to this run failed") == 1
+    assert caplog.text.count("a listener of this run failed") == 1
 
 
 def test_the_oldest_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_what_else_is_in_a_folder_is_left_alone(tmp_path: Path, monkeypatch: pyt
     Record("new", tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {*others, "new.jsonl"}
     assert record.records(tmp_path) == []
-    with pytest.raises(InvalidArgument, match="there is none at all"):
+    with pytest.raises(InvalidArgument, match="there are no records"):
         record.find("data", tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_a_run_goes_on_where_no_record_can_be_made(tmp_path: Path, caplog: pytes
     made.put(NodeHeard(1.0, 1))
     made.close()
     assert list(made.events()) == [NodeHeard(1.0, 1)]
-    assert "this run is recorded until it ends only" in caplog.text
+    assert "this run's record is kept in memory only" in caplog.text
 
 
 def test_what_comes_after_a_line_that_was_torn_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +161,7 @@ def test_what_comes_after_a_line_that_was_torn_is_read(tmp_path: Path, caplog: p
     made.close()
     assert list(record.read(made.path)) == list(made.events()) == [NodeHeard(float(n), n) for n in (0, 2, 3)]
     assert b'xx\n{"event": "NodeHeard"' in made.path.read_bytes()
-    assert caplog.text.count("lacks something") == 1
+    assert caplog.text.count("is incomplete") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -182,7 +182,7 @@ def test_a_run_goes_on_when_its_disk_is_full(tmp_path: Path, caplog: pytest.LogC
         assert heard.wait(kit.SOON)
     made.close()
     assert found == [NodeHeard(0.0, 0), NodeHeard(1.0, 1)]
-    assert caplog.text.count("lacks something") == 1
+    assert caplog.text.count("is incomplete") == 1
 
 
 def test_what_tasks_print_does_not_fill_the_disk(
@@ -202,7 +202,7 @@ def test_what_tasks_print_does_not_fill_the_disk(
     made.close()
     assert found == said * 2
     assert list(made.events()) == [*said, said[-1]]
-    assert caplog.text.count("what they print from now on is not kept") == 1
+    assert caplog.text.count("further output is not recorded") == 1
 
 
 @pytest.fixture
@@ -226,21 +226,22 @@ def test_a_record_is_found_by_its_path(runs: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_beginning_of_several_names_is_refused_with_them(runs: Path) -> None:
     with pytest.raises(
-        InvalidArgument, match="2 runs begin so: 11250000-aaaa2222, 11250000-bbbb3333; give more of the name"
+        InvalidArgument, match="2 runs begin with this: 11250000-aaaa2222, 11250000-bbbb3333; give more of the name"
     ):
         record.find("1125", runs)
     (runs / "11250000-cccc4444.jsonl").touch()
     (runs / "11250000-dddd5555.jsonl").touch()
     with pytest.raises(
-        InvalidArgument, match=r"4 runs begin so: 11250000-aaaa2222, 11250000-bbbb3333, 11250000-cccc4444, \.\.\."
+        InvalidArgument,
+        match=r"4 runs begin with this: 11250000-aaaa2222, 11250000-bbbb3333, 11250000-cccc4444, \.\.\.",
     ):
         record.find("1125", runs)
 
 
 def test_a_name_that_no_run_has_is_refused_with_the_last_one(runs: Path) -> None:
-    with pytest.raises(InvalidArgument, match=r"no record in .* begins so; the last one is 11250000-bbbb3333"):
+    with pytest.raises(InvalidArgument, match=r"no record in .* begins with this; the latest is 11250000-bbbb3333"):
         record.find("1126", runs)
-    with pytest.raises(InvalidArgument, match="there is none at all"):
+    with pytest.raises(InvalidArgument, match="there are no records"):
         record.find("1126", runs / "elsewhere")
 
 
@@ -256,9 +257,9 @@ def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.Monke
     assert Options(record="~/runs").records() == Path("/home/me/runs")
     assert (Options(record=True).records(), Options(record=False).records()) == (record.usual(), None)
     given: Any = None
-    with pytest.raises(InvalidArgument, match="must be True, False or a folder; say whether"):
+    with pytest.raises(InvalidArgument, match="must be True, False or a folder; choose whether"):
         Options(record=given)
-    with pytest.raises(InvalidArgument, match="record='': is empty; say whether"):
+    with pytest.raises(InvalidArgument, match="record='': is empty; choose whether"):
         Options(record="")
     with pytest.raises(InvalidArgument, match=r"record='~nobody-at-all/runs': .*names no folder"):
         Options(record="~nobody-at-all/runs")

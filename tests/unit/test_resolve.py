@@ -182,7 +182,7 @@ def test_timeouts_addresses_and_algorithms_are_taken(home: Path) -> None:
     ("text", "said"),
     [
         ("Host box\n  Prot 2200\n", r"config: line 2: Bad configuration option: prot"),
-        ("RevokedHostKeys /keys\n", "says revokedhostkeys, which Skyward cannot follow"),
+        ("RevokedHostKeys /keys\n", "says revokedhostkeys, which Skyward does not support"),
         ("IdentityFile %z\n", "has '%z' in '%z'"),
     ],
 )

@@ -78,6 +78,6 @@ def test_an_exception_that_takes_no_notes_stays_as_it_is() -> None:
 def test_a_task_that_was_waited_for_in_vain_is_named_with_the_time() -> None:
     text = shown.late("map", 0.5, "task 3, train(3)")
     assert text == (
-        "map(timeout=0.5): task 3, train(3), had not ended after 0.5 s; "
+        "map(timeout=0.5): task 3, train(3), did not finish within 0.5 s; "
         "give it more time, or see where it hangs with compute.stacks()"
     )

@@ -175,7 +175,7 @@ def test_a_record_survives_pickle_and_copy(record: Checked) -> None:
 def test_a_record_does_not_change(record: Checked) -> None:
     name = next(iter(type(record).model_fields))
     text = refused(lambda: setattr(record, name, None))
-    assert text == f"{type(record).__name__} cannot be changed; make another one with the {name} that you want"
+    assert text == f"{type(record).__name__} is immutable; make another one with the {name} that you want"
 
 
 # ---------------------------------------------------------------- names
@@ -217,12 +217,12 @@ def test_a_wrong_name_is_told_before_a_wrong_value() -> None:
 
 def test_a_compute_without_a_provider_says_so() -> None:
     text = refused(check, arguments={})
-    assert text == "Compute needs provider; say where machines come from, for example provider=sky.Local()"
+    assert text == "Compute needs provider; give the provider of the machines, for example provider=sky.Local()"
 
 
 def test_a_value_without_a_name_is_refused() -> None:
     make: Any = Worker
-    assert refused(lambda: make(4)) == "Worker takes names only, for example concurrency=4"
+    assert refused(lambda: make(4)) == "Worker takes keyword arguments only, for example concurrency=4"
 
 
 # ---------------------------------------------------------------- values
@@ -232,13 +232,13 @@ VARIABLES = "use letters, digits and _, not starting with a digit"
 TEXTS = "give names and texts, for example env={'LOG_LEVEL': 'debug'}"
 PACKAGES = "give packages as pip writes them, for example packages=['numpy>=2']"
 NOT_ALL = "leave it out for one task per CPU"
-EXECUTOR = "say what a slot of a node is, for example executor='process'"
+EXECUTOR = "choose what a slot of a node is, for example executor='process'"
 MODULES = "write it as in `import`, for example ['sklearn']"
-IMAGE = "say what a node needs, for example image=sky.Image(packages=['numpy'])"
-WORKER = "say how a node runs tasks, for example worker=sky.Worker(concurrency=4)"
-PROVIDERS = "say where machines come from, for example provider=sky.Local()"
-OPTIONS = "say how long to wait and how often to try, for example options=sky.Options(retries=2)"
-LEASE = "give the seconds after which an abandoned node ends itself, for example lease=300"
+IMAGE = "set what a node needs, for example image=sky.Image(packages=['numpy'])"
+WORKER = "set how a node runs tasks, for example worker=sky.Worker(concurrency=4)"
+PROVIDERS = "give the provider of the machines, for example provider=sky.Local()"
+OPTIONS = "set timeouts and retries, for example options=sky.Options(retries=2)"
+LEASE = "give the seconds after which an abandoned node shuts itself down, for example lease=300"
 
 
 @pytest.mark.parametrize(
@@ -331,9 +331,9 @@ def test_a_refusal_does_not_show_the_other_variables() -> None:
             {"options": None},
             f"options=None: must be a sky.Options; {OPTIONS}",
         ),
-        ({"provider": "aws"}, "provider='aws': is text, not a provider; write provider=sky.AWS()"),
-        ({"provider": "Local"}, "provider='Local': is text, not a provider; write provider=sky.Local()"),
-        ({"provider": "ssh"}, "provider='ssh': is text, not a provider; write provider=sky.SSH(hosts=['...'])"),
+        ({"provider": "aws"}, "provider='aws': is a string, not a provider; write provider=sky.AWS()"),
+        ({"provider": "Local"}, "provider='Local': is a string, not a provider; write provider=sky.Local()"),
+        ({"provider": "ssh"}, "provider='ssh': is a string, not a provider; write provider=sky.SSH(hosts=['...'])"),
         ({"provider": "gcp"}, f"provider='gcp': there is no such provider; {PROVIDERS}"),
         ({"provider": object}, f"provider=<class 'object'>: is not a provider; {PROVIDERS}"),
         ({"provider": Provider}, "provider=Provider: is a class, not a provider; call it: Provider()"),

@@ -102,7 +102,7 @@ def test_machines_beyond_a_limit_are_refused() -> None:
 def test_what_has_no_price_cannot_be_limited() -> None:
     unknown = Quote("u-1.metal", "eu-central-1a", 1, None, problem="you may not ask")
     assert Spending().refusal(unknown, 0.0) is None
-    said = "what a u-1.metal costs is not known (you may not ask), so no limit can be kept"
+    said = "what a u-1.metal costs is not known (you may not ask), so no limit can be enforced"
     assert Spending(budget=1.0).refusal(unknown, 0.0) == f"budget=1.0: {said}"
     assert Spending(max_hourly=2.0).refusal(unknown, 0.0) == f"max_hourly=2.0: {said}"
     assert line(unknown) == "1 x u-1.metal in eu-central-1a: the price is not known (you may not ask)"

@@ -38,7 +38,7 @@ HOSTS = "give machines as you name them to ssh, for example hosts=['alice@node-7
         ({"hosts": [("a", 0)]}, "hosts=[('a', 0)]: 0 is not a port; give a number from 1 to 65535"),
         (
             {"hosts": ["a", "b", "a"]},
-            "hosts=['a', 'b', 'a']: a is in it twice; name each once, and give slots= to have more tasks at once",
+            "hosts=['a', 'b', 'a']: a is listed twice; name each once, and give slots= to have more tasks at once",
         ),
         ({"hosts": ["a"], "user": ""}, "user='': is empty; give the name of a user"),
         ({"hosts": ["a"], "key": "/"}, "key='/': is a folder, not a file; give the file of a private key"),

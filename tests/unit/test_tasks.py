@@ -97,7 +97,7 @@ def test_a_map_whose_time_is_over_says_which_task_it_waited_for(cluster: Cluster
     results = results_in_order(group, [done, late], 0.5, time.monotonic())
 
     assert [next(results), next(results)] == [1, 2]
-    with pytest.raises(TimeoutError, match=rf"^map\(timeout=0\.5\): task 2, call {late.batch}, had not"):
+    with pytest.raises(TimeoutError, match=rf"^map\(timeout=0\.5\): task 2, call {late.batch}, did not finish"):
         next(results)
     assert late.cancelled()
 

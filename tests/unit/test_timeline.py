@@ -233,7 +233,7 @@ def test_silence_lasts_until_the_node_is_heard_or_gone() -> None:
     assert head(*silent, NodeHeard(104.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
     assert head(*silent, changed(105.0, "ending", "lost"))["nodes"][0]["silences"] == [[20_000, 50_000]]
     assert head(*silent, NodeHeard(104.0, 0), NodeHeard(106.0, 0))["nodes"][0]["silences"] == [[20_000, 40_000]]
-    assert head(*silent)["incidents"] == [[20_000, "silent", 0, None, "", "not heard; lost after 30 s of it"]]
+    assert head(*silent)["incidents"] == [[20_000, "silent", 0, None, "", "silent; counts as lost after 30 s"]]
 
 
 def test_notices_and_nodes_that_are_given_up_are_told() -> None:

@@ -140,8 +140,8 @@ def test_what_is_not_right_is_said_with_what_is_done_about_it() -> None:
     assert [wording.plain(line) for line in wording.troubles(progress, 12.0)] == [
         "  node 0 was lost: exit code 9",
         "  node 1 was lost: exit code 9; another is booting",
-        "  node 2 is silent for 10 s; its work goes elsewhere in 20 s",
-        "  node 4 is about to be taken away: in two minutes",
+        "  node 2 has been silent for 10 s; its calls move to other nodes in 20 s",
+        "  node 4 is about to be reclaimed: in two minutes",
         "  and 1 more leaving, 1 more full",
     ]
     progress.add([NodeChanged(13.0, 1, 1, "ready", slots=2)])

@@ -89,7 +89,7 @@ function tell() {
   state.className = "badge " + (head.error ? "bad" : head.ended ? "good" : "now");
   const began = head.origin === null ? "" : new Date(head.origin * 1000).toLocaleString() + " · ";
   $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " + run.most : run.nodes} nodes × ${run.concurrency || "CPUs"} slots (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No event was recorded of this run.";
-  const bad = [head.error, head.leaked.length ? "Could not be ended: " + head.leaked.join(", ") : ""].filter(Boolean);
+  const bad = [head.error, head.leaked.length ? "Could not be terminated: " + head.leaked.join(", ") : ""].filter(Boolean);
   $("error").hidden = !bad.length; $("error").textContent = bad.join("\n");
   $("progress").hidden = head.ended;
   $("bar").hidden = head.total === null;
