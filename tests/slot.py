@@ -12,15 +12,15 @@ from skyward.remote.packer import Packed
 
 
 class Slot:
-    """Runs packed calls one after the other, as a worker does."""
+    """Runs packed calls one after the other, as a worker does; one that is not `alone` has others beside it."""
 
-    def __init__(self) -> None:
-        self.functions = loading.Functions()
+    def __init__(self, *, alone: bool = True) -> None:
+        self.functions, self.alone = loading.Functions(), alone
 
     def run(self, packed: Packed) -> Any:
         self.functions.raw.update(packed.functions)
         blobs = {blob.name: blob.ref for blob in packed.blobs}
-        beside = wire.Beside(self.functions, blobs, packed.buffers, tuple(packed.functions), owns_main=True)
+        beside = wire.Beside(self.functions, blobs, packed.buffers, tuple(packed.functions), owns_main=self.alone)
         value, error = wire.open_outcome(*wire.execute(packed.payload, beside))
         if error is not None:
             raise error

@@ -4,7 +4,7 @@ import io
 import pickle
 import sys
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType
@@ -139,11 +139,21 @@ def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
     if obj.__module__ != "__main__" or not isinstance(reduced, tuple):
         return reduced
     main = sys.modules["__main__"].__dict__
-    own = main.get(obj.__qualname__) is obj
+    own = _is_in(main, obj)
     if not own and (isinstance(obj, type) or obj.__globals__ is not main):
         return reduced
     make, args, *rest = reduced
     return in_main, (obj.__qualname__ if own else "", make, *args), *rest
+
+
+def _is_in(space: Mapping[str, Any], obj: FunctionType | type) -> bool:
+    """Whether an object is found by its qualified name, through the classes around it."""
+    *around, last = obj.__qualname__.split(".")
+    for each in around:
+        if not isinstance(outer := space.get(each), type):
+            return False
+        space = vars(outer)
+    return space.get(last) is obj
 
 
 class LargePickler(CallPickler):

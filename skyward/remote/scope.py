@@ -4,7 +4,7 @@ import io
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 import cloudpickle
@@ -21,6 +21,24 @@ class _Main(ModuleType):
     @property
     def __file__(self) -> NoReturn:  # type: ignore[override]
         raise AttributeError("__file__")
+
+
+class _Running(threading.local):
+    """The `__main__` of the batch that runs in this thread."""
+
+    main: ModuleType | None = None
+
+
+RUNNING = _Running()
+
+
+class Mains(_Main):
+    """The `__main__` of a process whose threads run batches at the same time: a thread finds that of its own batch."""
+
+    def __getattr__(self, name: str) -> Any:
+        if RUNNING.main is None:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        return getattr(RUNNING.main, name)
 
 
 class Scope:
@@ -46,7 +64,10 @@ class Scope:
             _opening.scope = outer
 
     def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
-        """Make a function or class of the user's script; it is found in `__main__` under its name, if it has one."""
+        """Make a function or class of the user's script; it is found in `__main__` by its qualified name.
+
+        That is empty where its own script does not find it by that.
+        """
         if self.main is None:
             self.main = _Main("__main__")
         namespace = self.main.__dict__
@@ -56,8 +77,23 @@ class Scope:
             args = code, namespace, *rest
         made = make(*args)
         if name:
-            namespace.setdefault(name, made)
+            _put(namespace, name, made)
         return made
+
+
+class _Around(SimpleNamespace):
+    """Stands in `__main__` for a class that was not sent, around one that was, which has to be found by its name."""
+
+
+def _put(space: dict[str, Any], name: str, made: Any) -> None:
+    *around, last = name.split(".")
+    for each in around:
+        outer = space.setdefault(each, _Around())
+        if not isinstance(outer, _Around):
+            return  # it is there with all that is in it
+        space = vars(outer)
+    if isinstance(space.get(last, _Around()), _Around):
+        space[last] = made
 
 
 class _Opening(threading.local):

@@ -22,6 +22,7 @@ from skyward.remote.loading import Call, Functions, call_in
 from skyward.remote.modules import IMPORTS
 from skyward.remote.pickler import by_value, result_by_value
 from skyward.remote.raised import contained, open_exception, pack_exception
+from skyward.remote.scope import RUNNING
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 """How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
@@ -43,6 +44,7 @@ class Beside:
 
     Of the functions it needs those in `names`. With `owns_main` nothing else runs in this process, and `__main__` is
     that of the call meanwhile: so its functions can be pickled by their names, for a process that is forked from here.
+    Without it `Mains` gives each thread that of its call.
     """
 
     functions: Functions = field(default_factory=Functions)
@@ -123,10 +125,11 @@ def _execute(
                 (fn, args, kwargs), main = _load(payload, beside)
                 call.append((fn, args, kwargs))
                 opened()
-                if main is None or not beside.owns_main:
+                if main is None:
                     value = fn(*args, **kwargs)
                 else:
-                    value = _call_as_main(main, fn, args, kwargs)
+                    call_with = _call_as_main if beside.owns_main else _call_beside_others
+                    value = call_with(main, fn, args, kwargs)
                 forked.end_if_forked(process, None)
             except BaseException as error:
                 forked.end_if_forked(process, error)
@@ -215,6 +218,14 @@ def _call_as_main(main: ModuleType, fn: Callable[..., object], args: Any, kwargs
         return fn(*args, **kwargs)
     finally:
         sys.modules["__main__"] = before
+
+
+def _call_beside_others(main: ModuleType, fn: Callable[..., object], args: Any, kwargs: Any) -> object:
+    before, RUNNING.main = RUNNING.main, main
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        RUNNING.main = before
 
 
 def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:

@@ -26,6 +26,7 @@ from skyward.remote import context, forked, modules, raised, wire
 from skyward.remote.blobs import Blob, Buffer, Ref
 from skyward.remote.importing import ImportTimer
 from skyward.remote.loading import Functions
+from skyward.remote.scope import Mains
 
 HEAD = struct.Struct("<Q")
 
@@ -119,7 +120,8 @@ class Worker:
     def run(self) -> None:
         _reseed()
         forked.forget_exit_functions()
-        sys.modules["__main__"] = types.ModuleType("__main__")  # nothing of the node's own is importable from there
+        main = types.ModuleType if self.alone else Mains
+        sys.modules["__main__"] = main("__main__")  # nothing of the node's own is importable from there
         entered = False
         reader = self.link.makefile("rb", buffering=1 << 16)
         with self.stack:

@@ -1,7 +1,7 @@
 """Processes that a task of a script starts: they run the functions and classes of the script."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from joblib import Parallel, delayed
@@ -76,6 +76,31 @@ def failing(values):
         except Scaled as error:
             return error.args
 
+class Outer:
+    class Inner:
+        class Innermost:
+            pass
+        def __init__(self, x):
+            self.x = x
+
+Inner, Innermost = Outer.Inner, Outer.Inner.Innermost
+
+def again(*values):
+    import pickle
+    return pickle.loads(pickle.dumps(values))
+
+def again_by_name(x):
+    function, point = again(scale, Point(x))
+    return function is scale, type(point) is Point, point.x
+
+def again_inside(x):
+    inner, innermost = again(Inner(x), Innermost())
+    return type(inner) is Inner, type(innermost) is Innermost, inner.x
+
+def again_with_outer(x):
+    inner, outer, innermost = again(Inner(x), Outer(), Innermost)
+    return type(inner) is Outer.Inner, type(outer) is Outer, innermost is Outer.Inner.Innermost
+
 def points(run, values):
     return [point.x for point in run(scale_point, [Point(x) for x in values])]
 """
@@ -129,3 +154,13 @@ def names_in_main() -> list[str]:
     import __main__
 
     return [name for name in vars(__main__) if not name.startswith("__")]
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_a_task_pickles_what_its_script_defines(executor: Literal["process", "thread"], main: Any) -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=2, executor=executor)) as compute:
+        calls = [(main.again_by_name, number) for number in range(4)] + [(main.again_inside, 5)]
+        found = [future.result(SOON) for future in [compute.submit(fn, x) for fn, x in calls]]
+        assert found == [*((True, True, number) for number in range(4)), (True, True, 5)]
+        assert compute.submit(main.again_with_outer, 1).result(SOON) == (True, True, True)
+        assert compute.submit(names_in_main).result(SOON) == []
