@@ -200,13 +200,25 @@ def test_what_is_named_as_a_key_and_is_none_is_refused_with_what_it_is(
         opened(named(server, tmp_path / name), answers)
 
 
-def test_doctor_says_what_is_wrong_with_keys(server: Sshd, locked: Path, tmp_path: Path) -> None:
+def test_doctor_says_what_is_wrong_with_keys(
+    server: Sshd, locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def found(to: Destination) -> Finding:
         return next(each for each in asyncio.run(examine(to, needs())) if each.check == "key")
 
     said = found(named(server, locked))
     assert (said.verdict, said.text) == ("FAIL", f"{locked} needs a passphrase")
     assert said.fix == f"give it to the agent with ssh-add {locked}"
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    to = server.config(f"Host box\n  HostName 127.0.0.1\n  Port {server.port}\n")
+    config = Path(str((to.config or ("",))[0]))
+    config.write_text(config.read_text().replace(f"IdentityFile {server.key}", f"IdentityFile {locked}"))
+    checks = {each.check: each for each in asyncio.run(examine(to, needs()))}
+    assert (checks["key"].verdict, checks["login"].verdict) == ("warn", "FAIL")
+    assert checks["key"].text == f"no key can be used: {locked} needs a passphrase"
+    assert (
+        checks["key"].fix == checks["login"].fix == f'give it to the agent with eval "$(ssh-agent)"; ssh-add {locked}'
+    )
     (opened_to_all := tmp_path / "open").write_bytes(server.key.read_bytes())
     opened_to_all.chmod(0o644)
     said = found(named(server, opened_to_all))

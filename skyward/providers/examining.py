@@ -48,15 +48,15 @@ async def _examine(to: Destination, needs: Needs, found: list[Finding]) -> None:
         text, _ = checkup.advised(str(refused), str(to))
         found.append(Finding("config", "FAIL", text, "fix the configuration of ssh, or pass another: --config"))
         return
-    found.append(await _credentials(plan, to))
-    if found[-1].verdict == "FAIL" or not await _is_there(plan, to, found):
+    found.append(keys := await _credentials(plan, to))
+    if keys.verdict == "FAIL" or not await _is_there(plan, to, found):
         return
     tunnel = Tunnel(to)
     try:
         try:
             await tunnel.open()
         except Unreachable as error:
-            found += _refusal(to, plan, error)
+            found += _refusal(to, plan, error, keys)
             return
         found += [Finding("host key", "ok", "known"), Finding("login", "ok", f"as {plan.user}")]
         await _look(tunnel, needs, found)
@@ -120,7 +120,7 @@ def _reason(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
+def _refusal(to: Destination, plan: Plan, error: Unreachable, keys: Finding) -> list[Finding]:
     text, command = checkup.advised(str(error), str(to))
     match error:
         case Distrusted():
@@ -128,6 +128,8 @@ def _refusal(to: Destination, plan: Plan, error: Unreachable) -> list[Finding]:
         case NotAllowed():
             user, host = plan.user, plan.host
             fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
+            if "ssh-copy-id" not in text:  # no key was accepted for want of one that can be used
+                fix = keys.fix or fix
             return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text.partition(". ")[0], fix)]
         case _:
             return [Finding("login", "FAIL", text, f"check what `ssh -v {to.host}` prints")]
