@@ -16,7 +16,17 @@ from typing import Any
 from skyward.remote import arrays, portable, sealed
 from skyward.remote.blobs import Blob
 from skyward.remote.classes import is_dynamic
-from skyward.remote.pickler import CallPickler, LargeBufferError, LargePickler, Named, by_value, collect, keep_small
+from skyward.remote.pickler import (
+    AgainPickler,
+    CallPickler,
+    LargeBufferError,
+    LargePickler,
+    Named,
+    UnknownError,
+    by_value,
+    collect,
+    keep_small,
+)
 from skyward.remote.reducers import as_remote, importable
 from skyward.remote.references import Modules, first_imports
 
@@ -25,6 +35,10 @@ PRIVATE = "+private"
 
 PAGE = 4096
 """Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
+
+
+UNLIKE = 3
+"""Calls that were not like the ones before, one after the other, after which no other one is taken to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,8 @@ class Packer:
         self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, Any] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
+        self._again: dict[tuple[int, ...], tuple[tuple[str, ...], Mapping[str, bytes], tuple[str, ...]]] = {}
+        self._unlike = 0
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         """Return the call `fn(*args, **kwargs)` as bytes.
@@ -115,10 +131,47 @@ class Packer:
         NotPortable
             Something in the call cannot be pickled. The text names the path to it.
         """
+        call = fn, args, kwargs
         try:
-            return self._packed((fn, args, kwargs))
+            return self._like_before(call) or self._packed(call)
         except Exception as error:
             raise portable.refuse(error, fn, args, kwargs, self._reducer([])) from error
+
+    def _like_before(self, call: tuple[object, ...]) -> Packed | None:
+        """Pack a call of functions that this packer has met, with arguments that pickle knows by itself; else None.
+
+        Nothing is to be done for such a call that was not done before, and most of a packer's calls are alike.
+        """
+        if not self._share or self._unlike > UNLIKE:
+            return None
+        file = io.BytesIO()
+        pickler = AgainPickler(file, self._names)
+        try:
+            pickler.dump(call)
+        except UnknownError:
+            self._unlike += 1
+            return None
+        payload = file.getvalue()
+        if self._put is not None and len(payload) >= self._threshold:
+            return None
+        self._unlike = 0
+        reloaded, key = self._reloaded(), tuple(map(id, pickler.met))
+        if (known := self._again.get(key)) is None or known[0] != reloaded:
+            known = self._again[key] = reloaded, *self._needs_of(pickler.met)
+        _, functions, bundles = known
+        return Packed(payload, functions, modules=bundles)
+
+    def _needs_of(self, met: Iterable[FunctionType]) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+        """The functions by value and the bundles of a call that refers to these functions and to nothing else."""
+        modules = self._modules_noted()
+        functions: dict[str, bytes] = {}
+        for function in met:
+            if type(named := self._names[id(function)]) is Named:
+                functions[named.name] = named.data
+            elif modules is not None:
+                modules.note(function)
+        bundles, lists = self._needs(modules, functions)
+        return {**functions, **lists}, bundles
 
     def _packed(self, call: tuple[object, ...]) -> Packed:
         if not self._looks_for_bytes:
