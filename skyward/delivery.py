@@ -30,10 +30,11 @@ IDLE = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An outcome, the node that it came from, and its result if that is large."""
+    """An outcome, the node that it came from, the number of its tasks, and its result if that is large."""
 
     outcome: Outcome
     node: int
+    tasks: int = 1
     result: memoryview | None = None
 
     def parts(self) -> list[blobs.Buffer]:

@@ -256,7 +256,7 @@ def value_of(outcome: Outcome) -> object:
     match outcome.status:
         case "returned" | "raised" as status:
             result = None if outcome.large is None else Blob.adopt(outcome.large).view()
-            value, error = wire.open_outcome(status, Answer(outcome, 0, result).parts())
+            value, error = wire.open_outcome(status, Answer(outcome, 0, result=result).parts())
         case _:
             raise AssertionError(f"{outcome.status}: {outcome.payload.decode()}")
     if error is not None:

@@ -231,7 +231,7 @@ class Link:
             self._loads.remove(batch)
             self._order((batch,))
 
-    async def _fetch(self, outcome: Outcome) -> None:
+    async def _fetch(self, outcome: Outcome, tasks: int) -> None:
         """Get a large result, and tell the router that the batch is done."""
         assert outcome.large is not None
         result: memoryview | None = None
@@ -252,8 +252,8 @@ class Link:
         if result is None and wanted():
             self._died(outcome.batch, cause)
             return
+        self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks, result)
         if result is not None:
-            self._office.answers[outcome.batch] = Answer(outcome, self._node, result)
             self._office.ledger.fetch(self._node, len(result))
         self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
 
@@ -330,12 +330,15 @@ class Link:
         """Pass on what the node has answered; some of it may have been sent before."""
         opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
         self._office.ledger.receive(self._node, time.perf_counter(), outcomes, filter(None, opened))
-        self._office.record.put(self._ended(outcomes, opened))
+        entries = self._office.entries
+        known = [entries.get(outcome.batch) for outcome in outcomes]
+        self._office.record.put(self._ended(outcomes, known, opened))
         self._left([outcome.batch for outcome in outcomes])
         done, killed, died, ran = [], [], [], 0.0
-        for outcome in outcomes:
+        for outcome, entry in zip(outcomes, known, strict=True):
+            tasks = 1 if entry is None else entry.tasks  # of an entry that may be cancelled before it is settled
             if outcome.large is not None:
-                self._run(self._fetch(outcome))
+                self._run(self._fetch(outcome, tasks))
                 continue
             match outcome.status:
                 case "killed":
@@ -346,15 +349,15 @@ class Link:
                 case _:
                     done.append(outcome.batch)
                     ran += outcome.seconds
-                    self._office.answers[outcome.batch] = Answer(outcome, self._node)
+                    self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks)
         self._router.tell(
             routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
         )
 
-    def _ended(self, outcomes: Sequence[Outcome], openings: Sequence[Opening | None]) -> BatchesEnded:
+    def _ended(
+        self, outcomes: Sequence[Outcome], known: Sequence[Entry | None], openings: Sequence[Opening | None]
+    ) -> BatchesEnded:
         """Say what the node has answered, for those who look on."""
-        entries = self._office.entries
-        known = [entries.get(outcome.batch) for outcome in outcomes]
         functions = ["" if entry is None else entry.name for entry in known]
         return BatchesEnded(
             now(),

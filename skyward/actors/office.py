@@ -195,7 +195,7 @@ class Office(ActorSystem):
             if answer is None:
                 continue
             if entry is None:  # it was cancelled a moment ago
-                self._note_late(answer.node, 1, 1, [answer])
+                self._note_late(answer.node, 1, answer.tasks, [answer])
                 continue
             self.ledger.settle(entry.tasks, answer.outcome.seconds, raised=_raised(answer))
             ended.setdefault(entry.group.delivery, []).append((entry, answer))
@@ -207,10 +207,9 @@ class Office(ActorSystem):
     def drop(self, node: int, batches: Iterable[int]) -> None:
         """Forget outcomes that nobody waits for any more."""
         batches = tuple(batches)
-        answers = [
-            self.answers.pop(batch) for batch in batches if batch in self.answers and self.answers[batch].node == node
-        ]
-        tasks = sum(1 if (entry := self.entries.get(batch)) is None else entry.tasks for batch in batches)
+        known = [self.answers[batch] for batch in batches if batch in self.answers]
+        tasks = len(batches) - len(known) + sum(answer.tasks for answer in known)
+        answers = [self.answers.pop(answer.outcome.batch) for answer in known if answer.node == node]
         self._note_late(node, len(batches), tasks, answers)
 
     def _note_late(self, node: int, batches: int, tasks: int, answers: Iterable[Answer]) -> None:

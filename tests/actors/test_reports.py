@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import astuple
 from pathlib import Path
@@ -14,12 +14,13 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.events import BatchesEnded, BatchRetried, RunEnded
+from skyward.actors.office import Office
+from skyward.events import BatchesEnded, BatchesLate, BatchRetried, RunEnded
 from skyward.providers.provider import Instance, LeftToLeash
 from skyward.remote.terms import Terms
 from skyward.report import without_slot
 from skyward.view.progress import Progress
-from tests import work
+from tests import kit, work
 from tests.kit import Bell
 
 RING = """
@@ -126,6 +127,29 @@ def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.C
     assert event.call.startswith("die_once (call ")
     assert event.node in (0, 1)
     assert report.retried == {without_slot(event.cause): (event.call,)}
+
+
+@pytest.mark.parametrize("size", [1, 2 << 20], ids=["small", "large"])
+def test_what_was_answered_and_is_cancelled_before_it_is_settled_is_counted_off(
+    compute: sky.Compute, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    settle = Office.settle
+
+    def settle_cancelled(office: Office, batches: Iterable[int]) -> None:
+        for batch in batches:
+            del office.entries[batch]
+        settle(office, batches)
+
+    with monkeypatch.context() as patch, compute.task_group(holds=lambda _: 3) as group:
+        patch.setattr(Office, "settle", settle_cancelled)
+        future = group.submit(bytes, size)
+        kit.until(lambda: any(isinstance(event, BatchesLate) for event in compute.events()))
+        future.cancel()
+    compute.shutdown()
+
+    report, progress = compute.report(), Progress()
+    progress.add([event for event in compute.events() if not isinstance(event, RunEnded)])
+    assert (progress.done, report.tasks, report.late) == (0, 0, 1)
 
 
 def test_calls_are_told_by_function_and_task(compute: sky.Compute) -> None:
