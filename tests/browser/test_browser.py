@@ -243,9 +243,9 @@ def test_what_comes_from_outside_is_shown_as_it_is(viewer: Viewer) -> None:
 @pytest.mark.parametrize(
     ("events", "state"),
     [
-        pytest.param([], "not ended when this was drawn", id="nothing"),
-        pytest.param([*runs.start(2, 2)], "not ended when this was drawn", id="no tasks"),
-        pytest.param([*runs.start(2, 2), *runs.work(2, 2, 40)], "not ended when this was drawn", id="mid-run"),
+        pytest.param([], "not finished when this page was made", id="nothing"),
+        pytest.param([*runs.start(2, 2)], "not finished when this page was made", id="no tasks"),
+        pytest.param([*runs.start(2, 2), *runs.work(2, 2, 40)], "not finished when this page was made", id="mid-run"),
         pytest.param([*runs.start(1, 1), RunEnded(1_795_000_099.0, "OSError: no", (), {})], "failed", id="failed"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_report_is_saved_in_mid_run_and_afterwards(viewer: Viewer, tmp_path: P
         compute.submit(work.square, 2).result(kit.SOON)
         compute.report().save(tmp_path / "during.html")
     compute.report().save(str(tmp_path / "after.html"))
-    for name, state in (("during", "not ended when this was drawn"), ("after", "ended")):
+    for name, state in (("during", "not finished when this page was made"), ("after", "ended")):
         page = viewer.blank().page
         page.goto((tmp_path / f"{name}.html").as_uri())
         expect(page.locator("#state")).to_have_text(state)

@@ -85,10 +85,10 @@ function tell() {
   $("name").textContent = "Skyward run " + (run ? run.run : "");
   document.title = "Skyward run " + (run ? run.run : "");
   const state = $("state"), stopped = !head.ended && !LIVE;
-  state.textContent = head.error ? "failed" : head.ended ? "ended" : stopped ? "not ended when this was drawn" : "running";
+  state.textContent = head.error ? "failed" : head.ended ? "ended" : stopped ? "not finished when this page was made" : "running";
   state.className = "badge " + (head.error ? "bad" : head.ended ? "good" : "now");
   const began = head.origin === null ? "" : new Date(head.origin * 1000).toLocaleString() + " · ";
-  $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " + run.most : run.nodes} nodes × ${run.concurrency || "CPUs"} slots (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No event was recorded of this run.";
+  $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " + run.most : run.nodes} nodes × ${run.concurrency || "CPUs"} slots (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No events were recorded for this run.";
   const bad = [head.error, head.leaked.length ? "Could not be terminated: " + head.leaked.join(", ") : ""].filter(Boolean);
   $("error").hidden = !bad.length; $("error").textContent = bad.join("\n");
   $("progress").hidden = head.ended;
@@ -104,13 +104,13 @@ function tell() {
   $("hint").hidden = !head.hint; $("hint").textContent = "Opening: " + head.hint;
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
-  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, nothing runs"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "not heard (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "notice of the cloud")] : [])]);
+  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, idle"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "silent (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "reclaim notice")] : [])]);
   $("causes").hidden = !head.causes.length;
   fill($("causes").tBodies[0], head.causes.map(([cause, times]) => line([count(times), cause])));
   $("incidents").hidden = !head.incidents.length;
   fill($("incidents").tBodies[0], head.incidents.map(([at, kind, node, slot, call, text]) => line([time(at), kind, node !== null && call ? opener(node, slot, at, call) : call, node === null ? "" : node + (slot === null ? "" : " slot " + slot), text])));
   $("ran").hidden = !head.functions.length;
-  fill($("functions").tBodies[0], head.functions.map(([name, calls, tasks, seconds, longest]) => line([name || "not known", count(calls), count(tasks), short(seconds), short(seconds / calls), short(longest)])));
+  fill($("functions").tBodies[0], head.functions.map(([name, calls, tasks, seconds, longest]) => line([name || "unknown", count(calls), count(tasks), short(seconds), short(seconds / calls), short(longest)])));
   $("fine").hidden = head.incidents.length > 0 || !!head.error; if (!head.nodes.length && !head.error) $("fine").textContent = "Nothing so far.";
   $("untold").textContent = Object.entries(head.untold).map(([kind, n]) => `and ${count(n)} more: ${kind}`).join("; ");
   fill($("nodes").tBodies[0], head.nodes.map(n => {
@@ -120,13 +120,13 @@ function tell() {
   }));
   $("money").hidden = !head.cost.length && !head.quotes.length;
   const spent = head.cost[head.cost.length - 1];
-  $("spent").textContent = spent ? `$${spent[1].toFixed(spent[1] < 1 ? 4 : 2)} so far, $${spent[2].toFixed(3)} an hour at the end` : "";
+  $("spent").textContent = spent ? `$${spent[1].toFixed(spent[1] < 1 ? 4 : 2)} so far, $${spent[2].toFixed(3)} per hour at the end` : "";
   $("cost").hidden = !head.cost.length;
   fill($("quotes"), head.quotes.map(text => el("li", text)));
 }
 const line = texts => { const tr = el("tr"); texts.forEach((text, i) => { const td = el("td", undefined, i < texts.length - 1 ? "num" : ""); td.append(text); tr.append(td); }); return tr; };
 function opener(node, slot, at, text) { // a call that has gone wrong, and a way to what it printed
-  const button = el("button", text, "link"); button.title = "What it printed";
+  const button = el("button", text, "link"); button.title = "Show its output";
   button.onclick = () => { const hit = slot === null ? null : cellsOf(node, slot).find(c => c.begin <= at && at <= c.end + 1); ask(node, slot, hit || { begin: at, end: at }, text); };
   return button;
 }
@@ -143,7 +143,7 @@ function list(jump) {
   const from = Math.max(0, Math.min(middle - LISTED / 2, all.length - LISTED)), some = all.slice(from, from + LISTED), dropped = mine.reduce((sum, [, kept]) => sum + kept.first, 0);
   $("output").hidden = false;
   $("whose").textContent = `Output of ${slot === null ? "" : "slot " + slot + " of "}node ${node}`;
-  $("about-output").textContent = [text, all.length ? (all.some(during) ? "what came while it ran is marked" : "nothing came while it ran") : "nothing was printed there", dropped || some.length < all.length ? `all of it: skyward logs ${run} --node ${node}${slot === null ? "" : " --slot " + slot}` : ""].filter(Boolean).join(" · ");
+  $("about-output").textContent = [text, all.length ? (all.some(during) ? "lines printed while it ran are marked" : "nothing was printed while it ran") : "nothing was printed there", dropped || some.length < all.length ? `all of it: skyward logs ${run} --node ${node}${slot === null ? "" : " --slot " + slot}` : ""].filter(Boolean).join(" · ");
   const box = $("lines"), was = box.scrollTop;
   fill(box, some.map(l => { const div = el("div", undefined, l[1] + (during(l) ? " during" : "")); div.append(el("time", time(l[0])), slot === null && l[3] !== "-1" ? ` [slot ${l[3]}] ` : " ", l[2]); return div; }));
   const marked = box.querySelector(".during") || box.children[middle - from];
@@ -341,8 +341,8 @@ function say(row, t, slack) { // what is there at this tick
     let busy = 0; for (const ls of row.slots.values()) if (ls.some(l => l.cells.some(c => c.begin <= t && t <= c.end))) busy++;
     told.push(`node ${n.node}${n.host ? " on " + n.host : ""} at ${time(t)}${stage ? ": " + stage[2] + (stage[3] ? ", " + stage[3] : "") : ""}` + (stage && stage[2] === "ready" ? `\n${busy} of ${n.slots} slots busy` : ""));
     for (const i of head.incidents) if (i[2] === n.node && Math.abs(i[0] - t) <= slack && told.length < 5) told.push(`${i[4] ? i[4] + ": " : ""}${i[1]} at ${time(i[0])}: ${i[5]}`);
-  } else if (!told.length && row.kind === "slot") told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "nothing runs"}`);
-  const silent = n.silences.find(s => s[0] <= t && (s[1] === null || t <= s[1])); if (silent) told.push(`not heard for ${long((silent[1] === null ? head.now : silent[1]) - silent[0])}`);
+  } else if (!told.length && row.kind === "slot") told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "idle"}`);
+  const silent = n.silences.find(s => s[0] <= t && (s[1] === null || t <= s[1])); if (silent) told.push(`silent for ${long((silent[1] === null ? head.now : silent[1]) - silent[0])}`);
   return told.join("\n");
 }
 function tip(text, px, py) {
