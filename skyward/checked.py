@@ -132,7 +132,7 @@ def _path(value: object) -> Path | None:
 
 
 def _explained(model: type[Checked], given: Mapping[str, Any], error: ValidationError) -> InvalidArgument:
-    """One line for the first thing to mend; a misspelt name goes before a wrong value."""
+    """One line for the first thing to fix; a misspelled name goes before a wrong value."""
     first = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InvalidArgument):  # it says all that there is to say

@@ -1,4 +1,4 @@
-"""How outcomes reach their callers: `Entry` stands for a call until it is answered, `Delivery` gives it the answer."""
+"""How outcomes reach their callers: `Entry` is a call until it is answered, `Delivery` passes it the answer."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""What libraries expect of an executor that they are given, beyond its methods."""
+"""The type, size and pickle that libraries expect of an executor, beyond its methods."""
 
 from concurrent import futures
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What a node needs before it runs the first task: `Image`, which plugins add to.
+"""`Image`: what a node needs before it runs the first task. Plugins can add to it.
 
 Driver only: a node never imports pydantic.
 """

@@ -1,4 +1,4 @@
-"""How many items an iterable has yet to give, where that is certain before it is iterated over.
+"""The number of items that an iterable will yield, if that is certain before it is iterated over.
 
 Nothing is consumed and no code of the user is run. A length is known of Python's own containers and iterators, of
 `enumerate`, `zip`, `map`, `itertools.islice` and `itertools.product` over such, of a generator expression without a

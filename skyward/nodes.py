@@ -1,4 +1,4 @@
-"""How many machines a pool has: `Nodes`, and what the user may write instead. Driver only."""
+"""`Nodes`: the number of machines of a pool, and the short forms that users may write. Driver only."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self

@@ -1,4 +1,4 @@
-"""How a notebook shows a pool and its report: HTML without scripts, in the notebook's own colors. Pure: no I/O."""
+"""A pool and its report as a notebook shows them: HTML without scripts, in the notebook's own colors. Pure: no I/O."""
 
 from collections.abc import Iterable, Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""What a bare machine is sent: this program's own packages as wheels, made from what is installed here.
+"""The wheels that a bare machine is sent: this program's own packages, made from what is installed here.
 
 Driver only. `skyward.remote.bootstrap` decides what to do with it; this reads files and packages.
 """

@@ -1,4 +1,4 @@
-"""What is checked of an image before anything is launched, and what of it a provider's machines have no use for.
+"""Check an image before anything is launched, and find what has no effect on a provider's machines.
 
 Driver only. Nodes whose machines are not bare run in this program's own environment, in which nothing is installed.
 """

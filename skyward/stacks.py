@@ -1,4 +1,4 @@
-"""Where running calls are: what `Compute.stacks()` returns."""
+"""`Stack`: where a running call is, as `Compute.stacks()` returns it."""
 
 from dataclasses import dataclass
 

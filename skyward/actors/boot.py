@@ -1,4 +1,4 @@
-"""How a node comes up on a machine that was reached: what it is given, and what it says until it is ready.
+"""Start a node on a machine that was reached: send its files, and read its output until it is ready.
 
 A machine that is bare is given a script, and what the script asks for, until it has made a node of it.
 """

@@ -101,7 +101,7 @@ class Driver:
         Raises
         ------
         ProvisioningError, NodeError
-            The nodes cannot be had; nothing of them is left.
+            The nodes cannot be started; nothing of them is left.
         """
         self._thread.start()
         self._started.result()

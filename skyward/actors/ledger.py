@@ -1,4 +1,4 @@
-"""What the slots' time went into, in sums that grow as it passes. Pure: no I/O, no clock, no actor.
+"""Where the slots' time went, in sums that grow as it passes. Pure: no I/O, no clock, no actor.
 
 `Ledger` is changed in place: by the router at each of its turns, by the links and the office with what they carry. It
 holds no record of a call, so it stays small however many there are. Times are seconds of one clock that goes forward.

@@ -1,4 +1,4 @@
-"""What state is this node in, and what comes next? Pure: no I/O, no clock, no actor.
+"""The state machine of a node: its state, and what comes next. Pure: no I/O, no clock, no actor.
 
 From every state there is a path to `Ended`, and every path through `Launching` passes `Terminate`, also when the reply
 to the launch was lost: whoever may have created something ends it.

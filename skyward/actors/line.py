@@ -32,8 +32,8 @@ RECENT = 8
 """How many of the last beats the round trip is taken from."""
 
 QUIET = 16 << 10
-"""Bytes that got through during an unanswered beat below which the line is not busy, but dead: a node that is stuck has
-casty say something all the same."""
+"""If fewer bytes than this got through while a heartbeat went unanswered, the connection is dead, not busy: casty sends
+a few even for a stuck node."""
 
 ATTEMPTS = (0.5, 0.5, 1.0, 2.0)
 """Seconds, beside ten round trips, that attempts at a new connection are given in turn. Each dials at once."""
@@ -184,7 +184,7 @@ class Line:
         self._said(facts)
 
     async def _replace(self, seconds: float) -> None:
-        """Connect anew, and have what waits asked again over the new connection; the old one stays if that fails."""
+        """Connect again, and repeat pending requests over the new connection; keep the old one if that fails."""
         fresh, entered = self._make(), False
         try:
             async with asyncio.timeout(seconds):

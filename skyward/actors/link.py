@@ -1,4 +1,4 @@
-"""What is said to one node over its line: assign, revoke, collect.
+"""The protocol with one node over its line: assign, revoke, collect.
 
 Commands go one at a time and numbered, and each is repeated until it is answered; outcomes are collected by one long
 poll after the other, each acknowledging what came before. So a broken connection delays things and changes nothing.

@@ -1,4 +1,4 @@
-"""What stands beside the driver's actors and never travels in a message: payloads, futures, links, the provider.
+"""The state that the driver's actors share and no message carries: payloads, futures, links, the provider.
 
 An `Office` is the pool's `ActorSystem` on the user's machine, so an actor finds it as `ctx.system` and there is no
 state of a module. It belongs to the thread of the pool's event loop, but for `entries`, where callers put their calls.
@@ -310,7 +310,7 @@ class Office(ActorSystem):
                 self.closed.set_exception(failure)
 
     def problem(self, node: int, reason: str) -> BaseException:
-        """The error that a user is shown for a node that cannot be had."""
+        """Return the error for the user about a node that is not available."""
         match self.problems.get(node):
             case None:
                 return NodeError(f"node {node}: {reason}")

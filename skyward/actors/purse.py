@@ -1,4 +1,4 @@
-"""Who pays for a pool's machines: `spending` decides, this says what they cost and when nothing is left."""
+"""The cost of a pool's machines: `spending` decides, this notes costs and acts when the budget is spent."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ TELL = 10.0
 """Seconds after which it is told again what has been spent."""
 
 LAST = 15.0
-"""Seconds after which a machine ends itself when the money is used up and nobody has ended it."""
+"""Seconds after the budget is spent when a machine that was not terminated shuts itself down."""
 
 
 class Purse:

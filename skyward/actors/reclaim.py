@@ -1,4 +1,4 @@
-"""What an ended pool would leave behind, as casty 0.30.2 never frees a system or a client that was entered.
+"""Free what a closed pool would leave behind: casty 0.30.2 never frees a system or a client that was entered.
 
 Each of them holds itself, its event loop (250 kB of uvloop's), its observer and its runtime (a thread and three
 descriptors). So runtimes are lent to one pool after another, and what was entered is entered once more, in a small

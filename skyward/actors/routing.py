@@ -343,9 +343,9 @@ def _requeue(state: Routing, batches: Iterable[int]) -> None:
 
 
 def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) -> None:
-    """Only what the node is likely to have started is counted as a death: it starts batches in the order it got them.
+    """Count as deaths only the batches that the node has probably started: it starts them in the order it got them.
 
-    It may have got further than was heard of. The ledger tells of the others as well, lest one has run twice unseen.
+    It may have started more than it reported, so the ledger also counts its queued batches as retries.
     """
     node = state.nodes.get(number)
     if node is None:

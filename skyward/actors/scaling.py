@@ -1,15 +1,15 @@
-"""How many nodes should there be? Pure: no I/O, no clock, no actor.
+"""The number of nodes of a pool. Pure: no I/O, no clock, no actor.
 
-A pool has `wanted` nodes, numbered from 0, and is open once `needed` of them are ready. A node that ends while the pool
-is open is started again under its number, in a new generation; one that never became ready is tried a bounded number of
-times, and only once where another attempt would end the same way. One that becomes ready and is lost soon, again and
-again, is started after longer and longer waits, and in the end no more.
+A pool has `wanted` nodes, numbered from 0, and is open once `needed` of them are ready. A node that is lost while the
+pool is open is started again under its number, in a new generation. One that never became ready is tried a bounded
+number of times, and only once if another attempt would fail the same way. One that is repeatedly lost soon after it
+became ready is started after longer and longer pauses, and in the end not at all.
 
-While a node leaves, nothing is given up: what cannot be had beside it may be had after it. So no node ever leaves a
-pool that has no other one, and is not about to get one.
+While a node drains, its replacement is requested again and again: capacity refused now may be free when the old machine
+is gone. The last node never drains before its replacement is ready.
 
-A pool may have up to `most` nodes: it grows when batches wait for slots for a while, and those that are idle for long
-leave, down to `needed`. What leaves is asked by way of the router, so that it holds no batch when it is ended.
+A pool may have up to `most` nodes: it grows when batches wait for slots for a while, and nodes that are idle for long
+leave, down to `needed`. The router tells a node to leave, so that it holds no batch when it is terminated.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SETTLED = 300.0
 """Seconds that a node serves after which its loss has nothing to do with those before it."""
 
 LOSSES = 6
-"""Losses in a row, each before the node had settled, after which it is not replaced any more."""
+"""Consecutive losses of a node, each before it had settled, after which it is not replaced."""
 
 PAUSE = 1.0
 """Seconds until a node is started again that was lost soon, or failed to start in an open pool, for the second time;
@@ -229,7 +229,7 @@ class ReportOpened:
 
 @dataclass(frozen=True, slots=True)
 class ReportFailed:
-    """Tell the user that the pool cannot be had, and why."""
+    """Tell the user that the pool cannot start, and why."""
 
     node: int
     reason: str

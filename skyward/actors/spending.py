@@ -1,4 +1,4 @@
-"""What machines have cost, and whether there is money for more. Pure: no I/O, no clock, no actor.
+"""The cost of machines, and whether the budget allows more. Pure: no I/O, no clock, no actor.
 
 Times are seconds of a clock that also counts while this computer sleeps, as the machines cost money then, too. A
 machine is charged for each second from its launch until its end is confirmed, and for a minute at least, as Amazon does

@@ -1,4 +1,4 @@
-"""What lies in a node's store, and what must go before more fits in? Pure: no I/O, no clock, no actor.
+"""The contents of a node's store, and what to evict before more fits in. Pure: no I/O, no clock, no actor.
 
 The driver is the only one to fill a node's store, so it knows what is there. What no batch on the node needs stays
 until its room is wanted: the next call may bring it again.

@@ -1,4 +1,4 @@
-"""What there is to do and who has it: the state that `routing` decides by. It holds numbers only."""
+"""The state that `routing` decides by: what there is to do, and who has it. It holds numbers only."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -67,9 +67,9 @@ class Group:
 class Node:
     """A node that takes batches: `held`, in the order it got them, which is the order it starts them in.
 
-    The way there and back takes `round_trip` seconds, its batches ran `pace` seconds lately, and it has not answered
-    for at least `quiet` seconds. It may hold `most` batches, if that has been worked out. Those it holds brought `size`
-    bytes. One that is `leaving` is given no more.
+    `round_trip` is the network round trip in seconds, `pace` the recent run time of its batches, `quiet` the seconds
+    since its last outcome, at least. It may hold `most` batches, if that is known; those that it holds have `size`
+    bytes. A node that is `leaving` gets no more.
     """
 
     slots: int

@@ -1,4 +1,4 @@
-"""What the record of a run says: a row of `skyward runs`, the lines of `skyward logs`, the text of `skyward report`."""
+"""The record of a run as a row of `skyward runs`, the lines of `skyward logs`, the text of `skyward report`."""
 
 import datetime as dt
 import logging

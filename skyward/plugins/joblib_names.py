@@ -1,4 +1,4 @@
-"""What joblib's backend names mean inside a block, in every thread; `joblib_backend` is the backend itself.
+"""The meaning of joblib's backend names inside a block, in every thread; `joblib_backend` is the backend.
 
 joblib has one table of backends, and a default for each parameter of `Parallel`. A block changes both for the whole
 process and restores them. A process forked inside the block has them as they are outside.

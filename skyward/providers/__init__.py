@@ -1,1 +1,1 @@
-"""Where machines come from."""
+"""Providers, which launch machines and connect to them."""

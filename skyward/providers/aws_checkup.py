@@ -1,4 +1,4 @@
-"""What must be right with an AWS account so that machines can be launched, and how to fix what is not. Pure: no I/O."""
+"""What an AWS account needs before machines can be launched, and how to fix what is missing. Pure: no I/O."""
 
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ UNTRIED = ("ec2:AuthorizeSecurityGroupIngress", "ec2:TerminateInstances", "ec2:D
 """Permissions that depend on the tags of what they are used on, so that no dry run tells."""
 
 PYTHON = "3.12"
-"""The Python of the usual image."""
+"""The Python of the default image."""
 
 POLICY = "allow it in their policy: docs/aws.md has a policy with the least that is needed"
 
@@ -95,7 +95,7 @@ def credentials(
 
 
 def not_accepted(code: str, text: str, ahead: float | None) -> Finding:
-    """Judge credentials that Amazon does not accept; a clock that is wrong makes the best of them bad."""
+    """Judge credentials that Amazon does not accept; a wrong clock invalidates even good ones."""
     problem = f"the credentials are not accepted: {code}: {text}"
     if ahead is not None and abs(ahead) > SIGNED_WITHIN_S:
         return Finding("account", "FAIL", problem, "set the clock of this machine (see below)")
@@ -168,11 +168,12 @@ def quota(limit: float, kind: str, cpus: int, nodes: int, *, spot: bool) -> Find
 
 
 def python(needs: Needs, architecture: str, *, has_pip: bool) -> Finding:
-    """Judge whether a node's Python can be had on the usual image, and packages for it."""
+    """Judge whether a node's Python, and packages for it, are available on the default image."""
     system = f"Linux {'aarch64' if architecture == 'arm64' else architecture}"
     if needs.python != PYTHON and not (needs.uv and needs.system == system):
         text = (
-            f"the usual image has Python {PYTHON}, your program runs on {needs.python}, and no uv here is for {system}"
+            f"the default image has Python {PYTHON}, your program runs on {needs.python}, "
+            f"and there is no uv for {system} here"
         )
         fix = f"run your program with Python {PYTHON}, or use an image that has Python {needs.python}: sky.AWS(image=)"
         if needs.system == system:

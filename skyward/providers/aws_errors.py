@@ -1,4 +1,4 @@
-"""What an error code of Amazon means for whoever wanted a machine. Pure: no I/O, no clock, no luck."""
+"""Turn an error code of Amazon into an error that says what to do. Pure: no I/O, no clock, no luck."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is right and what is wrong with an AWS account, before anything is launched. Nothing is created."""
+"""Check an AWS account before anything is launched. Nothing is created."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What of ours is there in a region, and its end. All of ours carries the tag of its pool; nothing else is touched.
+"""Find and remove a pool's resources in a region. They carry the tag of their pool; nothing else is touched.
 
 Machines and security groups are all that we create: a machine gets its keys in its user data, so there is no key pair.
 """
@@ -207,10 +207,11 @@ async def sweep(api: Api, pool: str) -> Swept:
 
 
 async def cleared(api: Api, pool: str, patience: float, settle: float) -> list[str]:
-    """End what a pool has, again and again until nothing is left; return what is left all the same.
+    """Terminate and remove what a pool has, repeatedly until nothing is left; return what could not be removed.
 
-    That nothing is told of is no proof: a machine may be too young. It is one when a group of the pool was removed, as
-    it goes only when no machine has it; else a second look, after `settle` seconds, has to find nothing as well.
+    An empty listing proves nothing: EC2 may not list a new machine yet. Removing the pool's security group does,
+    because EC2 refuses that while a machine uses it; otherwise a second listing, `settle` seconds later, must be empty
+    as well.
     """
     clock = asyncio.get_running_loop().time
     until, pause, clean, enough = clock() + patience, 0.2, 0, 2 if settle else 1

@@ -1,4 +1,4 @@
-"""What to launch for a wish: image, type, zone and price, as Amazon's own lists have them."""
+"""Choose what to launch: image, type, zone and price, from Amazon's own lists."""
 
 import math
 import time

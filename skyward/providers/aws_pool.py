@@ -1,4 +1,4 @@
-"""What one pool has in EC2: its keys, its security group, its machines, and their end.
+"""The resources of one pool in EC2: its keys, its security group, its machines, and their removal.
 
 **One call for many machines.** Supervisors order one machine each. What they order at about the same time becomes one
 `RunInstances` for as many machines, so that ten nodes cost one call, and throttling hits one call and not ten.

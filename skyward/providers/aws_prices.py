@@ -1,4 +1,4 @@
-"""What machines cost, as Amazon's price list and its history of spot prices have it."""
+"""Prices of machines, from Amazon's price list and its history of spot prices."""
 
 import asyncio
 import datetime as dt

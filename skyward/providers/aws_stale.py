@@ -1,4 +1,4 @@
-"""Whose something in the cloud is, as its tags say, and whether anybody needs it any more.
+"""Who owns a resource in the cloud, by its tags, and whether it is abandoned.
 
 Each launch has tags of its own. A pool's security group has those of the pool's first moment: they say nothing of
 machines that came later, so that they count only where there is no machine.

@@ -1,4 +1,4 @@
-"""What must be right with a machine so that it can be a node, and how to mend what is not. Pure: no I/O, no clock.
+"""What a machine needs to be a node, and how to fix what is missing. Pure: no I/O, no clock.
 
 `script` is a text for the machine's shell, `judged` makes findings of what it printed.
 """
@@ -26,12 +26,12 @@ FAR = 0.3
 """Seconds of a round trip from which on short tasks are a poor idea."""
 
 TOOLS = "cat chmod cp date df find grep id kill ln ls mkdir mv nohup rm rmdir sleep tail touch tr uname wc"
-"""The commands that scripts of ours use."""
+"""The commands that Skyward's scripts use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one check. `fix` says how to mend it."""
+    """The result of a check. `fix` says how to fix a problem."""
 
     check: str
     verdict: Literal["ok", "warn", "FAIL"]
@@ -224,6 +224,6 @@ PROBE = f'x="a"; f() {{ printf "%s shell\\n" "$1"; }}; [ -n "${{x#b}}" ] && f "$
 
 
 def advised(error: str, name: str) -> tuple[str, str]:
-    """Part an error about a machine into what is wrong and, if it ends with a command, the command that mends it."""
+    """Split an error about a machine into the problem and, if it ends with a command, the command that fixes it."""
     text, _, command = error.removeprefix(f"{name}: ").partition("\n  ")
     return text, command

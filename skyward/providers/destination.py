@@ -1,4 +1,4 @@
-"""Whom to reach by SSH, when to try again, and what to say of a host key. Pure: no I/O, no clock; `tunnel` does it."""
+"""What to connect to by SSH, when to retry, and the errors about host keys. Pure: no I/O, no clock; `tunnel` acts."""
 
 import re
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ LONGEST = 3.0
 
 
 class Lost(Unreachable):
-    """The connection was cut, so it is not known what became of a command. The tunnel connects anew by itself."""
+    """The connection was cut, so the result of a command is not known. The tunnel reconnects by itself."""
 
 
 class Refused(Unreachable):
-    """Trying again cannot help: the host key is unknown or has changed, or the login is not allowed."""
+    """Trying again would not help: the host key is unknown or has changed, or the login is not allowed."""
 
 
 class Distrusted(Refused):
@@ -123,7 +123,7 @@ def unknown(to: Destination, shown: Shown, file: str) -> str:
 
 
 def changed(to: Destination, shown: Shown, places: Sequence[str], file: str) -> str:
-    """Say where another host key than the one that was shown is, and how to accept this one."""
+    """Say where a different host key is recorded, and how to accept the new one."""
     return (
         f"{to}: its host key has changed, or somebody intercepts the connection: it shows {shown.kind} {shown.print},"
         f" which differs from {', '.join(places)}. If you know that it was reinstalled, accept the key with\n"

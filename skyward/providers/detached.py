@@ -10,7 +10,7 @@ from skyward.providers.provider import Content
 from skyward.providers.tunnel import Lost, Tunnel
 
 LOST = -1
-"""The exit code of a command of which nothing is left that could tell it."""
+"""The exit code of a command whose real exit code was lost."""
 
 PATIENCE = 3600.0
 """Seconds that a cut connection is waited for at a time; others decide how long is too long."""

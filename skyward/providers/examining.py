@@ -1,4 +1,4 @@
-"""What is right and what is wrong with machines reached by SSH, step by step of the way to them."""
+"""Check machines reached by SSH, step by step from the name to the login."""
 
 import asyncio
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""What was about to be created in a cloud, written down before: it is on the disk when the call is made."""
+"""A journal of what is about to be created in a cloud: an entry is on the disk before the call is made."""
 
 import asyncio
 import datetime as dt
@@ -11,7 +11,7 @@ from typing import Any
 from skyward.state_dir import state_dir
 
 LONGEST = 1 << 20
-"""Bytes from which on a journal is begun anew; the one before is kept."""
+"""Size in bytes from which a journal is rotated; the previous file is kept."""
 
 
 class Journal:
@@ -46,7 +46,7 @@ class Journal:
             os.close(fd)
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what is written, the oldest first; a line that was cut off by a power cut is passed over."""
+        """Yield the entries, the oldest first; skip a line that a power cut left incomplete."""
         for path in (each for newest in self._read for each in (newest.with_suffix(".old"), newest)):
             if not path.exists():
                 continue
@@ -57,7 +57,7 @@ class Journal:
                     continue
 
     def unfinished(self) -> dict[str, str]:
-        """Return the pools of which nothing says that all of them is gone, and their regions."""
+        """Map every pool without a "gone" entry to its region."""
         found: dict[str, str] = {}
         for line in self.lines():
             if line["event"] == "gone":
@@ -68,7 +68,7 @@ class Journal:
 
 
 def usual() -> Journal:
-    """Return the journal that is used unless somebody says otherwise.
+    """Return the default journal.
 
     Raises
     ------

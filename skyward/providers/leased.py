@@ -1,4 +1,4 @@
-"""A cloud machine as the host of one node: the driver says over SSH that it is there, or the machine ends itself."""
+"""A cloud machine as the host of one node: the driver renews its lease over SSH, or the machine shuts itself down."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class LeasedHost(DetachedHost):
         self._holding = asyncio.create_task(_hold(tunnel, lease, left))
 
     async def close(self) -> None:
-        """Let go of the machine: it ends itself when the lease is over, if nobody ends it before."""
+        """Release the machine: it shuts itself down when the lease expires, if nobody terminates it before."""
         self._holding.cancel()
         await super().close()
 

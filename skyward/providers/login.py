@@ -1,4 +1,4 @@
-"""How an SSH connection comes about: as `ssh` would make it, but never trusting a host key that is not known.
+"""Open an SSH connection as `ssh` would, but never trust an unknown host key.
 
 `ssh -G` says what the configuration makes of a host: names, users, ports, keys, jump hosts, proxy commands, the agent.
 Not taken from there: keepalives and compression, what concerns terminals, agents and other forwards, and any wish to

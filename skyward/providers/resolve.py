@@ -1,4 +1,4 @@
-"""What the configuration of SSH makes of a destination: `ssh -G` is asked, as no library resolves it as `ssh` does."""
+"""Resolve a destination with the configuration of SSH, by `ssh -G`: no library resolves it as `ssh` does."""
 
 import functools
 import getpass

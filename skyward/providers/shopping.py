@@ -94,7 +94,7 @@ class Prices:
 
 
 def kinds(described: Iterable[Mapping[str, Any]]) -> list[Kind]:
-    """Return the types that `DescribeInstanceTypes` told of."""
+    """Return the types that `DescribeInstanceTypes` listed."""
     return [_kind(each) for each in described]
 
 

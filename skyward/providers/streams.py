@@ -1,4 +1,4 @@
-"""What a command prints on its two streams, as one sequence of lines."""
+"""The two output streams of a command as one sequence of lines."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

@@ -1,4 +1,4 @@
-"""What is asked for by several at about the same time is done in one go; and several things are done side by side."""
+"""Do in one go what several callers request at about the same time; and do several things side by side."""
 
 import asyncio
 import contextlib

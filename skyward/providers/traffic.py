@@ -1,4 +1,4 @@
-"""What gets through a TCP connection, as the kernel knows: what was sent may still lie in buffers on this side."""
+"""What gets through a TCP connection, by the kernel: what was sent may still be in buffers on this side."""
 
 import asyncio
 import socket

@@ -316,7 +316,7 @@ class Tunnel:
         return self._connection
 
     async def _keep(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Connect anew whenever the connection is lost."""
+        """Reconnect whenever the connection is lost."""
         try:
             await self._kept(connection)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a cloud machine is told at its first boot: first of all, when to end itself. Pure: no I/O, no clock, no luck.
+"""The user data of a cloud machine, which first of all arms its shutdown. Pure: no I/O, no clock, no luck.
 
 The user data is a `#cloud-config` of three parts, in the order in which cloud-init comes to them.
 

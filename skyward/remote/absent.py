@@ -1,4 +1,4 @@
-"""What a node may lack: names the modules and files, and does without categories of warnings."""
+"""What a node may lack: name missing modules and files, and do without categories of warnings."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""How NumPy arrays are pickled: their type, layout and attributes stay, and their memory travels out of band.
+"""Pickle NumPy arrays: their type, layout and attributes are kept, and their memory is sent out of band.
 
 NumPy itself hands out the memory of plain contiguous arrays only. A `numpy.memmap` travels as the place in its file
 where the other end reaches that file, so that tasks can write into it. NumPy is never imported here: what is no array

@@ -1,4 +1,4 @@
-"""What turns a bare machine into a node: a script for its POSIX shell. Pure: no I/O, no clock, no actor.
+"""The POSIX shell script that makes a bare machine a node. Pure: no I/O, no clock, no actor.
 
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks

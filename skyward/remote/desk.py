@@ -1,4 +1,4 @@
-"""What is queued, running and finished on this node, and what comes next. Pure: no I/O, no clock, no actor.
+"""The queued, running and finished batches of this node, and what comes next. Pure: no I/O, no clock, no actor.
 
 `Desk` is changed in place by `step`, which is the only one to do so: a copy of the queue for every event would cost
 more than everything else a node does. It holds numbers only; payloads lie beside the actor.

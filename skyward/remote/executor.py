@@ -1,4 +1,4 @@
-"""Where a batch runs: worker processes forked from the zygote, or one worker with a thread for each slot.
+"""Run batches in worker processes forked from the zygote, or in one worker with a thread for each slot.
 
 This is the host's end. `Executor` starts and stops workers, hands them calls, and tells the slots what it hears.
 """

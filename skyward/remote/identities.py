@@ -1,4 +1,4 @@
-"""What is pickled by its name, and identities for what is not: names of objects that hold in all processes."""
+"""Objects that are pickled by name, and identities for others: names that hold in all processes."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""How long the calls of a slot took to import modules: `ImportTimer` adds it up by thread and module."""
+"""Time that the calls of a slot took to import modules: `ImportTimer` sums it by thread and module."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""When must this node end itself? Pure: no I/O, no clock, no actor.
+"""When a node must shut itself down. Pure: no I/O, no clock, no actor.
 
 The leash lives in a process of its own, started before anything else on the node. It is told what happened and when, in
 seconds of a clock that only goes forward, and answers with the time to look again or the reason to end.
@@ -18,7 +18,7 @@ class Leash:
     Attributes
     ----------
     lease
-        Seconds without a word from the driver after which the node ends itself.
+        Seconds without contact to the driver after which the node shuts itself down.
     first_contact
         The same, until the driver has been heard for the first time.
     began

@@ -1,4 +1,4 @@
-"""How what a slot writes becomes lines, and how these travel. Pure: no I/O, no clock.
+"""Turn what a slot writes into lines, and encode them for the way to the driver. Pure: no I/O, no clock.
 
 A slot's Python writes strokes, each of them in one piece: which stream, which slot, and some bytes. The zygote makes
 lines of them, and of what comes without strokes from other programs, and prints these in frames: lines of its own

@@ -1,6 +1,6 @@
-"""How the Python stacks of a process that is busy, or stuck, are had: at a signal the interpreter writes them down.
+"""Dump the Python stacks of a process that is busy or stuck, with faulthandler at a signal.
 
-`faulthandler` does that at once, also while Python code does not run, as a lock or a library holds it up.
+`faulthandler` does that at once, even while a lock or a library blocks Python code.
 """
 
 import faulthandler
@@ -8,23 +8,23 @@ import re
 import signal
 
 SIGNAL = signal.SIGRTMIN + 7
-"""One that nobody else is likely to use."""
+"""A signal that nobody else is likely to use."""
 
 OURS = re.compile(r'/skyward/remote/(zygote|wire|executor)\.py", line')
-"""Frames of ours, which call those of the user."""
+"""Frames of Skyward, which call those of the user."""
 
 _HEAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
 
 
 def write_to(page: int) -> None:
-    """Have the stacks of all threads of this process written to a file, by its descriptor, at each signal."""
+    """Write the stacks of all threads of this process to a file descriptor at each signal."""
     faulthandler.register(SIGNAL, file=page, all_threads=True)
 
 
 def threads(text: str) -> dict[int, str]:
-    """Return the stack of each thread by its ident, the innermost frame first, from what was written.
+    """Return the stack of each thread by its ident, the innermost frame first, from the dump.
 
-    Frames of ours at its outer end are left out; so a thread that runs nothing of the user's has none.
+    Skyward's frames at its outer end are left out, so a thread that runs no user code has none.
     """
     found: dict[int, str] = {}
     heads = list(_HEAD.finditer(text))

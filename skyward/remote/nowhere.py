@@ -1,4 +1,4 @@
-"""What a `Compute` becomes when it travels inside something else: a task has no pool.
+"""What a `Compute` becomes when it is pickled inside something else: a task has no pool.
 
 Libraries keep the executor in objects whose methods they send: `self.pool = pool`, then `pool.map(self.evaluate, xs)`.
 """

@@ -1,4 +1,4 @@
-"""What a slot writes with: `sys.stdout`, `sys.stderr` and the root logger of a worker process.
+"""The writers of a slot: `sys.stdout`, `sys.stderr` and the root logger of a worker process.
 
 All three write into one pipe, the page, so that what a task says arrives in the order in which it was said, and each
 says which slot it is. Nothing is kept back here: what was written before a crash is in the pipe. What other programs

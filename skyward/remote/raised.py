@@ -1,4 +1,4 @@
-"""Exceptions to bytes and back: they come home as themselves, with the remote traceback as their cause."""
+"""Exceptions to bytes and back: they keep their type, with the remote traceback as their cause."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def contained(error: BaseException, where: str = "the task") -> BaseException:
 def pack_exception(error: BaseException) -> bytes:
     """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again.
 
-    What would end the caller's program comes home as a `RemoteError`.
+    An exception that would exit the caller's program becomes a `RemoteError`.
     """
     try:
         text = "".join(traceback.format_exception(_without_own_frames(error)))
@@ -77,7 +77,7 @@ def _without_own_frames(error: BaseException) -> BaseException:
 class _ExceptionPickler(ResultPickler):
     """Takes exceptions apart, those in an exception group too: a constructor may not take its exception's `args`.
 
-    An attribute that cannot travel stays behind, and a note says so.
+    An attribute that cannot be pickled is left out, and a note says so.
     """
 
     def reducer_override(self, obj: object) -> Any:
@@ -100,7 +100,7 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
 
 
 def _sendable(value: object) -> object:
-    """An argument of an exception, or its text where it cannot travel."""
+    """An argument of an exception, or its text if it cannot be pickled."""
     try:
         result_by_value(value)
     except Exception:
@@ -147,7 +147,7 @@ def summary(payload: Buffer) -> str:
 
 
 def open_exception(payload: Buffer) -> BaseException:
-    """Return the exception that `pack_exception` packed; a `RemoteError` stands for one that cannot be had here."""
+    """Return the exception that `pack_exception` packed, or a `RemoteError` for one that cannot be rebuilt here."""
     body, label, message, text, notes = pickle.loads(payload)
     found: object = None
     if body:

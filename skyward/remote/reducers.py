@@ -1,4 +1,4 @@
-"""How the things that a script defines beside functions are pickled by value, and that nothing goes by a name.
+"""Pickle by value what a script defines beside functions, so that nothing is looked up by name.
 
 cloudpickle pickles type aliases, new types, most type variables and cached functions by their name in `__main__`, which
 no node has. Here they are rebuilt, each once for its identity. Every other object that would be pickled as a name that

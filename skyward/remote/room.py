@@ -1,4 +1,4 @@
-"""What stands beside a node's actors and never travels in a message: payloads, outcomes, the executor.
+"""The state that a node's actors share and no message carries: payloads, outcomes, the executor.
 
 A `Room` is the node's local `ActorSystem`, so an actor finds it as `ctx.system` and there is no state of a module.
 """

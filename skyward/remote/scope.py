@@ -1,4 +1,4 @@
-"""What a batch finds on its slot under a name: its functions by value, and the `__main__` of the user's script."""
+"""The names that a batch finds on its slot: its functions by value, and the `__main__` of the user's script."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""How an error shows the call that it is about: `train(17, rate=0.1)`, in a line. Made only when there is an error."""
+"""The call that an error is about, in one line: `train(17, rate=0.1)`. Made only when there is an error."""
 
 import reprlib
 from collections.abc import Callable, Mapping

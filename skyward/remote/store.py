@@ -1,4 +1,4 @@
-"""Where large buffers come and go on a node: the actor at the end of a link's second connection."""
+"""Receive and serve large buffers on a node: the actor at the end of a link's second connection."""
 
 from typing import assert_never
 

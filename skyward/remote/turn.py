@@ -1,4 +1,4 @@
-"""What happens to the batches a slot has in hand. Pure: no I/O, no clock, no actor.
+"""The batches that a slot has in hand. Pure: no I/O, no clock, no actor.
 
 A slot is Starting until its worker says it is up, then Idle, Running what it was given, or Stopping a batch that must
 not go on. It is given one batch, or several that are expected to be over at once; the worker runs these one after the

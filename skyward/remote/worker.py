@@ -1,4 +1,4 @@
-"""What a worker process does: it runs the calls of a slot, or of all slots of its node in a thread each.
+"""A worker process: it runs the calls of a slot, or of all slots of its node in a thread each.
 
 It is forked from the zygote and exchanges messages with the host over its own socket: `HEAD`, then marshaled data.
 """

@@ -1,1 +1,1 @@
-"""What a person sees of a run, drawn from its events alone: in a terminal or notebook, as lines, and as a page."""
+"""The display of a run, drawn from its events alone: in a terminal or notebook, as lines, and as a page."""

@@ -1,4 +1,4 @@
-"""What of a run is worth a line that stays, where no line can be changed. Pure: no I/O, no clock, no actor."""
+"""The lines about a run that stay, where no line can be changed. Pure: no I/O, no clock, no actor."""
 
 from skyward.report import many
 from skyward.view import wording

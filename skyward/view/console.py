@@ -1,4 +1,4 @@
-"""What a person sees while a pool runs: lines at the bottom of a terminal or of a notebook's cell, or lines that stay.
+"""The display while a pool runs: lines at the bottom of a terminal or a notebook's cell, or lines that stay.
 
 All is drawn from the events of the run, beside it, and goes to standard error.
 """

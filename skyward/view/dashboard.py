@@ -44,7 +44,7 @@ PERIOD = 0.5
 """Seconds between two tellings of what is new."""
 
 BEHIND = 8
-"""Tellings that a browser may be behind before it is told everything anew."""
+"""Updates that a browser may be behind before it is sent everything again."""
 
 CONNECTIONS = 32
 """Connections that are open at once. Each is a descriptor of the driver, and others on this machine can connect."""

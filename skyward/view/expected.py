@@ -1,4 +1,4 @@
-"""How many tasks are yet to arrive, as far as that is known. Pure: no I/O, no clock, no actor."""
+"""The number of tasks that are still to arrive, as far as it is known. Pure: no I/O, no clock, no actor."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Who looks on at a run from its beginning: its record, the console, who shows what tasks print, and the live page."""
+"""The listeners to a run from its beginning: its record, the console, the output of tasks, and the live page."""
 
 import logging
 import os

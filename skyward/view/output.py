@@ -1,4 +1,4 @@
-"""What tasks print and log, the newest lines of each slot, for the page of a run. Pure: no I/O, no clock, no actor.
+"""The newest lines that tasks printed and logged, by slot, for the page of a run. Pure: no I/O, no clock, no actor.
 
 All of it is in the record of the run; here are so many lines of each slot that a page stays small.
 """

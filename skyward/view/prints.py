@@ -1,4 +1,4 @@
-"""What of that which tasks print is shown, and how. Pure: no I/O, no clock; `speaker` shows it.
+"""Which output of tasks is shown, and how. Pure: no I/O, no clock; `speaker` shows it.
 
 Every line is told with its node and slot. Of a progress bar, which writes over its own line, the latest state is shown
 now and then and at its end. A node that prints more than anybody can read is shown in part, and the rest is counted.
@@ -13,16 +13,16 @@ from skyward.events import Event, Logged, Printed, RunEnded
 from skyward.view.escape import colored, final
 
 LINES, SIZE = 200, 1 << 20
-"""Lines, and characters in them, that are shown of each node in a second,"""
+"""Rate limit per node: lines and characters per second."""
 
 BURST = 1000
-"""and lines that are shown of one that has printed little before."""
+"""Burst allowance per node, in lines."""
 
 EVERY = 5.0
 """Seconds between two states of a progress bar."""
 
 NOTE = 10.0
-"""Seconds between two words on how much is not shown, while that goes on."""
+"""Seconds between two notes about lines that are not shown."""
 
 _UP = re.compile(r"\x1b\[\d*A")
 

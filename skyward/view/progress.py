@@ -1,4 +1,4 @@
-"""How far a run is, folded from its events as they come. Pure: no I/O, no clock, no actor.
+"""The progress of a run, folded from its events as they come. Pure: no I/O, no clock, no actor.
 
 `Progress` is changed in place and holds no record of a task, so it stays small. Times are those of the events; who asks
 gives the time it is now.

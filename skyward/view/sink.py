@@ -1,4 +1,4 @@
-"""Where the streams of this program write to, followed so that what tasks print never meets a line of somebody else.
+"""The targets of this program's streams, watched so that output of tasks never mixes with another line.
 
 A line that has not ended, such as a progress bar, stays whole: in a terminal and in a notebook, lines of tasks are put
 above it. In a file it is ended first, as nothing there can be moved. What does not go through `sys.stdout` and

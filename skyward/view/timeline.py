@@ -1,4 +1,4 @@
-"""What happened in a run, folded from its events into what can be drawn. Pure: no I/O, no clock, no actor.
+"""The history of a run, folded from its events into what can be drawn. Pure: no I/O, no clock, no actor.
 
 `Timeline` is fed events as they come and can be asked at any time, so that the page of a run that has ended and the
 live one are the same drawing. Its size does not grow with the number of tasks.

@@ -1,4 +1,4 @@
-"""How far a run is, as lines of text for a terminal. Pure: no I/O, no clock, no actor.
+"""The progress of a run as lines of text for a terminal. Pure: no I/O, no clock, no actor.
 
 A line is pieces of text, each with a style as `rich` names them.
 """

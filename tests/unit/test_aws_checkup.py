@@ -173,14 +173,14 @@ def test_a_quota_is_told_in_machines() -> None:
             "x86_64",
             True,
             "FAIL",
-            "the usual image has Python 3.12, your program runs on",
+            "the default image has Python 3.12, your program runs on",
         ),
         (
             replace(NEEDS, python="3.13", uv=True),
             "arm64",
             True,
             "FAIL",
-            "the usual image has Python 3.12, your program",
+            "the default image has Python 3.12, your program",
         ),
     ],
 )
