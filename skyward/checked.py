@@ -185,7 +185,7 @@ _WORDS = {
     "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "mapping_type": "must be a dictionary",
-    "string_type": "must be text",
+    "string_type": "must be a string",
     "tuple_type": "must be a list",
     "value_error": "{error}",
     "assertion_error": "{error}",

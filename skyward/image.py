@@ -16,14 +16,14 @@ from skyward.checked import Checked, Text, refused
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A list or tuple of texts, as a tuple."""
+    """A list or tuple of strings, as a tuple."""
     match value:
         case str():
             raise refused("must be a list", f"put it in a list: [{value!r}]")
         case list() | tuple():
             for item in value:
                 if not isinstance(item, str):
-                    raise refused(f"{item!r} is not text")
+                    raise refused(f"{item!r} is not a string")
             return tuple(value)
         case _:
             raise refused("must be a list")
@@ -96,14 +96,14 @@ def _preload(value: object) -> tuple[str, ...]:
 def _env(value: object) -> dict[str, str]:
     """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
     if not isinstance(value, Mapping):
-        raise refused("must be a dictionary of texts")
+        raise refused("must be a dictionary of strings")
     for name, text in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             problem = f"{name!r} is not the name of a variable"
             raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
         if not isinstance(text, str):
-            fix = f"write it as text: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
-            raise refused(f"the value of {name} is not text", fix, f"{{{name!r}: <{type(text).__name__}>}}")
+            fix = f"write it as a string: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
+            raise refused(f"the value of {name} is not a string", fix, f"{{{name!r}: <{type(text).__name__}>}}")
         if "\0" in text:
             raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")
     return dict(value)
@@ -174,7 +174,7 @@ class Image(Checked):
     )
     preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
     env: Mapping[str, str] = Field(
-        default_factory=dict, description="give names and texts", examples=["{'LOG_LEVEL': 'debug'}"]
+        default_factory=dict, description="give names and strings", examples=["{'LOG_LEVEL': 'debug'}"]
     )
 
     index: Text | None = Field(

@@ -2,17 +2,17 @@
 
 | file | what |
 | --- | --- |
-| `aws.py` | what the user writes, and the contract of a provider |
-| `aws_pool.py` | what one pool has there: keys, group, machines |
-| `aws_group.py` | who is let in to its machines |
+| `aws.py` | the arguments of `sky.AWS`, and the contract of a provider |
+| `aws_pool.py` | the resources of one pool: keys, group, machines |
+| `aws_group.py` | the security group |
 | `aws_plan.py`, `shopping.py` | which image, type, zone, at what price |
-| `aws_found.py` | what of ours is there, and its end |
-| `aws_stale.py` | whose it is, and whether anybody needs it any more |
-| `aws_guard.py` | who ends it when the driver was killed |
-| `aws_examining.py`, `aws_checkup.py` | what `skyward doctor aws` looks at, and what it thinks of it |
+| `aws_found.py` | find and remove a pool's resources |
+| `aws_stale.py` | who owns a resource, and whether it is abandoned |
+| `aws_guard.py` | cleans up when the driver was killed |
+| `aws_examining.py`, `aws_checkup.py` | the checks of `skyward doctor aws`, and their verdicts |
 | `aws_api.py`, `aws_errors.py` | calls, retries, and what an error means |
-| `aws_regions.py` | which region was meant |
-| `userdata.py`, `leased.py` | how a machine ends itself, and what keeps it from that |
+| `aws_regions.py` | suggestions for a misspelled region |
+| `userdata.py`, `leased.py` | how a machine shuts itself down, and how its lease is renewed |
 """
 
 import asyncio
@@ -171,7 +171,7 @@ class AWS(Checked):
     profile: Text | None = Field(default=None, description="give a profile of ~/.aws/config", examples=["'work'"])
     role: Text | None = Field(default=None, description="give the name of an instance profile", examples=["'reader'"])
     volume_gb: int | None = Field(default=None, ge=1, description="give the size of the disk in GB", examples=["30"])
-    tags: Mapping[str, str] = Field(default={}, description="give names and texts", examples=["{'team': 'vision'}"])
+    tags: Mapping[str, str] = Field(default={}, description="give names and strings", examples=["{'team': 'vision'}"])
     zones: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
         default=(), description="give a list of zones", examples=["['eu-central-1a']"]
     )

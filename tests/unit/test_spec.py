@@ -229,7 +229,7 @@ def test_a_value_without_a_name_is_refused() -> None:
 
 SLOTS = "give the number of tasks that one node runs at once (left out: one per CPU), for example concurrency=4"
 VARIABLES = "use letters, digits and _, not starting with a digit"
-TEXTS = "give names and texts, for example env={'LOG_LEVEL': 'debug'}"
+TEXTS = "give names and strings, for example env={'LOG_LEVEL': 'debug'}"
 PACKAGES = "give packages as pip writes them, for example packages=['numpy>=2']"
 NOT_ALL = "leave it out for one task per CPU"
 EXECUTOR = "choose what a slot of a node is, for example executor='process'"
@@ -262,7 +262,7 @@ LEASE = "give the seconds after which an abandoned node shuts itself down, for e
         ),
         (Image, {"packages": "numpy"}, "packages='numpy': must be a list; put it in a list: ['numpy']"),
         (Image, {"packages": {"numpy"}}, f"packages={{'numpy'}}: must be a list; {PACKAGES}"),
-        (Image, {"packages": ["x", 3]}, f"packages=['x', 3]: 3 is not text; {PACKAGES}"),
+        (Image, {"packages": ["x", 3]}, f"packages=['x', 3]: 3 is not a string; {PACKAGES}"),
         (Image, {"packages": [" "]}, f"packages=[' ']: ' ' is not the name of a package; {PACKAGES}"),
         (Image, {"packages": ["x\ny"]}, f"packages=['x\\ny']: 'x\\ny' is not the name of a package; {PACKAGES}"),
         (Image, {"packages": ["--pre"]}, f"packages=['--pre']: '--pre' is an option, not a package; {PACKAGES}"),
@@ -273,10 +273,14 @@ LEASE = "give the seconds after which an abandoned node shuts itself down, for e
         ),
         (Image, {"env": {"A B": "x"}}, f"env={{'A B': ...}}: 'A B' is not the name of a variable; {VARIABLES}"),
         (Image, {"env": {3: "x"}}, f"env={{3: ...}}: 3 is not the name of a variable; {VARIABLES}"),
-        (Image, {"env": {"A": 3}}, "env={'A': <int>}: the value of A is not text; write it as text: env={'A': '3'}"),
-        (Image, {"env": {"A": None}}, f"env={{'A': <NoneType>}}: the value of A is not text; {TEXTS}"),
+        (
+            Image,
+            {"env": {"A": 3}},
+            "env={'A': <int>}: the value of A is not a string; write it as a string: env={'A': '3'}",
+        ),
+        (Image, {"env": {"A": None}}, f"env={{'A': <NoneType>}}: the value of A is not a string; {TEXTS}"),
         (Image, {"env": {"A": "\0"}}, "env={'A': ...}: the value of A contains a NUL character; leave it out"),
-        (Image, {"env": ["A=b"]}, f"env=['A=b']: must be a dictionary of texts; {TEXTS}"),
+        (Image, {"env": ["A=b"]}, f"env=['A=b']: must be a dictionary of strings; {TEXTS}"),
         (Options, {"lease": 0}, f"lease=0: must be at least 5; {LEASE}"),
         (Options, {"lease": "5m"}, f"lease='5m': must be a number; {LEASE}"),
         (Options, {"lease": "60"}, "lease='60': must be a number; write lease=60"),
