@@ -254,7 +254,7 @@ class Report:
         answered = f"{self.calls} answered ({self.raised} raised)"
         retries = [f"  {count} x {reason}{self._named(reason, count)}" for reason, count in self.retries.items()]
         left = [
-            f"Did not answer at shutdown: {name}; its lease {f'ends in {seconds:.0f} s' if seconds else 'has ended'}"
+            f"No answer at shutdown: {name}; its lease {f'expires in {seconds:.0f} s' if seconds else 'has expired'}"
             for name, seconds in self.left.items()
         ]
         return "\n".join(

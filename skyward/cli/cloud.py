@@ -127,7 +127,7 @@ def row(machine: "CloudMachine", now: dt.datetime) -> tuple[str, ...]:
         machine.state,
         span((now - machine.launched).total_seconds()),
         price,
-        f"ends {' or '.join(ends)}" if ends else "",
+        f"shuts down {' or '.join(ends)}" if ends else "",
     )
 
 

@@ -14,14 +14,14 @@ from skyward.providers.checkup import Finding, Needs
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What machines that are about to be launched will cost.
+    """The price of machines that are about to be launched.
 
     Attributes
     ----------
     machine, zone, count
-        What they are, where, and how many.
+        Their type, their zone, and how many they are.
     hourly
-        Dollars an hour of each, with the `extras` that are named; None if that is not known, for the `problem` said.
+        Dollars per hour for each, including the named `extras`; None if the price is not known, because of `problem`.
     """
 
     machine: str
@@ -33,42 +33,42 @@ class Quote:
 
 
 class Purse(Protocol):
-    """Who pays for machines."""
+    """The budget that pays for machines."""
 
     @property
     def limited(self) -> bool:
-        """Whether no machine may be launched whose price is not known."""
+        """Whether a limit is set, so that no machine may be launched whose price is not known."""
         ...
 
     def check(self, quote: Quote) -> None:
-        """Hear what machines will cost, just before they are launched.
+        """Check the price of machines, just before they are launched.
 
         Raises
         ------
         BudgetExceeded
-            They must not be.
+            They would exceed a limit.
         """
         ...
 
     def begin(self, machine: str, hourly: float | None) -> None:
-        """Hear that a machine is there, by its id, as soon as that is known: what is checked next counts it.
+        """Note a launched machine by its id, as soon as that is known: the next check counts it.
 
         That it was launched and that it has ended is noted by whoever ordered it, too; it may be said twice.
         """
         ...
 
     def left(self) -> float | None:
-        """Return the seconds after which the money is used up, so that no machine may be there then; None: never."""
+        """Return the seconds until the budget is spent, when no machine may run any more; None: never."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to launch: one machine for the pool `pool`, tagged with it and with `node`, which is unique.
+    """An order for one machine of the pool `pool`, tagged with the pool and with `node`, which is unique.
 
-    `node` is also the client token: launching the same order twice gives one machine. `lease` is how many seconds a
-    machine that costs money waits for a sign of the driver before it ends itself, and `purse` is asked before it is
-    launched. `wanted` says whether it still is: a launch that goes from place to place asks it before each attempt.
+    `node` is also the client token: launching the same order twice gives one machine. `lease` is the seconds without
+    contact to the driver after which a machine that costs money shuts itself down; `purse` is asked before the launch.
+    `wanted` says whether the machine is still needed: a launch that tries several places asks it before each attempt.
     """
 
     pool: str
@@ -80,10 +80,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A machine that was launched: the provider's `id` for it, and the tags of its order.
+    """A launched machine: the provider's `id` of it, and the tags of its order.
 
-    `slots` is how many tasks it runs at once, if the provider was told that of this machine. It costs `hourly` dollars
-    an hour, if it costs something and that is known.
+    `slots` is the number of its slots, if the provider was given one for this machine. `hourly` is its price in dollars
+    per hour, if it has one that is known.
     """
 
     id: str
@@ -115,17 +115,17 @@ class Process(Protocol):
 
 
 class Host(Protocol):
-    """A machine that was reached.
+    """A machine to which there is a connection.
 
-    One that is far away also has `acknowledged()`, the bytes that it has received over the tunnels so far: it tells a
-    slow line from a dead one.
+    A remote one also has `acknowledged()`, the bytes that it has received over the tunnels so far, which tells a slow
+    connection from a dead one.
 
     Attributes
     ----------
     folder
         Absolute path of a folder on the machine that only this node uses.
     python
-        The command that starts Python there.
+        Command that starts Python there.
     tethered
         Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
         Where it does not, the machine holds what is started there until it has a leash of its own: it is ended when the
@@ -145,7 +145,7 @@ class Host(Protocol):
     def shares_memory(self) -> bool: ...
 
     async def write(self, files: Mapping[str, Content]) -> None:
-        """Write files into `folder`, readable by nobody else."""
+        """Write files into `folder`, readable only by this user."""
         ...
 
     async def start(self, command: Sequence[str]) -> Process:
@@ -153,7 +153,7 @@ class Host(Protocol):
         ...
 
     async def tunnel(self, port: int) -> int:
-        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
+        """Return a local port on 127.0.0.1 that forwards to `port` on 127.0.0.1 there."""
         ...
 
     async def close(self) -> None:
@@ -162,10 +162,10 @@ class Host(Protocol):
 
 
 class Examinable(Protocol):
-    """A provider that can say what is right and what is wrong before anything is launched; not every one can."""
+    """A provider that can check its machines before anything is launched. Not every provider can."""
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
-        """Return what was found, by machine; what concerns no machine is under `here`.
+        """Return the findings by machine; those about no machine are under `here`.
 
         Raises
         ------

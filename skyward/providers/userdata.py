@@ -28,7 +28,7 @@ HELD = f"{FOLDER}/held"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds after which a machine ends itself: never contacted, not heard from any more, in any case."""
+    """Seconds after which a machine shuts itself down: never contacted, not heard from any more, in any case."""
 
     first_contact: float
     lease: float
@@ -44,7 +44,7 @@ _LEASH = r"""#!/bin/sh
 # Ends this machine when nobody holds it any more.
 uptime() { read -r up rest </proc/uptime; up=${up%%.*}; }
 end() {
-    echo "skyward: this machine ends itself: $1" | tee /dev/console 2>/dev/null
+    echo "skyward: this machine shuts itself down: $1" | tee /dev/console 2>/dev/null
     while :; do
         shutdown -h now || poweroff || systemctl poweroff --force
         sleep 5
@@ -135,6 +135,6 @@ def rekey(public: str) -> str:
 def renewal(word: str, left: float | None = None) -> str:
     """Return the command by which the driver says that it is there; the word is another one each time.
 
-    With `left` the machine ends itself in so many seconds whatever it hears, but for another word.
+    With `left`, the machine shuts itself down after this many seconds, unless it gets another message.
     """
     return f"echo {shlex.quote(word)}{'' if left is None else f' {math.ceil(left)}'} >{HELD}"

@@ -33,7 +33,7 @@ class NodeConfig:
     executor
         Whether slots are processes or threads.
     lease
-        Seconds without a message from the driver after which the node ends itself.
+        Seconds without a message from the driver after which the node shuts itself down.
     first_contact
         The same, until the first message.
     env

@@ -1,8 +1,7 @@
 """The page of a run while it runs, for this user's browser alone: on 127.0.0.1, behind a link that opens it once.
 
-The token of the link is exchanged for a cookie that no script can read and no other site can send. What has happened
-is folded in the record's thread and told twice a second to those who look on, as what is new; who cannot keep up is
-told all of it anew.
+The token of the link is exchanged for a cookie that no script can read and no other site can send. Events are folded in
+the record's thread, and browsers get what is new twice a second; a browser that cannot keep up gets everything again.
 """
 
 import asyncio

@@ -54,7 +54,7 @@ def test_what_is_there_is_listed_with_age_price_and_lease_and_ended_by_name(clou
     assert re.fullmatch(
         rf"one  {REGION}, by \S+:{os.getpid()}, in use, 2 machines, \$0\.0286/h, \$\d\S* so far", lines[0]
     )
-    machine = r"  i-\w+  t4g\.micro  \S+  \w+  +\d+s  \$0\.0143/h, \$\S+ +ends 5m after its driver or in [34]m.*"
+    machine = r"  i-\w+  t4g\.micro  \S+  \w+  +\d+s  \$0\.0143/h, \$\S+ +shuts down 5m after its driver or in [34]m.*"
     assert [bool(re.fullmatch(machine, line)) for line in lines[1:3]] == [True, True]
     assert re.fullmatch(r"  sg-\w+  security group", lines[3])
     assert lines[4].startswith("two  ")

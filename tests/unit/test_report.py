@@ -129,8 +129,8 @@ def test_machines_that_were_left_to_their_leash_are_named() -> None:
     told = replace(REPORT, left={"gpu-box/p-0-0": 299.6, "node-7/p-1-0": 0.0}).explain().splitlines()
 
     assert told[-2:] == [
-        "Did not answer at shutdown: gpu-box/p-0-0; its lease ends in 300 s",
-        "Did not answer at shutdown: node-7/p-1-0; its lease has ended",
+        "No answer at shutdown: gpu-box/p-0-0; its lease expires in 300 s",
+        "No answer at shutdown: node-7/p-1-0; its lease has expired",
     ]
 
 
