@@ -84,7 +84,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     # ------------------------------------------------------------ how many
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many tasks run at once: at most every slot; for joblib never 1 unless 1 was asked for.
+        """Return the number of tasks that run at once: at most every slot; for joblib never 1 unless 1 was requested.
 
         joblib runs a call with one job in the caller; `_limit` keeps a call on a single slot to that slot.
         """
@@ -109,7 +109,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         mmap_mode: str | None = "r",
         **others: Any,
     ) -> int:
-        """Get ready for the calls of `parallel`; joblib passes on whatever the user gave it.
+        """Prepare for the calls of `parallel`; joblib passes on whatever the user gave it.
 
         `max_nbytes` is the size from which on an array is shared, as with loky; None for none: each task may write into
         its own. joblib's own default of it leaves that to the pool. `mmap_mode` says what tasks may do with those.
@@ -195,10 +195,10 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self.reset_batch_stats()
 
     def terminate(self) -> None:
-        """Nothing: the pool goes on."""
+        """Do nothing: the pool stays open."""
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Stop what waits and what runs; the pool and this backend stay usable."""
+        """Stop queued and running calls; the pool and this backend stay usable."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._group is not None:
@@ -209,7 +209,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return None, None
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> futures.Future[Any]:
-        """Note a batch, to be sent soon. What goes wrong is in the future, never raised, never before this returns."""
+        """Queue a batch, to be sent soon. Errors go to its future; they are never raised here."""
         group, tasks = self._group, func.items
         first = self.parallel.n_dispatched_tasks - len(tasks)
         level = (self.nesting_level or 0) + 1
@@ -303,9 +303,9 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """Wait for the whole call before joblib begins to look every 10 ms; not where it must look itself.
+        """Wait for the whole call before joblib begins to poll every 10 ms, unless joblib must poll.
 
-        joblib's own error of a call that takes longer than its timeout is told which task that was.
+        joblib's error for a call that takes longer than its timeout gets the name of the task.
         """
         self._count(self._group)  # with pre_dispatch="all" it has taken all by now
         if self.parallel.timeout is None and not self.parallel.return_generator:
@@ -331,7 +331,7 @@ def _run_here(future: futures.Future[Any], call: tuple[Any, ...]) -> None:
 
 
 def blob_mode(mmap_mode: str | None, max_nbytes: int | None) -> Mode:
-    """Return what tasks may do with large arrays, where `Parallel` was given these.
+    """Return what tasks may do with large arrays, for these arguments of `Parallel`.
 
     Raises
     ------
@@ -383,5 +383,5 @@ def block_of(pool: Pool) -> Block:
 
 
 def registered(pool: Pool, take: tuple[str, ...] = ()) -> AbstractContextManager[None]:
-    """Make the pool joblib's default backend, and the names in `take` other names for it, for the length of a block."""
+    """Make the pool joblib's default backend for a block, and let the names in `take` refer to it as well."""
     return joblib_names.registered(block_of(pool), take)

@@ -1,8 +1,8 @@
-"""Amazon's API: one account and region, with retries of our own. The only file that imports aioboto3.
+"""Amazon's API for one account and region, with its own retries. The only file that imports aioboto3.
 
-The SDK's own retries are off: it would try again for seconds what another zone may give at once, and would not spread
-the callers that were throttled together. Here a call is repeated for as long as it may pass, with growing, random
-pauses. That is safe for every call we make: a launch carries a client token, and the others do the same when repeated.
+The SDK's own retries are off: it would retry for seconds what another zone may offer at once, and would not spread
+callers that were throttled together. Here, temporary failures are retried with growing, random pauses. That is safe for
+every call: a launch carries a client token, and the others are idempotent.
 """
 
 import asyncio
@@ -52,14 +52,14 @@ class Refusal(Exception):
 
 
 class Unanswered(ProvisioningError):
-    """The API did not answer, so it is not known what became of the call."""
+    """The API did not answer, so the result of the call is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Where credentials come from, as the SDK calls it, and how long they last.
 
-    `temporary` ones end; `renewed` ones are fetched again before that. When they end is not always known.
+    `temporary` credentials expire; `renewed` ones are fetched again before that. The expiry is not always known.
     """
 
     source: str
@@ -90,7 +90,7 @@ def regions() -> tuple[str, ...]:
 
 
 class Api:
-    """The API, for the loop that it is used on. Connections are there while somebody is in `open`.
+    """The API, for one event loop. Connections stay open while a block of `open` is entered.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Api:
     Attributes
     ----------
     ahead
-        Seconds that the clock of who answered last is ahead of the one here, which is told in whole seconds.
+        Seconds, in whole numbers, that the clock of the last answering server is ahead of the one here.
     """
 
     def __init__(self, region: str | None, profile: str | None, patience: float = PATIENCE) -> None:
@@ -137,7 +137,7 @@ class Api:
         return str(region)
 
     async def credentials(self) -> Credentials | None:
-        """Return what is known of the credentials, None if there are none; those to be fetched are fetched."""
+        """Return the credentials, fetched if necessary, or None if there are none."""
         session = await self.session()
         with _told_of_credentials():
             found = await session.get_credentials()
@@ -165,7 +165,7 @@ class Api:
                 await stack.aclose()
 
     async def call(self, service: str, action: str, *, patience: float | None = None, **asked: Any) -> dict[str, Any]:
-        """Call an action, `run_instances` say, again and again while that may help.
+        """Call an action, such as `run_instances`, and retry it while that may help.
 
         Raises
         ------

@@ -94,7 +94,7 @@ class PoolInCloud:
     # ---------------------------------------------------------------- launch
 
     async def launch(self, order: Order) -> Instance:
-        """Return the machine of a node, launching it with those of others if it is not there."""
+        """Return the machine of a node; launch it, together with those of other nodes, if it does not exist."""
         node = order.node
         self.lease, self.purse, self._orders[node] = order.lease, order.purse, order
         try:
@@ -282,7 +282,7 @@ class PoolInCloud:
             raise
 
     def left(self) -> float | None:
-        """Return the seconds after which the money for the machines will have been used up; None: it never is."""
+        """Return the seconds until the budget is spent; None: never."""
         return None if self.purse is None else self.purse.left()
 
     # ---------------------------------------------------------------- the security group
@@ -300,7 +300,7 @@ class PoolInCloud:
     # ---------------------------------------------------------------- what there is, and its end
 
     async def look(self, machine: str) -> Found | None:
-        """Return what is told of a machine of this pool; None if it is not told of, yet or any more."""
+        """Return what the API says of a machine of this pool; None if it does not list it, yet or any more."""
         return await self._looks.do(machine)
 
     async def _look(self, machines: Sequence[str]) -> Mapping[str, Found | Exception | None]:
@@ -308,9 +308,9 @@ class PoolInCloud:
         return {machine: found.get(machine) for machine in machines}
 
     async def find(self) -> list[Instance]:
-        """Return every machine of the pool; one that was just launched also when the API does not tell of it yet.
+        """Return every machine of the pool, including one that was just launched and is not listed yet.
 
-        Of a launch that was not answered nobody knows whether there is a machine: it is waited for a while.
+        After a launch without an answer, wait a while for its machines, because they may exist.
         """
         if not self._possible:
             return []
@@ -327,7 +327,7 @@ class PoolInCloud:
         return sorted((found | launched).values(), key=lambda each: each.node)
 
     async def terminate(self, instance: Instance) -> None:
-        """End a machine, if it is one of this pool's and this node's."""
+        """Terminate a machine, if it belongs to this pool and this node."""
         known = self.known.get(instance.node)
         if known is None or known.id != instance.id:
             told = await self.look(instance.id)
@@ -349,7 +349,7 @@ class PoolInCloud:
         return dict.fromkeys(machines, True) | told
 
     async def clear(self) -> Sequence[str]:
-        """Remove what the machines shared, once they have let go of it; return the ids of what is left."""
+        """Remove what the machines shared, once they have released it; return the ids of what is left."""
         self._closing = True
         await self._launches.idle()  # one that nobody waits for any more
         if self._guard is None:

@@ -102,7 +102,7 @@ exit 0
 
 
 def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
-    """Return what to think of what the script printed; a machine that is not `bare` has the program's own Python."""
+    """Judge what the script printed. A machine that is not `bare` uses the program's own Python."""
     lines = [line.removeprefix(TELLS).partition(" ") for line in told.splitlines() if line.startswith(TELLS)]
     said = {name: text.strip() for name, _, text in lines}
     if "over" not in said:
@@ -188,7 +188,7 @@ def _memory(said: dict[str, str]) -> Finding:
 
 
 def clock(ahead: float, within: float) -> Finding:
-    """Judge a clock that is so many seconds ahead of ours, give or take `within`."""
+    """Judge a clock that is `ahead` seconds ahead of the one here, give or take `within`."""
     off = max(abs(ahead) - within, 0.0)
     if off <= AGREES:
         return Finding("clock", "ok", f"within {max(within, abs(ahead)):.0f} s of the one here")

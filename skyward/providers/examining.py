@@ -22,7 +22,7 @@ PROBES = 3
 
 
 async def examine(to: Destination, needs: Needs) -> list[Finding]:
-    """Return what was found on the way to a machine and on it; what is behind a failure is not looked at."""
+    """Return the findings on the way to a machine and on it. What comes after a failure is not checked."""
     found: list[Finding] = []
     try:
         async with asyncio.timeout(LONGEST):
@@ -37,7 +37,7 @@ async def examine(to: Destination, needs: Needs) -> list[Finding]:
 
 
 def extra() -> Finding:
-    """Say which asyncssh there is; without one nobody gets here."""
+    """Return the version of asyncssh. Without one, this is not reached."""
     return Finding("extra", "ok", f"asyncssh {importlib.metadata.version('asyncssh')}")
 
 

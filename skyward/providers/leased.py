@@ -20,10 +20,10 @@ BOOTING = 60.0
 
 
 class LeasedHost(DetachedHost):
-    """A machine at the end of a tunnel whose leash is held from here, from the first contact until `close`.
+    """A machine behind a tunnel whose lease is renewed from here, from the first contact until `close`.
 
-    `left` says after how many seconds the machine is to end itself whatever is heard of the driver, as its money will
-    have been used up; None is never.
+    `left` returns the seconds after which the machine must shut itself down even if it hears from the driver, because
+    the budget will be spent; None: never.
 
     It is held by this connection and not by the node, so that it is held while the node is being made, too. Both go the
     same way: when the driver is gone or cut off, the node ends after its lease, and with it or right after the machine.
@@ -49,7 +49,7 @@ async def _hold(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) 
 
 
 async def enter(tunnel: Tunnel) -> None:
-    """Log in for the first time; while the machine may still be starting, a refusal is no last word."""
+    """Log in for the first time; retry a refused login while the machine may still be starting."""
     clock = asyncio.get_running_loop().time
     until = clock() + BOOTING
     while True:
@@ -63,12 +63,12 @@ async def enter(tunnel: Tunnel) -> None:
 
 
 async def touch(tunnel: Tunnel) -> None:
-    """Say for the first time that the driver is there.
+    """Renew the lease for the first time.
 
     Raises
     ------
     Unreachable
-        The machine has no leash: what would end it does not run.
+        The machine has no leash: the script that would shut it down does not run.
     """
     ran = await tunnel.run(renewal(secrets.token_hex(4)))
     if ran.code:

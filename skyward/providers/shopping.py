@@ -1,6 +1,6 @@
-"""Which type of machine, in which zone, at what price? Pure: no I/O, no clock, no luck.
+"""Choose the type, zone and price of a machine. Pure: no I/O, no clock, no luck.
 
-What there is comes from the cloud's own lists, as they answer: types, the zones that have them, and prices.
+The choice uses the cloud's own lists: types, the zones that have them, and prices.
 """
 
 import json
@@ -32,7 +32,7 @@ class Kind:
     bare
         Whether it is a whole machine, which takes long to start.
     burstable
-        Whether it may use its processors in full only as long as it has credits for that.
+        Whether it can use its processors in full only while it has CPU credits.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a machine must at least have; None is no matter. `accelerator` is a name, a maker, or `gpu` for any."""
+    """Minimum that a machine must have; None: any. `accelerator` is a name, a maker, or `gpu` for any."""
 
     cpus: int | None = None
     memory: float | None = None
@@ -57,14 +57,14 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A machine that can be had: its type, zone and market, and dollars an hour; None where no price is known.
+    """A machine that can be launched: its type, zone and market, and dollars per hour; None if no price is known.
 
     Attributes
     ----------
     machine, address, disk
-        What the hour costs, of the machine, of its public address, and of its disk.
+        Dollars per hour of the machine, of its public address, and of its disk.
     burstable
-        Whether it may use its processors in full only as long as it has credits for that.
+        Whether it can use its processors in full only while it has CPU credits.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Offer:
 
     @property
     def hourly(self) -> float | None:
-        """Dollars an hour with everything."""
+        """Dollars per hour in total."""
         parts = (self.machine, self.address, self.disk)
         return sum(part for part in parts if part is not None) if self.machine is not None else None
 
@@ -118,7 +118,7 @@ def _kind(told: Mapping[str, Any]) -> Kind:
 
 
 def fits(kind: Kind, needs: Needs) -> bool:
-    """Whether a type has what is needed; one with accelerators only does when they are."""
+    """Whether a type meets the needs. A type with accelerators does so only if one is needed."""
     return (
         not kind.bare
         and kind.cpus >= (needs.cpus or 0)
@@ -129,7 +129,7 @@ def fits(kind: Kind, needs: Needs) -> bool:
 
 
 def architecture(kind: Kind, wanted: str | None) -> str | None:
-    """Return the architecture for which the type gets an image; None if it has not the one that is wanted."""
+    """Return the architecture of the image for the type; None if the type does not have the requested one."""
     for each in ("arm64", "x86_64"):
         if each in kind.architectures and wanted in (None, each):
             return each
@@ -146,7 +146,7 @@ def offers(
     disk: float = 0.0,
     most: int = 5,
 ) -> list[Offer]:
-    """Return what to try, in order: the cheapest first, what has no known price last, of `most` types.
+    """Return the offers to try, of `most` types: the cheapest first, those without a known price last.
 
     Parameters
     ----------

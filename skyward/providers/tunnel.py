@@ -1,4 +1,4 @@
-"""A tunnel to one machine: one SSH connection for commands, files and forwards, which comes back when it was cut.
+"""A tunnel to one machine: one SSH connection for commands, files and forwards, which reconnects when it was cut.
 
 With `login`, which makes the connection, `sftp`, which writes files, and `command`, which runs commands, the only one
 that imports asyncssh.
@@ -76,12 +76,12 @@ class Tunnel:
         self._forwarding = asyncio.Lock()
 
     async def open(self, patience: float = 0.0) -> Self:
-        """Connect; for `patience` seconds try again what may pass. From then on the connection is kept up.
+        """Connect, retrying temporary failures for `patience` seconds. After that the connection is kept up.
 
         Raises
         ------
         Refused
-            Trying again cannot help.
+            Trying again would not help.
         Unreachable
             It does not answer.
         """
@@ -113,11 +113,11 @@ class Tunnel:
         return 0 if told is None else told.acknowledged
 
     async def up(self, within: float = WITHIN) -> None:
-        """Wait until there is a connection; `Lost` if there is none within so many seconds, `Refused` if never."""
+        """Wait until there is a connection. Raise `Lost` if there is none in time, `Refused` if there will be none."""
         await self._current(within)
 
     async def run(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> Ran:
-        """Run a command, a line of shell or a list of words, to its end. If this is cancelled, it is ended.
+        """Run a command, a line of shell or a list of words, and wait for it. Cancelling this kills the command.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Tunnel:
     async def start(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> RemoteProcess:
         """Start a command whose output is read line by line. Its standard input is `stdin`, then ends.
 
-        It is told nothing when the connection is lost; what it prints then is lost too.
+        It is not notified when the connection is lost, and its output during that time is lost as well.
 
         Raises
         ------
@@ -161,10 +161,11 @@ class Tunnel:
         return process
 
     async def put(self, folder: str, files: Mapping[str, Content], *, within: float = WITHIN) -> None:
-        """Write files into a folder of that absolute path, readable by nobody else; each appears whole or not at all.
+        """Write files into a folder, given by its absolute path, readable only by this user; each appears whole or not
+        at all.
 
-        Names may have folders in them. The folder is made with its parents if it is not there, as 0700. Where there is
-        no SFTP, commands do it.
+        Names may contain folders. The folder is created with its parents if needed, with mode 0700. Without SFTP,
+        commands write the files.
 
         Raises
         ------
@@ -190,10 +191,10 @@ class Tunnel:
             )
 
     async def forward(self, port: int) -> int:
-        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there, also after the connection was lost.
+        """Return a local port on 127.0.0.1 that forwards to `port` on 127.0.0.1 there, also after a reconnect.
 
-        Connecting to it always succeeds. If nothing listens over there, the connection ends at once: only an answer
-        shows that something does.
+        Connecting to it always succeeds. If nothing listens there, the connection is closed at once: only an answer
+        shows that something listens.
         """
 
         async def through(session: Callable[[], End]) -> None:
@@ -210,12 +211,12 @@ class Tunnel:
         return self._forwards[port].port
 
     async def probe(self) -> float:
-        """Return the seconds that a question to the machine takes there and back.
+        """Return the round trip time to the machine in seconds.
 
         Raises
         ------
         PermissionError
-            It lets nobody through to its ports, so that `forward` leads nowhere.
+            It does not forward connections, so `forward` cannot work.
         """
         connection = await self._current(WITHIN)
         began = asyncio.get_running_loop().time()
@@ -242,7 +243,7 @@ class Tunnel:
             return True
 
     async def close(self) -> None:
-        """Let go of the machine: connection, commands and forwards end; what was started to go on does."""
+        """Close the connection, commands and forwards; detached commands continue."""
         for process in [*self._processes]:
             process.close()
         if self._processes and self._connection is not None:
@@ -272,7 +273,7 @@ class Tunnel:
         return wrapped
 
     def _forget(self, asked: asyncio.Future[asyncssh.SSHClientProcess[bytes]]) -> None:
-        """End a command that nobody waits for any more, if it was started."""
+        """Kill a command that nobody waits for any more, if it was started."""
         if asked.cancelled() or asked.exception() is not None:
             self._sessions.release()
         else:
