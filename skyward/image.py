@@ -102,7 +102,7 @@ def _env(value: object) -> dict[str, str]:
             problem = f"{name!r} is not the name of a variable"
             raise refused(problem, "use letters, digits and _, not starting with a digit", f"{{{name!r}: ...}}")
         if not isinstance(text, str):
-            fix = f"write it as a string: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
+            fix = f"quote it: env={{{name!r}: {str(text)!r}}}" if isinstance(text, int | float) else ""
             raise refused(f"the value of {name} is not a string", fix, f"{{{name!r}: <{type(text).__name__}>}}")
         if "\0" in text:
             raise refused(f"the value of {name} contains a NUL character", "leave it out", f"{{{name!r}: ...}}")

@@ -25,11 +25,12 @@ def pool(name: str, *machines: CloudMachine, stale: bool = False) -> CloudPool:
 
 def test_a_pool_is_told_with_its_machines_in_columns() -> None:
     pools = [pool("one", machine(1, kind="c7g.16xlarge"), machine(2, spot=True)), pool("two", stale=True)]
+    until = "shuts down 5m after its driver or in 11h 48m"
 
     assert told(pools, NOW) == [
         "one  eu-central-1, by desk:4711, in use, 2 machines",
-        "  i-1  c7g.16xlarge    eu-central-1a  running  12m  price unknown  shuts down 5m after its driver or in 11h 48m",
-        "  i-2  t4g.micro spot  eu-central-1a  running  12m  price unknown  shuts down 5m after its driver or in 11h 48m",
+        f"  i-1  c7g.16xlarge    eu-central-1a  running  12m  price unknown  {until}",
+        f"  i-2  t4g.micro spot  eu-central-1a  running  12m  price unknown  {until}",
         "  sg-one  security group",
         "two  eu-central-1, by desk:4711, stale, 0 machines",
         "  sg-two  security group",

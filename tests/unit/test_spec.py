@@ -273,11 +273,7 @@ LEASE = "give the seconds after which an abandoned node shuts itself down, for e
         ),
         (Image, {"env": {"A B": "x"}}, f"env={{'A B': ...}}: 'A B' is not the name of a variable; {VARIABLES}"),
         (Image, {"env": {3: "x"}}, f"env={{3: ...}}: 3 is not the name of a variable; {VARIABLES}"),
-        (
-            Image,
-            {"env": {"A": 3}},
-            "env={'A': <int>}: the value of A is not a string; write it as a string: env={'A': '3'}",
-        ),
+        (Image, {"env": {"A": 3}}, "env={'A': <int>}: the value of A is not a string; quote it: env={'A': '3'}"),
         (Image, {"env": {"A": None}}, f"env={{'A': <NoneType>}}: the value of A is not a string; {TEXTS}"),
         (Image, {"env": {"A": "\0"}}, "env={'A': ...}: the value of A contains a NUL character; leave it out"),
         (Image, {"env": ["A=b"]}, f"env=['A=b']: must be a dictionary of strings; {TEXTS}"),
