@@ -122,10 +122,7 @@ class Link:
             await self._bulk.close()
 
     def assign(self, batches: Sequence[int]) -> None:
-        """Send these batches, soon, together with others that are waiting to be sent.
-
-        One with large buffers that the node has not got waits for these, and lets others go before it.
-        """
+        """Send these batches soon, each after the large buffers that it needs and the node lacks."""
         ready = [batch for batch in batches if not self._must_load(batch)]
         if ready:
             self._order(tuple(ready))
