@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from skyward import notebook
 from skyward.errors import NoCompute
+from skyward.formatting import counted, dollars, in_seconds, megabytes
 
 HINT_S = 1.0
 """Seconds that slots must have spent on imports before a hint is shown."""
@@ -242,8 +243,8 @@ class Report:
                 f"Throughput: {self.throughput:.1f} tasks/s",
                 f"Ideal time: {self.ideal:.2f} s",
                 f"Efficiency: {self.efficiency:.1%}",
-                *([f"Raised: {many(self.raised, 'call')}"] if self.raised else []),
-                *([f"Lost: {many(self.lost_calls, 'call')}"] if self.lost_calls else []),
+                *([f"Raised: {counted(self.raised, 'call')}"] if self.raised else []),
+                *([f"Lost: {counted(self.lost_calls, 'call')}"] if self.lost_calls else []),
                 *([f"Cost: {dollars(self.cost)} for {self.machines} machines"] if self.cost else []),
             )
         )
@@ -264,7 +265,7 @@ class Report:
                 f"Calls: {answered}, {self.lost_calls} lost, {self.cancelled} cancelled",
                 f"Attempts: {self.attempts}, retries: {sum(self.retries.values())}, late answers: {self.late}",
                 *retries,
-                f"Sent: {self.sent / 1e6:.1f} MB, received: {self.received / 1e6:.1f} MB",
+                f"Sent: {megabytes(self.sent)}, received: {megabytes(self.received)}",
                 *self._shared(),
                 *self._slowest_start(),
                 *left,
@@ -299,10 +300,10 @@ class Report:
         given = [node.shared for node in self.nodes.values() if node.shared]
         if not given:
             return []
-        where = f"{self.shared / 1e6:.1f} MB on {many(len(given), 'node')}"
+        where = f"{megabytes(self.shared)} on {counted(len(given), 'node')}"
         if len(set(given)) > 1:
             return [f"Shared: {where}, each large array once per node"]
-        return [f"Shared: {given[0] / 1e6:.1f} MB, once per node ({where})"]
+        return [f"Shared: {megabytes(given[0])}, once per node ({where})"]
 
     def _slowest_start(self) -> list[str]:
         times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}
@@ -312,16 +313,6 @@ class Report:
         steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.starts[slowest])
         which = "" if len(times) == 1 else f", the slowest of {len(times)}"
         return [f"Start of node {slowest}{which}: {times[slowest]:.2f} s: {steps}"]
-
-
-def many(count: int, what: str) -> str:
-    """Return `1 node`, `2,000 nodes`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def dollars(amount: float) -> str:
-    """Return an amount with its significant digits: `$12.50`, `$0.144`, `$0.0003`."""
-    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
 
 
 def import_hint(imports: Mapping[str, float], work: float) -> str:
@@ -344,9 +335,7 @@ def import_hint(imports: Mapping[str, float], work: float) -> str:
     packages = dict.fromkeys(module.partition(".")[0] for module in longest)
     modules = [each for each in longest if not any(other.startswith(f"{each}.") for other in longest)]
     named = ", ".join(f'"{each}"' for each in modules)
-    return (
-        f"slots spent {spent:.{0 if spent >= 10 else 1}f} s importing {', '.join(packages)}: Image(preload=[{named}])"
-    )
+    return f"slots spent {in_seconds(spent)} importing {', '.join(packages)}: Image(preload=[{named}])"
 
 
 def apportioned(lost: Lost, capacity: float) -> Lost:

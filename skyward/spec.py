@@ -16,6 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from skyward.checked import Checked, any_path, refused, whole
 from skyward.errors import listed
+from skyward.formatting import counted
 from skyward.image import Image
 from skyward.nodes import Nodes, as_nodes
 from skyward.remote.terms import MOST
@@ -61,7 +62,7 @@ def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
     capacity = getattr(info.data.get("provider"), "capacity", None)
     most = max(nodes.count, nodes.max or 0)
     if capacity is not None and most > capacity:
-        machines = "1 machine" if capacity == 1 else f"{capacity} machines"
+        machines = counted(capacity, "machine")
         raise refused(f"the provider has {machines}", "ask for no more nodes, or give it more machines", str(most))
     return nodes
 

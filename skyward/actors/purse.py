@@ -8,9 +8,9 @@ from collections.abc import Callable
 from skyward.actors.spending import Spending, line
 from skyward.errors import BudgetExceeded
 from skyward.events import Quoted, Spent
+from skyward.formatting import dollars
 from skyward.providers.provider import Quote
 from skyward.record import Record, now
-from skyward.report import dollars
 
 log = logging.getLogger("skyward")
 

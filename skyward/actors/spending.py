@@ -7,8 +7,8 @@ machine is charged for each second from its launch until its end is confirmed, a
 
 from dataclasses import dataclass, field, replace
 
+from skyward.formatting import dollars
 from skyward.providers.provider import Quote
-from skyward.report import dollars
 
 MINIMUM = 60.0
 """Seconds that are charged for a machine at least."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from skyward.cli.settings import spoken_as_options
-from skyward.cli.table import columns, counted, span
+from skyward.cli.table import columns
 from skyward.errors import InvalidArgument
+from skyward.formatting import counted, dollars, span
 from skyward.view.escape import escape
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ def told(pools: "Sequence[CloudPool]", now: dt.datetime) -> list[str]:
 
 def heading(pool: "CloudPool") -> str:
     """Return what a pool is, in one line."""
-    from skyward.report import dollars
-
     facts = [pool.region, f"by {pool.by}" if pool.by else "", "stale" if pool.stale else "in use"]
     facts.append(counted(len(pool.machines), "machine"))
     if pool.machines and pool.hourly is not None and pool.cost is not None:
@@ -112,8 +111,6 @@ def heading(pool: "CloudPool") -> str:
 
 def row(machine: "CloudMachine", now: dt.datetime) -> tuple[str, ...]:
     """Return what a machine is: its cells in the table."""
-    from skyward.report import dollars
-
     ends = [] if machine.lease is None else [f"{span(machine.lease)} after its driver"]
     if machine.until is not None:
         ends.append(f"in {span((machine.until - now).total_seconds())}")

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skyward.cli.table import columns, span
+from skyward.cli.table import columns
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, Printed, Reported, RunEnded, RunStarted, from_json
+from skyward.formatting import dollars, span
 from skyward.record import find, is_written, read, records
-from skyward.report import Report, dollars
+from skyward.report import Report
 from skyward.view.escape import escape
 
 POLL_INTERVAL_S = 0.2

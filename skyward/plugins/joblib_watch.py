@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Sequence
 from types import CodeType
 
+from skyward.formatting import dollars
 from skyward.plugins.joblib import JoblibPlugin
 from skyward.remote.function import Remote
-from skyward.report import dollars
 
 log = logging.getLogger("skyward")
 

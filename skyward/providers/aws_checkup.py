@@ -4,10 +4,10 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from skyward.formatting import dollars
 from skyward.providers import aws_errors, aws_regions
 from skyward.providers.checkup import AGREES, Finding, Needs
 from skyward.providers.shopping import Offer
-from skyward.report import dollars
 
 SIGNED_WITHIN_S = 300.0
 """Seconds by which a signature's time may be wrong."""

@@ -1,6 +1,6 @@
 """The lines about a run that stay, where no line can be changed. Pure: no I/O, no clock, no actor."""
 
-from skyward.report import many
+from skyward.formatting import clock, counted
 from skyward.view import wording
 from skyward.view.progress import Progress
 
@@ -48,8 +48,8 @@ class Bulletin:
             return [wording.plain(wording.starting(progress, now)[2:]) + first]
         if progress.ready and self._new("complete") and (not self._brief or ("start",) in self._said):
             self._last = now
-            text = f"{many(len(progress.ready), 'node')} with {many(progress.slots, 'slot')}"
-            return [f"{text} ready after {wording.clock(took)}"]
+            text = f"{counted(len(progress.ready), 'node')} with {counted(progress.slots, 'slot')}"
+            return [f"{text} ready after {clock(took)}"]
         return []
 
     def _go(self, progress: Progress, now: float) -> list[str]:

@@ -32,7 +32,8 @@ from skyward.events import (
     Spent,
     label,
 )
-from skyward.report import Report, import_hint, many, without_slot
+from skyward.formatting import counted
+from skyward.report import Report, import_hint, without_slot
 from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells, Usage
 from skyward.view.output import Output
 from skyward.view.progress import Progress
@@ -340,8 +341,8 @@ class Timeline:
             ("Throughput", f"{progress.done / total if total else 0.0:.1f} tasks/s"),
             ("Ideal time", f"{ran / slots if slots else 0.0:.2f} s"),
             ("Efficiency", f"{ran / (slots * total) if total and slots else 0.0:.1%}"),
-            *([("Raised", many(progress.raised, "call"))] if progress.raised else []),
-            *([("Lost", many(progress.lost, "call"))] if progress.lost else []),
+            *([("Raised", counted(progress.raised, "call"))] if progress.raised else []),
+            *([("Lost", counted(progress.lost, "call"))] if progress.lost else []),
         ]
 
 

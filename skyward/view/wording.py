@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from skyward.report import dollars, import_hint, many
+from skyward.formatting import clock, counted, dollars, in_seconds, rate, size
+from skyward.report import import_hint
 from skyward.view.progress import Concern, Node, Progress
 
 type Line = tuple[tuple[str, str], ...]
@@ -60,7 +61,7 @@ def watching(progress: Progress) -> list[Line]:
 def starting(progress: Progress, now: float) -> Line:
     """Say how many nodes are ready, and what all of them cost."""
     wanted = max(progress.wanted, len(progress.nodes))
-    text = f"{len(progress.ready)} of {many(wanted, 'node')} ready"
+    text = f"{len(progress.ready)} of {counted(wanted, 'node')} ready"
     said = [(text, ""), (progress.provider, "dim"), (cost(progress), "green"), (clock(now - progress.began), "dim")]
     return (HEAD, ("  ", ""), *dotted(said))
 
@@ -97,11 +98,11 @@ def work(progress: Progress, now: float) -> Line:
 def going(progress: Progress, now: float) -> list[tuple[str, str]]:
     """Say how the work goes, in pieces: of how many tasks only where that is known."""
     total, done = progress.total, progress.done
-    so_far = f"{many(done, 'task')} done, {progress.known - done:,} queued or running"
+    so_far = f"{counted(done, 'task')} done, {progress.known - done:,} queued or running"
     return [
         (f"{done:,}/{total:,} tasks" if progress.settled else so_far, "bold"),
         (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
-        (speed(progress.rate(now)), ""),
+        (rate(speed) if (speed := progress.rate(now)) is not None else "", ""),
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
         (f"{progress.raised:,} raised" if progress.raised else "", "red"),
         (f"{progress.lost:,} lost" if progress.lost else "", "red"),
@@ -141,7 +142,7 @@ def trouble(concern: Concern, now: float) -> str:
         case "full":
             return f"has {size(node.memory or 0)} of memory left"
         case "slow":
-            return f"is slow: {seconds(first)} a task, {seconds(second)} elsewhere"
+            return f"is slow: {in_seconds(first)} a task, {in_seconds(second)} elsewhere"
         case _:
             assert_never(concern.trouble)
 
@@ -154,7 +155,7 @@ def summary(progress: Progress) -> str:
     assert progress.ended is not None
     used = sum(1 for node in progress.nodes.values() if node.done)
     said = [
-        (f"{many(progress.done, 'task')} on {many(used, 'node')}" if progress.done else "", ""),
+        (f"{counted(progress.done, 'task')} on {counted(used, 'node')}" if progress.done else "", ""),
         (f"{progress.raised:,} raised" if progress.raised else "", ""),
         (f"{progress.lost:,} lost" if progress.lost else "", ""),
         (f"{progress.retried:,} retried" if progress.retried else "", ""),
@@ -175,30 +176,6 @@ def headed(reason: str) -> str:
 # ---------------------------------------------------------------- figures
 
 
-def clock(length: float) -> str:
-    """Return a length of time: `0:07`, `12:40`, `1:02:03`."""
-    minutes, rest = divmod(round(max(0.0, length)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def seconds(length: float) -> str:
-    """Return a short length of time: `0.12 s`, `5.1 s`, `130 s`."""
-    return f"{length:.2f} s" if length < 1 else f"{length:.1f} s" if length < 10 else f"{length:.0f} s"
-
-
-def speed(rate: float | None) -> str:
-    """Return tasks per second, or per minute where they are few."""
-    if rate is None:
-        return ""
-    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-
-
-def size(count: int) -> str:
-    """Return bytes: `80 MB`, `1.5 GB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
 def cost(progress: Progress) -> str:
     """Return what all machines cost an hour, or will, where that is known."""
     hourly = max(progress.hourly, sum(quote.hourly for quote in progress.quotes[-1:]))
@@ -208,7 +185,7 @@ def cost(progress: Progress) -> str:
 def _node(node: Node, digits: int, now: float) -> Line:
     at = where(node)
     if node.stage == "ready":
-        rest = f"{many(node.slots, 'slot')}{f' on {node.host}' if node.host else ''}"
+        rest = f"{counted(node.slots, 'slot')}{f' on {node.host}' if node.host else ''}"
     elif node.lost is not None:
         rest = f"{clock(now - node.since)}  after the one before: {headed(node.lost[1])}"
     else:

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from skyward.events import (
     BatchesArrived,
     BatchesSent,
@@ -171,22 +169,3 @@ def test_the_end_says_what_slots_should_have_imported_before() -> None:
         "skyward: 2 tasks on 1 node in 1:30",
         'skyward: slots spent 3.0 s importing slow: Image(preload=["slow"])',
     ]
-
-
-@pytest.mark.parametrize(("length", "text"), [(-1.0, "0:00"), (67.4, "1:07"), (3723.0, "1:02:03")])
-def test_a_clock_has_hours_where_there_are_some(length: float, text: str) -> None:
-    assert wording.clock(length) == text
-
-
-@pytest.mark.parametrize(("rate", "text"), [(None, ""), (12345.0, "12,345/s"), (2.0, "2.0/s"), (0.25, "15.0/min")])
-def test_few_tasks_are_counted_by_the_minute(rate: float | None, text: str) -> None:
-    assert wording.speed(rate) == text
-
-
-@pytest.mark.parametrize(("length", "text"), [(0.123, "0.12 s"), (5.12, "5.1 s"), (130.0, "130 s")])
-def test_seconds_have_as_many_digits_as_say_something(length: float, text: str) -> None:
-    assert wording.seconds(length) == text
-
-
-def test_sizes_are_in_the_unit_that_fits() -> None:
-    assert (wording.size(80_000_000), wording.size(1_500_000_000)) == ("80 MB", "1.5 GB")
