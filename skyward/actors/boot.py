@@ -9,6 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from skyward.actors.office import Office
@@ -21,6 +23,7 @@ from skyward.remote import bootstrap, failure, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
 from skyward.remote.node import ALIVE, ENDS, LEASE, READY, WORK
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
+from skyward.retry import retry
 
 log = logging.getLogger("skyward")
 
@@ -31,7 +34,7 @@ LOG_LINES = 200
 RENEWALS = 5
 """How often the lease of a node that is being started is renewed before it would be over."""
 
-PAUSE = 0.2
+SEND_RETRY_DELAY_S = 0.2
 """Seconds before a file is sent again whose connection was cut."""
 
 
@@ -125,12 +128,8 @@ class Boot:
         log.debug("node %s: sending %s", self._name, ", ".join(names))
         for name in names:
             content = await asyncio.to_thread(self._parcel.content, name)
-            while True:
-                try:
-                    await self._host.write({f"sent/{name}": content})
-                    break
-                except Unreachable:
-                    await asyncio.sleep(PAUSE)
+            write = partial(self._host.write, {f"sent/{name}": content})
+            await retry(write, on=Unreachable, delays=repeat(SEND_RETRY_DELAY_S))
 
     def _first_contact(self) -> float:
         options = self._office.blueprint.options

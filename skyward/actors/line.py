@@ -25,7 +25,7 @@ from skyward.remote.protocol import COMPRESSION, LIMITS, Beat, Facts
 BEAT = 2.0
 """Seconds between two beats, and how long one may take."""
 
-PAUSE = 0.05
+RETRY_DELAY_S = 0.05
 """Seconds before a request that failed at once is repeated."""
 
 RECENT = 8
@@ -132,7 +132,7 @@ class Line:
                 self._hurry.set()
             except Unavailable:
                 self._hurry.set()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(RETRY_DELAY_S)
 
     async def watch(self) -> None:
         """Beat every few seconds, at once when something seems wrong; and replace a connection that is down."""
@@ -197,7 +197,7 @@ class Line:
                 self._end(fresh)
             if not isinstance(error, TimeoutError | Refused | Unavailable):
                 raise
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RETRY_DELAY_S)
             return
         old, self._client, self._door = self._client, fresh, fresh_door
         self._asked = self._to(fresh, self._address)

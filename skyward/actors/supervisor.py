@@ -51,6 +51,9 @@ STAGES: dict[type[lifecycle.Stage], Stage] = {
 }
 """What those who look on are told of the stages."""
 
+TERMINATE_RETRY_DELAY_S = 0.1
+"""Doubled with every attempt to end a machine, seconds before the next one."""
+
 JOIN = 15.0
 """Seconds that a node which says it is up has to accept the connection."""
 
@@ -280,7 +283,7 @@ class _Supervisor:
 
     async def terminate(self, attempt: int) -> None:
         """Let go of the node and end its machine; when the launch never answered, whatever carries the node's tag."""
-        await asyncio.sleep(0 if attempt == 1 else 2.0**attempt / 10)
+        await asyncio.sleep(0 if attempt == 1 else TERMINATE_RETRY_DELAY_S * 2.0**attempt)
         try:
             await self.end()
         except LeftToLeash as error:

@@ -30,6 +30,7 @@ from skyward.providers import aws_regions, journal, userdata
 from skyward.providers.aws_api import Refusal, regions
 from skyward.providers.provider import Instance, Order
 from skyward.providers.shopping import Offer
+from skyward.retry import backoff
 
 if TYPE_CHECKING:
     from skyward.providers.aws_pool import PoolInCloud
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 CHECKIP = "https://checkip.amazonaws.com"
 """Amazon's service that returns the public address of the caller."""
 
-LOOK = 0.3, 3.0
+POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S = 0.3, 3.0
 """Seconds between looks whether a machine runs, at first and at most."""
 
 IF_AVAILABLE = "if-available"
@@ -348,7 +349,7 @@ class AWS(Checked):
 
     async def _address(self, pool: "PoolInCloud", instance: Instance) -> str:
         """Return where the machine is, once it runs."""
-        pause, most = LOOK
+        delays = backoff(POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S, 1.3)
         async with pool.api.open():
             while True:
                 told = await pool.look(instance.id)
@@ -356,8 +357,7 @@ class AWS(Checked):
                     raise Unreachable(f"{instance.id} is {told.state}: {told.reason or 'no reason is given'}")
                 if told is not None and told.state == "running" and told.address:
                     return told.address
-                await asyncio.sleep(pause)
-                pause = min(1.3 * pause, most)
+                await asyncio.sleep(next(delays))
 
     def _tunnel(self, pool: "PoolInCloud", instance: Instance, address: str) -> "Tunnel":
         from skyward.providers.destination import Destination

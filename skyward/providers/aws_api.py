@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import datetime as dt
 import functools
-import logging
-import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,9 +16,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
-from skyward.providers import aws_errors, aws_regions, destination
-
-log = logging.getLogger("skyward")
+from skyward.providers import aws_errors, aws_regions
+from skyward.retry import backoff, jittered, retry
 
 PATIENCE = 60.0
 """Seconds for which a call is repeated that may pass."""
@@ -178,33 +175,34 @@ class Api:
         from botocore import exceptions as known
 
         named = _permission(service, action)
-        clock = asyncio.get_running_loop().time
-        until, attempt, certain = clock() + (patience or self._patience), 0, True
+        certain = True
+
+        async def attempt() -> dict[str, Any]:
+            nonlocal certain
+            try:
+                client = await self._client(service)
+                answer: dict[str, Any] = await getattr(client, action)(**asked)
+            except known.ClientError as error:
+                told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+                code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
+                self._compare_clocks(meta)
+                refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
+                certain = refusal.certain
+                raise refusal from error
+            except (known.HTTPClientError, known.ConnectionError):
+                certain = False
+                raise
+            self._compare_clocks(answer.get("ResponseMetadata", {}))
+            return answer
+
+        def may_pass(error: Exception) -> bool:
+            if isinstance(error, Refusal):
+                return aws_errors.is_busy(error.code, error.status)
+            return isinstance(error, (known.HTTPClientError, known.ConnectionError))
+
         try:
             with _told_of_credentials():
-                while True:
-                    try:
-                        client = await self._client(service)
-                        answer: dict[str, Any] = await getattr(client, action)(**asked)
-                        self._compare_clocks(answer.get("ResponseMetadata", {}))
-                        return answer
-                    except known.ClientError as error:
-                        told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-                        code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
-                        self._compare_clocks(meta)
-                        refusal = Refusal(named, code, text, int(meta.get("HTTPStatusCode", 400)), certain=certain)
-                        certain = refusal.certain
-                        if not aws_errors.is_busy(code, refusal.status):
-                            raise refusal from error
-                        failed: Exception = refusal
-                    except (known.HTTPClientError, known.ConnectionError) as error:
-                        certain, failed = False, error
-                    attempt += 1
-                    wait = destination.pause(attempt, random.random())
-                    if clock() + wait > until:
-                        raise failed
-                    log.debug("retrying %s: %s", named, failed)
-                    await asyncio.sleep(wait)
+                return await retry(attempt, on=may_pass, delays=jittered(backoff()), within=patience or self._patience)
         except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error
         except known.BotoCoreError as error:

@@ -5,13 +5,14 @@ Machines and security groups are all that we create: a machine gets its keys in 
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import ProvisioningError
 from skyward.providers import aws_errors
 from skyward.providers.aws_api import Api, Refusal
+from skyward.retry import backoff
 
 POOL, NODES, LEASE = "skyward:pool", "skyward:nodes", "skyward:lease"
 """The tags of what is ours: its pool, its launch's nodes, and its lease in seconds; for others see `aws_stale`."""
@@ -206,6 +207,11 @@ async def sweep(api: Api, pool: str) -> Swept:
     return Swept(alive, removed, held)
 
 
+def terminate_delays() -> Iterator[float]:
+    """Yield the seconds between two attempts to end what the API may not know yet."""
+    return backoff(0.2, 5.0, 1.5)
+
+
 async def cleared(api: Api, pool: str, patience: float, settle: float) -> list[str]:
     """Terminate and remove what a pool has, repeatedly until nothing is left; return what could not be removed.
 
@@ -214,12 +220,12 @@ async def cleared(api: Api, pool: str, patience: float, settle: float) -> list[s
     as well.
     """
     clock = asyncio.get_running_loop().time
-    until, pause, clean, enough = clock() + patience, 0.2, 0, 2 if settle else 1
+    until, delays, clean, enough = clock() + patience, terminate_delays(), 0, 2 if settle else 1
     async with api.open():
         while True:
             swept = await sweep(api, pool)
             clean, enough = 0 if swept.left else clean + 1, 1 if swept.removed else enough
             if clean >= enough or clock() > until:
                 return swept.left
-            await asyncio.sleep(settle if clean else pause)
-            pause = min(1.5 * pause, 5.0)
+            delay = next(delays)
+            await asyncio.sleep(settle if clean else delay)

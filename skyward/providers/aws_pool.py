@@ -46,7 +46,7 @@ log = logging.getLogger("skyward")
 TAG = 256
 """Characters that the value of a tag may have, and so a limit to the nodes of one launch."""
 
-AGAIN = 1.0
+FIND_INTERVAL_S = 1.0
 """Seconds after which it is looked again for the machines of a launch that was not answered."""
 
 PRICES = 5.0
@@ -320,7 +320,7 @@ class PoolInCloud:
             self._unanswered = {node: at for node, at in self._unanswered.items() if node not in seen and at > since}
             if not self._unanswered:
                 break
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(FIND_INTERVAL_S)
         found = {each.id: Instance(each.id, self.pool, each.node, each.id) for each in told if each.is_alive}
         gone = {each.id for each in told} - found.keys()
         launched = {each.id: each for each in self.known.values() if each.id not in gone}  # its price is known, too
@@ -333,10 +333,11 @@ class PoolInCloud:
             told = await self.look(instance.id)
             if told is None or told.node != instance.node or told.state in GOING:
                 return
-        pause = 0.2
-        while not await self._ends.do(instance.id) and _is_young(self._launched.get(instance.id)):
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, 5.0)
+        delays = aws_found.terminate_delays()
+        while not await self._ends.do(instance.id):
+            if not _is_young(self._launched.get(instance.id)):
+                break
+            await asyncio.sleep(next(delays))
         self._ended[instance.node] += 1
         self.known.pop(instance.node, None)
         self.first_host_keys.pop(instance.id, None)

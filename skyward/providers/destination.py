@@ -1,16 +1,10 @@
-"""What to connect to by SSH, when to retry, and the errors about host keys. Pure: no I/O, no clock; `tunnel` acts."""
+"""What to connect to by SSH, and the errors about host keys. Pure: no I/O, no clock; `tunnel` acts."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from skyward.errors import Unreachable
-
-FIRST = 0.2
-"""Seconds, at most, before the second attempt to connect."""
-
-LONGEST = 3.0
-"""Seconds, at most, between two attempts."""
 
 
 class Lost(Unreachable):
@@ -78,11 +72,6 @@ class Destination:
     def __str__(self) -> str:
         named = f"{self.user}@{self.host}" if self.user else self.host
         return f"{named}:{self.port}" if self.port else named
-
-
-def pause(attempt: int, luck: float) -> float:
-    """Seconds to wait after `attempt` failures; `luck` from 0 to 1 spreads those who lost a machine together."""
-    return min(LONGEST, FIRST * 2.0 ** min(attempt - 1, 10)) * (0.5 + luck / 2)
 
 
 def hops(jump: str) -> list[Destination]:

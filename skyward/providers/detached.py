@@ -15,7 +15,7 @@ LOST = -1
 PATIENCE = 3600.0
 """Seconds that a cut connection is waited for at a time; others decide how long is too long."""
 
-AGAIN = 0.05
+RETRY_DELAY_S = 0.05
 """Seconds until output is followed again after the connection was lost, in which others hear of the loss, too."""
 
 
@@ -76,7 +76,7 @@ class DetachedProcess:
                     errands.follow(self._folder, self._number, seen["stdout"], seen["stderr"])
                 )
             except Lost:
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_DELAY_S)
                 continue
             try:
                 async for stream, text in follower.lines():
@@ -94,7 +94,7 @@ class DetachedProcess:
                         yield stream, text
                 await follower.wait()
             except Lost:
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_DELAY_S)
                 continue
             finally:
                 follower.close()

@@ -5,18 +5,23 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from skyward.errors import Unreachable
 from skyward.providers.destination import Refused
 from skyward.providers.detached import DetachedHost
 from skyward.providers.tunnel import Tunnel
 from skyward.providers.userdata import renewal
+from skyward.retry import retry
 
 OFTEN = 0.1
 """After which share of the lease the driver says again that it is there: a cut may last for the rest of it."""
 
-BOOTING = 60.0
+LOGIN_GRACE_S = 60.0
 """Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
+
+LOGIN_RETRY_DELAY_S = 0.5
+"""Seconds before a login that was refused is tried again."""
 
 
 class LeasedHost(DetachedHost):
@@ -51,15 +56,12 @@ async def _hold(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) 
 async def enter(tunnel: Tunnel) -> None:
     """Log in for the first time; retry a refused login while the machine may still be starting."""
     clock = asyncio.get_running_loop().time
-    until = clock() + BOOTING
-    while True:
-        try:
-            await tunnel.open(3600.0)  # others decide how long is too long
-            return
-        except Refused:
-            if clock() > until:
-                raise
-            await asyncio.sleep(0.5)
+    until = clock() + LOGIN_GRACE_S
+    await retry(
+        partial(tunnel.open, 3600.0),  # others decide how long is too long
+        on=lambda error: isinstance(error, Refused) and clock() <= until,
+        delays=itertools.repeat(LOGIN_RETRY_DELAY_S),
+    )
 
 
 async def touch(tunnel: Tunnel) -> None:

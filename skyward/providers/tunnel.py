@@ -7,16 +7,17 @@ that imports asyncssh.
 import asyncio
 import contextlib
 import logging
-import random
+import math
 import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from skyward.errors import Unreachable
-from skyward.providers import destination, errands, sftp
+from skyward.providers import errands, sftp
 from skyward.providers.command import END_TIMEOUT_S, RemoteProcess, begin
 from skyward.providers.destination import Destination as Destination
 from skyward.providers.destination import Lost as Lost
@@ -27,6 +28,7 @@ from skyward.providers.login import login
 from skyward.providers.provider import Content
 from skyward.providers.together import side_by_side
 from skyward.providers.traffic import closed, traffic
+from skyward.retry import backoff, jittered, retry
 
 log = logging.getLogger("skyward")
 
@@ -85,19 +87,7 @@ class Tunnel:
         Unreachable
             It does not answer.
         """
-        clock = asyncio.get_running_loop().time
-        until, attempt = clock() + patience, 0
-        while self._connection is None:
-            try:
-                self._connection = await login(self.to)
-            except Refused:
-                raise
-            except Unreachable:
-                attempt += 1
-                wait = destination.pause(attempt, random.random())
-                if clock() + wait > until:
-                    raise
-                await asyncio.sleep(wait)
+        self._connection = await self._login(jittered(backoff()), patience)
         self._settled.set()
         self._keeper = asyncio.create_task(self._keep(self._connection))
         return self
@@ -293,7 +283,8 @@ class Tunnel:
 
     async def _opened[T](self, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]], within: float) -> T:
         """Open a session; again for a while if sshd has none left, as it may count those that have just ended."""
-        deadline, attempt = asyncio.get_running_loop().time() + within, 0
+        clock, delays = asyncio.get_running_loop().time, jittered(backoff())
+        until = clock() + within
         while True:
             connection = await self._current(within)
             try:
@@ -301,10 +292,18 @@ class Tunnel:
                     return await opening(connection)
             except Lost as error:
                 full = isinstance(error.__cause__, asyncssh.ChannelOpenError) and not connection.is_closed()
-                if not full or asyncio.get_running_loop().time() > deadline:
+                if not full or clock() > until:
                     raise
-            attempt += 1
-            await asyncio.sleep(destination.pause(attempt, random.random()))
+            await asyncio.sleep(next(delays))
+
+    async def _login(self, delays: Iterator[float], within: float = math.inf) -> asyncssh.SSHClientConnection:
+        """Connect, and try again for as long unless that cannot help."""
+        return await retry(
+            partial(login, self.to),
+            on=lambda error: isinstance(error, Unreachable) and not isinstance(error, Refused),
+            delays=delays,
+            within=within,
+        )
 
     async def _current(self, within: float) -> asyncssh.SSHClientConnection:
         with contextlib.suppress(TimeoutError):
@@ -336,16 +335,12 @@ class Tunnel:
             self._settled.clear()
             log.info("%s: the connection was lost", self.to)
             self._changed("the connection was lost")
-            attempt = 0
-            while self._connection is None and self._over is None:
-                attempt += 1
-                await asyncio.sleep(destination.pause(attempt, random.random()))
-                try:
-                    self._connection = connection = await login(self.to)
-                except Refused as refused:
-                    self._over = refused
-                except Unreachable as error:
-                    log.debug("%s: %s", self.to, error)
+            delays = jittered(backoff())
+            await asyncio.sleep(next(delays))
+            try:
+                self._connection = connection = await self._login(delays)
+            except Refused as refused:
+                self._over = refused
             self._settled.set()
             log.info("%s: %s", self.to, self._over or "connected again")
             self._changed(str(self._over) if self._over else None)

@@ -1,6 +1,6 @@
 import pytest
 
-from skyward.providers.destination import FIRST, LONGEST, Destination, Shown, changed, hops, pause, unknown
+from skyward.providers.destination import Destination, Shown, changed, hops, unknown
 
 
 @pytest.mark.parametrize(
@@ -17,19 +17,6 @@ def test_a_destination_is_written_as_one_says_it_to_ssh(destination: Destination
 
 def test_a_destination_does_not_show_its_keys() -> None:
     assert "secret" not in repr(Destination("gpu-box", keys=(b"secret",)))
-
-
-def test_the_pause_grows_up_to_a_limit() -> None:
-    pauses = [pause(attempt, 1.0) for attempt in range(1, 8)]
-
-    assert pauses[0] == FIRST
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == pause(5000, 1.0) == LONGEST
-
-
-def test_luck_spreads_the_pauses_between_half_and_all() -> None:
-    assert pause(3, 0.0) == pause(3, 1.0) / 2
-    assert pause(3, 0.0) < pause(3, 0.3) < pause(3, 1.0)
 
 
 @pytest.mark.parametrize(
