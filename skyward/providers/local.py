@@ -27,7 +27,7 @@ from skyward.providers.streams import merged
 
 log = logging.getLogger("skyward")
 
-PATIENCE = 2.0
+TERMINATE_TIMEOUT_S = 2.0
 """Seconds that a node has to shut itself down before it is killed."""
 
 _SPAWNING = threading.Lock()
@@ -149,17 +149,12 @@ class Local(Checked):
         if leash is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leash, signal.SIGTERM)
-            deadline = asyncio.get_running_loop().time() + PATIENCE
-            while _alive(leash) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event to wait for
-                await asyncio.sleep(0.01)
+            await _has_ended(leash)
             for kill, pid in ((os.killpg, group), (os.kill, leash)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     kill(pid, signal.SIGKILL)
-            deadline = asyncio.get_running_loop().time() + PATIENCE
-            while _alive(leash):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise TimeoutError(f"process {leash}, the leash of a local node, may still be running")
-                await asyncio.sleep(0.01)
+            if not await _has_ended(leash):
+                raise TimeoutError(f"process {leash}, the leash of a local node, may still be running")
         scratch.remove(path)
         if (held := self._locks.pop(str(path), None)) is not None:
             os.close(held)
@@ -267,6 +262,16 @@ def _pids(path: Path) -> tuple[int | None, int]:
         return int(leash), int(group)
     except (FileNotFoundError, ValueError):
         return None, 0
+
+
+async def _has_ended(pid: int) -> bool:
+    """Wait until a process has ended; false if it has not within `TERMINATE_TIMEOUT_S`."""
+    deadline = asyncio.get_running_loop().time() + TERMINATE_TIMEOUT_S
+    while _alive(pid):
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
 
 
 def _alive(pid: int) -> bool:
