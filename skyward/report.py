@@ -231,23 +231,7 @@ class Report:
         return self.efficiency * self.total
 
     def __str__(self) -> str:
-        there = [node.slots for node in self.nodes.values() if node.slots]
-        sizes = sorted(set(there)) or [0]
-        return "\n".join(
-            (
-                f"Tasks: {self.tasks}",
-                f"Nodes: {len(there)}",
-                f"Concurrency: {'-'.join(map(str, sizes[:1] + sizes[1:][-1:]))}",
-                f"Effective workers: {self.slots}",
-                f"Total time: {self.total:.2f} s",
-                f"Throughput: {self.throughput:.1f} tasks/s",
-                f"Ideal time: {self.ideal:.2f} s",
-                f"Efficiency: {self.efficiency:.1%}",
-                *([f"Raised: {counted(self.raised, 'call')}"] if self.raised else []),
-                *([f"Lost: {counted(self.lost_calls, 'call')}"] if self.lost_calls else []),
-                *([f"Cost: {dollars(self.cost)} for {self.machines} machines"] if self.cost else []),
-            )
-        )
+        return "\n".join(f"{label}: {value}" for label, value in self.figures())
 
     def explain(self) -> str:
         """Return, as text, where the time went that was not work, and what else happened."""
@@ -274,7 +258,17 @@ class Report:
 
     def figures(self) -> list[tuple[str, str]]:
         """Return what `print` shows, as pairs of label and value."""
-        return [(label, value) for label, _, value in (line.partition(": ") for line in str(self).splitlines())]
+        known = figures(
+            tasks=self.tasks,
+            nodes=[node.slots for node in self.nodes.values()],
+            workers=self.slots,
+            total=self.total,
+            ideal=self.ideal,
+            efficiency=self.efficiency,
+            raised=self.raised,
+            lost=self.lost_calls,
+        )
+        return known + ([("Cost", f"{dollars(self.cost)} for {self.machines} machines")] if self.cost else [])
 
     def shares(self) -> list[tuple[str, float]]:
         """Return the shares of the slots' time: work, and where the rest went. They add up to 1, if there was any."""
@@ -313,6 +307,42 @@ class Report:
         steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.starts[slowest])
         which = "" if len(times) == 1 else f", the slowest of {len(times)}"
         return [f"Start of node {slowest}{which}: {times[slowest]:.2f} s: {steps}"]
+
+
+def figures(
+    *,
+    tasks: int,
+    nodes: Sequence[int],
+    workers: int,
+    total: float,
+    ideal: float,
+    efficiency: float,
+    raised: int,
+    lost: int,
+) -> list[tuple[str, str]]:
+    """Return the figures that every summary of a run begins with, as pairs of label and value.
+
+    Parameters
+    ----------
+    nodes
+        The slots of each node; those without any are not counted.
+    total, ideal
+        Seconds that it took, and that the work takes when every slot works all the time.
+    """
+    there = [slots for slots in nodes if slots]
+    sizes = sorted(set(there)) or [0]
+    return [
+        ("Tasks", str(tasks)),
+        ("Nodes", str(len(there))),
+        ("Concurrency", "-".join(map(str, sizes[:1] + sizes[1:][-1:]))),
+        ("Effective workers", str(workers)),
+        ("Total time", f"{total:.2f} s"),
+        ("Throughput", f"{tasks / total if total else 0.0:.1f} tasks/s"),
+        ("Ideal time", f"{ideal:.2f} s"),
+        ("Efficiency", f"{efficiency:.1%}"),
+        *([("Raised", counted(raised, "call"))] if raised else []),
+        *([("Lost", counted(lost, "call"))] if lost else []),
+    ]
 
 
 def import_hint(imports: Mapping[str, float], work: float) -> str:

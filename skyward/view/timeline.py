@@ -32,8 +32,7 @@ from skyward.events import (
     Spent,
     label,
 )
-from skyward.formatting import counted
-from skyward.report import Report, import_hint, without_slot
+from skyward.report import Report, figures, import_hint, without_slot
 from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells, Usage
 from skyward.view.output import Output
 from skyward.view.progress import Progress
@@ -329,21 +328,17 @@ class Timeline:
         there = [lives for lives in self._lives.values() if lives.slots]
         slots = sum(lives.slots for lives in there)
         total = 0.0 if self._first is None else max(0.0, self._answered - self._first)
-        ran = sum(lives.ran for lives in there)
-        progress = self._progress
-        sizes = sorted({lives.slots for lives in there}) or [0]
-        return [
-            ("Tasks", str(progress.done)),
-            ("Nodes", str(len(there))),
-            ("Concurrency", "-".join(map(str, sizes[:1] + sizes[1:][-1:]))),
-            ("Effective workers", str(slots)),
-            ("Total time", f"{total:.2f} s"),
-            ("Throughput", f"{progress.done / total if total else 0.0:.1f} tasks/s"),
-            ("Ideal time", f"{ran / slots if slots else 0.0:.2f} s"),
-            ("Efficiency", f"{ran / (slots * total) if total and slots else 0.0:.1%}"),
-            *([("Raised", counted(progress.raised, "call"))] if progress.raised else []),
-            *([("Lost", counted(progress.lost, "call"))] if progress.lost else []),
-        ]
+        ideal = sum(lives.ran for lives in there) / slots if slots else 0.0
+        return figures(
+            tasks=self._progress.done,
+            nodes=[lives.slots for lives in there],
+            workers=slots,
+            total=total,
+            ideal=ideal,
+            efficiency=ideal / total if total else 0.0,
+            raised=self._progress.raised,
+            lost=self._progress.lost,
+        )
 
 
 def _told(started: RunStarted) -> Mapping[str, Any]:
