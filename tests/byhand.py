@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import select
 import subprocess
@@ -23,8 +22,8 @@ from casty import TLS, Askable, Client, Runtime
 from skyward.delivery import Answer
 from skyward.remote import door, wire
 from skyward.remote.blobs import Blob
-from skyward.remote.node import READY
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
+from skyward.remote.node_messages import Message, NodeStarted, decode
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
 from skyward.trust import Authority, Identity
@@ -61,10 +60,10 @@ class Node:
         leash = psutil.Process(self.process.pid)
         return [leash, *leash.children(recursive=True)]
 
-    def says(self) -> str:
-        """Wait for the next line of its standard output."""
+    def says(self) -> Message | None:
+        """Wait for the next message on its standard output."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
+        return decode(self.process.stdout.readline())[1]
 
 
 def files(name: str, **given: Any) -> dict[str, bytes]:
@@ -92,10 +91,9 @@ def node(folder: Path, *, also: Mapping[str, bytes] | None = None, **given: Any)
     ) as process:
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(READY), line
-            said = json.loads(line.removeprefix(READY))
-            started = Node(folder, process, said["port"], said["slots"])
+            _, said = decode(process.stdout.readline())
+            assert isinstance(said, NodeStarted)
+            started = Node(folder, process, said.port, said.slots)
             processes = started.processes()
             yield started
             if process.poll() is None:

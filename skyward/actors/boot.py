@@ -8,10 +8,9 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import assert_never
 
 from skyward.actors.office import Office
 from skyward.errors import BootFailed, Unreachable
@@ -19,10 +18,23 @@ from skyward.events import Logged, NodeStep, Printed
 from skyward.parcel import Parcel, contents
 from skyward.providers.provider import Host, Process
 from skyward.record import now
-from skyward.remote import bootstrap, failure, proof
+from skyward.remote import bootstrap, proof
 from skyward.remote.lines import ERR, LOG, STREAMS, Ear
-from skyward.remote.node import ALIVE, ENDS, LEASE, READY, WORK
+from skyward.remote.node import ALIVE, LEASE, WORK
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
+from skyward.remote.node_messages import (
+    BootStep,
+    EnvironmentMismatch,
+    FileRequested,
+    MachineFact,
+    NodeEnding,
+    NodeFailed,
+    NodeStarted,
+    OutputFrame,
+    StepFailed,
+    WaitingForFiles,
+    decode,
+)
 from skyward.retry import retry
 
 log = logging.getLogger("skyward")
@@ -30,23 +42,11 @@ log = logging.getLogger("skyward")
 LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
 
-
 RENEWALS = 5
 """How often the lease of a node that is being started is renewed before it would be over."""
 
 SEND_RETRY_DELAY_S = 0.2
 """Seconds before a file is sent again whose connection was cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a node says of itself when it is ready: its port over there, its slots, its free memory, and the tokens of
-    its mounts (see `mounts`)."""
-
-    port: int
-    slots: int
-    memory: int
-    mounts: tuple[str, ...] = ()
 
 
 class Boot:
@@ -79,12 +79,14 @@ class Boot:
         self._slots = slots or office.blueprint.worker.concurrency
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._step = ""
-        self._failed: dict[str, Any] = {}
+        self._failed: NodeFailed | None = None
+        self._mismatch = ""
+        self._requested: list[str] = []
         self._parcel: Parcel | None = None
         self._ear = Ear()
         self.watching: asyncio.Task[None] | None = None
 
-    async def run(self) -> Said:
+    async def run(self) -> NodeStarted:
         """Start the node and return when it is up.
 
         Raises
@@ -103,7 +105,7 @@ class Boot:
             placed = await asyncio.to_thread(contents, image_files)
             await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
         await host.write({CONFIG_FILE: self._config().encode(), **files})
-        answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[NodeStarted] = asyncio.get_running_loop().create_future()
         self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
         return await answer
 
@@ -164,7 +166,7 @@ class Boot:
             levels=levels(),
         )
 
-    async def _watch(self, process: Process, answer: "asyncio.Future[Said]") -> None:
+    async def _watch(self, process: Process, answer: "asyncio.Future[NodeStarted]") -> None:
         """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
         try:
             await self._listen(process, answer)
@@ -174,46 +176,58 @@ class Boot:
             else:
                 self._exited(f"its output can no longer be read: {error}")
 
-    async def _listen(self, process: Process, answer: "asyncio.Future[Said]") -> None:
-        lacks: list[str] = []
-        wrong = ""
+    async def _listen(self, process: Process, answer: "asyncio.Future[NodeStarted]") -> None:
         ready = False
         async for stream, line in process.lines():
-            if line.startswith(ENDS):
-                log.debug("node %s: %s", self._name, line)
-            elif failure.FAILED in line:  # perhaps after the rest of a line that somebody did not end
-                self._failed = self._failed or json.loads(line.partition(failure.FAILED)[2])
-            elif (said := self._ear.hear(line)) is not None:
-                self._tell(*said)
-                if not ready:
-                    self._log.extend(said[2].splitlines())
-            elif ready:
-                self._tell(-1, STREAMS.index(stream), f"{line}\n")
-            elif line.startswith(READY):
-                ready = True
-                if not answer.done():  # else it has been given up, and nobody waits for it
-                    answer.set_result(Said(**json.loads(line.removeprefix(READY))))
-            elif line.startswith(proof.MISMATCH):
-                wrong = proof.table(json.loads(line.removeprefix(proof.MISMATCH)))
-            elif (name := bootstrap.lacking(line)) is not None:
-                lacks.append(name)
-            elif line == bootstrap.WAITS:
-                await self._send(lacks)
-                lacks = []
-            elif (step := bootstrap.beginning(line)) is not None:
-                log.debug("node %s: %s", self._name, step)
-                self._step = step
-                at = now()
-                self._office.record.put(NodeStep(at, self._number, step))
-                self._office.note_step(self._number, step, at)
-                self._log.clear()
-            else:
-                self._log.append(line.removeprefix(bootstrap.SAYS))
+            text, message = decode(line)
+            if text or message is None:
+                if ready:
+                    self._tell(-1, STREAMS.index(stream), f"{text}\n")
+                else:
+                    self._log.append(text)
+            match message:
+                case NodeStarted():
+                    ready = True
+                    if not answer.done():  # else it has been given up, and nobody waits for it
+                        answer.set_result(message)
+                case OutputFrame(slot, channel):
+                    output = self._ear.hear(message)
+                    self._tell(slot, channel, output)
+                    if not ready:
+                        self._log.extend(output.splitlines())
+                case BootStep(step):
+                    self._begin(step)
+                case StepFailed(step, reason):
+                    self._log.append(f"failed {step}: {reason}")
+                case FileRequested(file):
+                    self._requested.append(file)
+                case WaitingForFiles():
+                    await self._send(self._requested)
+                    self._requested = []
+                case EnvironmentMismatch(rows):
+                    self._mismatch = proof.table(rows)
+                case NodeFailed():
+                    self._failed = self._failed or message
+                case NodeEnding(reason):
+                    log.debug("node %s ends: %s", self._name, reason)
+                case MachineFact() | None:  # what a machine is like is asked by `skyward doctor`
+                    pass
+                case _:
+                    assert_never(message)
         code = await process.wait()
-        if answer.done():
-            self._exited(self._failed.get("reason") or f"its process ended (exit code {code})")
+        if not answer.done():
+            answer.set_exception(self._failure(code))
         else:
-            answer.set_exception(self._failure(code, wrong))
+            self._exited(self._failed.reason if self._failed else f"its process ended (exit code {code})")
+
+    def _begin(self, step: str) -> None:
+        """Note that a step of the script begins."""
+        log.debug("node %s: %s", self._name, step)
+        self._step = step
+        at = now()
+        self._office.record.put(NodeStep(at, self._number, step))
+        self._office.note_step(self._number, step, at)
+        self._log.clear()
 
     def _tell(self, slot: int, stream: int, text: str) -> None:
         """Note what was printed or logged on the node."""
@@ -228,18 +242,17 @@ class Boot:
         elif text:
             self._office.record.put(Printed(now(), self._number, slot, "stderr" if stream == ERR else "stdout", text))
 
-    def _failure(self, code: int, wrong: str) -> BootFailed:
-        if wrong:
-            text = f"node {self._number} lacks what your program has:\n{wrong}"
+    def _failure(self, code: int) -> BootFailed:
+        if self._mismatch:
+            text = f"node {self._number} lacks what your program has:\n{self._mismatch}"
             return BootFailed(text, final=True)
+        if self._failed:
+            text = f"node {self._number} failed before it was ready: {self._failed.reason}"
+            return BootFailed(text, log=self.log, final=self._failed.final)
         if code == bootstrap.FAILS:
             text = f"node {self._number} could not be set up: step {self._step!r} failed"
             return BootFailed(text, log=self.log, final=True)
-        if self._failed:
-            text = f"node {self._number} failed before it was ready: {self._failed['reason']}"
-        else:
-            text = f"node {self._number} ended with exit code {code} before it was ready"
-        return BootFailed(text, log=self.log, final=bool(self._failed.get("final")))
+        return BootFailed(f"node {self._number} ended with exit code {code} before it was ready", log=self.log)
 
     @property
     def log(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
-from skyward.actors.boot import Boot, Said
+from skyward.actors.boot import Boot
 from skyward.actors.link import Link
 from skyward.actors.office import Node, Office
 from skyward.errors import (
@@ -29,6 +29,7 @@ from skyward.errors import (
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
 from skyward.record import now
+from skyward.remote.node_messages import NodeStarted
 from skyward.remote.protocol import FOREVER
 
 log = logging.getLogger("skyward")
@@ -87,7 +88,7 @@ def ref(system: System, node: int, generation: int) -> Ref[Message]:
 
 class _Supervisor:
     stage: lifecycle.Stage = lifecycle.Launching()
-    said: Said
+    said: NodeStarted
     renewing: asyncio.Task[None]
 
     def __init__(self, ctx: Context[int, Message]) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-TELLS = "skyward-doctor "
-"""What a line of the script begins with."""
+from skyward.remote.node_messages import SHELL, MachineFact, decode
 
 DISK_LEAST, DISK_USUAL = 128, 1024
 MEMORY_LEAST, MEMORY_USUAL = 128, 512
@@ -68,46 +67,48 @@ def script(needs: Needs, folder: str = "") -> str:
     """Return what a machine's shell is to run; `folder` is where files will be, if that is not the usual cache."""
     cache = shlex.quote(folder) if folder else '"$HOME/.cache/skyward"'
     head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(TOOLS)}"
-    return f"{head}\n{_SCRIPT}".replace("@LOOKS@", needs.looks)
+    return f"{head}\n{_SCRIPT}".replace("@SAY@", SHELL).replace("@LOOKS@", needs.looks)
 
 
 _SCRIPT = r"""
 LC_ALL=C; export LC_ALL
 given=; sent_uv=
-say() { echo "skyward-doctor $*"; }
+@SAY@
+fact() { say MachineFact name "$1" value "${2-}"; }
 @LOOKS@
-say user "$(id -un)"
-say system "$(uname -sm)"
-say processors "$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
-for each in $tools; do command -v "$each" >/dev/null || say missing "$each"; done
-command -v setsid >/dev/null && say setsid yes
-[ -r /proc/self/stat ] && say proc yes
+fact user "$(id -un)"
+fact system "$(uname -sm)"
+fact processors "$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
+for each in $tools; do command -v "$each" >/dev/null || fact missing "$each"; done
+command -v setsid >/dev/null && fact setsid yes
+[ -r /proc/self/stat ] && fact proc yes
 [ -r /proc/meminfo ] && while read -r name size _; do
-    [ "$name" = MemAvailable: ] && say memory "$size"
+    [ "$name" = MemAvailable: ] && fact memory "$size"
 done </proc/meminfo
 place=$cache
 while [ ! -e "$place" ] && [ ! -L "$place" ]; do place=${place%/*}; place=${place:-/}; done
-say place "$place"
-[ -d "$place" ] && [ -w "$place" ] && say writable yes
-say disk "$(df -Pk "$place" 2>/dev/null | tail -n 1)"
+fact place "$place"
+[ -d "$place" ] && [ -w "$place" ] && fact writable yes
+fact disk "$(df -Pk "$place" 2>/dev/null | tail -n 1)"
 if find_python; then
-    say python "$there $py"
+    fact python "$there $py"
 else
     find_uv
-    [ -n "$uv" ] && say uv "$uv"
+    [ -n "$uv" ] && fact uv "$uv"
 fi
-say over
+fact over
 exit 0
 """
 
 
 def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
     """Judge what the script printed. A machine that is not `bare` uses the program's own Python."""
-    lines = [line.removeprefix(TELLS).partition(" ") for line in told.splitlines() if line.startswith(TELLS)]
-    said = {name: text.strip() for name, _, text in lines}
+    messages = (decode(line)[1] for line in told.split("\n"))
+    facts = [message for message in messages if isinstance(message, MachineFact)]
+    said = {fact.name: fact.value.strip() for fact in facts}
     if "over" not in said:
         return [Finding("shell", "FAIL", "the script of this check did not finish", "check which `sh` is there")]
-    missing = [text for name, _, text in lines if name == "missing"]
+    missing = [fact.value for fact in facts if fact.name == "missing"]
     found = [_system(said), _tools(missing, "setsid" in said, "proc" in said)]
     if bare:
         found.append(_python(said, needs))

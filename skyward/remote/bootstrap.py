@@ -2,7 +2,7 @@
 
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks
-for, in lines that begin with `SAYS`, and waits until the driver has put that into `sent`, as long as the folder is
+for, in messages (see `node_messages`), and waits until the driver has put that into `sent`, as long as the folder is
 there: whoever made it holds what runs in it, until the node's leash does.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
@@ -11,18 +11,15 @@ nothing half done, and several drivers do not disturb each other. When something
 """
 
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from skyward.remote.node_messages import SHELL
+
 SCRIPT = "boot.sh"
 """The name of the script in the node's folder."""
-
-SAYS = "skyward-boot "
-"""What a line of the script begins with that is meant for the driver; then `step`, `lacks`, `waits` or `failed`."""
-
-WAITS = f"{SAYS}waits"
-"""The line by which the script says that it has asked for all it lacks."""
 
 KEPT = 30
 """Days for which the cache keeps what no start uses."""
@@ -120,17 +117,6 @@ class Recipe:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
-def lacking(line: str) -> str | None:
-    """Return the file that a line of the script asks for; None if it asks for none."""
-    words = line.removeprefix(SAYS).split(maxsplit=1) if line.startswith(SAYS) else []
-    return words[1] if len(words) == 2 and words[0] == "lacks" else None
-
-
-def beginning(line: str) -> str | None:
-    """Return the step that a line of the script says has begun; None if it says nothing like that."""
-    return line.removeprefix(SAYS + "step ") if line.startswith(SAYS + "step ") else None
-
-
 def script(recipe: Recipe) -> bytes:
     """Return the script for a recipe."""
     sent = [wheel for wheel in recipe.wheels if wheel.own or not recipe.index]
@@ -158,19 +144,29 @@ def script(recipe: Recipe) -> bytes:
     }
     head = [f"{name}={shlex.quote(value)}" for name, value in (values | lists).items()]
     shell = [
-        f'step {shlex.quote(line)}\n(eval {shlex.quote(line)}) 2>&1 || fail "exit code $?"' for line in recipe.shell
+        f'step {shlex.quote(_title(command))}\n(eval {shlex.quote(command)}) 2>&1 || fail "exit code $?"'
+        for command in recipe.shell
     ]
-    text = _SCRIPT.replace("@LOOKS@", LOOKS).replace("@VALUES@", _lines(head)).replace("@SHELL@", _lines(shell))
-    text = text.replace("@KEPT@", str(KEPT))
-    text = text.replace("@HAVE@", _lines(f"have files/{digest}" for _, digest in recipe.files))
-    return text.replace(
-        "@PLACE@", _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files)
-    ).encode()
+    places = {
+        "@SAY@": SHELL,
+        "@LOOKS@": LOOKS,
+        "@VALUES@": _lines(head),
+        "@SHELL@": _lines(shell),
+        "@KEPT@": str(KEPT),
+        "@HAVE@": _lines(f"have files/{digest}" for _, digest in recipe.files),
+        "@PLACE@": _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files),
+    }
+    return re.sub("|".join(places), lambda place: places[place[0]], _SCRIPT).encode()
 
 
 def _host(address: str) -> str:
     """The machine and port of an address: what pip must be told to trust when the user says `http`."""
     return address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+
+def _title(command: str) -> str:
+    """The step that a command of the user is: its first line."""
+    return command.strip().partition("\n")[0]
 
 
 def _lines(texts: Iterable[str]) -> str:
@@ -228,9 +224,9 @@ now=
 lacks=
 grew=
 
-say() { echo "skyward-boot $*"; }
-step() { now=$1; say step "$1"; }
-fail() { say failed "$now: $1"; rm -rf "$made"; exit 70; }
+@SAY@
+step() { now=$1; say BootStep step "$1"; }
+fail() { say StepFailed step "$now" reason "$1"; rm -rf "$made"; exit 70; }
 
 # Have a file of this name in the cache: it is there, or was sent, or is asked for.
 have() {
@@ -241,14 +237,14 @@ have() {
         mkdir -p "$cache/${1%/*}" && mv -f "$folder/sent/${1##*/}" "$cache/$1" && return 0
         fail "cannot write to $cache"
     fi
-    say lacks "${1##*/}"
+    say FileRequested file "${1##*/}"
     lacks="$lacks $1"
 }
 
 # Wait for what was asked for; a file that is sent appears whole.
 asked() {
     [ -n "$lacks" ] || return 0
-    say waits
+    say WaitingForFiles
     while [ -n "$lacks" ]; do
         [ -d "$folder" ] || exit 1 # nobody can send anything any more
         sleep 0.05 2>/dev/null || sleep 1

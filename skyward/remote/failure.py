@@ -1,14 +1,11 @@
-"""The line in which a node says why it failed."""
+"""How a node reports why it failed."""
 
-import json
 import os
 import sys
 import traceback
 
 from skyward.errors import explain
-
-FAILED = "skyward-node-failed "
-"""What the line begins with in which a node says why it failed; JSON follows. The first such line counts."""
+from skyward.remote.node_messages import NodeFailed, encode
 
 MAX_REASON_BYTES = 3000
 """Bytes of a reason that are kept: a pipe takes 4096 in one piece."""
@@ -18,17 +15,16 @@ SAID, ZYGOTE_GONE = 70, 71
 
 
 def report(reason: str, *, final: bool = False) -> None:
-    """Write the line to standard error. `final` means that another start would fail in the same way."""
+    """Write a `NodeFailed` to standard error. `final` means that another start would fail in the same way."""
     reason = reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
-    line = FAILED + json.dumps({"reason": reason, "final": final}, ensure_ascii=False) + "\n"
     try:
-        os.write(2, line.encode())  # in one piece: several processes of a node share this pipe
+        os.write(2, encode(NodeFailed(reason, final)))  # in one piece: several processes of a node share this pipe
     except OSError:  # nobody reads it
         return
 
 
 def report_exception(what: str, error: BaseException, *, final: bool = False) -> None:
-    """Write the traceback and the line to standard error; `what` says what could not be done."""
+    """Write the traceback and a `NodeFailed` to standard error; `what` says what could not be done."""
     traceback.print_exception(error, file=sys.stderr)
     sys.stderr.flush()
     report(f"{what}: {explain(error)}", final=final)

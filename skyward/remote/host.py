@@ -1,12 +1,11 @@
 """The process of a node that holds the foreman and the slots: one casty system, bound to 127.0.0.1, behind mutual TLS.
 
-It says where it listens on standard output, in one line, once every slot is up.
+It prints a `NodeStarted` once every slot is up.
 """
 
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from skyward.remote import failure, foreman, kin, mounts, notice
 from skyward.remote.door import Entrance
 from skyward.remote.executor import Executor
 from skyward.remote.node_config import NodeConfig
+from skyward.remote.node_messages import NodeStarted, encode
 from skyward.remote.protocol import COMPRESSION, LIMITS
 from skyward.remote.room import Room
 
@@ -31,19 +31,19 @@ COLLECT = (50_000, 20, 100)
 """When the host looks for cyclic garbage, which it hardly makes: at Python's own pace it costs a tenth of its time."""
 
 
-def serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int, ready: str) -> NoReturn:
-    """Run the node until told to stop; `ready` is what the line that tells the port begins with. Never returns."""
+def serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int) -> NoReturn:
+    """Run the node until told to stop. Never returns."""
     gc.freeze()
     gc.set_threshold(*COLLECT)
     try:
-        uvloop.run(_serve(config, slots, folder, zygote, leash, ready))
+        uvloop.run(_serve(config, slots, folder, zygote, leash))
     except BaseException as error:  # noqa: BLE001 - whoever reads the node's output is told
         failure.report_exception("the node cannot run", error)
         os._exit(failure.SAID)
     os._exit(0)
 
 
-async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int, ready: str) -> None:
+async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, leash: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -64,8 +64,7 @@ async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.so
         )
         await foreman.ref(room).ask(foreman.Open())
         port = int((entrance.node.address or "").rpartition(":")[2])
-        said = {"port": port, "slots": room.slots, "memory": kin.free_memory(), "mounts": mounts.tokens()}
-        print(ready + json.dumps(said), flush=True)
+        os.write(1, encode(NodeStarted(port, room.slots, kin.free_memory(), mounts.tokens())))
         watching = asyncio.create_task(_watch(config.notices, room))
         await stop.wait()
         watching.cancel()

@@ -1,23 +1,21 @@
 """Turn what a slot writes into lines, and encode them for the way to the driver. Pure: no I/O, no clock.
 
 A slot's Python writes strokes, each of them in one piece: which stream, which slot, and some bytes. The zygote makes
-lines of them, and of what comes without strokes from other programs, and prints these in frames: lines of its own
-standard output, which begin with `SAYS`. The driver's `Ear` makes text of frames again.
+lines of them, and of what comes without strokes from other programs, and prints these in frames: messages of a limited
+size on its standard output. The driver's `Ear` makes text of frames again.
 """
 
 import codecs
-import json
 import struct
 from collections.abc import Iterator
+
+from skyward.remote.node_messages import OutputFrame, encode
 
 STREAMS = ("stdout", "stderr", "logging")
 OUT, ERR, LOG = range(3)
 
 STROKE = struct.Struct("<BiH")
 """Before the bytes of a stroke: its stream, its slot, and how many they are."""
-
-SAYS = "skyward-says "
-"""What the line of a frame begins with; JSON follows: slot, stream, whether more follows, text."""
 
 FRAME = 4096
 """Bytes of a frame at most: a pipe takes so many in one piece."""
@@ -83,7 +81,7 @@ def frames(slot: int, stream: int, text: str) -> Iterator[bytes]:
     at, step = 0, FRAME - 100
     while at < len(text):
         piece = text[at : at + step]
-        frame = f"{SAYS}{json.dumps([slot, stream, at + step < len(text), piece], ensure_ascii=False)}\n".encode()
+        frame = encode(OutputFrame(slot, stream, at + step < len(text), piece))
         if len(frame) > FRAME:
             step //= 2  # a character may be six bytes
             continue
@@ -97,14 +95,11 @@ class Ear:
     def __init__(self) -> None:
         self._parts: list[str] = []
 
-    def hear(self, line: str) -> tuple[int, int, str] | None:
-        """Return slot, stream and text; no text while more is to follow, and None where the line is no frame."""
-        if not line.startswith(SAYS):
-            return None
-        slot, stream, more, text = json.loads(line.removeprefix(SAYS))
-        self._parts.append(text)
-        if more:
-            return slot, stream, ""
+    def hear(self, frame: OutputFrame) -> str:
+        """Return the text that a frame completes; none while more is to follow."""
+        self._parts.append(frame.text)
+        if frame.more:
+            return ""
         text = "".join(self._parts)
         self._parts.clear()
-        return slot, stream, text
+        return text

@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from skyward.remote import failure, kin, leash, zygote
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
+from skyward.remote.node_messages import NodeEnding, encode
 from skyward.remote.worker import Setting
 
 WORK = "work"
@@ -47,12 +48,6 @@ PIDS = "pids"
 
 LOCK = "lock"
 """The file in the folder whose lock says that somebody uses the folder; see `skyward.providers.scratch`."""
-
-READY = "skyward-node-ready "
-"""What the line begins with in which a node says where it listens; JSON follows."""
-
-ENDS = "skyward node ends: "
-"""What the line begins with in which a node says why it ends; of interest only when that was not asked for."""
 
 IMPORTING_SIZE = 256
 """Bytes of the shared memory in which the zygote leaves the name of the module it imports."""
@@ -117,7 +112,7 @@ def main(folder: Path) -> None:
         _forget(heard, theirs, *lock, stdin=True)
         from skyward.remote import host as host_process
 
-        host_process.serve(config, slots, folder, ours, hear, READY)
+        host_process.serve(config, slots, folder, ours, hear)
     os.setpgid(host, group)
     ours.close()
     theirs.close()
@@ -128,7 +123,7 @@ def main(folder: Path) -> None:
         if reason == leash.HOST_GONE:
             _report_crash(host, group, importing, starvations)
         with contextlib.suppress(BrokenPipeError):
-            print(f"{ENDS}{reason}", file=sys.stderr, flush=True)
+            os.write(2, encode(NodeEnding(reason)))
     finally:
         _end(group, host, folder)
 
@@ -296,5 +291,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
     except (OSError, ValueError) as error:
-        failure.report_exception("the node cannot start", error)
+        failure.report_exception("the node cannot start", error, final=True)
         sys.exit(failure.SAID)

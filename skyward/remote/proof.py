@@ -1,19 +1,17 @@
 """`python -m skyward.remote.proof FOLDER`: does this environment have what the driver counts on?
 
-It runs on a machine that was given its environment, before the node does, and prints what is wrong as one line of JSON.
+It runs on a machine that was given its environment, before the node does, and prints an `EnvironmentMismatch` if not.
 """
 
 import importlib.metadata
 import importlib.util
-import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
-
-MISMATCH = "skyward-mismatch "
-"""What the line begins with that says what is wrong; JSON follows: a list of (what, here, there, fix)."""
+from skyward.remote.node_messages import EnvironmentMismatch, encode
 
 FAILED = 78
 """The exit code when something is wrong."""
@@ -55,7 +53,7 @@ def main(folder: Path) -> int:
     required = NodeConfig.decode((folder / CONFIG_FILE).read_bytes()).requirements
     rows = wrong(required.python, required.packages, required.modules) if required is not None else []
     if rows:
-        print(MISMATCH + json.dumps(rows), flush=True)
+        os.write(1, encode(EnvironmentMismatch(rows)))
     return FAILED if rows else 0
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote import lines, wire
+from skyward.remote import wire
 from skyward.remote.executor import FUNCTIONS
+from skyward.remote.lines import OUT
+from skyward.remote.node_messages import OutputFrame
 from skyward.remote.packer import Packer
 from skyward.remote.protocol import Batch, Revoke
 from tests import byhand, work
@@ -109,7 +111,7 @@ def test_hooks_surround_workers_once_and_tasks_each_time(caller: Caller) -> None
 def test_what_a_task_prints_comes_out_of_the_node(caller: Caller, node: Node) -> None:
     (outcome,) = caller.run(caller.batch(work.say, "hello from a slot"))
 
-    assert lines.Ear().hear(node.says()) == (outcome.slot, lines.OUT, "hello from a slot\n")
+    assert node.says() == OutputFrame(outcome.slot, OUT, False, "hello from a slot\n")
 
 
 def test_large_arguments_and_results_travel(caller: Caller) -> None:

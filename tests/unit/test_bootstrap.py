@@ -12,6 +12,7 @@ import pytest
 
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
+from skyward.remote.node_messages import WaitingForFiles, encode
 from tests import kit
 
 OURS = Wheel("skyward", "1.0", "aa", own=True)
@@ -112,12 +113,10 @@ def test_each_command_of_the_user_is_a_step_of_its_own() -> None:
     assert text.index("step true") > text.index("a b")
 
 
-def test_what_the_script_says_is_understood() -> None:
-    assert bootstrap.lacking("skyward-boot lacks a-1.whl") == "a-1.whl"
-    assert bootstrap.lacking("skyward-boot step a") is None
-    assert bootstrap.lacking("lacks a") is None
-    assert bootstrap.beginning("skyward-boot step packages from an index") == "packages from an index"
-    assert bootstrap.beginning("skyward-boot lacks a") is None
+def test_a_command_of_several_lines_is_named_by_its_first() -> None:
+    text = bootstrap.script(replace(RECIPE, shell=("\nset -e\nfalse\n",))).decode()
+
+    assert "step 'set -e'\n(eval '\nset -e\nfalse\n')" in text
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
@@ -132,7 +131,7 @@ def test_it_waits_no_longer_for_what_it_lacks_when_its_folder_is_gone(shell: str
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert f"{bootstrap.WAITS}\n" in process.stdout
+            assert encode(WaitingForFiles()).decode() in process.stdout
             shutil.rmtree(folder)
             assert process.wait(kit.SOON) == 1
         finally:

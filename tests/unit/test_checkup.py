@@ -13,6 +13,7 @@ import pytest
 from skyward.providers import checkup
 from skyward.providers.checkup import Finding, Needs
 from skyward.remote import bootstrap
+from skyward.remote.node_messages import MachineFact, encode
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -35,7 +36,7 @@ WELL = {
 def judged(needs: Needs = NEEDS, /, **changed: str | None) -> dict[str, Finding]:
     """What is found of a machine that is well but for this; None is what it does not say."""
     said = {name: text for name, text in (WELL | changed).items() if text is not None}
-    told = "".join(f"{checkup.TELLS}{name} {text}\n" for name, text in said.items())
+    told = "".join(encode(MachineFact(name, text)).decode() for name, text in said.items())
     return {each.check: each for each in checkup.judged(f"Welcome!\n{told}", needs)}
 
 
@@ -90,7 +91,7 @@ def test_what_did_not_come_to_its_end_says_nothing_else() -> None:
 
 
 def test_of_the_programs_own_machine_its_python_is_not_asked() -> None:
-    told = f"{checkup.TELLS}over\n"
+    told = encode(MachineFact("over", "")).decode()
 
     assert "python" not in {each.check for each in checkup.judged(told, NEEDS, bare=False)}
 

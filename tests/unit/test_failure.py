@@ -1,34 +1,35 @@
-import json
 import os
 
 import pytest
 
 from skyward.remote import failure
+from skyward.remote.node_messages import Message, NodeFailed, decode
 
 
-def reported(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
-    said: dict[str, object] = json.loads(capfd.readouterr().err.partition(failure.FAILED)[2])
-    return said
+def reported(capfd: pytest.CaptureFixture[str]) -> tuple[str, Message | None]:
+    """What was printed, and the message that ended it."""
+    return decode(capfd.readouterr().err.removesuffix("\n"))
 
 
 def test_a_failure_is_one_line_with_its_reason(capfd: pytest.CaptureFixture[str]) -> None:
     failure.report("two\nlines", final=True)
 
-    assert reported(capfd) == {"reason": "two\nlines", "final": True}
+    assert reported(capfd) == ("", NodeFailed("two\nlines", final=True))
 
 
 def test_a_long_reason_is_cut_so_that_a_pipe_takes_it_in_one_piece(capfd: pytest.CaptureFixture[str]) -> None:
     failure.report("x" + "é" * 5000 + "\udcff")
 
-    assert reported(capfd) == {"reason": "x" + "é" * 1499, "final": False}
+    assert reported(capfd) == ("", NodeFailed("x" + "é" * 1499, final=False))
 
 
 def test_an_exception_is_reported_after_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     failure.report_exception("cannot start", OSError(28, "No space left on device"))
 
-    traceback, _, line = capfd.readouterr().err.partition(failure.FAILED)
+    traceback, message = reported(capfd)
     assert traceback == "OSError: [Errno 28] No space left on device\n"
-    assert json.loads(line)["reason"].startswith("cannot start: OSError: [Errno 28] No space left on device (")
+    assert isinstance(message, NodeFailed)
+    assert message.reason.startswith("cannot start: OSError: [Errno 28] No space left on device (")
 
 
 def test_a_failure_that_nobody_reads_is_no_failure_of_its_own() -> None:

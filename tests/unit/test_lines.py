@@ -1,10 +1,8 @@
-import json
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward.remote import lines
 from skyward.remote.lines import ERR, FRAME, LOG, LONGEST, OUT, Ear, Line, frames, runs, strokes
+from skyward.remote.node_messages import OutputFrame, decode
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 STROKES = st.lists(st.tuples(st.sampled_from([OUT, ERR, LOG]), st.integers(-1, 300), st.binary(min_size=1)))
@@ -86,20 +84,21 @@ def test_text_comes_out_of_its_frames(slot: int, stream: int, text: str, times: 
         assert len(frame) <= FRAME
         assert frame.count(b"\n") == 1
         assert frame.endswith(b"\n")
-        said = ear.hear(frame.decode().removesuffix("\n"))
-        assert said is not None
-        assert said[:2] == (slot, stream)
-        heard += said[2]
+        said = decoded(frame)
+        assert (said.slot, said.stream) == (slot, stream)
+        heard += ear.hear(said)
     assert heard == text
 
 
 def test_only_the_last_frame_of_a_text_gives_it() -> None:
     ear = Ear()
-    said = [ear.hear(frame.decode()) for frame in frames(1, OUT, "x" * 10_000)]
-    assert said == [(1, OUT, "")] * (len(said) - 1) + [(1, OUT, "x" * 10_000)]
+    said = [ear.hear(decoded(frame)) for frame in frames(1, OUT, "x" * 10_000)]
+    assert said == [""] * (len(said) - 1) + ["x" * 10_000]
     assert len(said) > 1
 
 
-def test_what_is_no_frame_is_not_heard() -> None:
-    assert Ear().hear("skyward node failed") is None
-    assert json.loads(next(frames(2, ERR, "no\n")).decode().removeprefix(lines.SAYS)) == [2, ERR, False, "no\n"]
+def decoded(frame: bytes) -> OutputFrame:
+    text, message = decode(frame.decode().removesuffix("\n"))
+    assert not text
+    assert isinstance(message, OutputFrame)
+    return message

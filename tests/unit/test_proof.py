@@ -1,7 +1,6 @@
 """Whether an environment has what the driver counts on."""
 
 import importlib.metadata
-import json
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from skyward.remote import proof
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
+from skyward.remote.node_messages import EnvironmentMismatch, encode
 
 HERE = "{}.{}".format(*sys.version_info)
 CASTY = importlib.metadata.version("casty")
@@ -39,12 +39,12 @@ def test_rows_are_shown_as_a_table() -> None:
 
 @pytest.mark.parametrize(("python", "code"), [(HERE, 0), ("2.7", proof.FAILED)])
 def test_what_is_wrong_is_printed_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], python: str, code: int
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], python: str, code: int
 ) -> None:
     required = Requirements(python, {"casty": CASTY})
     config = NodeConfig("pool-0-0", 0, 1, 1, "process", lease=15.0, first_contact=60.0, requirements=required)
     (tmp_path / CONFIG_FILE).write_bytes(config.encode())
 
     assert proof.main(tmp_path) == code
-    rows = [json.loads(line.removeprefix(proof.MISMATCH)) for line in capsys.readouterr().out.splitlines()]
-    assert rows == ([[["Python", "2.7", HERE, "Image(python=...) that is a 2.7"]]] if code else [])
+    mismatch = EnvironmentMismatch([("Python", "2.7", HERE, "Image(python=...) that is a 2.7")])
+    assert capfd.readouterr().out == (encode(mismatch).decode() if code else "")

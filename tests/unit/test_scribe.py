@@ -12,6 +12,7 @@ import pytest
 
 from skyward.remote import scribe
 from skyward.remote.lines import ERR, LOG, OUT, Ear, strokes
+from skyward.remote.node_messages import OutputFrame, decode
 from skyward.remote.pen import Pens
 from skyward.remote.scribe import Scribe
 from tests.kit import SOON
@@ -51,9 +52,9 @@ class Desk:
             while data := os.read(self.read, 1 << 16):
                 *lines, self._part = (self._part + data).split(b"\n")
                 for line in lines:
-                    said = self._ear.hear(line.decode())
-                    assert said is not None
-                    self.heard.append(said)
+                    _, said = decode(line.decode())
+                    assert isinstance(said, OutputFrame)
+                    self.heard.append((said.slot, said.stream, self._ear.hear(said)))
 
     def text(self, slot: int, stream: int) -> str:
         """All that was heard of one stream."""
