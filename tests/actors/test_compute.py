@@ -360,5 +360,5 @@ def test_numbers_of_numpy_are_terms(compute: sky.Compute) -> None:
 
 
 def test_names_only() -> None:
-    with pytest.raises(sky.InvalidArgument, match="takes names only"):
+    with pytest.raises(sky.InvalidArgument, match="takes keyword arguments only"):
         sky.Compute(sky.Local())  # type: ignore[arg-type]
