@@ -40,8 +40,9 @@ with sky.Compute({}):
 
 COMPLAINTS = (
     "Leaked",
-    "could not be ended",
-    "cannot end",
+    "could not be terminated",
+    "could not terminate",
+    "cannot terminate",
     "never retrieved",
     "never awaited",
     "was destroyed",

@@ -342,7 +342,7 @@ def test_a_link_that_breaks_costs_its_node_and_nothing_else(compute: sky.Compute
     first = compute.nodes[0]
     answered = threading.Event()
 
-    async def broken(self: object, outcome: object) -> None:
+    async def broken(self: object, outcome: object, tasks: int) -> None:
         answered.set()
         raise RuntimeError("a bug")
 
