@@ -20,10 +20,10 @@ from bench.plan import Plan
 STATIONS = (
     ("skyward.actors.driver", "Driver", "send", "packed"),
     ("skyward.actors.driver", "Driver", "_drain", "on_the_loop"),
-    ("skyward.actors.link", "Link", "_assign", "placed"),
-    ("skyward.actors.link", "Link", "_take", "came_back"),
-    ("skyward.delivery", "Delivery", "put", "settled"),
-    ("skyward.delivery", "Delivery", "_complete", "in_the_groups_thread"),
+    ("skyward.actors.node_client", "NodeClient", "_assign", "placed"),
+    ("skyward.actors.node_client", "NodeClient", "_take", "came_back"),
+    ("skyward.calls.completion", "CompletionThread", "put", "settled"),
+    ("skyward.calls.completion", "CompletionThread", "_complete", "in_the_groups_thread"),
 )
 """Methods whose beginning is a station, and what has been done by then; between `placed` and `came_back` it runs."""
 

@@ -135,7 +135,7 @@ def _ours(to: Any) -> Iterator[int]:
 
 
 def _serve(to: Any, pipe: Connection) -> None:
-    tunnels = import_module("skyward.providers.tunnel")
+    tunnels = import_module("skyward.providers.ssh.tunnel")
 
     async def serve() -> None:
         tunnel = await tunnels.Tunnel(to).open()

@@ -22,7 +22,7 @@ from griffe import (
 
 
 class Signatures(Extension):
-    """Give each class that derives from `Checked` the constructor that its fields make."""
+    """Give each class that derives from `StrictModel` the constructor that its fields make."""
 
     def on_alias_instance(self, *, node: ast.AST | ObjectNode, alias: Alias, agent: Any, **_: Any) -> None:
         """Leave `skyward.remote` to the package: the function of that name would lead to itself."""
@@ -35,7 +35,7 @@ class Signatures(Extension):
 
     def on_class_members(self, *, node: ast.AST | ObjectNode, cls: Class, agent: Any, **_: Any) -> None:
         """Make a constructor out of the fields, where none is written out for type checkers."""
-        if not any(str(base) == "Checked" for base in cls.bases) or is_written_out(cls.members.get("__init__")):
+        if not any(str(base) == "StrictModel" for base in cls.bases) or is_written_out(cls.members.get("__init__")):
             return
         fields = [field for field in cls.members.values() if isinstance(field, Attribute) and is_public(field)]
         init = Function("__init__", parameters=Parameters(*map(parameter, fields)), returns="None")

@@ -5,21 +5,21 @@
 
 | name | where | what |
 | --- | --- | --- |
-| `Compute` | `compute.py` | the pool, for the length of a block |
+| `Compute` | `api/compute.py` | the pool, for the length of a block |
 | `Local` | `providers/local.py` | nodes on this machine |
-| `SSH` | `providers/ssh.py` | nodes on your own machines |
-| `AWS` | `providers/aws.py` | nodes on Amazon EC2 |
-| `Image` | `image.py` | what a node needs before its first task |
-| `Worker`, `Options` | `spec.py` | slots of a node, and timeouts, retries and limits |
-| `Nodes` | `nodes.py` | how many machines a pool has |
+| `SSH` | `providers/ssh/ssh.py` | nodes on your own machines |
+| `AWS` | `providers/aws/aws.py` | nodes on Amazon EC2 |
+| `Image` | `config/image.py` | what a node needs before its first task |
+| `Worker`, `Options` | `config/spec.py` | slots of a node, and timeouts, retries and limits |
+| `Nodes` | `config/nodes.py` | how many machines a pool has |
 | `remote` | `remote/function.py` | makes a function run on the pool |
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
 | `Future` | `remote/future.py` | the future of a call |
-| `TaskGroup` | `tasks.py` | a group of calls |
+| `TaskGroup` | `calls/task_groups.py` | a group of calls |
 | `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
-| `Stack` | `stacks.py` | the Python stack of a running call, from `Compute.stacks()` |
-| `Report` | `report.py` | what a pool did, from `Compute.report()` |
-| `ls`, `down`, `CloudPool`, `CloudMachine` | `inventory.py` | list and terminate cloud machines |
+| `Stack` | `telemetry/stacks.py` | the Python stack of a running call, from `Compute.stacks()` |
+| `Report` | `telemetry/report.py` | what a pool did, from `Compute.report()` |
+| `ls`, `down`, `CloudPool`, `CloudMachine` | `providers/aws/inventory.py` | list and terminate cloud machines |
 | `plugins` | `plugins/` | joblib, and the contract for others |
 | the errors | `errors.py` | one tree |
 
@@ -34,7 +34,11 @@ from skyward.remote.function import remote
 if TYPE_CHECKING:
     from skyward import plugins
     from skyward.actors.office import Node
-    from skyward.compute import Compute
+    from skyward.api.compute import Compute
+    from skyward.calls.task_groups import TaskGroup
+    from skyward.config.image import Image
+    from skyward.config.nodes import Nodes
+    from skyward.config.spec import Options, Worker
     from skyward.errors import (
         BatchLost,
         BootFailed,
@@ -55,18 +59,14 @@ if TYPE_CHECKING:
         SkywardError,
         Unreachable,
     )
-    from skyward.image import Image
-    from skyward.inventory import CloudMachine, CloudPool, down, ls
-    from skyward.nodes import Nodes
-    from skyward.providers.aws import AWS
+    from skyward.providers.aws.aws import AWS
+    from skyward.providers.aws.inventory import CloudMachine, CloudPool, down, ls
     from skyward.providers.local import Local
-    from skyward.providers.ssh import SSH
+    from skyward.providers.ssh.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
-    from skyward.report import Report
-    from skyward.spec import Options, Worker
-    from skyward.stacks import Stack
-    from skyward.tasks import TaskGroup
+    from skyward.telemetry.report import Report
+    from skyward.telemetry.stacks import Stack
 
     __version__: str
     """The version of Skyward that is installed here."""
@@ -115,25 +115,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AWS": "skyward.providers.aws",
-    "CloudMachine": "skyward.inventory",
-    "CloudPool": "skyward.inventory",
-    "Compute": "skyward.compute",
+    "AWS": "skyward.providers.aws.aws",
+    "CloudMachine": "skyward.providers.aws.inventory",
+    "CloudPool": "skyward.providers.aws.inventory",
+    "Compute": "skyward.api.compute",
     "Future": "skyward.remote.future",
-    "Image": "skyward.image",
+    "Image": "skyward.config.image",
     "InstanceInfo": "skyward.remote.context",
     "Local": "skyward.providers.local",
     "Node": "skyward.actors.office",
-    "Nodes": "skyward.nodes",
-    "Options": "skyward.spec",
-    "Report": "skyward.report",
-    "SSH": "skyward.providers.ssh",
-    "Stack": "skyward.stacks",
-    "TaskGroup": "skyward.tasks",
-    "Worker": "skyward.spec",
-    "down": "skyward.inventory",
+    "Nodes": "skyward.config.nodes",
+    "Options": "skyward.config.spec",
+    "Report": "skyward.telemetry.report",
+    "SSH": "skyward.providers.ssh.ssh",
+    "Stack": "skyward.telemetry.stacks",
+    "TaskGroup": "skyward.calls.task_groups",
+    "Worker": "skyward.config.spec",
+    "down": "skyward.providers.aws.inventory",
     "instance_info": "skyward.remote.context",
-    "ls": "skyward.inventory",
+    "ls": "skyward.providers.aws.inventory",
     "shard": "skyward.remote.context",
 }
 """Where the names live that are not errors."""

@@ -19,14 +19,15 @@ import psutil
 import uvloop
 from casty import TLS, Askable, Client, Runtime
 
-from skyward.delivery import Answer
-from skyward.remote import door, wire
+from skyward.actors.tls import Authority, Identity
+from skyward.calls.completion import Answer
 from skyward.remote.blobs import Blob
+from skyward.remote.node import gateway
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
 from skyward.remote.node_messages import Message, NodeStarted, decode
-from skyward.remote.packer import Packer
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
-from skyward.trust import Authority, Identity
+from skyward.remote.serialization import call_codec
+from skyward.remote.serialization.packer import Packer
 
 SOON = 20.0
 """Seconds in which anything that a test waits for has happened, or never will."""
@@ -164,7 +165,7 @@ class Caller:
         except BaseException:
             self._runner.close()
             raise
-        self._door = door.ref(self._client, self._address)
+        self._door = gateway.ref(self._client, self._address)
         return self
 
     def ask[R](self, message: Askable[R]) -> R:
@@ -254,7 +255,7 @@ def value_of(outcome: Outcome) -> object:
     match outcome.status:
         case "returned" | "raised" as status:
             result = None if outcome.large is None else Blob.adopt(outcome.large).view()
-            value, error = wire.open_outcome(status, Answer(outcome, 0, result=result).parts())
+            value, error = call_codec.open_outcome(status, Answer(outcome, 0, result=result).parts())
         case _:
             raise AssertionError(f"{outcome.status}: {outcome.payload.decode()}")
     if error is not None:

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from skyward.delivery import Answer, Deliveries, Delivery, Entry
-from skyward.remote import wire
+from skyward.calls.blob_store import BlobStore
+from skyward.calls.completion import Answer, CompletionThread, CompletionThreads, PendingCall
 from skyward.remote.future import Future
 from skyward.remote.protocol import Outcome
-from skyward.shelf import Shelf
+from skyward.remote.serialization import call_codec
 
 
-class Lent(Deliveries):
+class Lent(CompletionThreads):
     """Knows how many came back."""
 
     def __init__(self, name: str) -> None:
@@ -20,7 +20,7 @@ class Lent(Deliveries):
         self.back = 0
         self.came_back = threading.Event()
 
-    def give_back(self, delivery: Delivery) -> None:
+    def give_back(self, delivery: CompletionThread) -> None:
         super().give_back(delivery)
         self.back += 1
         self.came_back.set()
@@ -31,13 +31,13 @@ class Cluster:
 
     def __init__(self) -> None:
         self.numbers: Iterator[int] = itertools.count(1)
-        self.shelf = Shelf()
+        self.shelf = BlobStore()
         self.deliveries = Lent("results")
         self.blob_threshold = 1 << 20
         self.has_budget = False
         self.sources = None
         self.reloaded: Callable[[], tuple[str, ...]] = tuple
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, PendingCall] = {}
         self.forgotten: list[int] = []
         self.counted: list[tuple[int, int, bool]] = []
         self.sent = threading.Event()
@@ -45,7 +45,7 @@ class Cluster:
     def reaches(self, token: str) -> bool:
         return True
 
-    def send(self, entries: list[Entry]) -> None:
+    def send(self, entries: list[PendingCall]) -> None:
         self.entries.update((entry.future.batch, entry) for entry in entries)
         self.sent.set()
 
@@ -63,6 +63,6 @@ class Cluster:
         entry = self.entries.pop(future.batch)
         packed = entry.packed
         blobs = {blob.name: blob.ref for blob in packed.blobs}
-        status, parts = wire.execute(packed.payload, wire.beside(packed.functions, blobs, packed.buffers))
+        status, parts = call_codec.execute(packed.payload, call_codec.beside(packed.functions, blobs, packed.buffers))
         outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)
         entry.group.delivery.put([(entry, Answer(outcome, 5))])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from skyward.actors import routing
-from skyward.remote import desk, turn
+from skyward.remote.node import scheduler, slot_state
 
 SLOTS = 2
 """Slots of each node."""
@@ -39,71 +39,71 @@ class Worker:
 
 @dataclass(slots=True)
 class Slot:
-    """A slot as `slot` makes one of `turn`."""
+    """A slot as `slot` makes one of `slot_state`."""
 
     number: int
     node: "Node"
-    state: turn.Turn = field(default_factory=turn.Starting)
-    inbox: deque[turn.Event] = field(default_factory=deque)
+    state: slot_state.SlotState = field(default_factory=slot_state.Starting)
+    inbox: deque[slot_state.Event] = field(default_factory=deque)
     worker: Worker | None = None
     timer: int | None = None
 
     def hear(self) -> None:
         if self.inbox:
-            self.state, effects = turn.step(self.state, self.inbox.popleft())
+            self.state, effects = slot_state.step(self.state, self.inbox.popleft())
             self.perform(effects)
 
-    def perform(self, effects: tuple[turn.Effect, ...]) -> None:
+    def perform(self, effects: tuple[slot_state.Effect, ...]) -> None:
         boss = self.node.inbox
         for effect in effects:
             match effect:
-                case turn.StartWorker():
+                case slot_state.StartWorker():
                     assert self.worker is None
                     self.worker = Worker()
-                case turn.StopWorker():
+                case slot_state.StopWorker():
                     assert self.worker is None or self.worker.up
                     if self.worker is not None:
                         self.worker.stopped = True
-                case turn.Send(batches):
+                case slot_state.Send(batches):
                     assert self.node.batches.issuperset(batches)
                     if self.worker is not None:
                         assert self.worker.batch is None
                         assert not self.worker.may_begin
                         self.worker.given, self.worker.begun, self.worker.tokens = batches, 0, len(batches)
-                case turn.TakeBack():
-                    self.state, more = turn.step(self.state, turn.Recalled(self.take_back()))
+                case slot_state.TakeBack():
+                    self.state, more = slot_state.step(self.state, slot_state.Recalled(self.take_back()))
                     self.perform(more)
-                case turn.WakeMe(batch):
+                case slot_state.WakeMe(batch):
                     self.timer = batch
-                case turn.ReportUp():
-                    boss.append(desk.SlotOpened(self.number))
-                case turn.ReportDown():
-                    boss.append(desk.SlotClosed(self.number))
-                case turn.Refuse(batches):
-                    boss.append(desk.Refused(self.number, batches))
-                case turn.ReportFree():
-                    boss.append(desk.SlotOpened(self.number))
-                case turn.Report(batches, verdict, _, free):
+                case slot_state.ReportUp():
+                    boss.append(scheduler.SlotOpened(self.number))
+                case slot_state.ReportDown():
+                    boss.append(scheduler.SlotClosed(self.number))
+                case slot_state.Refuse(batches):
+                    boss.append(scheduler.Refused(self.number, batches))
+                case slot_state.ReportFree():
+                    boss.append(scheduler.SlotOpened(self.number))
+                case slot_state.Report(batches, verdict, _, free):
                     self.timer = None
                     for batch in batches:
                         self.node.batches.remove(batch)
                         if verdict != "done":
                             self.node.outcomes[batch] = verdict
-                    boss.append(desk.Ended(self.number, batches, free, seconds=0.0001 if batches[0] % 50 else 1.0))
-                case turn.ReportUseless():
+                    boss.append(scheduler.Ended(self.number, batches, free, seconds=0.0001 if batches[0] % 50 else 1.0))
+                case slot_state.ReportUseless():
                     self.node.useless = True
 
     def come_up(self) -> None:
         if self.worker is not None and not self.worker.up:
             self.worker.up = True
-            self.inbox.append(turn.Started())
+            self.inbox.append(slot_state.Started())
 
     def begin(self) -> None:
         if self.worker is None or not self.worker.may_begin:
             return
         if len(self.worker.given) > 1 and not self.worker.tokens:
             self.worker.given = ()
-            self.inbox.append(turn.Finished(self.worker.empty_tray()))
+            self.inbox.append(slot_state.Finished(self.worker.empty_tray()))
             return
         self.worker.tokens -= 1
         self.worker.batch = self.worker.given[self.worker.begun]
@@ -115,11 +115,11 @@ class Slot:
             self.worker.tray.append(self.worker.batch)
             self.worker.batch = None
             if self.worker.begun == len(self.worker.given):
-                self.inbox.append(turn.Finished(self.worker.empty_tray()))
+                self.inbox.append(slot_state.Finished(self.worker.empty_tray()))
 
     def look_into_tray(self) -> None:
         if self.worker is not None and self.worker.tray:
-            self.inbox.append(turn.Finished(self.worker.empty_tray(), last=False))
+            self.inbox.append(slot_state.Finished(self.worker.empty_tray(), last=False))
 
     def take_back(self) -> int:
         """What had several batches gives back those that it has not begun; what had one does not."""
@@ -133,11 +133,11 @@ class Slot:
         if self.worker is not None:
             unstarted = self.take_back()
             self.worker = None
-            self.inbox.append(turn.Exited("it ended", unstarted))
+            self.inbox.append(slot_state.Exited("it ended", unstarted))
 
     def overrun(self) -> None:
         if self.timer is not None:
-            self.inbox.append(turn.Overran(self.timer))
+            self.inbox.append(slot_state.Overran(self.timer))
             self.timer = None
 
     def progress(self, work: bool) -> Iterator[Happening]:
@@ -157,11 +157,11 @@ class Slot:
 
 
 class Node:
-    """A node as `foreman` makes one of `desk`, with its slots. Its tables are those of the foreman."""
+    """A node as `agent` makes one of `scheduler`, with its slots. Its tables are those of the foreman."""
 
     def __init__(self) -> None:
-        self.desk = desk.Desk()
-        self.inbox: deque[desk.Event] = deque()
+        self.desk = scheduler.NodeQueue()
+        self.inbox: deque[scheduler.Event] = deque()
         self.batches: set[int] = set()
         self.outcomes: dict[int, str] = {}
         self.given: deque[tuple[int, ...]] = deque()
@@ -172,7 +172,7 @@ class Node:
         self.left: Counter[int] = Counter()
         self.slots = [Slot(number, self) for number in range(SLOTS)]
         for slot in self.slots:
-            slot.perform(turn.begin()[1])
+            slot.perform(slot_state.begin()[1])
             slot.come_up()
             slot.hear()
             self.hear()
@@ -181,51 +181,51 @@ class Node:
         if not self.inbox:
             return
         match event := self.inbox.popleft():
-            case desk.Arrived(batches):
+            case scheduler.Arrived(batches):
                 self.batches.update(batches)
                 self.arrived.update(batches)
-            case desk.Asked(_, ask):
+            case scheduler.Asked(_, ask):
                 self.ask = ask
-        for effect in desk.step(self.desk, event):
+        for effect in scheduler.step(self.desk, event):
             match effect:
-                case desk.Start(slot, batches):
+                case scheduler.Start(slot, batches):
                     assert self.batches.issuperset(batches)
                     assert len(batches) == 1 or not any(batch % 3 == 0 for batch in batches)
-                    self.slots[slot].inbox.append(turn.Run(batches, None if batches[0] % 3 else 1.0))
-                case desk.Recall(slot):
-                    self.slots[slot].inbox.append(turn.Recall())
-                case desk.LookLater():
+                    self.slots[slot].inbox.append(slot_state.Run(batches, None if batches[0] % 3 else 1.0))
+                case scheduler.Recall(slot):
+                    self.slots[slot].inbox.append(slot_state.Recall())
+                case scheduler.ScheduleRecall():
                     self.looks += 1
-                case desk.Stop(slot, batch):
-                    self.slots[slot].inbox.append(turn.Stop(batch))
-                case desk.NoteKilled(batch):
+                case scheduler.Stop(slot, batch):
+                    self.slots[slot].inbox.append(slot_state.Stop(batch))
+                case scheduler.NoteKilled(batch):
                     self.batches.remove(batch)
                     self.outcomes[batch] = "killed"
-                case desk.GiveBack(batches):
+                case scheduler.GiveBack(batches):
                     for batch in batches:
                         self.batches.remove(batch)
                     self.left.update(batches)
                     self.given.append(batches)
-                case desk.Rest():
+                case scheduler.Rest():
                     self.rests += 1
-                case desk.Answer(number, batches):
+                case scheduler.Answer(number, batches):
                     self.answers.append((self.ask, number, [(batch, self.outcomes[batch]) for batch in batches]))
-                case desk.Forget(batches):
+                case scheduler.Forget(batches):
                     for batch in batches:
                         del self.outcomes[batch]
 
     def rested(self) -> None:
         if self.rests:
             self.rests -= 1
-            self.inbox.append(desk.Rested())
+            self.inbox.append(scheduler.Rested())
 
     def look(self) -> None:
         if self.looks:
             self.looks -= 1
-            self.inbox.append(desk.Looked())
+            self.inbox.append(scheduler.RecallTick())
 
     def elapse(self) -> None:
-        self.inbox.append(desk.Elapsed(self.ask))
+        self.inbox.append(scheduler.Elapsed(self.ask))
 
     def progress(self, work: bool) -> Iterator[Happening]:
         if self.inbox:
@@ -259,11 +259,11 @@ class Link:
             match order := self.orders.popleft():
                 case routing.Assign(_, batches):
                     self.node.inbox.append(
-                        desk.Arrived(batches, frozenset(batch for batch in batches if batch % 3 == 0))
+                        scheduler.Arrived(batches, frozenset(batch for batch in batches if batch % 3 == 0))
                     )
                 case routing.Revoke(_, batches, kill):
                     self.revoking = order
-                    self.node.inbox.append(desk.Withdrawn(batches, kill))
+                    self.node.inbox.append(scheduler.Withdrawn(batches, kill))
 
     def take_back(self) -> None:
         if self.revoking is not None and self.node.given:
@@ -273,7 +273,7 @@ class Link:
     def collect(self) -> None:
         """Ask; when it is asked already, the ask or its answer was lost on the way."""
         self.ask, self.asking = self.ask + 1, True
-        self.node.inbox.append(desk.Asked(self.after, self.ask))
+        self.node.inbox.append(scheduler.Asked(self.after, self.ask))
 
     def take(self) -> None:
         if not self.node.answers:

@@ -7,21 +7,23 @@ from typing import Any
 
 import pytest
 
-from skyward.remote import loading, wire
-from skyward.remote.packer import Packed
+from skyward.remote.serialization import call_codec, loader
+from skyward.remote.serialization.packer import Packed
 
 
 class Slot:
     """Runs packed calls one after the other, as a worker does; one that is not `alone` has others beside it."""
 
     def __init__(self, *, alone: bool = True) -> None:
-        self.functions, self.alone = loading.Functions(), alone
+        self.functions, self.alone = loader.Functions(), alone
 
     def run(self, packed: Packed) -> Any:
         self.functions.raw.update(packed.functions)
         blobs = {blob.name: blob.ref for blob in packed.blobs}
-        beside = wire.Beside(self.functions, blobs, packed.buffers, tuple(packed.functions), owns_main=self.alone)
-        value, error = wire.open_outcome(*wire.execute(packed.payload, beside))
+        beside = call_codec.CallContext(
+            self.functions, blobs, packed.buffers, tuple(packed.functions), owns_main=self.alone
+        )
+        value, error = call_codec.open_outcome(*call_codec.execute(packed.payload, beside))
         if error is not None:
             raise error
         return value

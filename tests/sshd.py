@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncssh
 import psutil
 
-from skyward.providers.destination import Destination
+from skyward.providers.ssh.target import Target
 from tests import kit
 
 PROGRAM = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
@@ -62,7 +62,7 @@ class Sshd:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def config(self, text: str, *, known: str | None = None) -> Destination:
+    def config(self, text: str, *, known: str | None = None) -> Target:
         """Return the host `box` of a configuration; `known` is what known_hosts says of it."""
         self.folder.joinpath("known").write_text(
             f"[127.0.0.1]:{self.port} {self.host_key}\n" if known is None else known
@@ -70,17 +70,17 @@ class Sshd:
         common = [f"  UserKnownHostsFile {self.folder / 'known'}", "  GlobalKnownHostsFile none"]
         common += [f"  IdentityFile {self.key}", "  IdentitiesOnly yes"]
         (self.folder / "config").write_text("\n".join([text, "Host *", *common, ""]))
-        return Destination("box", user=getpass.getuser(), config=(str(self.folder / "config"),))
+        return Target("box", user=getpass.getuser(), config=(str(self.folder / "config"),))
 
     def remote_home(self) -> Path:
         """Return the home of whoever logs in, if `machine` runs it."""
         return self.folder / "home"
 
-    def destination(self) -> Destination:
+    def destination(self) -> Target:
         """Return it, with all that it takes to log in."""
         trust = f"* {self.host_key}"
         keys = (str(self.key),)
-        return Destination("127.0.0.1", self.port, getpass.getuser(), keys=keys, agent=False, config=(), trust=trust)
+        return Target("127.0.0.1", self.port, getpass.getuser(), keys=keys, agent=False, config=(), trust=trust)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.actors import spending
+from skyward.actors import costs
 from skyward.events import Quoted, Spent
 from tests import kit, work
 from tests.kit import HOUR, Dear
@@ -15,7 +15,7 @@ from tests.kit import HOUR, Dear
 
 @pytest.fixture(autouse=True)
 def no_first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending, "MINIMUM", 0.0)
+    monkeypatch.setattr(costs, "MINIMUM", 0.0)
 
 
 def test_the_report_has_the_cost() -> None:

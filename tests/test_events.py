@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
-from skyward import record
 from skyward.actors import driver
 from skyward.events import (
     BatchesArrived,
@@ -18,6 +17,7 @@ from skyward.events import (
     RunEnded,
     RunStarted,
 )
+from skyward.telemetry import event_log
 from tests import work
 
 
@@ -36,11 +36,11 @@ def test_a_run_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert Counter(status for event in ended for status in event.statuses) == {"returned": 3}
     assert sum(sum(event.tasks) for event in ended) == 6
     (file,) = tmp_path.iterdir()
-    assert list(record.read(file)) == events
+    assert list(event_log.read(file)) == events
 
 
 def test_what_has_been_done_so_far_is_told_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "FIRST", 0.01)
+    monkeypatch.setattr(driver, "MIN_REPORT_INTERVAL_S", 0.01)
     with sky.Compute(worker=sky.Worker(concurrency=1), options=sky.Options(record=tmp_path)) as compute:
         assert compute.submit(abs, -1).result() == 1
         reports = (

@@ -18,11 +18,11 @@ import pytest
 import skyward as sky
 from skyward.cli.doctor import needs
 from skyward.errors import Unreachable
-from skyward.providers.checkup import Finding
-from skyward.providers.destination import Destination, NotAllowed, Refused
-from skyward.providers.examining import examine
+from skyward.providers.health_checks import Finding
 from skyward.providers.provider import Order
-from skyward.providers.tunnel import Lost, Tunnel
+from skyward.providers.ssh.host_doctor import examine
+from skyward.providers.ssh.target import NotAllowed, Refused, Target
+from skyward.providers.ssh.tunnel import Lost, Tunnel
 from tests import kit, sshd
 from tests.sshd import Sshd
 
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield started
 
 
-def opened(to: Destination, scene: Callable[[Tunnel], Coroutine[Any, Any, None]]) -> None:
+def opened(to: Target, scene: Callable[[Tunnel], Coroutine[Any, Any, None]]) -> None:
     """Run something with a tunnel."""
 
     async def main() -> None:
@@ -140,7 +140,7 @@ def an_agent(folder: Path, *keys: Path) -> Iterator[str]:
             process.terminate()
 
 
-def named(server: Sshd, key: Path, **more: Any) -> Destination:
+def named(server: Sshd, key: Path, **more: Any) -> Target:
     """Return the server, to be logged in to with this key."""
     return replace(server.destination(), keys=(str(key),), **more)
 
@@ -203,7 +203,7 @@ def test_what_is_named_as_a_key_and_is_none_is_refused_with_what_it_is(
 def test_doctor_says_what_is_wrong_with_keys(
     server: Sshd, locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(to: Destination) -> Finding:
+    def found(to: Target) -> Finding:
         return next(each for each in asyncio.run(examine(to, needs())) if each.check == "key")
 
     said = found(named(server, locked))

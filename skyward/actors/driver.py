@@ -17,21 +17,21 @@ from casty import Runtime
 
 from skyward.actors import provisioner, reclaim, router, routing, scaling
 from skyward.actors.office import Node, Office
-from skyward.delivery import Deliveries, Entry
+from skyward.actors.tls import Authority, held
+from skyward.calls.blob_store import BlobStore
+from skyward.calls.completion import CompletionThreads, PendingCall
+from skyward.config.spec import PoolSpec
+from skyward.environment.user_modules import UserModules
 from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFailed, SkywardError
 from skyward.events import BatchesArrived, Reported, TasksCounted
-from skyward.record import Record, now
 from skyward.remote.future import result_of
-from skyward.report import Report
-from skyward.shelf import Shelf
-from skyward.sources import Sources
-from skyward.spec import Blueprint
-from skyward.stacks import Stack
-from skyward.trust import Authority, held
+from skyward.telemetry.event_log import EventLog, now
+from skyward.telemetry.report import Report
+from skyward.telemetry.stacks import Stack
 
 log = logging.getLogger("skyward")
 
-FIRST, PART = 1.0, 0.05
+MIN_REPORT_INTERVAL_S, REPORT_LAG_SHARE = 1.0, 0.05
 """Seconds between two reports at least, and the part of the run's time that a report lags behind at most."""
 
 OVER = "the pool was closed before this call was answered"
@@ -59,16 +59,16 @@ class Driver:
         Whether a call was ever sent.
     """
 
-    def __init__(self, blueprint: Blueprint, pool: str, hooks: bytes, numbers: Iterator[int], record: Record) -> None:
+    def __init__(self, blueprint: PoolSpec, pool: str, hooks: bytes, numbers: Iterator[int], record: EventLog) -> None:
         self.numbers = numbers
         self._blueprint, self._pool, self._hooks, self._record = blueprint, pool, hooks, record
         self._retries = blueprint.options.retries
         self.has_budget = blueprint.options.budget is not None
-        self.shelf = Shelf(self._sends_buffers)
-        self.deliveries = Deliveries(f"skyward-results-{pool}")
+        self.shelf = BlobStore(self._sends_buffers)
+        self.deliveries = CompletionThreads(f"skyward-results-{pool}")
         threshold = blueprint.options.blob_threshold
         self.blob_threshold: float = math.inf if threshold is None else threshold
-        self._incoming: deque[list[Entry] | tuple[int, ...]] = deque()
+        self._incoming: deque[list[PendingCall] | tuple[int, ...]] = deque()
         self._draining = self._refusing = False
         self.used = False
         self._started: futures.Future[Office] = futures.Future()
@@ -76,7 +76,7 @@ class Driver:
         self._thread = threading.Thread(target=self._run, name=f"skyward-{pool}", daemon=True)
 
     @property
-    def sources(self) -> Sources | None:
+    def sources(self) -> UserModules | None:
         """The user's own modules, where nodes cannot import them by themselves; known once a node is ready."""
         return self._office.sources if self._office.provider.bare else None
 
@@ -129,7 +129,7 @@ class Driver:
                 if (entry := self._office.entries.pop(batch, None)) is not None:
                     entry.group.delivery.put([(entry, NoCompute(OVER))])
 
-    def send(self, entries: list[Entry]) -> None:
+    def send(self, entries: list[PendingCall]) -> None:
         """Run these; they have one group and the same terms."""
         office = self._office
         with office.lock:
@@ -265,11 +265,11 @@ class Driver:
         """Note now and then what has been done: of a run whose program is killed only the last part is not known."""
         began = time.monotonic()
         while True:
-            await asyncio.sleep(max(FIRST, PART * (time.monotonic() - began)))
+            await asyncio.sleep(max(MIN_REPORT_INTERVAL_S, REPORT_LAG_SHARE * (time.monotonic() - began)))
             if (report := self._office.report()).capacity:  # calls have come
                 self._record.put(Reported(now(), report.as_dict()))
 
-    def _put(self, incoming: list[Entry] | tuple[int, ...]) -> None:
+    def _put(self, incoming: list[PendingCall] | tuple[int, ...]) -> None:
         self._incoming.append(incoming)
         if not self._draining:
             self._draining = True
@@ -289,7 +289,7 @@ class Driver:
         if self.has_budget:
             self._office.purse.look()
         chief = router.ref(self._office)
-        alike: list[Entry] = []
+        alike: list[PendingCall] = []
         while self._incoming:
             incoming = self._incoming.popleft()
             if isinstance(incoming, tuple):
@@ -304,7 +304,7 @@ class Driver:
             alike += incoming
         self._arrive(chief.tell, alike)
 
-    def _arrive(self, tell: Callable[[routing.Event], None], entries: list[Entry]) -> None:
+    def _arrive(self, tell: Callable[[routing.Event], None], entries: list[PendingCall]) -> None:
         if not entries:
             return
         first = entries[0]

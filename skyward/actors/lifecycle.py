@@ -3,7 +3,7 @@
 From every state there is a path to `Ended`, and every path through `Launching` passes `Terminate`, also when the reply
 to the launch was lost: whoever may have created something ends it.
 
-    Launching → Reaching → Booting → Joining → Ready ⇄ Doubtful
+    Launching → Reaching → Booting → Joining → Ready ⇄ Unresponsive
         └───────────┴─────────┴─────────┴────────┴───────┴────→ Ending → Ended
 """
 
@@ -44,7 +44,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
+class Unresponsive:
     """The node was ready and is silent, for the `silence`th time. It is given until the grace of that is over."""
 
     silence: int
@@ -67,7 +67,7 @@ class Ended:
     leaked: bool = False
 
 
-type Stage = Launching | Reaching | Booting | Joining | Ready | Doubtful | Ending | Ended
+type Stage = Launching | Reaching | Booting | Joining | Ready | Unresponsive | Ending | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ def step(stage: Stage, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
             return _launching(unwanted, event)
         case Reaching() | Booting() | Joining():
             return _starting(stage, event)
-        case Ready() | Doubtful():
+        case Ready() | Unresponsive():
             return _serving(stage, event)
         case Ending():
             return _ending(stage, event)
@@ -280,13 +280,13 @@ def _starting(stage: Reaching | Booting | Joining, event: Event) -> tuple[Stage,
             return stage, ()
 
 
-def _serving(stage: Ready | Doubtful, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _serving(stage: Ready | Unresponsive, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
     match stage, event:
         case Ready(before), Silenced():
-            return Doubtful(before + 1), (WaitGrace(before + 1),)
-        case Doubtful(silence), Heard():
+            return Unresponsive(before + 1), (WaitGrace(before + 1),)
+        case Unresponsive(silence), Heard():
             return Ready(silence), ()
-        case Doubtful(silence), GraceOver(over) if silence == over:
+        case Unresponsive(silence), GraceOver(over) if silence == over:
             return _lose("the node was silent for too long")
         case _, Exited(reason):
             return _lose(reason)

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Self
 
 from casty import ActivationEnded, ActivationStarted, ActorSystem, Client, Event, Runtime, System
 
-from skyward.actors.ledger import Ledger
-from skyward.actors.purse import Purse
-from skyward.actors.work import Routing
-from skyward.delivery import Answer, Delivery, Ended, Entry
+from skyward.actors.budget import BudgetGuard
+from skyward.actors.router_state import RouterState
+from skyward.actors.tls import Authority, IdentityFiles
+from skyward.actors.utilization import Utilization
+from skyward.calls.completion import Answer, CompletionThread, Ended, PendingCall
+from skyward.config.spec import PoolSpec
+from skyward.environment.bundle import EnvironmentBundle, pack
+from skyward.environment.user_modules import UserModules
 from skyward.errors import BatchLost as Lost
 from skyward.errors import BudgetExceeded, NodeError, PoolFailed, SkywardError
 from skyward.events import BatchesLate, BatchLost, BatchRetried
-from skyward.parcel import Parcel, pack
 from skyward.providers.provider import LeftToLeash, Provider
-from skyward.record import Record, now
-from skyward.report import Report
-from skyward.sources import Sources
-from skyward.spec import Blueprint
-from skyward.stacks import Stack
-from skyward.trust import Authority, IdentityFiles
+from skyward.telemetry.event_log import EventLog, now
+from skyward.telemetry.report import Report
+from skyward.telemetry.stacks import Stack
 
 if TYPE_CHECKING:
-    from skyward.actors.link import Link
+    from skyward.actors.node_client import NodeClient
 
 log = logging.getLogger("skyward")
 
@@ -118,11 +118,11 @@ class Office(ActorSystem):
 
     def __init__(
         self,
-        blueprint: Blueprint,
+        blueprint: PoolSpec,
         pool: str,
         authority: Authority,
         identity: IdentityFiles,
-        record: Record,
+        record: EventLog,
         runtime: Runtime,
     ) -> None:
         super().__init__(observer=Quiet())
@@ -132,9 +132,9 @@ class Office(ActorSystem):
         self.provider: Provider = blueprint.provider
         self.runtime = runtime
         self.clients: list[Client] = []
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, PendingCall] = {}
         self.answers: dict[int, Answer] = {}
-        self.links: dict[int, Link] = {}
+        self.links: dict[int, NodeClient] = {}
         self.nodes: dict[int, Node] = {}
         self.mounts: dict[int, frozenset[str]] = {}
         self.up: set[int] = set()
@@ -143,26 +143,26 @@ class Office(ActorSystem):
         self.closed: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.problems: dict[int, BaseException] = {}
         self.left: dict[str, float] = {}
-        self.routing = Routing(blueprint.options.prefetch)
-        self.ledger = Ledger()
+        self.routing = RouterState(blueprint.options.prefetch)
+        self.ledger = Utilization()
         self.arrivals: deque[tuple[float, float]] = deque()
         self.has_left: Callable[[int], None] = lambda _: None
         self.over: Callable[[], None] = lambda: None
         options = blueprint.options
-        self.purse = Purse(options.budget, options.max_hourly, record, self.run_dry)
+        self.purse = BudgetGuard(options.budget, options.max_hourly, record, self.run_dry)
         self.hooks = b""
-        self.sources = Sources()
-        self._parcel: asyncio.Task[Parcel] | None = None
+        self.sources = UserModules()
+        self._parcel: asyncio.Task[EnvironmentBundle] | None = None
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
 
     def __new__(
         cls,
-        blueprint: Blueprint,
+        blueprint: PoolSpec,
         pool: str,
         authority: Authority,
         identity: IdentityFiles,
-        record: Record,
+        record: EventLog,
         runtime: Runtime,
     ) -> Self:
         """Make the system; casty takes its arguments here."""
@@ -180,7 +180,7 @@ class Office(ActorSystem):
             self._parcel = asyncio.create_task(asyncio.to_thread(pack, self.blueprint.image))
             self._parcel.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks
 
-    async def parcel(self) -> Parcel:
+    async def parcel(self) -> EnvironmentBundle:
         """Return what bare machines are sent."""
         self.prepare()
         assert self._parcel is not None
@@ -188,7 +188,7 @@ class Office(ActorSystem):
 
     def settle(self, batches: Iterable[int]) -> None:
         """Give the callers their outcomes."""
-        ended: dict[Delivery, Ended] = {}
+        ended: dict[CompletionThread, Ended] = {}
         for batch in batches:
             entry = self.entries.pop(batch, None)
             answer = self.answers.pop(batch, None)

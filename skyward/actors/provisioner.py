@@ -11,14 +11,14 @@ from skyward.actors import lifecycle, router, routing, scaling, supervisor
 from skyward.actors.office import Office
 from skyward.events import NodeGivenUp
 from skyward.providers.provider import LeftToLeash
-from skyward.record import now
 from skyward.remote.protocol import FOREVER
+from skyward.telemetry.event_log import now
 
 log = logging.getLogger("skyward")
 
 type Message = scaling.Event
 
-LOOK = 1.0
+SCALING_INTERVAL_S = 1.0
 """Seconds between two looks at what an elastic pool has to do."""
 
 
@@ -46,7 +46,7 @@ class _Provisioner:
         self.pauses: dict[int, asyncio.TimerHandle] = {}
         self.looking: asyncio.TimerHandle | None = None
         self.office.over = lambda: self.me.tell(scaling.Closing())
-        self.office.has_left = lambda node: self.me.tell(scaling.Left(node))
+        self.office.has_left = lambda node: self.me.tell(scaling.NodeDrained(node))
         if self.office.blueprint.nodes.elastic:
             self.look_later()
 
@@ -77,10 +77,10 @@ class _Provisioner:
                 self.pauses[node] = asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
             case scaling.ReportWaiting(node, reason):
                 log.warning("will request node %s again once the departing one is gone: %s", node, reason)
-            case scaling.Leave(node):
+            case scaling.DrainNode(node):
                 log.info("node %s is draining: it finishes its running calls and gets no new ones", node)
                 office.numbers.discard(node)
-                router.ref(office).tell(routing.Leave(node))
+                router.ref(office).tell(routing.Drain(node))
             case scaling.Dismiss(node, generation):
                 supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())
             case scaling.ReportOpened():
@@ -104,7 +104,7 @@ class _Provisioner:
                 assert_never(effect)
 
     def look_later(self) -> None:
-        self.looking = asyncio.get_running_loop().call_later(LOOK, self.look)
+        self.looking = asyncio.get_running_loop().call_later(SCALING_INTERVAL_S, self.look)
 
     def look(self) -> None:
         """Say what waits for slots, and who has nothing to do."""
@@ -115,7 +115,7 @@ class _Provisioner:
         self.idle_since = {number: self.idle_since.get(number, clock) for number in empty}
         idle = {number: clock - since for number, since in self.idle_since.items()}
         slots = max((node.slots for node in state.nodes.values()), default=1)
-        self.me.tell(scaling.Looked(state.waiting(), slots, idle))
+        self.me.tell(scaling.ScalingTick(state.waiting(), slots, idle))
         self.look_later()
 
     async def sweep(self) -> None:

@@ -8,10 +8,10 @@ from casty import Context, Ref, System, actor
 
 from skyward.actors import routing
 from skyward.actors.office import Office
-from skyward.actors.placing import LOOK
+from skyward.actors.placement import REBALANCE_INTERVAL_S
 from skyward.events import BatchesCancelled
-from skyward.record import now as clock
 from skyward.remote.protocol import FOREVER
+from skyward.telemetry.event_log import now as clock
 
 type Message = routing.Event
 
@@ -26,8 +26,10 @@ async def router(ctx: Context[int, Message]) -> None:
         with office.vital("router"):
             async for event in ctx.inbox:
                 for effect in routing.step(state, event):
-                    if isinstance(effect, routing.LookLater):
-                        look = asyncio.get_running_loop().call_later(LOOK, ctx.self.tell, routing.Looked())
+                    if isinstance(effect, routing.ScheduleRebalance):
+                        look = asyncio.get_running_loop().call_later(
+                            REBALANCE_INTERVAL_S, ctx.self.tell, routing.RebalanceTick()
+                        )
                     else:
                         perform(office, effect)
                 enter(office, event)
@@ -59,11 +61,11 @@ def perform(
     office: Office,
     effect: routing.Assign
     | routing.Revoke
-    | routing.Settle
-    | routing.Drop
+    | routing.Complete
+    | routing.DiscardLate
     | routing.Retry
     | routing.Fail
-    | routing.Left,
+    | routing.Drained,
 ) -> None:
     """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
     match effect:
@@ -73,15 +75,15 @@ def perform(
         case routing.Revoke(node, batches, kill):
             if link := office.links.get(node):
                 link.revoke(batches, kill=kill)
-        case routing.Settle(batches):
+        case routing.Complete(batches):
             office.settle(batches)
-        case routing.Drop(node, batches):
+        case routing.DiscardLate(node, batches):
             office.drop(node, batches)
         case routing.Retry(batch, cause, node):
             office.retry(batch, cause, node)
         case routing.Fail(batch, causes):
             office.lose(batch, causes)
-        case routing.Left(node):
+        case routing.Drained(node):
             office.has_left(node)
         case _:
             assert_never(effect)

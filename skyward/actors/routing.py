@@ -2,9 +2,9 @@
 
 Batches of a group are placed in the order they came; groups take turns, so that a long one does not starve a short one.
 A node holds as many batches as it has slots, and more to be queued there, so that a slot never waits for the network.
-Where a batch goes, and what is taken back in the end for slots that are idle, is decided in `placing`.
+Where a batch goes, and what is taken back in the end for slots that are idle, is decided in `placement`.
 
-`Routing` is changed in place by `step`, which is the only one to do so: copying a queue of 100,000 for every event
+`RouterState` is changed in place by `step`, which is the only one to do so: copying a queue of 100,000 for every event
 would cost more than everything else the driver does. It holds numbers only.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import assert_never
 
-from skyward.actors.placing import LOOK, place, steal
-from skyward.actors.work import INTERRUPTIONS, Group, Item, Node
-from skyward.actors.work import Routing as Routing
+from skyward.actors.placement import REBALANCE_INTERVAL_S, place, steal
+from skyward.actors.router_state import MAX_INTERRUPTIONS, Group, NodeLoad, QueuedBatch
+from skyward.actors.router_state import RouterState as RouterState
 
 QUEUED = ", and may have begun the calls that were queued on it"
 """What is added to the reason why a node was lost, for batches that it probably had not begun."""
@@ -116,8 +116,8 @@ class NodeGivenUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """The node is to go: it ends what it runs, and gets no more. `Left` follows once it holds nothing."""
+class Drain:
+    """The node is to go: it ends what it runs, and gets no more. `Drained` follows once it holds nothing."""
 
     node: int
 
@@ -130,12 +130,22 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """`placing.LOOK` seconds have passed since `LookLater`."""
+class RebalanceTick:
+    """`placement.REBALANCE_INTERVAL_S` seconds have passed since `ScheduleRebalance`."""
 
 
 type Event = (
-    Looked | Arrived | Answered | GaveBack | NodeComing | NodeUp | Measured | NodeDown | NodeGivenUp | Leave | Cancelled
+    RebalanceTick
+    | Arrived
+    | Answered
+    | GaveBack
+    | NodeComing
+    | NodeUp
+    | Measured
+    | NodeDown
+    | NodeGivenUp
+    | Drain
+    | Cancelled
 )
 
 
@@ -157,14 +167,14 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class Complete:
     """Give the callers the outcomes that the node sent."""
 
     batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class DiscardLate:
     """The node sent outcomes of batches that nobody waits for any more."""
 
     node: int
@@ -189,21 +199,21 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Drained:
     """The node that was to leave holds nothing any more."""
 
     node: int
 
 
 @dataclass(frozen=True, slots=True)
-class LookLater:
-    """Say `Looked` in `placing.LOOK` seconds."""
+class ScheduleRebalance:
+    """Say `RebalanceTick` in `placement.REBALANCE_INTERVAL_S` seconds."""
 
 
-type Effect = LookLater | Assign | Revoke | Settle | Drop | Retry | Fail | Left
+type Effect = ScheduleRebalance | Assign | Revoke | Complete | DiscardLate | Retry | Fail | Drained
 
 
-def step(state: Routing, event: Event) -> tuple[Effect, ...]:
+def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
     """Note the event in `state` and return what to do."""
     effects: list[Effect] = []
     match event:
@@ -214,9 +224,9 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
                 state.note_pace(node, seconds)
             settled = tuple(batch for batch in done if _is_at(state, batch, node) and _remove(state, batch))
             if settled:
-                effects.append(Settle(settled))
+                effects.append(Complete(settled))
             if len(settled) < len(done):
-                effects.append(Drop(node, tuple(set(done).difference(settled))))
+                effects.append(DiscardLate(node, tuple(set(done).difference(settled))))
             for batch in killed:
                 _lose(state, node, batch, "it was killed", effects)
             for each in reversed(died):
@@ -232,7 +242,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
         case NodeComing(node):
             state.given_up.pop(node, None)
         case NodeUp(node, slots, round_trip):
-            state.nodes[node] = Node(slots, round_trip)
+            state.nodes[node] = NodeLoad(slots, round_trip)
             state.slots += slots
         case Measured(node, round_trip):
             state.note_round_trip(node, round_trip)
@@ -242,7 +252,7 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
             state.given_up[node] = reason
             left = [batch for batch in state.pinned.pop(node, ()) if _remove(state, batch)]
             effects.extend(Fail(batch, (reason,)) for batch in left)
-        case Leave(node):
+        case Drain(node):
             if (leaver := state.nodes.get(node)) is not None and not leaver.leaving:
                 leaver.leaving = True
                 state.leavers.add(node)
@@ -250,34 +260,34 @@ def step(state: Routing, event: Event) -> tuple[Effect, ...]:
                     effects.append(Revoke(node, tuple(leaver.held), kill=False))
         case Cancelled(batches):
             effects.extend(_cancel(state, batches))
-        case Looked():
+        case RebalanceTick():
             state.looking = False
             for other in state.nodes.values():
-                other.quiet += LOOK
+                other.quiet += REBALANCE_INTERVAL_S
         case _:
             assert_never(event)
     effects.extend(Assign(node, tuple(batches)) for node, batches in place(state).items())
     if state.leavers:
         effects.extend(_leave(state))
-    moves, worth_a_look = steal(state, looked=isinstance(event, Looked))
+    moves, worth_a_look = steal(state, looked=isinstance(event, RebalanceTick))
     effects.extend(Revoke(number, moved, kill=False) for number, moved in moves.items())
     if worth_a_look and not state.looking:
         state.looking = True
-        effects.append(LookLater())
+        effects.append(ScheduleRebalance())
     return tuple(effects)
 
 
-def _is_at(state: Routing, batch: int, node: int) -> bool:
+def _is_at(state: RouterState, batch: int, node: int) -> bool:
     item = state.items.get(batch)
     return item is not None and item.at == node
 
 
-def _arrive(state: Routing, event: Arrived, effects: list[Effect]) -> None:
+def _arrive(state: RouterState, event: Arrived, effects: list[Effect]) -> None:
     if event.node in state.given_up:
         effects.extend(Fail(batch, (state.given_up[event.node],)) for batch in event.batches)
         return
     for batch, size in zip_longest(event.batches, event.sizes, fillvalue=0):
-        state.items[batch] = Item(event.group, event.node, event.retries, size)
+        state.items[batch] = QueuedBatch(event.group, event.node, event.retries, size)
     if event.node is not None:
         state.pinned.setdefault(event.node, deque()).extend(event.batches)
         return
@@ -289,14 +299,14 @@ def _arrive(state: Routing, event: Arrived, effects: list[Effect]) -> None:
     group.queue.extend(event.batches)
 
 
-def _remove(state: Routing, batch: int) -> bool:
+def _remove(state: RouterState, batch: int) -> bool:
     """Forget a batch that is on a node or pinned; answer whether somebody still waits for it."""
     item = state.items.pop(batch)
     _detach(state, batch, item)
     return not item.unwanted
 
 
-def _detach(state: Routing, batch: int, item: Item) -> None:
+def _detach(state: RouterState, batch: int, item: QueuedBatch) -> None:
     if item.at is None:
         return
     state.take(batch, item, state.nodes[item.at])
@@ -307,7 +317,7 @@ def _detach(state: Routing, batch: int, item: Item) -> None:
             del state.groups[item.group]
 
 
-def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effect]) -> None:
+def _lose(state: RouterState, node: int, batch: int, cause: str, effects: list[Effect]) -> None:
     """A batch died with its slot or node: try again, or fail it."""
     if not _is_at(state, batch, node):
         return
@@ -325,7 +335,7 @@ def _lose(state: Routing, node: int, batch: int, cause: str, effects: list[Effec
         _requeue(state, (batch,))
 
 
-def _requeue(state: Routing, batches: Iterable[int]) -> None:
+def _requeue(state: RouterState, batches: Iterable[int]) -> None:
     """Put batches at the front again, the last one foremost. One that nobody wants is forgotten."""
     for batch in batches:
         item = state.items[batch]
@@ -342,7 +352,7 @@ def _requeue(state: Routing, batches: Iterable[int]) -> None:
             _detach(state, batch, item)
 
 
-def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) -> None:
+def _take_down(state: RouterState, number: int, reason: str, effects: list[Effect]) -> None:
     """Count as deaths only the batches that the node has probably started: it starts them in the order it got them.
 
     It may have started more than it reported, so the ledger also counts its queued batches as retries.
@@ -357,7 +367,7 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
             effects.append(Retry(batch, f"{reason}{QUEUED}", number))
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
-        if node.leaving and (item := state.items[batch]).interruptions < INTERRUPTIONS:
+        if node.leaving and (item := state.items[batch]).interruptions < MAX_INTERRUPTIONS:
             item.interruptions += 1
             item.retries += 1
         _lose(state, number, batch, reason, effects)
@@ -367,14 +377,14 @@ def _take_down(state: Routing, number: int, reason: str, effects: list[Effect]) 
     state.slots -= node.slots
 
 
-def _leave(state: Routing) -> list[Effect]:
+def _leave(state: RouterState) -> list[Effect]:
     """Say which of the nodes that are to leave hold nothing any more."""
     gone = [number for number in sorted(state.leavers) if not state.nodes[number].held]
     state.leavers.difference_update(gone)
-    return [Left(number) for number in gone]
+    return [Drained(number) for number in gone]
 
 
-def _cancel(state: Routing, batches: tuple[int, ...]) -> list[Effect]:
+def _cancel(state: RouterState, batches: tuple[int, ...]) -> list[Effect]:
     """What waits is skipped when its turn comes; what is on a node is asked back, or killed there."""
     by_node: dict[int, list[int]] = {}
     for batch in batches:

@@ -23,11 +23,11 @@ SETTLED = 300.0
 LOSSES = 6
 """Consecutive losses of a node, each before it had settled, after which it is not replaced."""
 
-PAUSE = 1.0
+RESTART_DELAY_S = 1.0
 """Seconds until a node is started again that was lost soon, or failed to start in an open pool, for the second time;
 twice as many each time after that."""
 
-PATIENCE = 3
+SCALE_UP_CHECKS = 3
 """Looks in a row at which batches must have waited for slots before more nodes are started."""
 
 IDLE = 60.0
@@ -136,7 +136,7 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ScalingTick:
     """A second has passed. So many batches wait for slots, of which a node has `slots`.
 
     `idle` says of nodes for how many seconds they have had no batch.
@@ -156,7 +156,7 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class NodeDrained:
     """The node that was told to leave holds no batch any more."""
 
     node: int
@@ -178,7 +178,7 @@ class Swept:
     asked: bool = True
 
 
-type Event = Wanted | NodeReady | NodeEnded | Paused | Looked | Noticed | Left | Closing | Swept
+type Event = Wanted | NodeReady | NodeEnded | Paused | ScalingTick | Noticed | NodeDrained | Closing | Swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +208,8 @@ class ReportWaiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """Tell the router that the node is to leave; `Left` follows."""
+class DrainNode:
+    """Tell the router that the node is to leave; `NodeDrained` follows."""
 
     node: int
 
@@ -256,7 +256,16 @@ class ReportClosed:
 
 
 type Effect = (
-    Start | Pause | ReportWaiting | Leave | Dismiss | ReportOpened | ReportFailed | ReportGivenUp | Sweep | ReportClosed
+    Start
+    | Pause
+    | ReportWaiting
+    | DrainNode
+    | Dismiss
+    | ReportOpened
+    | ReportFailed
+    | ReportGivenUp
+    | Sweep
+    | ReportClosed
 )
 
 
@@ -283,11 +292,11 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
                 return state, ()
             again = replace(node, pausing=False)
             return replace(state, nodes=dict(state.nodes) | {number: again}), (Start(number, generation),)
-        case Looked():
+        case ScalingTick():
             return _look(state, event)
         case Noticed(number, generation):
             return _replace_early(state, number, generation)
-        case Left(number):
+        case NodeDrained(number):
             node = state.nodes.get(number)
             return state, () if node is None or not node.leaving else (Dismiss(number, node.generation),)
         case Closing():
@@ -308,7 +317,7 @@ def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple
         return state, ()
     ready = replace(node, ready=True, failures=0, spared=False)
     state, effects = _open(replace(state, nodes=dict(state.nodes) | {number: ready}))
-    return state, ((Leave(number), *effects) if node.leaving else effects)  # the router did not know it before
+    return state, ((DrainNode(number), *effects) if node.leaving else effects)  # the router did not know it before
 
 
 def _open(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -338,7 +347,7 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
     losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED else node.losses + 1
     if leaver or (failures < state.attempts and losses < LOSSES and not final):
         row = losses if node.ready else failures if state.opened or leaver else 0
-        wait = PAUSE * 2.0 ** (row - 2) if row > 1 else 0.0
+        wait = RESTART_DELAY_S * 2.0 ** (row - 2) if row > 1 else 0.0
         again = Node(node.generation + 1, failures=failures, losses=losses, pausing=final or wait > 0)
         nodes = dict(state.nodes) | {ended.node: again}
         if final:
@@ -362,13 +371,13 @@ def _ask_again(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
     return replace(state, nodes=nodes), tuple(starts)
 
 
-def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
+def _look(state: Scaling, look: ScalingTick) -> tuple[Scaling, tuple[Effect, ...]]:
     """Let the pool grow or shrink."""
     if state.closing or not state.opened:
         return state, ()
     state = replace(state, short=state.short + 1 if look.waiting else 0)
     staying = {number: node for number, node in state.nodes.items() if not node.leaving}
-    if state.short >= PATIENCE:
+    if state.short >= SCALE_UP_CHECKS:
         coming = sum(not node.ready for node in staying.values())
         lacking = -(-look.waiting // max(1, look.slots)) - coming
         return _grow(state, min(lacking, state.most - len(staying)))
@@ -378,7 +387,7 @@ def _look(state: Scaling, look: Looked) -> tuple[Scaling, tuple[Effect, ...]]:
     bored = [number for number, node in staying.items() if node.ready and look.idle.get(number, 0.0) >= IDLE]
     chosen = sorted(bored, reverse=True)[:spare]
     nodes = dict(state.nodes) | {number: replace(state.nodes[number], leaving=True) for number in chosen}
-    return replace(state, nodes=nodes), tuple(map(Leave, chosen))
+    return replace(state, nodes=nodes), tuple(map(DrainNode, chosen))
 
 
 def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[Effect, ...]]:
@@ -388,7 +397,7 @@ def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scalin
         return state, ()
     nodes = dict(state.nodes) | {number: replace(node, leaving=True)}
     state, starts = _grow(replace(state, nodes=nodes), 1)
-    return state, (Leave(number), *starts)
+    return state, (DrainNode(number), *starts)
 
 
 def _grow(state: Scaling, size: int) -> tuple[Scaling, tuple[Effect, ...]]:

@@ -13,8 +13,8 @@ from typing import Any, Literal, assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.actors import lifecycle, router, routing, scaling
-from skyward.actors.boot import Boot
-from skyward.actors.link import Link
+from skyward.actors.node_client import NodeClient
+from skyward.actors.node_starter import NodeStarter
 from skyward.actors.office import Node, Office
 from skyward.errors import (
     BootFailed,
@@ -28,9 +28,9 @@ from skyward.errors import (
 )
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
 from skyward.providers.provider import Host, Instance, LeftToLeash, Order
-from skyward.record import now
 from skyward.remote.node_messages import NodeStarted
 from skyward.remote.protocol import FOREVER
+from skyward.telemetry.event_log import now
 
 log = logging.getLogger("skyward")
 
@@ -46,7 +46,7 @@ STAGES: dict[type[lifecycle.Stage], Stage] = {
     lifecycle.Booting: "booting",
     lifecycle.Joining: "joining",
     lifecycle.Ready: "ready",
-    lifecycle.Doubtful: "ready",
+    lifecycle.Unresponsive: "ready",
     lifecycle.Ending: "ending",
     lifecycle.Ended: "ended",
 }
@@ -101,8 +101,8 @@ class _Supervisor:
         self.router = router.ref(ctx.system)
         self.instance: Instance | None = None
         self.host: Host | None = None
-        self.link: Link | None = None
-        self.start: Boot | None = None
+        self.link: NodeClient | None = None
+        self.start: NodeStarter | None = None
         self.port = 0
         self.since: float | None = None
         self.noticed = False
@@ -171,10 +171,10 @@ class _Supervisor:
         """Note the stage, if it is another one."""
         put, grace = self.office.record.put, self.office.blueprint.options.grace
         match before, self.stage:
-            case _, lifecycle.Doubtful():
-                if not isinstance(before, lifecycle.Doubtful):
+            case _, lifecycle.Unresponsive():
+                if not isinstance(before, lifecycle.Unresponsive):
                     put(NodeSilent(now(), self.number, grace))
-            case lifecycle.Doubtful(), lifecycle.Ready():
+            case lifecycle.Unresponsive(), lifecycle.Ready():
                 put(NodeHeard(now(), self.number))
             case _ if type(before) is not type(self.stage):
                 at, machine = now(), self.instance
@@ -234,7 +234,7 @@ class _Supervisor:
         assert self.host is not None
         assert self.instance is not None
         slots = self.instance.slots
-        self.start = Boot(self.office, self.number, self.name, self.host, slots, self.note_exit)
+        self.start = NodeStarter(self.office, self.number, self.name, self.host, slots, self.note_exit)
         self.renewing = asyncio.create_task(self.start.renew())
         self.tasks.add(self.renewing)
         self.said = await self.start.run()
@@ -255,7 +255,7 @@ class _Supervisor:
     async def join(self) -> lifecycle.Event:
         assert self.host is not None
         kept = self.office.blueprint.options.blob_store or self.said.memory // 2
-        self.link = Link(
+        self.link = NodeClient(
             self.office,
             self.number,
             cluster=self.name,
@@ -321,7 +321,7 @@ class _Supervisor:
                 watching.cancel()
             await self.let_go(None if tethered else host)
 
-    async def let_go(self, *held: Host | Link | None) -> None:
+    async def let_go(self, *held: Host | NodeClient | None) -> None:
         for each in held:
             try:
                 if each is not None:

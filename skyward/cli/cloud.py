@@ -16,7 +16,7 @@ from skyward.formatting import counted, dollars, span
 from skyward.view.escape import escape
 
 if TYPE_CHECKING:
-    from skyward.inventory import CloudMachine, CloudPool
+    from skyward.providers.aws.inventory import CloudMachine, CloudPool
 
 type Region = Annotated[
     str | None, Parameter(help="Region to search (default: the configured one, and all used from here).")
@@ -27,7 +27,7 @@ type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
 
 def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) -> int:
     """List Skyward pools on EC2: machines, age, price, lease."""
-    from skyward import inventory
+    from skyward.providers.aws import inventory
 
     with spoken_as_options("region", "profile"):
         pools = inventory.ls(region=region, profile=profile)
@@ -48,7 +48,7 @@ def down(
     json: AsJson = False,
 ) -> int:
     """Terminate pools on EC2 and everything that belongs to them."""
-    from skyward import inventory
+    from skyward.providers.aws import inventory
 
     if bool(pools) + stale + all != 1:
         raise InvalidArgument("name the pools to terminate, or pass --stale or --all")

@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 
 from skyward.cli.settings import spoken_as_options
 from skyward.errors import InvalidArgument, MissingExtra
-from skyward.providers.checkup import Finding, Needs
+from skyward.providers.health_checks import Finding, Needs
 from skyward.view.escape import escape
 
 doctor = App(name="doctor", help="Check whether machines can be used as nodes, and how to fix what is wrong.")
@@ -57,7 +57,7 @@ def ssh(
     jump
         Jump hosts, as in `ssh -J`.
     """
-    from skyward.providers.ssh import SSH
+    from skyward.providers.ssh.ssh import SSH
 
     if not hosts:
         raise InvalidArgument("name at least one machine, for example: skyward doctor ssh alice@node-7")
@@ -95,8 +95,8 @@ def aws(
     allow
         Address from which you reach the machines (default: this machine's).
     """
-    from skyward.providers.aws import AWS
-    from skyward.providers.aws_examining import examine
+    from skyward.providers.aws.account_doctor import examine
+    from skyward.providers.aws.aws import AWS
 
     given = {"region": region, "profile": profile, "instance_type": instance_type, "allow": allow}
     wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

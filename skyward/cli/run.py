@@ -17,7 +17,7 @@ from skyward.cli.settings import listed, merged, nodes, paired, spoken
 from skyward.errors import InvalidArgument, ProvisioningError
 
 if TYPE_CHECKING:
-    from skyward.compute import Compute
+    from skyward.api.compute import Compute
     from skyward.providers.provider import Provider
 
 
@@ -151,10 +151,10 @@ def _table(start: Path) -> tuple[str, dict[str, Any]]:
 @contextmanager
 def opened(settings: dict[str, Any]) -> Iterator["Compute"]:
     """Open a pool of these settings, on which joblib's calls run."""
-    from skyward.compute import Compute
-    from skyward.image import Image
+    from skyward.api.compute import Compute
+    from skyward.config.image import Image
+    from skyward.config.spec import Options, Worker
     from skyward.plugins.joblib import joblib
-    from skyward.spec import Options, Worker
 
     wanted = settings.get("nodes", 1)
     names = ("retries", "budget", "max_hourly", "dashboard")
@@ -174,11 +174,11 @@ def opened(settings: dict[str, Any]) -> Iterator["Compute"]:
 def _provider(name: str, own: dict[str, Any]) -> "Provider":
     match name:
         case "ssh":
-            from skyward.providers.ssh import SSH
+            from skyward.providers.ssh.ssh import SSH
 
             return SSH(**own)
         case "aws":
-            from skyward.providers.aws import AWS
+            from skyward.providers.aws.aws import AWS
 
             return AWS(**own)
         case _:

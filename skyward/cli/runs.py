@@ -20,21 +20,21 @@ def runs(
     json: AsJson = False,
 ) -> int:
     """List the runs recorded here, the newest first."""
-    from skyward.cli import recorded
+    from skyward.cli import run_records
     from skyward.errors import InvalidArgument
-    from skyward.record import records
+    from skyward.telemetry.event_log import records
 
     if limit is not None and limit < 1:
         raise InvalidArgument(f"--limit {limit}: must be at least 1")
     paths = records()
     shown = paths[: limit or (None if json else SHOWN)]
-    known = [found for path in shown if (found := recorded.summary(path)) is not None]
+    known = [found for path in shown if (found := run_records.summary(path)) is not None]
     if json:
         print(dumps(known, indent=2))
     elif not known:
-        print(recorded.NONE)
+        print(run_records.NONE)
     else:
-        print("\n".join(recorded.table(known)))
+        print("\n".join(run_records.table(known)))
         if left := len(paths) - len(shown):
             print(f"{left} older; list more with --limit {len(paths)}")
     return 0
@@ -50,23 +50,23 @@ def logs(
     raw: Annotated[bool, Parameter(help="Write control sequences as they came.", negative="")] = False,
 ) -> int:
     """Print everything the tasks of a run printed and logged."""
-    from skyward.cli import recorded
+    from skyward.cli import run_records
     from skyward.events import Logged, Printed
-    from skyward.record import read
+    from skyward.telemetry.event_log import read
     from skyward.view.escape import colored, final
-    from skyward.view.prints import label
+    from skyward.view.output_filter import label
 
-    path = recorded.chosen(run)
+    path = run_records.chosen(run)
     silent = True
-    with recorded.reading(path):
-        for event in recorded.followed(path) if follow else read(path):
+    with run_records.reading(path):
+        for event in run_records.followed(path) if follow else read(path):
             if isinstance(event, Printed | Logged) and node in (None, event.node) and slot in (None, event.slot):
                 silent = False
                 head = label(event.node, event.slot)
-                lines = recorded.text(event).split("\n")
+                lines = run_records.text(event).split("\n")
                 print("\n".join(head + (line if raw else colored(final(line))) for line in lines), flush=follow)
     if silent:
-        print(f"skyward: {recorded.SILENT}", file=sys.stderr)
+        print(f"skyward: {run_records.SILENT}", file=sys.stderr)
     return 0
 
 
@@ -78,17 +78,17 @@ def report(
     json: AsJson = False,
 ) -> int:
     """Print the figures of a run, or save its page."""
-    from skyward.cli import recorded
-    from skyward.record import read
+    from skyward.cli import run_records
+    from skyward.telemetry.event_log import read
 
-    path = recorded.chosen(run)
-    with recorded.reading(path):
+    path = run_records.chosen(run)
+    with run_records.reading(path):
         if save is not None:
             from skyward.view import page
 
-            return recorded.saved(save, page.page(read(path)))
-        told = recorded.known_of(path, read(path))
+            return run_records.saved(save, page.page(read(path)))
+        told = run_records.known_of(path, read(path))
     if json:
         print(dumps(told, indent=2))
         return 0
-    return recorded.reported(path, told)
+    return run_records.reported(path, told)

@@ -12,8 +12,8 @@ from skyward.errors import InvalidArgument, MissingExtra
 from skyward.plugins.plugin import Plugin, Pool
 
 if TYPE_CHECKING:
+    from skyward.config.spec import Image
     from skyward.remote.context import InstanceInfo
-    from skyward.spec import Image
 
 
 TAKEN = ("loky", "multiprocessing")

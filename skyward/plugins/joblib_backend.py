@@ -24,17 +24,17 @@ from joblib.parallel import (
     ParallelBackendBase,
 )
 
+from skyward.calls.iterable_length import length_of
 from skyward.errors import InvalidArgument, NoCompute, NotPortable, RemoteError
-from skyward.lengths import length_of
 from skyward.plugins import joblib_names
 from skyward.plugins.joblib_errors import name_task
 from skyward.plugins.joblib_names import Block, processors
 from skyward.plugins.joblib_node import NAME, batch_shown, nested, run_batch
 from skyward.plugins.plugin import Pool
 from skyward.plugins.side_effects import returns_nothing
-from skyward.remote import shown
-from skyward.remote.arrays import Mode
-from skyward.remote.raised import contained
+from skyward.remote import call_repr
+from skyward.remote.serialization.arrays import Mode
+from skyward.remote.serialization.exceptions import contained
 
 MAX_NBYTES = 1 << 20
 """What joblib gives as `max_nbytes` where the user gave nothing."""
@@ -48,7 +48,7 @@ PRE_DISPATCH = "2 * n_jobs"
 DEEPEST = 6
 """Batches for each job of a call, at most, that joblib is asked for ahead of its own default."""
 
-LOOK = 64
+DEPTH_CHECK_BATCHES = 64
 """Batches after which it is looked at again how many are worth having."""
 
 
@@ -165,7 +165,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """Return threads of this process for a call that prefers them, where its tasks have only side effects."""
         if not self._prefers_threads:
             return None
-        name = shown.name_of(function)
+        name = call_repr.name_of(function)
         if self._may_stay and returns_nothing(function):
             self.block.warn_once(
                 "stays in threads",
@@ -280,7 +280,11 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """
         parallel = self.parallel
         self._ended += 1
-        if self._ended % LOOK == 0 and parallel.pre_dispatch == PRE_DISPATCH and parallel.batch_size != "auto":
+        if (
+            self._ended % DEPTH_CHECK_BATCHES == 0
+            and parallel.pre_dispatch == PRE_DISPATCH
+            and parallel.batch_size != "auto"
+        ):
             self._wanted = int((min(DEEPEST, self.pool.depth) - 2) * self._jobs)
         if self._extra < self._wanted:
             with parallel._lock:
@@ -317,7 +321,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         except TimeoutError as error:
             late = [told for tracker, told in asked.items() if tracker.status == joblib_parallel.TASK_ERROR]
             if late and not error.args and error.__cause__ is None:  # else it is of a task
-                error.args = (shown.late("Parallel", self.parallel.timeout, late[0]),)
+                error.args = (call_repr.late("Parallel", self.parallel.timeout, late[0]),)
             raise
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from joblib import parallel as joblib_parallel
 from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBackend
 
-from skyward.remote import forked, shown
+from skyward.remote import call_repr, fork_guard
 
 NAME = "skyward"
 """The name of the backend, as in `Parallel(backend="skyward")`."""
@@ -23,7 +23,7 @@ type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
 def batch_shown(tasks: Tasks, level: int, first: int, threads: int | None) -> str:
     """Say which tasks of a `Parallel` call a batch holds."""
     numbers = f"task {first}," if len(tasks) == 1 else f"tasks {first} to {first + len(tasks) - 1}, beginning with"
-    return f"{numbers} {shown.call(*tasks[0])}"
+    return f"{numbers} {call_repr.call(*tasks[0])}"
 
 
 def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list[Any]:
@@ -41,14 +41,14 @@ def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list
         How many threads numerical libraries may use meanwhile; None for the slot's share of the node's processors.
     """
     results: list[Any] = []
-    process = forked.process()
+    process = fork_guard.process()
     try:
         with _Nested(level), _limits().to(threads):
             for function, args, kwargs in tasks:
                 results.append(function(*args, **kwargs))
-                forked.end_if_forked(process, None)
+                fork_guard.end_if_forked(process, None)
     except BaseException as error:
-        shown.noted(error, f"task {first + len(results)}, {shown.call(*tasks[len(results)])}")
+        call_repr.noted(error, f"task {first + len(results)}, {call_repr.call(*tasks[len(results)])}")
         raise
     return results
 
@@ -60,7 +60,7 @@ run_batch.steps = 4  # type: ignore[attr-defined] # from the call to an argument
 
 def task(number: int, function: object) -> str:
     """What an error calls a task."""
-    return f"task {number} ({shown.name_of(function)})"
+    return f"task {number} ({call_repr.name_of(function)})"
 
 
 def nested(nesting_level: int | None = None, **_: Any) -> ParallelBackendBase:

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from skyward.image import Image
-    from skyward.remote.arrays import Mode
+    from skyward.calls.task_groups import TaskGroup
+    from skyward.config.image import Image
     from skyward.remote.context import InstanceInfo
     from skyward.remote.future import Future
-    from skyward.tasks import TaskGroup
+    from skyward.remote.serialization.arrays import Mode
 
 
 class Pool(Protocol):

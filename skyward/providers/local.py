@@ -18,10 +18,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from skyward.checked import Checked, existing_folder, refused
+from skyward.config.validation import StrictModel, existing_folder, refused
 from skyward.errors import ProvisioningError, explain
-from skyward.providers import checkup, scratch
-from skyward.providers.checkup import Finding, Needs
+from skyward.providers import health_checks, scratch
+from skyward.providers.health_checks import Finding, Needs
 from skyward.providers.provider import Content, Instance, Order
 from skyward.providers.streams import merged
 
@@ -47,7 +47,7 @@ def _writable(value: object) -> object:
     return folder
 
 
-class Local(Checked):
+class Local(StrictModel):
     """Node processes on this machine, each a process group of its own with a scratch folder.
 
     Attributes
@@ -131,10 +131,10 @@ class Local(Checked):
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Say whether this machine can have nodes."""
-        text = checkup.script(needs, str(self._root))
+        text = health_checks.script(needs, str(self._root))
         ran = await _spawned("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
         told, _ = await ran.communicate()
-        return {"here": checkup.judged(told.decode(errors="replace"), needs, bare=False)}
+        return {"here": health_checks.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
         """Ask the node's leash to stop the node, kill the node after two seconds, and remove its folder.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import Protocol
 
-from skyward.providers.checkup import Finding, Needs
+from skyward.providers.health_checks import Finding, Needs
 
 
 @dataclass(frozen=True, slots=True)

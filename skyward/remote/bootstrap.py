@@ -7,7 +7,7 @@ there: whoever made it holds what runs in it, until the node's leash does.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
 nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for
-`KEPT` days goes, but for what the folder of a node says that it uses.
+`CACHE_KEEP_DAYS` days goes, but for what the folder of a node says that it uses.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from skyward.remote.node_messages import SHELL
 SCRIPT = "boot.sh"
 """The name of the script in the node's folder."""
 
-KEPT = 30
+CACHE_KEEP_DAYS = 30
 """Days for which the cache keeps what no start uses."""
 
 FAILS = 70
@@ -152,7 +152,7 @@ def script(recipe: Recipe) -> bytes:
         "@LOOKS@": LOOKS,
         "@VALUES@": _lines(head),
         "@SHELL@": _lines(shell),
-        "@KEPT@": str(KEPT),
+        "@KEPT@": str(CACHE_KEEP_DAYS),
         "@HAVE@": _lines(f"have files/{digest}" for _, digest in recipe.files),
         "@PLACE@": _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files),
     }
@@ -323,7 +323,7 @@ for wheel in sys.argv[2:]:
     fi
     # shellcheck disable=SC2086 # names without spaces
     (cd "$cache/wheels" && "$py" -c "$unpack" "$site" $sends) 2>&1 || fail "cannot unpack the packages (exit code $?)"
-    "$made/bin/python" -c 'import casty, cloudpickle, uvloop, skyward.remote.host' 2>&1 ||
+    "$made/bin/python" -c 'import casty, cloudpickle, uvloop, skyward.remote.node.actor_process' 2>&1 ||
         fail "the node's own packages do not load here (exit code $?)"
     PATH="$made/bin:$PATH"
     @SHELL@
@@ -381,7 +381,7 @@ rm -rf "$folder/sent"
 [ -z "$grew" ] || trim
 cd "$folder/work" || fail "there is no $folder/work"
 step proof
-"$env/bin/python" -m skyward.remote.proof "$folder" || exit
+"$env/bin/python" -m skyward.remote.node.environment_check "$folder" || exit
 step node
 exec "$env/bin/python" -m skyward.remote.node "$folder"
 """

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Never, Protocol, Self, cast, overload
 
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
-from skyward.remote import context, forked, shown
-from skyward.remote.terms import DEFAULT, Terms
+from skyward.remote import call_repr, context, fork_guard
+from skyward.remote.call_options import DEFAULT, CallOptions
 
 if TYPE_CHECKING:
     from skyward.remote.future import Future
@@ -26,14 +26,14 @@ class Pool(Protocol):
     """What a remote function asks of the open `Compute`."""
 
     def submit_under(
-        self, terms: Terms, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /
+        self, terms: CallOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /
     ) -> "Future[Any]":
         """Run a call under terms."""
         ...
 
     def map_under(
         self,
-        terms: Terms,
+        terms: CallOptions,
         fn: Callable[..., Any],
         iterables: Sequence[Iterable[Any]],
         timeout: float | None,
@@ -89,7 +89,7 @@ class Remote[**P, T]:
     exist: ClassVar[bool] = False
     """Whether this process has any."""
 
-    def __init__(self, fn: Callable[P, T], terms: Terms) -> None:
+    def __init__(self, fn: Callable[P, T], terms: CallOptions) -> None:
         Remote.exist = True
         _check(fn)
         functools.update_wrapper(self, fn)
@@ -212,20 +212,20 @@ def _check(fn: object) -> None:
 
 def _chunk(fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> str:
     """Say which calls a chunk holds."""
-    first = shown.call(fn, tuple(calls[0]), {})
+    first = call_repr.call(fn, tuple(calls[0]), {})
     return first if len(calls) == 1 else f"{first} and {len(calls) - 1} more"
 
 
 def call_each[T](fn: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:
     """Call `fn` with each set of arguments: what a chunk of `map` does on its slot, which therefore finds it here."""
     results: list[T] = []
-    process = forked.process()
+    process = fork_guard.process()
     for args in calls:
         try:
             results.append(fn(*args))
-            forked.end_if_forked(process, None)
+            fork_guard.end_if_forked(process, None)
         except BaseException as error:
-            shown.noted(error, shown.call(fn, tuple(args), {}))
+            call_repr.noted(error, call_repr.call(fn, tuple(args), {}))
             raise
     return results
 
@@ -241,9 +241,9 @@ _IN_A_CHUNK = re.compile(r"(?:args\[1\]|result)\[(\d+)\](?P<rest>.*)")
 def name_call(error: NotPortable, fn: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> None:
     """Have an error about a chunk of `map` name the call in it: `args[1][2][0].conn` is `args[0].conn` of the third."""
     found = _IN_A_CHUNK.fullmatch(error.path)
-    name, path = shown.name_of(fn), error.path
+    name, path = call_repr.name_of(fn), error.path
     if found is not None and int(found[1]) < len(calls):
-        name, path = shown.call(fn, tuple(calls[int(found[1])]), {}), path.partition("[")[0] + found["rest"]
+        name, path = call_repr.call(fn, tuple(calls[int(found[1])]), {}), path.partition("[")[0] + found["rest"]
     elif path.startswith("args[0]"):
         path = "fn" + path.removeprefix("args[0]")
     text = str(error).replace(call_each.__name__, name, 1)
@@ -272,6 +272,6 @@ def remote(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """
     if fn is None:
         _check_names("remote", options.keys() - _TERMS.keys())
-        Terms(**options)
+        CallOptions(**options)
         return lambda given: Remote(given, DEFAULT).options(**options)
     return Remote(fn, DEFAULT)

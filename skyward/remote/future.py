@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Generator
 from concurrent import futures
 from typing import Any
 
-LOOK = 1.0
+WAIT_SLICE_S = 1.0
 """Seconds after which a wait starts again: Python misses a Ctrl-C that arrives just before it begins to wait."""
 
 
@@ -14,7 +14,7 @@ def result_of[T](future: futures.Future[T]) -> T:
     """Wait for a future however long it takes, and hear of Ctrl-C meanwhile."""
     while True:
         try:
-            return futures.Future.result(future, LOOK)
+            return futures.Future.result(future, WAIT_SLICE_S)
         except TimeoutError:
             if future.done():
                 return futures.Future.result(future, 0)
@@ -24,7 +24,7 @@ def wait_for_all(pending: Collection[futures.Future[Any]], until: str = futures.
     """Do what `concurrent.futures.wait` does, and hear of Ctrl-C meanwhile."""
     failed = False
     while pending and not failed:
-        done, pending = futures.wait(pending, LOOK, until)
+        done, pending = futures.wait(pending, WAIT_SLICE_S, until)
         failed = until == futures.FIRST_EXCEPTION and any(each.cancelled() or each.exception() for each in done)
 
 

@@ -21,7 +21,7 @@ CHUNK = 2 << 20
 COMPRESSION = Compression(codecs=())
 """Off: payloads are pickles of arrays more often than text, and compressing those only costs time."""
 
-LARGEST = LIMITS.message - (64 << 20)
+MAX_CALL_BYTES = LIMITS.message - (64 << 20)
 """The most bytes that a call may add to a message, which carries an envelope and perhaps other calls beside it."""
 
 FOREVER = timedelta(days=36500)
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a batch ended on its slot, in `seconds` of running. `status` is one of `wire.Status`.
+    """How a batch ended on its slot, in `seconds` of running. `status` is one of `call_codec.Status`.
 
     A large result lies in the blob `large` on its node, in parts of these sizes; its payload is empty.
     """

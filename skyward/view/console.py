@@ -11,29 +11,29 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TextIO
 
 from skyward.events import Event
-from skyward.record import Record, now
-from skyward.view import wording
-from skyward.view.bulletin import Bulletin
+from skyward.telemetry.event_log import EventLog, now
+from skyward.view import status_text
 from skyward.view.escape import escape
+from skyward.view.plain_log import PlainLog
 from skyward.view.progress import Progress
 from skyward.view.sink import standard, whole_lines
 
 type How = Literal["auto", "plain", "off"]
 
-PATIENCE = 0.4
+SHOW_DELAY_S = 0.4
 """Seconds for which nothing is shown: a start that takes no longer needs no word."""
 
-EVERY = 1.0
+POLL_INTERVAL_S = 1.0
 """Seconds between two looks at whether something takes its time."""
 
 
 class Place(Protocol):
     """Where lines are shown that change."""
 
-    def show(self, painter: Callable[[], Sequence[wording.Line]]) -> None:
+    def show(self, painter: Callable[[], Sequence[status_text.StyledLine]]) -> None:
         """Show what `painter` returns, time and again."""
 
-    def leave(self, painter: Callable[[], Sequence[wording.Line]], last: str = "") -> None:
+    def leave(self, painter: Callable[[], Sequence[status_text.StyledLine]], last: str = "") -> None:
         """Show it no more, but for a last line."""
 
 
@@ -51,14 +51,14 @@ class Live:
         with self._lock:
             self._progress.add(events)
         if self._progress.ended is not None:
-            self._place.leave(self.paint, escape(wording.summary(self._progress)))
+            self._place.leave(self.paint, escape(status_text.summary(self._progress)))
 
-    def paint(self) -> list[wording.Line]:
+    def paint(self) -> list[status_text.StyledLine]:
         """Return what is to be seen now."""
         with self._lock:
             at = now()
             began = self._progress.began
-            lines = wording.live(self._progress, at) if began and at - began > PATIENCE else []
+            lines = status_text.live(self._progress, at) if began and at - began > SHOW_DELAY_S else []
             return [tuple((escape(text), style) for text, style in line) for line in lines]
 
 
@@ -68,7 +68,7 @@ class Plain:
     def __init__(self, stream: TextIO, *, brief: bool) -> None:
         self._stream = stream
         self._progress = Progress()
-        self._bulletin = Bulletin(brief=brief)
+        self._bulletin = PlainLog(brief=brief)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="skyward-console", daemon=True).start()
@@ -83,7 +83,7 @@ class Plain:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the stream is gone: whoever writes next will hear of it
-            while not self._ended.wait(EVERY):
+            while not self._ended.wait(POLL_INTERVAL_S):
                 with self._lock:
                     if self._progress.began and not self._ended.is_set():
                         self._say()
@@ -95,16 +95,16 @@ class Plain:
                 self._stream.flush()
 
 
-def show(record: Record, how: How) -> None:
+def show(record: EventLog, how: How) -> None:
     """Show the run of a record, from now on until it ends."""
     stream: TextIO | None = sys.stderr
     if how == "off" or stream is None:
         return
     live = how == "auto"
     if live and _is_notebook():
-        from skyward.view.cell import Cell
+        from skyward.view.notebook_display import NotebookDisplay
 
-        record.listen(Live(Cell()).hear)
+        record.listen(Live(NotebookDisplay()).hear)
     elif live and stream.isatty() and (drawn := _drawn(stream)) is not None:
         from skyward.view.screen import Screen
 

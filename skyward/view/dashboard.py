@@ -16,7 +16,7 @@ from typing import Any
 
 from skyward.errors import MissingExtra
 from skyward.events import DashboardOpened, Event
-from skyward.record import Record, now
+from skyward.telemetry.event_log import EventLog, now
 from skyward.view.page import live, policy
 from skyward.view.timeline import Timeline
 
@@ -120,7 +120,7 @@ class Dashboard:
         The run.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: EventLog) -> None:
         self._record = record
         self._timeline, self._lock = Timeline(), threading.Lock()
         self._is_new = self._over = False

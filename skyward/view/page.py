@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from skyward.events import Event
-from skyward.report import Report
+from skyward.telemetry.report import Report
 from skyward.view.timeline import Timeline
 
 

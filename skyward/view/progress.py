@@ -34,8 +34,8 @@ from skyward.events import (
     Spent,
     TasksCounted,
 )
-from skyward.report import Report
-from skyward.view.expected import Expected
+from skyward.telemetry.report import Report
+from skyward.view.expected_tasks import Expected
 
 LOOKS_BACK = (5.0, 120.0)
 """Seconds of the past that a pace is taken from: three times as long as a task takes, within these bounds."""
@@ -86,7 +86,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Node:
+class NodeProgress:
     """A node on its way. One that replaces it goes on under its number.
 
     `held` are the batches that were sent to it and not answered, `lost` says when and why its last life ended too soon,
@@ -124,7 +124,7 @@ class Node:
 class Concern:
     """What is not right with a node. `figures` are seconds: silent since, grace; or for a task here, and elsewhere."""
 
-    node: Node
+    node: NodeProgress
     trouble: Trouble
     text: str = ""
     figures: tuple[float, float] = (0.0, 0.0)
@@ -140,7 +140,7 @@ class Progress:
     ended: float | None = None
     error: str = ""
     leaked: Sequence[str] = ()
-    nodes: dict[int, Node] = field(default_factory=dict)
+    nodes: dict[int, NodeProgress] = field(default_factory=dict)
     quotes: list[Quoted] = field(default_factory=list)
     link: str = ""
     hourly: float = 0.0
@@ -179,21 +179,21 @@ class Progress:
                 case _:
                     self._fold(event)
 
-    def node(self, number: int) -> Node:
+    def node(self, number: int) -> NodeProgress:
         """Return the node of a number."""
         if number not in self.nodes:
-            self.nodes[number] = Node(number)
+            self.nodes[number] = NodeProgress(number)
         return self.nodes[number]
 
     # ------------------------------------------------------------ what can be asked
 
     @property
-    def ready(self) -> list[Node]:
+    def ready(self) -> list[NodeProgress]:
         """The nodes that take tasks."""
         return [node for node in self.nodes.values() if node.stage == "ready"]
 
     @property
-    def coming(self) -> list[Node]:
+    def coming(self) -> list[NodeProgress]:
         """The nodes that are on their way, or being replaced."""
         return [node for node in self.nodes.values() if node.stage != "ready" and node.gone is None]
 
@@ -374,7 +374,7 @@ class Progress:
         self.done, self.raised, self.lost = report.tasks, report.raised, report.lost_calls
         self.retried = sum(report.retries.values())
 
-    def _change(self, node: Node, event: NodeChanged) -> None:
+    def _change(self, node: NodeProgress, event: NodeChanged) -> None:
         if event.stage == "ending" and event.reason not in ("", "dismissed"):
             node.lost = (event.at, event.reason)
         elif event.stage == "launching":

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.text import Text
 
 from skyward.view.sink import Sink
-from skyward.view.wording import Line
+from skyward.view.status_text import StyledLine
 
-EVERY = 0.25
+REFRESH_INTERVAL_S = 0.25
 """Seconds between two looks at what is to be shown."""
 
-SOON = 0.1
+REDRAW_DELAY_S = 0.1
 """Seconds after which the lines come back at once when something was written; else at the next look."""
 
 SAVE, RESTORE, DOWN = "\x1b7", "\x1b8", "\x1b[B\r"
@@ -33,7 +33,7 @@ ERASE = "\x1b[J"
 ASCII = str.maketrans("█░·…", "#.-~")
 """What stands for our own characters where the terminal has no others."""
 
-type Painter = Callable[[], Sequence[Line]]
+type Painter = Callable[[], Sequence[StyledLine]]
 
 
 class Screen:
@@ -97,7 +97,7 @@ class Screen:
 
     def written(self) -> None:
         """Somebody has ended a line: show the lines again, unless that was done just now."""
-        if monotonic() - self._back > SOON:
+        if monotonic() - self._back > REDRAW_DELAY_S:
             self._back = monotonic()
             self._draw()
 
@@ -112,11 +112,11 @@ class Screen:
                 if not self._ended:
                     self._frame = self._rendered(lines)
                     self._draw()
-            self._woken.wait(EVERY)
+            self._woken.wait(REFRESH_INTERVAL_S)
             if not self._ended:
                 self._woken.clear()
 
-    def _rendered(self, lines: Sequence[Line]) -> str:
+    def _rendered(self, lines: Sequence[StyledLine]) -> str:
         """Return lines as what a terminal is sent: each within its width, all within its height."""
         if not lines:
             return ""

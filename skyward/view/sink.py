@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol, TextIO
 
-from skyward.view.rows import LONGEST, UNKNOWN, Rows, cells, moves
+from skyward.view.terminal_rows import MAX_ROW_LENGTH, UNKNOWN, Rows, cells, moves
 
 type Kind = Literal["terminal", "cell", "file"]
 
@@ -134,7 +134,7 @@ class Sink:
             self._rows.close()
         else:
             self._unread.append(text)
-        if len(self._unread) >= UNREAD or len(text) >= LONGEST:
+        if len(self._unread) >= UNREAD or len(text) >= MAX_ROW_LENGTH:
             self._read()
         if self.footer is not None and not self.rows.open:
             stream.flush()

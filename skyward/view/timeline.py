@@ -32,10 +32,10 @@ from skyward.events import (
     Spent,
     label,
 )
-from skyward.report import Report, figures, import_hint, without_slot
-from skyward.view.cells import MOST, STATUSES, TICKS, Bins, Cells, Usage
-from skyward.view.output import Output
+from skyward.telemetry.report import Report, figures, import_hint, without_slot
 from skyward.view.progress import Progress
+from skyward.view.recent_output import Output
+from skyward.view.timeline_bins import MAX_CELLS, STATUSES, TICKS, Bins, TimelineBins, Usage
 
 TOLD = 100
 """Incidents of each kind that are told one by one, and functions by name; of more incidents there is the number."""
@@ -128,11 +128,11 @@ class Timeline:
     Parameters
     ----------
     most
-        How many cells are drawn; see `Cells`.
+        How many cells are drawn; see `TimelineBins`.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self.cells = Cells(most)
+    def __init__(self, most: int = MAX_CELLS) -> None:
+        self.cells = TimelineBins(most)
         self._rate = Bins()
         self._started: RunStarted | None = None
         self._ended: RunEnded | None = None

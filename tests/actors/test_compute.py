@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import skyward as sky
-from skyward.actors import link
+from skyward.actors import node_client
 from skyward.plugins import Plugin, Pool
-from skyward.remote.terms import Terms
+from skyward.remote.call_options import CallOptions
 from tests import work
 
 CONFIG = Path(__file__).parents[2] / "pyproject.toml"
@@ -347,8 +347,8 @@ def test_a_link_that_breaks_costs_its_node_and_nothing_else(compute: sky.Compute
         raise RuntimeError("a bug")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(link.Link, "_fetch", broken)
-        future = compute.submit_under(Terms(node=0), bytes, (2 << 20,), {})
+        patch.setattr(node_client.NodeClient, "_fetch", broken)
+        future = compute.submit_under(CallOptions(node=0), bytes, (2 << 20,), {})
         assert answered.wait(20)
     assert len(future.result(20)) == 2 << 20
     assert compute.nodes[0].instance != first.instance

@@ -14,7 +14,7 @@ from tests.kit import Bell
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(provisioner, "LOOK", 0.05)
+    monkeypatch.setattr(provisioner, "SCALING_INTERVAL_S", 0.05)
     monkeypatch.setattr(scaling, "IDLE", 0.5)
     return iter(())
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote.node import ALIVE, SILENT
+from skyward.actors.tls import Authority, Identity
+from skyward.remote.node.parent_process import ALIVE, SILENT
 from skyward.remote.protocol import Assign, Assigned, Beat, Collect, Collected, Facts, Revoke, Revoked
-from skyward.trust import Authority, Identity
 from tests import byhand, kit, work
 from tests.byhand import Caller, Node, value_of
 from tests.kit import Bell

@@ -7,7 +7,7 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.actors.bulk import Bulk
+from skyward.actors.blob_transfer import BlobTransfer
 from skyward.remote.blobs import Blob
 from tests.kit import SOON, Apart, Bell
 from tests.slot import run_as_main
@@ -131,13 +131,13 @@ def test_large_data_of_a_function_reaches_each_node_once(
     main.PARTS[0][0] = -1 - KINDS.index(kind)
     first = float(main.PARTS[0][0] if kind == "parts" else main.DATA[0])
     carried: list[int] = []
-    put = Bulk.put
+    put = BlobTransfer.put
 
-    async def noted(bulk: Bulk, blob: Blob) -> None:
+    async def noted(bulk: BlobTransfer, blob: Blob) -> None:
         carried.append(blob.size)
         await put(bulk, blob)
 
-    monkeypatch.setattr(Bulk, "put", noted)
+    monkeypatch.setattr(BlobTransfer, "put", noted)
     before = nodes.report().sent
     numbers = [0, *range(7, ITEMS, 10_007)]
     expected = [first, *map(float, numbers[1:])]

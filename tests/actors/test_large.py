@@ -14,7 +14,7 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.actors.bulk import Bulk
+from skyward.actors.blob_transfer import BlobTransfer
 from skyward.remote.blobs import Blob
 from tests import kit, work
 from tests.forward import Links
@@ -45,13 +45,13 @@ def compute(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
 def puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the blobs that are brought to nodes."""
     found: list[str] = []
-    put = Bulk.put
+    put = BlobTransfer.put
 
-    async def noted(bulk: Bulk, blob: Blob) -> None:
+    async def noted(bulk: BlobTransfer, blob: Blob) -> None:
         found.append(blob.name)
         await put(bulk, blob)
 
-    monkeypatch.setattr(Bulk, "put", noted)
+    monkeypatch.setattr(BlobTransfer, "put", noted)
     return found
 
 
@@ -166,14 +166,14 @@ def test_a_call_that_is_cancelled_while_its_argument_travels_never_starts(
     bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived, gate = threading.Event(), threading.Event()
-    put = Bulk.put
+    put = BlobTransfer.put
 
-    async def slow(bulk: Bulk, blob: Blob) -> None:
+    async def slow(bulk: BlobTransfer, blob: Blob) -> None:
         arrived.set()
         await asyncio.to_thread(gate.wait, kit.SOON)
         await put(bulk, blob)
 
-    monkeypatch.setattr(Bulk, "put", slow)
+    monkeypatch.setattr(BlobTransfer, "put", slow)
     with sky.Compute(provider=Apart(), worker=sky.Worker(concurrency=1)) as compute:
         futures = [compute.submit(work.ring_with, bell.port, np.full(MEGABYTE, value)) for value in range(2)]
         assert arrived.wait(kit.SOON)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import skyward as sky
-from skyward.actors import link
+from skyward.actors import node_client
 from skyward.remote.protocol import Batch
 from tests import kit, work
 from tests.kit import Apart
@@ -117,7 +117,7 @@ def test_calls_of_a_group_see_an_array_as_it_is_when_they_are_made(provider: typ
 
 
 def test_a_buffer_that_is_gone_costs_one_retry_and_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    make, spoiled = link._batch, list[int]()
+    make, spoiled = node_client._batch, list[int]()
 
     def spoil(number: int, *args: Any, **kwargs: Any) -> Batch:
         batch = make(number, *args, **kwargs)
@@ -126,7 +126,7 @@ def test_a_buffer_that_is_gone_costs_one_retry_and_no_node(monkeypatch: pytest.M
             return replace(batch, places=tuple(replace(place, tag="0" * 32) for place in batch.places))
         return batch
 
-    monkeypatch.setattr(link, "_batch", spoil)
+    monkeypatch.setattr(node_client, "_batch", spoil)
     with sky.Compute(nodes=1, worker=sky.Worker(concurrency=1)) as compute:
         before = compute.nodes
         assert compute.submit(work.totals, np.ones(SIZE)).result(kit.SOON) == (float(SIZE),)

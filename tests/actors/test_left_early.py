@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import asyncio, os, signal, sys, time
 import skyward as sky
-from skyward.actors import placing, routing
+from skyward.actors import routing; from skyward.actors import placement
 
 class Interrupted(sky.Local):
     async def launch(self, order):
@@ -23,7 +23,8 @@ class Interrupted(sky.Local):
     async def terminate(self, instance):
         await super().terminate(instance)
         if sys.argv[1] == "while the router is about to look":
-            asyncio.get_running_loop().run_in_executor(None, time.sleep, 3 * placing.LOOK)  # the loop ends after that
+            # the loop ends after that
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 3 * placement.REBALANCE_INTERVAL_S)
 
 if __name__ == "__main__":
     if sys.argv[1] == "while the router is about to look":

@@ -9,7 +9,7 @@ import skyward as sky
 from skyward.actors import scaling
 from skyward.events import NodeChanged
 from skyward.providers.provider import Instance, Order
-from skyward.remote.terms import Terms
+from skyward.remote.call_options import CallOptions
 from tests import kit, work
 from tests.kit import HOUR, Bell, Dear
 
@@ -34,7 +34,7 @@ class Scarce(sky.Local):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(scaling, "PAUSE", 0.02)
+    monkeypatch.setattr(scaling, "RESTART_DELAY_S", 0.02)
     return iter(())
 
 
@@ -109,9 +109,9 @@ def test_what_is_too_dear_just_when_one_leaves_is_asked_for_again() -> None:
 
 def test_calls_for_a_node_that_leaves_are_told_and_those_for_every_node_go_to_the_others(bell: Bell) -> None:
     with sky.Compute(nodes=2, worker=ONE) as compute:
-        running = compute.submit_under(Terms(node=0), work.ring, (bell.port,), {})
+        running = compute.submit_under(CallOptions(node=0), work.ring, (bell.port,), {})
         line = bell.answer()
-        queued = compute.submit_under(Terms(node=0), where, (), {})
+        queued = compute.submit_under(CallOptions(node=0), where, (), {})
         notice(compute, 0)
         kit.until(lambda: len(compute.nodes) == 3)
         assert compute.broadcast(where) == [1, 2]
@@ -120,10 +120,10 @@ def test_calls_for_a_node_that_leaves_are_told_and_those_for_every_node_go_to_th
         with pytest.raises(sky.BatchLost, match="node 0 has left the pool"):
             queued.result(kit.SOON)
         with pytest.raises(sky.BatchLost, match="node 0 has left the pool"):
-            compute.submit_under(Terms(node=0), where, (), {}).result(kit.SOON)
+            compute.submit_under(CallOptions(node=0), where, (), {}).result(kit.SOON)
         with pytest.raises(sky.InvalidArgument, match="node=3: the pool has nodes 1 to 2"):
-            _ = compute.submit_under(Terms(node=3), where, (), {})
-        assert compute.submit_under(Terms(node=2), where, (), {}).result(kit.SOON) == 2
+            _ = compute.submit_under(CallOptions(node=3), where, (), {})
+        assert compute.submit_under(CallOptions(node=2), where, (), {}).result(kit.SOON) == 2
         assert compute.broadcast(where) == [1, 2]
         with pytest.raises(sky.InvalidArgument, match="node 2 has no share"):
             compute.broadcast(sky.shard, range(10))
@@ -131,7 +131,7 @@ def test_calls_for_a_node_that_leaves_are_told_and_those_for_every_node_go_to_th
 
 def test_a_call_that_was_lost_with_its_node_is_told_when_no_other_comes_under_its_number(bell: Bell) -> None:
     with sky.Compute(nodes=2, worker=ONE) as compute:
-        running = compute.submit_under(Terms(node=0), work.ring, (bell.port,), {})
+        running = compute.submit_under(CallOptions(node=0), work.ring, (bell.port,), {})
         bell.answer()
         notice(compute, 0)
         kit.until(lambda: len(compute.nodes) == 3)

@@ -17,8 +17,8 @@ import skyward as sky
 from skyward.actors.office import Office
 from skyward.events import BatchesEnded, BatchesLate, BatchRetried, RunEnded
 from skyward.providers.provider import Instance, LeftToLeash
-from skyward.remote.terms import Terms
-from skyward.report import without_slot
+from skyward.remote.call_options import CallOptions
+from skyward.telemetry.report import without_slot
 from skyward.view.progress import Progress
 from tests import kit, work
 from tests.kit import Bell
@@ -97,7 +97,7 @@ def test_a_retry_is_told_with_its_reason(compute: sky.Compute, tmp_path: Path) -
 
 def test_what_was_lost_and_what_was_cancelled_is_counted(compute: sky.Compute, bell: Bell) -> None:
     with pytest.raises(sky.BatchLost):
-        compute.submit_under(Terms(retries=0), work.die, (), {}).result(10)
+        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(10)
     future = compute.submit(work.ring, bell.port)
     line = bell.answer()
     future.cancel()
@@ -111,9 +111,9 @@ def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.C
     with pytest.raises(ZeroDivisionError):
         compute.submit(divmod, 1, 0).result(10)
     with pytest.raises(TimeoutError):
-        compute.submit_under(Terms(timeout=0.1), work.sleep, (60,), {}).result(10)
+        compute.submit_under(CallOptions(timeout=0.1), work.sleep, (60,), {}).result(10)
     with pytest.raises(sky.BatchLost):
-        compute.submit_under(Terms(retries=0), work.die, (), {}).result(10)
+        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(10)
     with pytest.raises(ZeroDivisionError):
         list(compute.map(divmod, [1] * 9, [0] * 9, chunksize=3))
     compute.shutdown()

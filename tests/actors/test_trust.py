@@ -5,7 +5,7 @@ from pathlib import Path
 
 from casty import TLS, ActorSystem, Client, Cluster, Runtime
 
-from skyward.trust import Authority, Identity
+from skyward.actors.tls import Authority, Identity
 
 POOL = Authority.create("pool")
 NODE = POOL.issue("node", server=True)

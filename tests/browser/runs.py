@@ -23,7 +23,7 @@ from skyward.events import (
     Spent,
     Stage,
 )
-from skyward.report import Lost, NodeUse, Report
+from skyward.telemetry.report import Lost, NodeUse, Report
 
 STAGES: tuple[Stage, ...] = ("launching", "reaching", "booting", "joining", "ready")
 

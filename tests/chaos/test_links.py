@@ -14,7 +14,7 @@ import pytest
 
 import skyward as sky
 from skyward.events import NodeSilent
-from skyward.remote.terms import Terms
+from skyward.remote.call_options import CallOptions
 from tests import kit
 from tests.forward import Links, Way
 from tests.history import History
@@ -164,7 +164,7 @@ def test_a_node_that_is_frozen_for_a_while_loses_and_doubles_nothing(folder: Pat
 def test_a_frozen_node_is_noticed_and_its_work_goes_elsewhere(folder: Path, bell: Bell) -> None:
     with distant(folder, grace=0.5) as (compute, _, _):
         first = compute.nodes[1]
-        waiting = [compute.submit_under(Terms(node=node), ring, (bell.port,), {}) for node in range(2)]
+        waiting = [compute.submit_under(CallOptions(node=node), ring, (bell.port,), {}) for node in range(2)]
         lines = [bell.answer() for _ in waiting]
         os.kill(kit.host(first), signal.SIGSTOP)
         for line in (*lines, bell.answer()):
@@ -189,7 +189,7 @@ def test_the_late_answer_of_a_lost_node_is_counted_and_dropped(folder: Path, bel
     with distant(folder, grace=0.5) as (compute, links, _):
         heard = threading.Event()
         links.hold_back = lambda: heard.wait(kit.SOON)
-        future = compute.submit_under(Terms(node=1), ring, (bell.port,), {})
+        future = compute.submit_under(CallOptions(node=1), ring, (bell.port,), {})
         line = bell.answer()
         links.latest[1].freeze()
         line.release(b"late")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skyward.cli.cloud import as_dict, told
-from skyward.inventory import CloudMachine, CloudPool
+from skyward.providers.aws.inventory import CloudMachine, CloudPool
 from tests.cli.test_cli import skyward
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)

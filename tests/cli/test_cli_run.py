@@ -10,9 +10,9 @@ from typing import IO
 
 import pytest
 
-from skyward.cli import recorded
+from skyward.cli import run_records
 from skyward.events import Printed, RunEnded, RunStarted, to_json
-from skyward.record import Record
+from skyward.telemetry.event_log import EventLog
 from tests import kit
 
 pytestmark = pytest.mark.timeout(60)
@@ -192,7 +192,7 @@ def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
     newest, oldest = json.loads(skyward(folder, "runs", "--json").stdout)
     assert (newest["nodes"], oldest["nodes"], oldest["program"]) == (1, 2, "job.py")
     header, *rows = skyward(folder, "runs").stdout.splitlines()
-    assert header.split() == list(recorded.HEADER)
+    assert header.split() == list(run_records.HEADER)
     assert [row.split()[0] for row in rows] == [newest["run"], oldest["run"]]
     assert [row.split()[3:5] for row in rows] == [["job.py", "local"]] * 2
     assert rows[1][header.index("TASKS") :].split()[0] == "4"
@@ -240,7 +240,7 @@ def test_of_a_run_that_was_killed_the_last_report_is_told(folder: Path) -> None:
 
 
 def test_what_runs_is_said_to_run_until_its_program_ends(tmp_path: Path) -> None:
-    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made = EventLog("07311200-0123abcd", tmp_path / "state/skyward/runs")
     made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
     list(made.events())  # which writes it down
     assert skyward(tmp_path, "runs").stdout.endswith(" running\n")
@@ -286,7 +286,7 @@ def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) ->
 def old(tmp_path: Path) -> Path:
     """The record of a run whose tasks printed a lot, and what Unicode has no place for."""
     (runs := tmp_path / "state/skyward/runs").mkdir(parents=True)
-    made = Record("07311200-0123abcd", runs)
+    made = EventLog("07311200-0123abcd", runs)
     made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
     for number in range(5000):
         made.put(Printed(2.0, 0, 0, "stdout", f"line {number} \udcff ü\n"))
@@ -312,7 +312,7 @@ def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, old:
 
 def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> None:
     (tmp_path / "state/skyward/runs").mkdir(parents=True)
-    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made = EventLog("07311200-0123abcd", tmp_path / "state/skyward/runs")
     made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job\x1b[2J.py", "1", "3.12"))
     made.put(Printed(2.0, 0, 0, "stdout", "\x1b[2Jgone \x1b[31mred\n1%\r2%\n"))
     made.put(RunEnded(3.0, "no\x07", (), {}))
@@ -327,7 +327,7 @@ def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> N
 
 def test_a_run_that_printed_nothing_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "state/skyward/runs").mkdir(parents=True)
-    made = Record("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made = EventLog("07311200-0123abcd", tmp_path / "state/skyward/runs")
     made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
     made.put(RunEnded(3.0, "", (), {}))
     made.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
-from skyward.remote import shown
+from skyward.remote import call_repr
 from tests import work
 from tests.kit import Bell
 
@@ -131,7 +131,7 @@ def test_a_call_that_runs_too_long_is_stopped_and_its_slot_comes_back(compute: s
 def test_a_map_that_takes_too_long_says_which_task_it_waited_for(compute: sky.Compute) -> None:
     with Bell() as bell, pytest.raises(TimeoutError) as raised:
         list(compute.map(work.ring, [bell.port], timeout=0.5))
-    assert str(raised.value) == shown.late("map", 0.5, f"task 0, ring({bell.port})")
+    assert str(raised.value) == call_repr.late("map", 0.5, f"task 0, ring({bell.port})")
 
 
 def _kills(compute: sky.Compute) -> bool:

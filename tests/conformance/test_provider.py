@@ -253,7 +253,7 @@ def test_what_runs_can_import_skyward(provider: Provider) -> None:
         if provider.bare:
             pytest.skip("the provider says that its machines are bare")
         async with machine(provider) as (_, host):
-            process = await host.start([host.python, "-c", "import skyward.remote.node; print('yes')"])
+            process = await host.start([host.python, "-c", "import skyward.remote.node.parent_process; print('yes')"])
 
             assert await output(process) == [("stdout", "yes")]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote import wire
-from skyward.remote.executor import FUNCTIONS
-from skyward.remote.lines import OUT
+from skyward.remote.node.executor import FUNCTIONS
 from skyward.remote.node_messages import OutputFrame
-from skyward.remote.packer import Packer
+from skyward.remote.output_protocol import OUT
 from skyward.remote.protocol import Batch, Revoke
+from skyward.remote.serialization import call_codec
+from skyward.remote.serialization.packer import Packer
 from tests import byhand, work
 from tests.byhand import Caller, Node, value_of
 from tests.kit import Bell
@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def node(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp(kind) / "skyward-by-hand"
-    hooks = wire.pack_hooks([work.Hook()])
+    hooks = call_codec.pack_hooks([work.Hook()])
     with byhand.node(folder, concurrency=2, executor=kind, hooks=hooks, preload=("numpy",), env={"FLAG": "up"}) as node:
         yield node
 

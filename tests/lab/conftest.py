@@ -89,6 +89,6 @@ def aws(cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., sky.AWS]]:
     yield lambda **more: sky.AWS(**usual | more)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
-            if "skyward.providers.aws_guard" in child.cmdline():
+            if "skyward.providers.aws.watchdog" in child.cmdline():
                 child.kill()
                 child.wait(kit.SOON)

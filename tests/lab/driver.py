@@ -91,9 +91,9 @@ def main() -> None:
     import aioboto3  # noqa: F401 - so that no driver has to
     import botocore.config  # noqa: F401
 
-    import skyward.compute
-    import skyward.providers.aws_pool
-    import skyward.providers.tunnel  # noqa: F401
+    import skyward.api.compute
+    import skyward.providers.aws.pool
+    import skyward.providers.ssh.tunnel  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     for line in sys.stdin:

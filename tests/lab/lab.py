@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import skyward as sky
-from skyward.providers.destination import Destination
+from skyward.providers.ssh.target import Target
 from tests.lab import layer
 from tests.lab.host import PATH, Host, Spec, Unavailable, netem, sh
 
@@ -200,10 +200,10 @@ class Lab:
                 self._keys[account].with_suffix(".pub").write_text(f"{made.public}\n")
             return self._keys[account]
 
-    def destination(self, host: Host, account: str | None = None) -> Destination:
+    def destination(self, host: Host, account: str | None = None) -> Target:
         """How to reach a host: by its alias in the lab's configuration."""
         key = (str(self.key(account)),) if account else ()
-        return Destination(host.name, user=account, keys=key, config=(str(self.config),))
+        return Target(host.name, user=account, keys=key, config=(str(self.config),))
 
     def close(self) -> None:
         """End every host."""

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from skyward.providers.tunnel import Destination, Refused, Tunnel
+from skyward.providers.ssh.tunnel import Refused, Target, Tunnel
 
 
 def within(scene: Callable[[], Coroutine[Any, Any, None]], seconds: float = 50.0) -> None:
     uvloop.run(asyncio.wait_for(scene(), seconds))
 
 
-async def opened(to: Destination, scene: Callable[[Tunnel], Awaitable[None]]) -> None:
+async def opened(to: Target, scene: Callable[[Tunnel], Awaitable[None]]) -> None:
     tunnel = await Tunnel(to).open()
     try:
         await scene(tunnel)
@@ -22,7 +22,7 @@ async def opened(to: Destination, scene: Callable[[Tunnel], Awaitable[None]]) ->
         await tunnel.close()
 
 
-async def refusal(to: Destination) -> str:
+async def refusal(to: Target) -> str:
     with pytest.raises(Refused) as refused:
         await opened(to, lambda _: asyncio.sleep(0))
     return str(refused.value)

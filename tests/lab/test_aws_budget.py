@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.actors import spending
-from skyward.actors.purse import Purse
+from skyward.actors import costs
+from skyward.actors.budget import BudgetGuard
 from skyward.events import Quoted, Spent
 from skyward.providers.provider import Order, Quote
-from skyward.record import Record
+from skyward.telemetry.event_log import EventLog
 from tests import kit, work
 from tests.conformance.test_provider import run
 from tests.lab.cloud import Cloud
@@ -60,7 +60,7 @@ def test_the_price_is_said_before_and_the_cost_after(cloud: Cloud, aws: Make) ->
 
 
 def test_a_budget_ends_the_machines_and_the_call(cloud: Cloud, aws: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending, "MINIMUM", 0.0)
+    monkeypatch.setattr(costs, "MINIMUM", 0.0)
     cloud.market.prices["t4g.micro"] = 36000.0  # ten dollars a second
     options = sky.Options(budget=200.0)
     with sky.Compute(provider=aws(), nodes=2, worker=sky.Worker(concurrency=2), options=options) as compute:
@@ -92,7 +92,7 @@ def test_what_is_too_dear_beside_a_machine_that_is_taken_back_is_launched_after_
 
 def test_a_machine_counts_from_the_answer_on_though_nobody_has_heard_of_it_yet(cloud: Cloud, aws: Make) -> None:
     async def scenario() -> None:
-        purse = Purse(None, 0.02, Record("run", None), lambda _: None)
+        purse = BudgetGuard(None, 0.02, EventLog("run", None), lambda _: None)
         provider = aws()
         await provider.launch(Order("pool", "pool-0-0", purse=purse))
         assert purse.machines == 1
@@ -114,7 +114,7 @@ def test_a_machine_whose_launch_fails_after_the_answer_costs_money_as_well(cloud
         provider.journal_path.mkdir()
 
     async def scenario() -> None:
-        purse = Purse(None, None, Record("run", None), lambda _: None)
+        purse = BudgetGuard(None, None, EventLog("run", None), lambda _: None)
         with pytest.raises(OSError, match="directory"):
             await provider.launch(Order("pool", "pool-0-0", purse=purse))
         assert (purse.machines, len(cloud.living())) == (1, 1)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from skyward.providers import aws_stale
-from skyward.providers.journal import Journal
+from skyward.providers.aws import staleness
+from skyward.providers.aws.journal import Journal
 from tests.lab.cloud import REGION, Cloud
 from tests.lab.host import until
 from tests.lab.test_aws_inventory import Make, launch, retag
@@ -94,7 +94,7 @@ def test_who_is_at_a_terminal_is_asked(cloud: Cloud, aws: Make) -> None:
 
 def test_what_nobody_needs_is_ended_and_nothing_else_until_all_is(cloud: Cloud, aws: Make) -> None:
     launch(aws(), "old")
-    retag(cloud, aws_stale.UNTIL, "2020-01-01T00:00:00+00:00")
+    retag(cloud, staleness.UNTIL, "2020-01-01T00:00:00+00:00")
     launch(aws(), "new")
     assert "stale" in skyward("ls").stdout.splitlines()[-3]  # they are listed by name
 

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward import inventory
-from skyward.providers import aws_stale
-from skyward.providers.journal import Journal
+from skyward.providers.aws import inventory, staleness
+from skyward.providers.aws.journal import Journal
 from skyward.providers.provider import Order
 from tests.conformance.test_provider import run
 from tests.lab.cloud import REGION, Cloud
@@ -104,7 +103,7 @@ def test_only_what_nobody_needs_is_ended_when_no_pool_is_named(cloud: Cloud, aws
     assert len(cloud.living()) == 1
 
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat(timespec="seconds")
-    retag(cloud, aws_stale.UNTIL, past)
+    retag(cloud, staleness.UNTIL, past)
     assert sky.ls()[0].stale
     assert [pool.name for pool in sky.down()] == ["pool"]
     until(lambda: not cloud.left(), "nothing is left")
@@ -115,7 +114,7 @@ def test_a_pool_whose_machines_were_launched_later_than_its_group_is_not_stale(c
         provider = aws()
         for number in range(2):
             await provider.launch(Order("pool", f"pool-{number}-0"))
-            retag(cloud, aws_stale.UNTIL, "2020-01-01T00:00:00+00:00")  # it all has become so old
+            retag(cloud, staleness.UNTIL, "2020-01-01T00:00:00+00:00")  # it all has become so old
         assert sky.ls()[0].stale
         await provider.launch(Order("pool", "pool-2-0"))
         assert not sky.ls()[0].stale
@@ -129,9 +128,9 @@ def test_a_group_that_has_been_alone_for_long_is_stale(cloud: Cloud, aws: Make) 
         launch(aws(), "pool")
     assert [(pool.machines, pool.stale) for pool in sky.ls()] == [((), False)]
 
-    retag(cloud, aws_stale.MADE, (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat())
+    retag(cloud, staleness.MADE, (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat())
     assert sky.down() == ()  # whoever made it still runs
-    retag(cloud, aws_stale.BY, "elsewhere:7:")
+    retag(cloud, staleness.BY, "elsewhere:7:")
     assert [pool.name for pool in sky.down()] == ["pool"]
     assert cloud.left() == []
 
@@ -160,7 +159,7 @@ def test_what_cannot_be_removed_is_said(cloud: Cloud, aws: Make, monkeypatch: py
 
     cloud.ending = 1000
     run(goes_down())
-    monkeypatch.setattr("skyward.inventory.PATIENCE", 0.5)
+    monkeypatch.setattr("skyward.providers.aws.inventory.GROUP_REMOVAL_TIMEOUT_S", 0.5)
     with pytest.raises(
         sky.Leaked,
         match=f"these could not be terminated: pool in {REGION}: sg-.*: "

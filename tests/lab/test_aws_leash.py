@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import skyward as sky
+from skyward.providers.aws.userdata import HELD
 from skyward.providers.provider import Order
-from skyward.providers.userdata import HELD
 from tests.lab.cloud import Cloud
 from tests.lab.host import Host, until
 

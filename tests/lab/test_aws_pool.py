@@ -32,7 +32,7 @@ def guards(key: str = "") -> list[psutil.Process]:
     found = []
     for each in psutil.process_iter():
         try:
-            if "skyward.providers.aws_guard" in each.cmdline() and (
+            if "skyward.providers.aws.watchdog" in each.cmdline() and (
                 each.environ().get("AWS_ACCESS_KEY_ID") == key if key else each.ppid() == os.getpid()
             ):
                 found.append(each)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers import aws_found
-from skyward.providers.aws_api import Api, Unanswered
+from skyward.providers.aws import resources
+from skyward.providers.aws.api import Api, Unanswered
 from skyward.providers.provider import Instance, Order, Provider
 from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
@@ -289,7 +289,7 @@ def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
     aws: Make, cloud: Cloud, mine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(aws_found, "SETTLE", 0.5)
+        monkeypatch.setattr(resources, "SETTLE_DELAY_S", 0.5)
         provider = aws(security_groups=mine)
         cloud.forgetful = 60
         cloud.fail("RunInstances", "InternalError", after=True)
@@ -338,9 +338,9 @@ def test_machines_of_which_one_is_not_answered_for_are_each_tried(
         monkeypatch.setattr(Api.call, "__kwdefaults__", {"patience": 0.1})
         made = await launch_all(aws(), 3)
         first, *others = sorted(each.id for each in made)
-        monkeypatch.setattr(aws_found, "AT_ONCE", 1)
+        monkeypatch.setattr(resources, "MAX_IDS_PER_CALL", 1)
         cloud.fail("TerminateInstances", DROP, times=99, match=lambda call: first in call.params.values())
-        failed = await aws_found.end(Api(REGION, None), [first, *others])
+        failed = await resources.end(Api(REGION, None), [first, *others])
         assert {each: type(error) for each, error in failed.items()} == {first: Unanswered}
         assert [each.id for each in cloud.living()] == [first]
 
@@ -352,7 +352,7 @@ def test_what_is_gone_for_good_is_believed_after_a_while(
 ) -> None:
     def let_time_pass(_: object) -> None:
         if cloud.endpoint.count("TerminateInstances") > 1:
-            monkeypatch.setattr(aws_found, "UNKNOWN", 0.0)
+            monkeypatch.setattr(resources, "PROPAGATION_TIME_S", 0.0)
 
     async def scenario() -> None:
         provider = aws()

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 import skyward as sky
-from skyward.actors.purse import Purse
-from skyward.providers import aws_plan
-from skyward.providers.aws_api import Api
-from skyward.providers.aws_plan import Plan
+from skyward.actors.budget import BudgetGuard
+from skyward.providers.aws import launch_plan
+from skyward.providers.aws.api import Api
+from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.provider import Instance, Order, Provider
-from skyward.record import Record
+from skyward.telemetry.event_log import EventLog
 from tests.conformance.test_provider import ORDER, run
 from tests.lab.cloud import IMAGES, Cloud
 from tests.lab.host import until
@@ -97,7 +97,7 @@ def test_what_is_needed_is_had_where_it_is_cheapest_and_has_room(aws: Make, clou
         assert offers[0].hourly == pytest.approx(0.01 + 0.005 + 8 * 0.08 / 730)
 
         cloud.capacity = {"*/c7g.xlarge/*": 0}
-        purse = Purse(10.0, None, Record("run", None), lambda _: None)
+        purse = BudgetGuard(10.0, None, EventLog("run", None), lambda _: None)
         await provider.launch(Order("pool", "pool-0-0", purse=purse))
         purse.close()
         assert {place.split("/")[1] for place in cloud.spread()} == {"t4g.xlarge"}
@@ -137,14 +137,14 @@ def test_spot_prices_are_asked_for_anew_when_they_are_old(aws: Make, cloud: Clou
     async def scenario() -> None:
         wish, now = aws(spot=True), [0.0]
         api = Api("us-east-1", None)
-        plan = Plan(wish, api, clock=lambda: now[0])
+        plan = LaunchPlan(wish, api, clock=lambda: now[0])
         async with api.open():
             cloud.market.spot = {"us-east-1c": 0.2}
             assert [(await plan.launchable())[0].zone for _ in range(2)] == ["us-east-1c"] * 2
             cheap = (await plan.with_prices(await plan.launchable()))[0]
             assert cheap.hourly == pytest.approx(0.2 * 0.0084 + 0.005 + 15 * 0.08 / 730)
             cloud.market.spot = {"us-east-1b": 0.1}
-            now[0] = aws_plan.FRESH + 1
+            now[0] = launch_plan.PRICE_TTL_S + 1
             cheap = (await plan.with_prices(await plan.launchable()))[0]
             assert cheap.zone == "us-east-1b"
             assert cheap.machine == pytest.approx(0.1 * 0.0084)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skyward.providers.tunnel import Destination, Tunnel
+from skyward.providers.ssh.tunnel import Target, Tunnel
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host
 from tests.lab.lab import Key, Lab
@@ -54,7 +54,7 @@ def test_a_host_key_that_has_changed_is_refused_with_the_place_of_the_old_one(ho
 
 
 def test_only_the_key_that_was_given_is_trusted(host: Host, lab: Lab) -> None:
-    to = Destination(host.address, user="ubuntu", keys=(lab.key("ubuntu").read_bytes(),), config=(), agent=False)
+    to = Target(host.address, user="ubuntu", keys=(lab.key("ubuntu").read_bytes(),), config=(), agent=False)
 
     within(lambda: opened(replace(to, trust=f"* {host.key}"), lambda tunnel: tunnel.up()))
     assert "a host key other than" in asyncio.run(refusal(replace(to, trust=f"* {Key().public}")))
@@ -82,7 +82,7 @@ def test_a_host_behind_another_is_reached_as_ssh_would(hosts: Hosts, lab: Lab) -
 
 def test_jump_hosts_that_lead_in_a_circle_are_refused(host: Host, lab: Lab, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    to = Destination(host.name, config=(str(config),))
+    to = Target(host.name, config=(str(config),))
     config.write_text(f"Host {host.name}\n  ProxyJump other\nHost other\n  ProxyJump {host.name}\n")
 
     assert "circle" in asyncio.run(refusal(to))

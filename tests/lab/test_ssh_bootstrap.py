@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
-from skyward import parcel
+from skyward.environment import bundle
 from tests import kit
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host
@@ -44,7 +44,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def index(folder: Path, *packages: str) -> Iterator[tuple[str, list[str]]]:
     """A package index with the packages that are installed here; yields its address and what it was asked for."""
     for name in packages:
-        package = parcel.installed(name)
+        package = bundle.installed(name)
         place = folder / "simple" / name
         place.mkdir(parents=True)
         with (place / package.wheel.file).open("wb") as file:
@@ -71,11 +71,11 @@ def test_with_an_index_packages_come_from_there_at_the_versions_that_are_here(
     host: Host, lab: Lab, tmp_path: Path
 ) -> None:
     with (
-        index(tmp_path, *parcel.NODE, "joblib") as (address, asked),
+        index(tmp_path, *bundle.NODE, "joblib") as (address, asked),
         sky.Compute(provider=ssh(lab, host), image=sky.Image(index=address, packages=["joblib"])) as compute,
     ):
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
-    assert {path.split("/")[2] for path in asked} >= {*parcel.NODE, "joblib"}
+    assert {path.split("/")[2] for path in asked} >= {*bundle.NODE, "joblib"}
     assert [name.partition("-")[0] for name in host.run(f"ls {CACHE}/wheels").split()] == ["pip", "skyward"]
 
 

@@ -21,14 +21,20 @@ FOLDERS = "echo /home/ubuntu/.cache/skyward/run/*/*/"
 WAIT = "async def wait(*_): await asyncio.Event().wait()\n"
 
 MOMENTS = {
-    "before a word": (f"{WAIT}Boot.run = Boot.renew = wait\n", "[ -f ~ubuntu/.cache/skyward/run/*/*/began ]"),
-    "before a command": (f"{WAIT}Boot.run = wait\n", "[ -f ~ubuntu/.cache/skyward/run/*/*/lease ]"),
+    "before a word": (
+        f"{WAIT}NodeStarter.run = NodeStarter.renew = wait\n",
+        "[ -f ~ubuntu/.cache/skyward/run/*/*/began ]",
+    ),
+    "before a command": (f"{WAIT}NodeStarter.run = wait\n", "[ -f ~ubuntu/.cache/skyward/run/*/*/lease ]"),
     "while the script waits": (
-        "Parcel.content = lambda self, name: time.sleep(1000)\n",
+        "EnvironmentBundle.content = lambda self, name: time.sleep(1000)\n",
         "grep -q waits ~ubuntu/.cache/skyward/run/*/*/.1.out",
     ),
     "during a step": ("image = sky.Image(shell=['sleep 1000'])\n", "pgrep -f '[s]leep 1000'"),
-    "before the first contact": (f"{WAIT}Link.open = wait\n", "grep -q ready ~ubuntu/.cache/skyward/run/*/*/.1.out"),
+    "before the first contact": (
+        f"{WAIT}NodeClient.open = wait\n",
+        "grep -q ready ~ubuntu/.cache/skyward/run/*/*/.1.out",
+    ),
 }
 """Moments of a start: how a program stays at it, and what is true on the machine then."""
 
@@ -36,8 +42,8 @@ MOMENTS = {
 def starting(lab: Lab, host: Host, stay: str) -> subprocess.Popen[bytes]:
     """A program that brings up a node, and stays where it is told to."""
     text = (
-        "import asyncio, time\nimport skyward as sky\nfrom skyward.actors.boot import Boot\n"
-        "from skyward.actors.link import Link\nfrom skyward.parcel import Parcel\n"
+        "import asyncio, time\nimport skyward as sky\nfrom skyward.actors.node_starter import NodeStarter\n"
+        "from skyward.actors.node_client import NodeClient\nfrom skyward.environment.bundle import EnvironmentBundle\n"
         f"image = sky.Image()\n{stay}"
         f"provider = sky.SSH(hosts=[{host.name!r}], config={str(lab.config)!r})\n"
         "with sky.Compute(provider=provider, image=image, options=sky.Options(lease=10)): pass\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import skyward as sky
+from skyward.actors.tls import Authority, Identity
 from skyward.events import Printed
-from skyward.trust import Authority, Identity
 from tests import kit, printing, work
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
@@ -198,7 +198,7 @@ def knock(host: Host, as_account: str, folder: str, port: int, identity: Identit
 KNOCK = """
 import asyncio, sys
 from casty import TLS, Client
-from skyward.remote import door
+from skyward.remote.node import gateway
 from skyward.remote.protocol import COMPRESSION, LIMITS, Beat
 
 async def main(port, cluster, where):
@@ -208,7 +208,7 @@ async def main(port, cluster, where):
         async with asyncio.timeout(3), Client(
             seeds=(address,), name=cluster, tls=tls, limits=LIMITS, compression=COMPRESSION
         ) as client:
-            await door.ref(client, address).ask(Beat())
+            await gateway.ref(client, address).ask(Beat())
     except Exception:
         return "refused"
     return "entered"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from skyward.errors import Unreachable
-from skyward.providers.tunnel import Lost, Refused, Tunnel
+from skyward.providers.ssh.tunnel import Lost, Refused, Tunnel
 from tests.lab.conftest import Hosts
 from tests.lab.host import Host, until
 from tests.lab.lab import Key, Lab

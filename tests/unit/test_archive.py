@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from skyward.archive import EPOCH, write_zip
+from skyward.environment.archive import EPOCH, write_zip
 
 
 def zipped(members: list[tuple[str, bytes]]) -> bytes:

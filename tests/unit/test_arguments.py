@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.checked import Checked
-from skyward.spec import Blueprint
+from skyward.config.spec import PoolSpec
+from skyward.config.validation import StrictModel
 
 VALUES: list[Any] = [
     *(None, True, 0, -1, 3, 1.5, float("nan"), float("inf"), 10**12),
@@ -23,8 +23,8 @@ TEXT = {"x", "3"}
 TEXTS = {"[]", "['x']"}
 NAMES = {"{}", "{'a': 'b'}"}
 
-ACCEPTED: dict[type[Checked], dict[str, set[Any]]] = {
-    Blueprint: {
+ACCEPTED: dict[type[StrictModel], dict[str, set[Any]]] = {
+    PoolSpec: {
         "provider": {None},
         "nodes": NUMBER,
         "worker": {None},
@@ -95,18 +95,18 @@ ACCEPTED: dict[type[Checked], dict[str, set[Any]]] = {
 }
 """Of those values the ones that are right, by argument; lists and dictionaries by how they look."""
 
-OTHERS: dict[type[Checked], dict[str, Any]] = {sky.Nodes: {"count": 3}, sky.SSH: {"hosts": ["gpu-box"]}}
+OTHERS: dict[type[StrictModel], dict[str, Any]] = {sky.Nodes: {"count": 3}, sky.SSH: {"hosts": ["gpu-box"]}}
 """What a record needs besides the argument that is tried."""
 
 PYDANTIC = re.compile(r"Value error|Input should|valid |instance of|pydantic|validation|NoneType'|frozenset")
 
 
-def title(model: type[Checked]) -> str:
-    return "Compute" if model is Blueprint else model.__name__
+def title(model: type[StrictModel]) -> str:
+    return "Compute" if model is PoolSpec else model.__name__
 
 
-def maker(model: type[Checked]) -> Callable[..., object]:
-    return sky.Compute if model is Blueprint else model
+def maker(model: type[StrictModel]) -> Callable[..., object]:
+    return sky.Compute if model is PoolSpec else model
 
 
 def is_in(value: Any, accepted: set[Any]) -> bool:
@@ -128,7 +128,7 @@ def test_no_argument_is_forgotten() -> None:
     [pytest.param(model, name, id=f"{title(model)}.{name}") for model, names in ACCEPTED.items() for name in names],
 )
 def test_a_wrong_value_is_refused_in_one_line_with_the_argument_the_value_and_one_fix(
-    model: type[Checked], name: str
+    model: type[StrictModel], name: str
 ) -> None:
     make, others = maker(model), OTHERS.get(model, {})
     for value in VALUES:
@@ -146,7 +146,7 @@ def test_a_wrong_value_is_refused_in_one_line_with_the_argument_the_value_and_on
 
 
 @pytest.mark.parametrize("model", ACCEPTED, ids=title)
-def test_every_word_that_others_use_leads_to_an_argument(model: type[Checked]) -> None:
+def test_every_word_that_others_use_leads_to_an_argument(model: type[StrictModel]) -> None:
     names = tuple(model.model_fields)
     words = [(right, word) for right, wrong in model.synonyms.items() for word in wrong.split()]
     assert not {word for _, word in words}.intersection(names)
@@ -157,8 +157,8 @@ def test_every_word_that_others_use_leads_to_an_argument(model: type[Checked]) -
         assert str(raised.value) == f"{title(model)} has no argument {word!r}; {expected}"
 
 
-@pytest.mark.parametrize("model", [model for model in ACCEPTED if model is not Blueprint], ids=title)
-def test_a_value_without_a_name_is_answered_with_the_form(model: type[Checked]) -> None:
+@pytest.mark.parametrize("model", [model for model in ACCEPTED if model is not PoolSpec], ids=title)
+def test_a_value_without_a_name_is_answered_with_the_form(model: type[StrictModel]) -> None:
     with pytest.raises(sky.InvalidArgument, match=rf"^{title(model)} takes keyword arguments only, for example \w+=\S"):
         model("x")
 
@@ -169,7 +169,7 @@ def test_the_fix_for_a_wrong_name_is_right() -> None:
     for model in ACCEPTED:
         for right in model.synonyms:
             for kind, argument in places.findall(right):
-                other = Blueprint if kind == "Compute" else getattr(sky, kind)
+                other = PoolSpec if kind == "Compute" else getattr(sky, kind)
                 assert argument in other.model_fields
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skyward.calls.blob_store import BlobStore
 from skyward.errors import NotPortable
-from skyward.remote import arrays, mounts, wire
-from skyward.remote.packer import Packed, Packer
-from skyward.shelf import Shelf
+from skyward.remote import mounts
+from skyward.remote.serialization import arrays, call_codec
+from skyward.remote.serialization.packer import Packed, Packer
 
 LARGE = 1 << 11
 """Bytes from which on a buffer is large in these tests."""
@@ -51,15 +52,17 @@ def masked(**how: Any) -> Any:
     return np.ma.array(data, mask=data % 3 == 0, fill_value=-7.0, **how)
 
 
-def packed(fn: Callable[..., object], *args: object, **how: Any) -> tuple[Packed, Shelf]:
-    shelf = Shelf()
+def packed(fn: Callable[..., object], *args: object, **how: Any) -> tuple[Packed, BlobStore]:
+    shelf = BlobStore()
     return Packer(put=shelf.put, threshold=LARGE, reaches=lambda token: True, **how).pack(fn, args, {}), shelf
 
 
 def ran(call: Packed) -> Any:
     """Run a packed call as a slot does, and open its outcome as the driver does."""
     blobs = {blob.name: blob.ref for blob in call.blobs}
-    value, error = wire.open_outcome(*wire.execute(call.payload, wire.beside(call.functions, blobs, call.buffers)))
+    value, error = call_codec.open_outcome(
+        *call_codec.execute(call.payload, call_codec.beside(call.functions, blobs, call.buffers))
+    )
     if error is not None:
         raise error
     return value
@@ -267,7 +270,7 @@ def test_a_private_memory_map_arrives_with_what_was_written_into_it(tmp_path: Pa
 
 
 def test_a_memory_map_that_is_read_only_and_out_of_reach_travels_by_its_content(tmp_path: Path) -> None:
-    nowhere = Packer(put=(shelf := Shelf()).put, threshold=LARGE)
+    nowhere = Packer(put=(shelf := BlobStore()).put, threshold=LARGE)
     for mode in ("r", "c"):
         for view in VIEWS.values():
             array = view(mapped(tmp_path / "data", mode))
@@ -284,7 +287,7 @@ def test_a_memory_map_that_is_read_only_and_out_of_reach_travels_by_its_content(
     ("wrap", "path"), [(identity, "args[0]"), (lambda array: {"out": [array]}, 'args[0]["out"][0]')]
 )
 def test_a_writable_memory_map_out_of_reach_is_refused_with_its_name(tmp_path: Path, wrap: Any, path: str) -> None:
-    nowhere = Packer(put=Shelf().put, threshold=LARGE)
+    nowhere = Packer(put=BlobStore().put, threshold=LARGE)
     with pytest.raises(
         NotPortable, match=r"not every node can write into .*data\): what tasks write .* would be lost"
     ) as error:
@@ -296,7 +299,7 @@ def test_a_writable_memory_map_out_of_reach_is_refused_with_its_name(tmp_path: P
 def test_one_in_a_closure_is_refused_with_its_name(tmp_path: Path) -> None:
     array = mapped(tmp_path / "data")
     with pytest.raises(NotPortable, match="closure variable 'array'"):
-        Packer(put=Shelf().put, threshold=LARGE).pack(lambda: seen(array), (), {})
+        Packer(put=BlobStore().put, threshold=LARGE).pack(lambda: seen(array), (), {})
     assert ran(packed(lambda: seen(array))[0]) == seen(array)
 
 
@@ -385,7 +388,7 @@ def test_a_file_on_a_network_is_read_in_place_and_not_written_by_other_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mounts, "mount_of", lambda path: mounts.Mount("here", "anywhere"))
-    elsewhere = Packer(put=Shelf().put, threshold=LARGE, reaches=lambda token: token == "anywhere")
+    elsewhere = Packer(put=BlobStore().put, threshold=LARGE, reaches=lambda token: token == "anywhere")
     for mode in ("r", "c"):
         array = mapped(tmp_path / "data", mode)
         call = elsewhere.pack(seen, (array,), {})

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import skyward as sky
 from skyward.errors import InvalidArgument
-from skyward.providers import aws_found
-from skyward.providers.aws_api import Api, Unanswered
-from skyward.providers.aws_group import source
-from skyward.providers.aws_pool import _chunks
-from skyward.providers.key_pair import Pair
+from skyward.providers.aws import resources
+from skyward.providers.aws.api import Api, Unanswered
+from skyward.providers.aws.pool import _chunks
+from skyward.providers.aws.security_group import source
+from skyward.providers.ssh.key_pair import KeyPair
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def exported(form: serialization.PrivateFormat, passphrase: bytes = b"") -> byte
 KEYS = {
     "none": (b"no key", "is not a private key; name the file of a private key, or leave it out: a key is made for"),
     "empty": (b"", "is not a private key; "),
-    "public": (Pair().public.encode(), "is not a private key; "),
+    "public": (KeyPair().public.encode(), "is not a private key; "),
     "locked": (exported(serialization.PrivateFormat.PKCS8, b"x"), "needs a passphrase; name a copy without one (ssh-"),
     "locked as of old": (exported(serialization.PrivateFormat.TraditionalOpenSSL, b"x"), "needs a passphrase; "),
 }
@@ -158,12 +158,12 @@ def test_a_key_that_cannot_be_used_is_refused_with_its_name(
 @pytest.mark.parametrize("form", [serialization.PrivateFormat.OpenSSH, serialization.PrivateFormat.TraditionalOpenSSL])
 def test_a_key_may_be_written_as_openssh_or_ec2_write_it(tmp_path: Path, form: serialization.PrivateFormat) -> None:
     (tmp_path / "key.pem").write_bytes(exported(form))
-    assert Pair.read(tmp_path / "key.pem").public.startswith("ecdsa-sha2-")
+    assert KeyPair.read(tmp_path / "key.pem").public.startswith("ecdsa-sha2-")
 
 
 def test_a_key_pair_is_read_as_it_is_written() -> None:
-    made = Pair()
-    assert Pair(made.private).public == made.public
+    made = KeyPair()
+    assert KeyPair(made.private).public == made.public
 
 
 @pytest.mark.parametrize("library", ["aioboto3", "asyncssh"])
@@ -199,5 +199,5 @@ def test_nodes_are_cut_into_launches_whose_tag_names_them_all() -> None:
     tags = [" ".join(node.removeprefix("pool-") for node in chunk) for chunk in chunks]
     assert max(map(len, tags)) <= 256
     assert len(chunks) == 5
-    assert aws_found.node_of("pool", tags[1], 0) == chunks[1][0]
-    assert aws_found.node_of("pool", tags[1], 1000) == ""
+    assert resources.node_of("pool", tags[1], 0) == chunks[1][0]
+    assert resources.node_of("pool", tags[1], 1000) == ""

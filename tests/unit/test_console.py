@@ -4,9 +4,9 @@ import io
 import threading
 
 from skyward.events import RunEnded, RunStarted
-from skyward.record import now
-from skyward.view.bulletin import PATIENCE
+from skyward.telemetry.event_log import now
 from skyward.view.console import Plain
+from skyward.view.plain_log import START_NOTICE_DELAY_S
 from tests import kit
 
 
@@ -34,7 +34,7 @@ def ticking() -> list[str]:
 def test_a_start_that_takes_its_time_is_told_although_nothing_happens() -> None:
     paper = Paper()
     plain = Plain(paper, brief=True)
-    plain.hear([started(now() - PATIENCE + 0.1)])
+    plain.hear([started(now() - START_NOTICE_DELAY_S + 0.1)])
     assert paper.written.wait(kit.SOON)
     assert paper.getvalue().startswith("skyward: 0 of 1 node ready · local · 0:0")
     plain.hear([RunEnded(now(), "", (), {})])
@@ -46,5 +46,5 @@ def test_it_ends_when_nobody_can_read_it_any_more() -> None:
     paper = Paper()
     plain = Plain(paper, brief=True)
     paper.close()
-    plain.hear([started(now() - PATIENCE + 0.1)])
+    plain.hear([started(now() - START_NOTICE_DELAY_S + 0.1)])
     kit.until(lambda: not ticking())

@@ -23,32 +23,38 @@ PROOFS = {
         ("actors/supervisor.py", "from skyward.providers.local import Local"),
         ("actors/provisioner.py", "from skyward.providers import Local"),
         ("actors/router.py", "import skyward.plugins.plugin"),
-        ("actors/link.py", "import skyward.compute"),
+        ("actors/node_client.py", "import skyward.api.compute"),
     ],
-    "casty-in-the-shells": [("compute.py", "import casty"), ("providers/local.py", "import casty")],
-    "cli-is-outermost": [("compute.py", "import cyclopts"), ("providers/ssh.py", "from skyward.cli import main")],
+    "casty-in-the-shells": [("api/compute.py", "import casty"), ("providers/local.py", "import casty")],
+    "cli-is-outermost": [
+        ("api/compute.py", "import cyclopts"),
+        ("providers/ssh/ssh.py", "from skyward.cli import main"),
+    ],
     # everything imports errors: only what a node may load anyway breaks this contract alone
     "errors-stand-alone": [("errors.py", "import uvloop")],
-    "front-door-is-for-guests": [("compute.py", "import skyward"), ("compute.py", "from skyward import Worker")],
-    "few-files-know-asyncssh": [("compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
-    "one-file-knows-aws": [("compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
-    "one-file-serves": [("page.py", "import starlette"), ("compute.py", "from uvicorn import Server")],
-    "nobody-is-watched": [
-        ("actors/boot.py", "import skyward.view.speaker"),
-        ("record.py", "from skyward.view import page"),
+    "front-door-is-for-guests": [
+        ("api/compute.py", "import skyward"),
+        ("api/compute.py", "from skyward import Worker"),
     ],
-    "rich-in-the-console": [("compute.py", "import rich"), ("report.py", "from rich.table import Table")],
-    "joblib-in-its-plugin": [("compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
-    "pickling-in-one-place": [("compute.py", "import pickle"), ("remote/zygote.py", "import cloudpickle")],
+    "few-files-know-asyncssh": [("api/compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
+    "one-file-knows-aws": [("api/compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
+    "one-file-serves": [("view/page.py", "import starlette"), ("api/compute.py", "from uvicorn import Server")],
+    "nobody-is-watched": [
+        ("actors/node_starter.py", "import skyward.view.output_echo"),
+        ("telemetry/event_log.py", "from skyward.view import page"),
+    ],
+    "rich-in-the-console": [("api/compute.py", "import rich"), ("telemetry/report.py", "from rich.table import Table")],
+    "joblib-in-its-plugin": [("api/compute.py", "import joblib"), ("plugins/joblib.py", "def late(): import joblib")],
+    "pickling-in-one-place": [("api/compute.py", "import pickle"), ("remote/node/zygote.py", "import cloudpickle")],
     "plugins-see-a-pool": [
-        ("plugins/joblib.py", "from skyward.compute import Compute"),
+        ("plugins/joblib.py", "from skyward.api.compute import Compute"),
         ("plugins/joblib.py", "import skyward.actors.routing"),
         ("plugins/joblib_backend.py", "from skyward.providers.provider import Provider"),
     ],
     "providers-know-no-slots": [
         ("providers/provider.py", "import skyward.actors.lifecycle"),
         ("providers/local.py", "import skyward.remote.context"),
-        ("providers/local.py", "def late(): import skyward.compute"),
+        ("providers/local.py", "def late(): import skyward.api.compute"),
     ],
     "pure-is-pure": [
         *(
@@ -63,13 +69,13 @@ PROOFS = {
         ("actors/scaling.py", "import skyward.remote.protocol"),  # which imports casty
     ],
     "remote-is-small": [
-        ("remote/slot.py", "import pydantic"),
-        ("remote/foreman.py", "from skyward.spec import Options"),
-        ("remote/function.py", "def late(): import skyward.compute"),
+        ("remote/node/slot.py", "import pydantic"),
+        ("remote/node/agent.py", "from skyward.config.spec import Options"),
+        ("remote/function.py", "def late(): import skyward.api.compute"),
     ],
     "zygote-without-casty": [
-        ("remote/zygote.py", "import asyncio"),
-        ("remote/zygote.py", "import skyward.remote.slot"),
+        ("remote/node/zygote.py", "import asyncio"),
+        ("remote/node/zygote.py", "import skyward.remote.node.slot"),
     ],
 }
 """For each contract, lines that must break it and no other: (file below skyward/, line)."""
@@ -114,7 +120,7 @@ def test_a_line_that_does_not_belong_breaks_its_contract(house: Path, contract: 
 
 
 @pytest.mark.parametrize(
-    ("file", "line"), [("tunnel.py", "import asyncssh"), ("aws_api.py", "import aioboto3, botocore")]
+    ("file", "line"), [("ssh/tunnel.py", "import asyncssh"), ("aws/api.py", "import aioboto3, botocore")]
 )
 def test_the_one_file_that_may_import_a_heavy_library_may(house: Path, file: str, line: str) -> None:
     (house / "providers" / file).write_text(line)

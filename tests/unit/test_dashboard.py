@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from skyward.config.spec import Options
 from skyward.errors import MissingExtra
 from skyward.events import BatchesEnded, DashboardOpened, RunEnded
-from skyward.record import Record
-from skyward.spec import Options
+from skyward.telemetry.event_log import EventLog
 from skyward.view import dashboard
 from skyward.view.dashboard import Dashboard
 from tests import kit
@@ -28,14 +28,14 @@ from tests.unit.test_timeline import STARTED
 
 
 @pytest.fixture
-def record() -> Iterator[Record]:
-    made = Record("run-1", None)
+def record() -> Iterator[EventLog]:
+    made = EventLog("run-1", None)
     yield made
     made.close()
 
 
 @pytest.fixture
-def served(record: Record) -> Iterator[Dashboard]:
+def served(record: EventLog) -> Iterator[Dashboard]:
     made = Dashboard(record)
     record.put(STARTED)
     made.open()
@@ -116,7 +116,7 @@ def test_the_page_may_do_nothing_but_listen(served: Dashboard) -> None:
     assert answer.getheader("Cache-Control") == "no-store"
 
 
-def test_who_looks_on_is_told_what_was_and_what_is_new_until_the_end(served: Dashboard, record: Record) -> None:
+def test_who_looks_on_is_told_what_was_and_what_is_new_until_the_end(served: Dashboard, record: EventLog) -> None:
     answer = get(served, "/events", cookie=let_in(served))
     news = told(answer)
     assert news["fresh"]
@@ -154,7 +154,7 @@ def test_who_cannot_keep_up_is_told_everything_anew(served: Dashboard) -> None:
     assert texts[-1] == dashboard.OVER
 
 
-def test_the_link_is_told_and_logged(record: Record, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_link_is_told_and_logged(record: EventLog, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "skyward"):
         made = Dashboard(record)
         made.open()
@@ -165,7 +165,7 @@ def test_the_link_is_told_and_logged(record: Record, caplog: pytest.LogCaptureFi
     made.close()
 
 
-def test_nothing_of_it_is_left(record: Record) -> None:
+def test_nothing_of_it_is_left(record: EventLog) -> None:
     made = Dashboard(record)
     made.open()
     get(made, "/")
@@ -183,7 +183,7 @@ def test_without_its_extra_the_options_say_how_to_install_it(monkeypatch: pytest
     assert not Options().dashboard
 
 
-def test_one_that_was_never_opened_closes_as_well(record: Record, tmp_path: Path) -> None:
+def test_one_that_was_never_opened_closes_as_well(record: EventLog, tmp_path: Path) -> None:
     Dashboard(record).close()
 
 
@@ -248,7 +248,7 @@ def test_an_idle_connection_is_closed_after_a_while(
 def test_who_looks_on_is_not_idle(
     served: Dashboard,
     idle: Callable[[bytes], socket.socket],
-    record: Record,
+    record: EventLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dashboard, "IDLE_TIMEOUT_S", 0.2)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
-from skyward.remote import context, function, wire
+from skyward.remote import context, function
+from skyward.remote.call_options import DEFAULT, CallOptions
 from skyward.remote.context import InstanceInfo
 from skyward.remote.function import call_each, name_call, remote
 from skyward.remote.future import Future
-from skyward.remote.packer import Packer
-from skyward.remote.terms import DEFAULT, Terms
+from skyward.remote.serialization import call_codec
+from skyward.remote.serialization.packer import Packer
 
 
 class Recorder:
@@ -25,12 +26,12 @@ class Recorder:
 
     def __init__(self, name: str = "pool") -> None:
         self.name = name
-        self.asked: list[tuple[Terms, tuple[Any, ...], dict[str, Any]]] = []
+        self.asked: list[tuple[CallOptions, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None
         self.last: Future[Any] | None = None
 
     def submit_under(
-        self, terms: Terms, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, terms: CallOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[Any]:
         self.asked.append((terms, args, kwargs))
         self.last = Future(1, lambda _: None)
@@ -42,7 +43,7 @@ class Recorder:
 
     def map_under(
         self,
-        terms: Terms,
+        terms: CallOptions,
         fn: Callable[..., Any],
         iterables: Sequence[Iterable[Any]],
         timeout: float | None,
@@ -199,7 +200,7 @@ def test_it_keeps_name_and_documentation() -> None:
 def test_it_travels() -> None:
     packer = Packer(share=False)
 
-    assert wire.open_outcome(*wire.execute(packer.pack(where, (), {}).payload)) == ("here", None)
+    assert call_codec.open_outcome(*call_codec.execute(packer.pack(where, (), {}).payload)) == ("here", None)
 
 
 # ---------------------------------------------------------------- terms
@@ -210,7 +211,7 @@ def test_options_reach_the_pool() -> None:
     where.options(timeout=3, node=1, retries=0)()
     function.leave(pool)
 
-    assert pool.asked[0][0] == Terms(timeout=3, node=1, retries=0)
+    assert pool.asked[0][0] == CallOptions(timeout=3, node=1, retries=0)
 
 
 def test_options_leave_the_function_as_it_was() -> None:
@@ -227,7 +228,7 @@ def test_options_add_up() -> None:
     where.options(timeout=3).options(retries=7)()
     function.leave(pool)
 
-    assert pool.asked[0][0] == Terms(timeout=3, retries=7)
+    assert pool.asked[0][0] == CallOptions(timeout=3, retries=7)
 
 
 def test_options_may_stand_at_the_decorator() -> None:
@@ -238,7 +239,7 @@ def test_options_may_stand_at_the_decorator() -> None:
     task()
     function.leave(pool)
 
-    assert pool.asked[0][0] == Terms(timeout=5)
+    assert pool.asked[0][0] == CallOptions(timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_terms_that_cannot_be_meant_are_refused_by_name_and_value(wrong: dict[st
 
 
 def test_numbers_of_numpy_are_terms_too() -> None:
-    terms = Terms(timeout=np.float32(2), node=np.int64(1), retries=np.int8(3))  # type: ignore[arg-type]
+    terms = CallOptions(timeout=np.float32(2), node=np.int64(1), retries=np.int8(3))  # type: ignore[arg-type]
 
     assert (terms.timeout, terms.node, terms.retries) == (2.0, 1, 3)
     assert [type(value) for value in (terms.timeout, terms.node, terms.retries)] == [float, int, int]

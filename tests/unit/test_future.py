@@ -78,7 +78,7 @@ def test_a_future_awaited_by_two_gives_both_the_value() -> None:
 
 
 def test_a_wait_begins_anew_until_there_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waits, "LOOK", 0.001)
+    monkeypatch.setattr(waits, "WAIT_SLICE_S", 0.001)
     future = silent()
     threading.Timer(0.05, future.set_result, (3,)).start()
     assert future.result() == 3
@@ -100,7 +100,7 @@ def test_the_timeout_of_the_call_itself_is_no_reason_to_wait_on() -> None:
 
 
 def test_the_first_that_fails_ends_a_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waits, "LOOK", 0.001)
+    monkeypatch.setattr(waits, "WAIT_SLICE_S", 0.001)
     never, failed = silent(), silent(2)
     threading.Timer(0.05, failed.set_exception, (ValueError("no"),)).start()
     wait_for_all([never, failed], futures.FIRST_EXCEPTION)

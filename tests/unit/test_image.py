@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from skyward.config.image import Image
 from skyward.errors import InvalidArgument
-from skyward.image import Image
 
 OURS = "{}.{}".format(*sys.version_info)
 PACKAGES = "give packages as pip writes them, for example packages=['numpy>=2']"

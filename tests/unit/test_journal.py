@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from skyward.providers import journal
-from skyward.providers.journal import Journal
+from skyward.providers.aws import journal
+from skyward.providers.aws.journal import Journal
 
 
 def test_a_line_is_there_for_this_user_alone(tmp_path: Path) -> None:

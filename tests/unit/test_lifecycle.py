@@ -6,7 +6,7 @@ from skyward.actors import lifecycle as life
 from skyward.actors.lifecycle import Event, Stage, step
 
 STARTING: list[Stage] = [life.Reaching(), life.Booting(), life.Joining()]
-SERVING: list[Stage] = [life.Ready(), life.Doubtful(1)]
+SERVING: list[Stage] = [life.Ready(), life.Unresponsive(1)]
 
 
 def test_a_node_begins_by_being_launched_against_the_clock() -> None:
@@ -20,7 +20,7 @@ def test_a_node_begins_by_being_launched_against_the_clock() -> None:
         (life.Reaching(), life.Reached(), life.Booting(), life.Boot()),
         (life.Booting(), life.Booted(), life.Joining(), life.Join()),
         (life.Joining(), life.Joined(), life.Ready(), life.AnnounceUp()),
-        (life.Ready(), life.Silenced(), life.Doubtful(1), life.WaitGrace(1)),
+        (life.Ready(), life.Silenced(), life.Unresponsive(1), life.WaitGrace(1)),
     ],
 )
 def test_a_node_goes_forward(before: Stage, event: Event, after: Stage, effect: life.Effect) -> None:
@@ -28,7 +28,7 @@ def test_a_node_goes_forward(before: Stage, event: Event, after: Stage, effect: 
 
 
 def test_a_silent_node_that_is_heard_again_is_ready() -> None:
-    assert step(life.Doubtful(1), life.Heard()) == (life.Ready(1), ())
+    assert step(life.Unresponsive(1), life.Heard()) == (life.Ready(1), ())
 
 
 @pytest.mark.parametrize("stage", STARTING)
@@ -50,7 +50,7 @@ def test_a_node_that_served_is_announced_lost_before_it_is_ended(stage: Stage, e
 
 
 def test_a_node_silent_beyond_its_grace_is_lost() -> None:
-    assert isinstance(step(life.Doubtful(1), life.GraceOver(1))[0], life.Ending)
+    assert isinstance(step(life.Unresponsive(1), life.GraceOver(1))[0], life.Ending)
     assert step(life.Ready(1), life.GraceOver(1)) == (life.Ready(1), ())
 
 

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 import skyward
 from skyward.actors import provisioner, router, supervisor
-from skyward.remote import foreman, slot
+from skyward.remote.node import agent, slot
 from skyward.remote.protocol import Freight, Request
 
 ACTORS = {
     "door": Request,
     "store": Freight,
-    "foreman": foreman.Message,
+    "foreman": agent.Message,
     "slot": slot.Message,
     "router": router.Message,
     "provisioner": provisioner.Message,

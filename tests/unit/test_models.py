@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyward.actors import lifecycle, scaling
-from skyward.remote import turn
+from skyward.remote.node import slot_state
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -84,8 +84,8 @@ class Supervisors:
                     assert node not in self.alive
                     assert generation == self.generations.get(node, -1) + 1
                     self.alive[node] = self.generations[node] = generation
-                case scaling.Leave(node):
-                    self.inbox.append(scaling.Left(node))
+                case scaling.DrainNode(node):
+                    self.inbox.append(scaling.NodeDrained(node))
                 case scaling.Pause(node, generation):
                     self.pauses.append(scaling.Paused(node, generation))
                 case scaling.Dismiss(node, generation):
@@ -153,7 +153,7 @@ def lived(history: list[tuple[str, int]], attempts: int, wanted: int) -> Supervi
                 pool.wake()
             case "look":
                 idle = dict.fromkeys(pool.ready, scaling.IDLE)
-                pool.inbox.append(scaling.Looked(node, 1, {} if node else idle))
+                pool.inbox.append(scaling.ScalingTick(node, 1, {} if node else idle))
             case "notice":
                 pool.inbox.append(scaling.Noticed(node, pool.generations.get(node, 0)))
             case "want":
@@ -200,24 +200,24 @@ TURNS = st.sampled_from(["started", "run", "finished", "next", "exited", "recall
 @QUICK
 @given(st.lists(st.tuples(TURNS, st.integers(0, 2)), max_size=50))
 def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, int]]) -> None:
-    state, effects = turn.begin()
+    state, effects = slot_state.begin()
     given, answers = 0, Counter[int]()
     for what, pick in [*history, ("exited", 0)]:
         first, given = given, given + (pick + 1 if what == "run" else 0)
-        events: dict[str, turn.Event] = {
-            "started": turn.Started(),
-            "run": turn.Run(tuple(range(first, given)), 1.0 if pick == 0 else None),
-            "finished": turn.Finished((first - 1 - pick,)),
-            "next": turn.Finished((first - 1 - pick,), last=False),
-            "exited": turn.Exited("x", pick),
-            "recall": turn.Recall(),
-            "recalled": turn.Recalled(pick),
-            "stop": turn.Stop(first - 1 - pick),
-            "overran": turn.Overran(first - 1 - pick),
+        events: dict[str, slot_state.Event] = {
+            "started": slot_state.Started(),
+            "run": slot_state.Run(tuple(range(first, given)), 1.0 if pick == 0 else None),
+            "finished": slot_state.Finished((first - 1 - pick,)),
+            "next": slot_state.Finished((first - 1 - pick,), last=False),
+            "exited": slot_state.Exited("x", pick),
+            "recall": slot_state.Recall(),
+            "recalled": slot_state.Recalled(pick),
+            "stop": slot_state.Stop(first - 1 - pick),
+            "overran": slot_state.Overran(first - 1 - pick),
         }
-        state, effects = turn.step(state, events[what])
+        state, effects = slot_state.step(state, events[what])
         for effect in effects:
             match effect:
-                case turn.Report(batches) | turn.Refuse(batches):
+                case slot_state.Report(batches) | slot_state.Refuse(batches):
                     answers.update(batches)
     assert answers == Counter(range(given))

@@ -1,7 +1,8 @@
 """Random histories of the work: every batch is answered exactly once, whatever crosses what.
 
-What decides is real: `routing`, `desk` and `turn`. What stands between them is simulated: mailboxes, links, workers. A
-history is a string of bytes; each pair of them picks one of the things that can happen next, and a 0 is nothing at all.
+What decides is real: `routing`, `scheduler` and `slot_state`. What stands between them is simulated: mailboxes, links,
+workers. A history is a string of bytes; each pair of them picks one of the things that can happen next, and a 0 is
+nothing at all.
 """
 
 from collections import Counter, deque
@@ -9,7 +10,7 @@ from collections import Counter, deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyward.actors import routing, work
+from skyward.actors import router_state, routing
 from tests.simulation import SLOTS, Happening, Link, Node
 
 QUICK = settings(max_examples=120, deadline=None, derandomize=True)
@@ -23,7 +24,7 @@ class Pool:
     """A router and its nodes. A lost node's link may go on talking until it is closed."""
 
     def __init__(self, prefetch: int | None) -> None:
-        self.routing = work.Routing(prefetch)
+        self.routing = router_state.RouterState(prefetch)
         self.inbox: deque[routing.Event] = deque()
         self.links: dict[int, Link] = {}
         self.lost: dict[int, Link] = {}
@@ -47,9 +48,9 @@ class Pool:
                 case routing.Assign(node) | routing.Revoke(node):
                     if node in self.links:
                         self.links[node].orders.append(effect)
-                case routing.LookLater():
+                case routing.ScheduleRebalance():
                     self.looks += 1
-                case routing.Settle(batches):
+                case routing.Complete(batches):
                     for batch in batches:
                         assert batch in self.answered_by_node
                         self.answer(batch)
@@ -62,7 +63,7 @@ class Pool:
     def look(self) -> None:
         if self.looks:
             self.looks -= 1
-            self.inbox.append(routing.Looked())
+            self.inbox.append(routing.RebalanceTick())
 
     def answer(self, batch: int) -> None:
         assert batch not in self.answered

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.spec import check
+from skyward.config.spec import check
 
 
 def test_all_nodes_are_needed_unless_less_is_said() -> None:

@@ -9,8 +9,8 @@ from itertools import count
 import pytest
 
 from skyward.actors import routing
-from skyward.actors.placing import LOOK
-from skyward.actors.work import Routing
+from skyward.actors.placement import REBALANCE_INTERVAL_S
+from skyward.actors.router_state import RouterState
 
 
 @dataclass
@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, nodes: list[Far], round_trip: float, window: int | None = None) -> None:
         self.now, self.numbers, self.agenda = 0.0, count(), list[tuple[float, int, Callable[[], None]]]()
-        self.routing, self.nodes, self.trip = Routing(), nodes, round_trip
+        self.routing, self.nodes, self.trip = RouterState(), nodes, round_trip
         self.left, self.window, self.batches, self.ran = 0, window, count(), 0
         for number, node in enumerate(nodes):
             node.free = node.slots
@@ -64,12 +64,12 @@ class World:
                 case routing.Assign(number) | routing.Revoke(number):
                     self.nodes[number].orders.append(effect)
                     self.send(number)
-                case routing.Settle(batches):
+                case routing.Complete(batches):
                     self.ran += len(batches)
                     self.submit(len(batches))
-                case routing.LookLater():
-                    self.later(LOOK, lambda: self.tell(routing.Looked()))
-                case routing.Drop() | routing.Fail():
+                case routing.ScheduleRebalance():
+                    self.later(REBALANCE_INTERVAL_S, lambda: self.tell(routing.RebalanceTick()))
+                case routing.DiscardLate() | routing.Fail():
                     raise AssertionError(effect)
 
     def send(self, number: int) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward.remote import packer, wire
 from skyward.remote.blobs import Blob
-from skyward.remote.packer import Packed, Packer
-from skyward.remote.pickler import AgainPickler
-from tests.unit.test_wire import double, identity, of_main
+from skyward.remote.serialization import call_codec, packer
+from skyward.remote.serialization.packer import Packed, Packer
+from skyward.remote.serialization.pickler import AgainPickler
+from tests.unit.test_call_codec import double, identity, of_main
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -29,8 +29,8 @@ class Point:
 
 
 def opened(packed: Packed) -> object:
-    beside = wire.beside(packed.functions, {}, packed.buffers)
-    return wire.open_outcome(*wire.execute(packed.payload, beside))[0]
+    beside = call_codec.beside(packed.functions, {}, packed.buffers)
+    return call_codec.open_outcome(*call_codec.execute(packed.payload, beside))[0]
 
 
 @pytest.fixture(params=[identity, of_main("def same(value): return value")["same"]], ids=["by name", "by value"])

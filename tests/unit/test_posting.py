@@ -6,8 +6,8 @@ from concurrent import futures
 
 import pytest
 
+from skyward.calls.task_groups import TaskGroup
 from skyward.errors import NotPortable
-from skyward.tasks import TaskGroup
 from tests.cluster import Cluster
 
 

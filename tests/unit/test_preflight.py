@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward import preflight
+from skyward.environment import preflight
 from skyward.errors import InvalidArgument
 
 SSH = sky.SSH(hosts=["a"])
@@ -120,7 +120,7 @@ def test_a_module_that_was_written_just_now_is_found(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     refused(sky.Image(preload=["written_just_now"]), sky.Local())
     (tmp_path / "written_just_now.py").touch()
-    preflight.check(sky.Image(preload=["written_just_now.part", "os.path", "skyward.spec"]), sky.Local())
+    preflight.check(sky.Image(preload=["written_just_now.part", "os.path", "skyward.config.spec"]), sky.Local())
 
 
 def test_what_has_no_effect_is_named_with_what_to_do() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from skyward.remote import preload
-from skyward.remote.preload import Preloader
+from skyward.remote.node import preload
+from skyward.remote.node.preload import Preloader
 from skyward.remote.protocol import Batch, Opening
 
 LISTS = {

@@ -29,7 +29,7 @@ from skyward.events import (
     Spent,
     TasksCounted,
 )
-from skyward.report import Lost, Report
+from skyward.telemetry.report import Lost, Report
 from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
 
 GB = 1 << 30

@@ -8,7 +8,7 @@ import pytest
 
 from skyward.actors import provisioner, router, scaling, supervisor
 from skyward.actors.office import Office
-from skyward.actors.scaling import Closing, Left, NodeEnded, NodeReady, Noticed, Wanted
+from skyward.actors.scaling import Closing, NodeDrained, NodeEnded, NodeReady, Noticed, Wanted
 from tests.kit import HOUR
 
 
@@ -34,8 +34,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Office, "of", lambda _: office)
     monkeypatch.setattr(supervisor, "ref", lambda *_: Quiet())
     monkeypatch.setattr(router, "ref", lambda *_: Quiet())
-    monkeypatch.setattr(scaling, "PAUSE", HOUR)
-    monkeypatch.setattr(provisioner, "LOOK", HOUR)
+    monkeypatch.setattr(scaling, "RESTART_DELAY_S", HOUR)
+    monkeypatch.setattr(provisioner, "SCALING_INTERVAL_S", HOUR)
     context: Any = SimpleNamespace(system=None, self=Quiet())
     return lambda: provisioner._Provisioner(context)
 
@@ -55,7 +55,7 @@ def test_a_pause_ends_with_its_reason(make: Any, events: Any, last: Any) -> None
         for event in events:
             acting.handle(event)
         (timer,) = acting.pauses.values()
-        acting.handle(Left(5))
+        acting.handle(NodeDrained(5))
         assert not timer.cancelled()
         acting.handle(last)
         assert timer.cancelled()

@@ -13,11 +13,11 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from skyward.environment.user_modules import UserModules
 from skyward.errors import NotPortable
-from skyward.remote.identities import Identities
-from skyward.remote.packer import Packer
-from skyward.remote.pickler import by_value, result_by_value
-from skyward.sources import Sources
+from skyward.remote.serialization.identities import Identities
+from skyward.remote.serialization.packer import Packer
+from skyward.remote.serialization.pickler import by_value, result_by_value
 
 TEXT = """
 import functools
@@ -108,7 +108,7 @@ def test_the_module_of_what_goes_by_its_name_is_bundled(tmp_path: Any, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     own = __import__("own_cached")
     for value in (own.cached, own.NOTHING, own.Alias):
-        packed = Packer(bundles=Sources().needed).pack(id, (value,), {})
+        packed = Packer(bundles=UserModules().needed).pack(id, (value,), {})
         assert [name.split(":")[1] for name in packed.modules] == ["own_cached"]
     del sys.modules["own_cached"]
 

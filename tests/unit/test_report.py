@@ -9,7 +9,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from skyward.errors import NoCompute
-from skyward.report import Lost, NodeUse, Report, apportioned, import_hint, without_slot
+from skyward.telemetry.report import Lost, NodeUse, Report, apportioned, import_hint, without_slot
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
 LOST = apportioned(Lost(start=0.4, serialization=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)

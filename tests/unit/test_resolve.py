@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from skyward.errors import Unreachable
-from skyward.providers import resolve
-from skyward.providers.destination import Destination
-from skyward.providers.resolve import Plan
+from skyward.providers.ssh import resolve
+from skyward.providers.ssh.resolve import ResolvedTarget
+from skyward.providers.ssh.target import Target
 
 REAL_HOME = resolve.home
 
@@ -30,9 +30,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def of(home: Path, text: str, host: str = "box", **more: object) -> Plan:
+def of(home: Path, text: str, host: str = "box", **more: object) -> ResolvedTarget:
     (home / "config").write_text(text)
-    return Plan.of(replace(Destination(host, config=(str(home / "config"),)), **more))  # type: ignore[arg-type]
+    return ResolvedTarget.of(replace(Target(host, config=(str(home / "config"),)), **more))  # type: ignore[arg-type]
 
 
 PLACES = {
@@ -89,7 +89,7 @@ def test_what_is_said_goes_before_the_configuration(home: Path) -> None:
 
 
 def test_without_a_configuration_a_destination_is_what_it_says() -> None:
-    plan = Plan.of(Destination("gpu-box", 2222, "alice", config=()))
+    plan = ResolvedTarget.of(Target("gpu-box", 2222, "alice", config=()))
 
     assert (plan.host, plan.port, plan.user, plan.name) == ("gpu-box", 2222, "alice", "[gpu-box]:2222")
     assert (plan.direct, plan.algorithms, plan.settings) == (True, {}, {})
@@ -100,7 +100,7 @@ def test_a_user_without_a_name_and_a_home_has_no_keys_and_no_known_hosts(monkeyp
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", dict[int, Any]().__getitem__)
     monkeypatch.setattr(resolve, "home", REAL_HOME)
-    plan = Plan.of(Destination("box", user="alice", config=()))
+    plan = ResolvedTarget.of(Target("box", user="alice", config=()))
 
     assert (plan.host, plan.user, plan.keys) == ("box", "alice", [])
     assert [each for each in plan.files if each.startswith("~")] == plan.files[:2]
@@ -213,7 +213,7 @@ def test_a_configuration_that_hangs_is_given_up_with_what_it_started(
 
 def test_several_files_are_refused() -> None:
     with pytest.raises(ValueError, match="give one, which may include others"):
-        Plan.of(Destination("box", config=("/a", "/b")))
+        ResolvedTarget.of(Target("box", config=("/a", "/b")))
 
 
 # ---------------------------------------------------------------- without ssh
@@ -238,14 +238,14 @@ def test_without_ssh_what_is_not_understood_is_said(no_ssh: Path) -> None:
     ):
         of(no_ssh, "Host box\n  Port 2200\nMatch final\n  Port 2201\n")
     with pytest.raises(ValueError, match="/not-there: No such file"):
-        Plan.of(Destination("box", config=("/not-there",)))
+        ResolvedTarget.of(Target("box", config=("/not-there",)))
 
 
 def test_without_ssh_the_usual_files_are_read(no_ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "CONFIG", ("~/.ssh/config", "/not-there"))
     (no_ssh / ".ssh" / "config").write_text("Host box\n  Port 2200\n")
     (no_ssh / ".ssh" / "id_ed25519").touch()
-    plan = Plan.of(Destination("box"))
+    plan = ResolvedTarget.of(Target("box"))
 
     assert plan.port == 2200
     assert plan.keys == [f"{no_ssh}/.ssh/id_ed25519"]

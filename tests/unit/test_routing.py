@@ -2,33 +2,33 @@
 
 import pytest
 
+from skyward.actors.router_state import CAUSES, MAX_INTERRUPTIONS, OTHERS, RouterState
 from skyward.actors.routing import (
     QUEUED,
     Answered,
     Arrived,
     Assign,
     Cancelled,
+    Complete,
     Died,
-    Drop,
+    DiscardLate,
+    Drain,
+    Drained,
     Effect,
     Event,
     Fail,
     GaveBack,
-    Leave,
-    Left,
-    Looked,
-    LookLater,
     Measured,
     NodeComing,
     NodeDown,
     NodeGivenUp,
     NodeUp,
+    RebalanceTick,
     Retry,
     Revoke,
-    Settle,
+    ScheduleRebalance,
     step,
 )
-from skyward.actors.work import CAUSES, INTERRUPTIONS, OTHERS, Routing
 
 
 def told(*events: Event, prefetch: int | None = 0) -> tuple[Effect, ...]:
@@ -36,8 +36,8 @@ def told(*events: Event, prefetch: int | None = 0) -> tuple[Effect, ...]:
     return running(*events, prefetch=prefetch)[1]
 
 
-def running(*events: Event, prefetch: int | None = 0) -> tuple[Routing, tuple[Effect, ...]]:
-    state = Routing(prefetch)
+def running(*events: Event, prefetch: int | None = 0) -> tuple[RouterState, tuple[Effect, ...]]:
+    state = RouterState(prefetch)
     effects: tuple[Effect, ...] = ()
     for event in events:
         effects = step(state, event)
@@ -67,28 +67,28 @@ def test_a_node_holds_as_many_bytes_as_its_batches_bring() -> None:
 
 def test_a_node_that_is_to_leave_ends_what_it_runs_and_gets_no_more() -> None:
     busy = (NodeUp(0, 1), NodeUp(1, 1), Arrived((1, 2, 3, 4), 1))
-    assert told(*busy, Leave(0), prefetch=None) == (Revoke(0, (1, 3), kill=False),)
-    assert told(*busy, Leave(0), Leave(0), prefetch=None) == ()
-    assert told(*busy, Leave(0), GaveBack(0, (1, 3), (3,)), prefetch=None) == ()
-    given = (*busy, Leave(0), GaveBack(0, (1, 3), (3,)))
-    assert told(*given, Answered(1, (2,)), prefetch=None) == (Settle((2,)), Assign(1, (3,)))
-    assert told(*given, Answered(0, (1,)), prefetch=None) == (Settle((1,)), Left(0))
+    assert told(*busy, Drain(0), prefetch=None) == (Revoke(0, (1, 3), kill=False),)
+    assert told(*busy, Drain(0), Drain(0), prefetch=None) == ()
+    assert told(*busy, Drain(0), GaveBack(0, (1, 3), (3,)), prefetch=None) == ()
+    given = (*busy, Drain(0), GaveBack(0, (1, 3), (3,)))
+    assert told(*given, Answered(1, (2,)), prefetch=None) == (Complete((2,)), Assign(1, (3,)))
+    assert told(*given, Answered(0, (1,)), prefetch=None) == (Complete((1,)), Drained(0))
     assert told(*given, Answered(0, (1,)), Arrived((9,), 1), prefetch=None) == ()
 
 
 def test_an_idle_node_that_is_to_leave_has_left_and_a_lost_one_says_no_more() -> None:
-    assert told(NodeUp(0, 1), Leave(0)) == (Left(0),)
-    assert told(Leave(7)) == ()
-    assert told(NodeUp(0, 1), Arrived((1,), 1), Leave(0), NodeDown(0, "x")) == (Retry(1, "x", 0),)
+    assert told(NodeUp(0, 1), Drain(0)) == (Drained(0),)
+    assert told(Drain(7)) == ()
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Drain(0), NodeDown(0, "x")) == (Retry(1, "x", 0),)
 
 
 def test_what_is_lost_with_a_node_that_was_leaving_has_tries_of_its_own() -> None:
     events: list[Event] = [Arrived((1,), 1, retries=0)]
-    for number in range(INTERRUPTIONS):
-        events += [NodeUp(number, 1), Leave(number), NodeDown(number, "taken away")]
-    assert told(*events) == (Retry(1, "taken away", INTERRUPTIONS - 1),)
-    lost = (NodeUp(99, 1), Leave(99), NodeDown(99, "taken away"))
-    assert told(*events, *lost) == (Fail(1, ("taken away",) * (INTERRUPTIONS + 1)),)
+    for number in range(MAX_INTERRUPTIONS):
+        events += [NodeUp(number, 1), Drain(number), NodeDown(number, "taken away")]
+    assert told(*events) == (Retry(1, "taken away", MAX_INTERRUPTIONS - 1),)
+    lost = (NodeUp(99, 1), Drain(99), NodeDown(99, "taken away"))
+    assert told(*events, *lost) == (Fail(1, ("taken away",) * (MAX_INTERRUPTIONS + 1)),)
 
 
 def test_a_number_that_was_given_up_may_be_used_again() -> None:
@@ -106,11 +106,11 @@ def test_what_waits_for_slots_is_known() -> None:
 
 def test_an_answer_settles_a_batch_and_makes_room() -> None:
     answered = (NodeUp(0, 1), Arrived((1, 2), 1), Answered(0, (1,)))
-    assert told(*answered) == (Settle((1,)), Assign(0, (2,)))
+    assert told(*answered) == (Complete((1,)), Assign(0, (2,)))
 
 
 def test_a_batch_is_settled_once_and_a_second_outcome_is_dropped() -> None:
-    assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == (Drop(0, (1,)),)
+    assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == (DiscardLate(0, (1,)),)
 
 
 def test_deaths_are_counted_and_retries_by_their_cause_as_long_as_those_are_few() -> None:
@@ -150,7 +150,7 @@ def test_a_group_stays_within_its_limit() -> None:
     events = (NodeUp(0, 4), Arrived((1, 2, 3), 1, limit=2), Arrived((9,), 2))
     assert told(*events[:2]) == (Assign(0, (1, 2)),)
     assert told(*events) == (Assign(0, (9,)),)
-    assert told(*events, Answered(0, (1,))) == (Settle((1,)), Assign(0, (3,)))
+    assert told(*events, Answered(0, (1,))) == (Complete((1,)), Assign(0, (3,)))
 
 
 def test_a_group_goes_on_with_what_comes_later() -> None:
@@ -233,7 +233,7 @@ def test_nothing_of_a_cancelled_batch_reaches_the_caller() -> None:
     events = (NodeUp(0, 1), Arrived((1,), 1), Cancelled((1,)))
     for end in (Answered(0, done=(1,)), Answered(0, killed=(1,)), GaveBack(0, (1,), (1,)), NodeDown(0, "x")):
         state, effects = running(*events, end)
-        assert not [effect for effect in effects if effect != Drop(0, (1,))]
+        assert not [effect for effect in effects if effect != DiscardLate(0, (1,))]
         assert (state.items, state.groups) == ({}, {})
 
 
@@ -248,7 +248,7 @@ def test_what_a_lost_node_says_of_its_batches_is_too_late(late: Answered) -> Non
     state, effects = running(*lost, late, NodeUp(1, 1))
     assert effects == (Assign(1, (1,)),)
     assert state.items[1].deaths == ("a",)
-    assert told(*lost, NodeUp(1, 1), late) == ((Drop(0, (1,)),) if late.done else ())
+    assert told(*lost, NodeUp(1, 1), late) == ((DiscardLate(0, (1,)),) if late.done else ())
 
 
 def test_idle_slots_get_what_is_queued_on_the_fullest_node() -> None:
@@ -323,9 +323,9 @@ def test_a_node_gets_as_far_ahead_as_the_way_to_it_is_long() -> None:
 
 def test_batches_that_take_no_time_are_moved_at_the_next_look_only() -> None:
     quick = (NodeUp(0, 1), Arrived((0,), 1), Answered(0, (0,), seconds=0.001), Arrived((1, 2), 1))
-    assert told(*quick, NodeUp(1, 1), prefetch=None) == (LookLater(),)
+    assert told(*quick, NodeUp(1, 1), prefetch=None) == (ScheduleRebalance(),)
     assert told(*quick, NodeUp(1, 1), NodeUp(2, 1), prefetch=None) == ()
-    assert told(*quick, NodeUp(1, 1), Looked(), prefetch=None) == (Revoke(0, (2,), kill=False),)
+    assert told(*quick, NodeUp(1, 1), RebalanceTick(), prefetch=None) == (Revoke(0, (2,), kill=False),)
 
 
 def test_batches_that_take_their_time_are_moved_at_once() -> None:

@@ -3,16 +3,15 @@
 from skyward.actors.scaling import (
     IDLE,
     LOSSES,
-    PATIENCE,
-    PAUSE,
+    RESTART_DELAY_S,
+    SCALE_UP_CHECKS,
     SETTLED,
     Closing,
     Dismiss,
+    DrainNode,
     Effect,
     Event,
-    Leave,
-    Left,
-    Looked,
+    NodeDrained,
     NodeEnded,
     NodeReady,
     Noticed,
@@ -24,6 +23,7 @@ from skyward.actors.scaling import (
     ReportOpened,
     ReportWaiting,
     Scaling,
+    ScalingTick,
     Start,
     Sweep,
     Swept,
@@ -75,7 +75,7 @@ def test_a_node_that_is_lost_soon_again_and_again_is_replaced_later_each_time_an
         state, _ = step(state, Paused(0, generation + 1))
     assert seen == [
         Start(0, 1),
-        *(Pause(0, n, PAUSE * 2.0 ** (n - 2), "x") for n in range(2, LOSSES)),
+        *(Pause(0, n, RESTART_DELAY_S * 2.0 ** (n - 2), "x") for n in range(2, LOSSES)),
         ReportFailed(0, "x"),
     ]
 
@@ -87,7 +87,7 @@ def test_a_node_that_had_settled_is_replaced_at_once() -> None:
 
 def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
     lost: list[Event] = [Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeReady(0, 1), NodeEnded(0, 1, "x")]
-    assert told(*lost) == (Pause(0, 2, PAUSE, "x"),)
+    assert told(*lost) == (Pause(0, 2, RESTART_DELAY_S, "x"),)
     assert told(*lost, Paused(0, 2)) == (Start(0, 2),)
     assert told(*lost, Paused(0, 2), Paused(0, 2)) == ()
     assert told(*lost, Closing()) == (Sweep(),)
@@ -95,50 +95,50 @@ def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
 
 
 def looks(count: int, waiting: int, idle: dict[int, float] | None = None) -> list[Event]:
-    return [Looked(waiting, 2, idle or {})] * count
+    return [ScalingTick(waiting, 2, idle or {})] * count
 
 
 OPEN: list[Event] = [Wanted(1, 1, 4), NodeReady(0, 0)]
 
 
 def test_an_elastic_pool_grows_when_batches_have_waited_for_a_while_by_what_they_need() -> None:
-    assert told(*OPEN, *looks(PATIENCE - 1, 3)) == ()
-    assert told(*OPEN, *looks(PATIENCE, 3)) == (Start(1, 0), Start(2, 0))
-    assert told(*OPEN, *looks(PATIENCE, 100)) == (Start(1, 0), Start(2, 0), Start(3, 0))
-    assert told(*OPEN, *looks(PATIENCE + 1, 3)) == ()
-    assert told(*OPEN, *looks(PATIENCE, 3), *looks(1, 6)) == (Start(3, 0),)
-    assert told(*OPEN, *looks(PATIENCE - 1, 3), *looks(1, 0), *looks(1, 3)) == ()
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS - 1, 3)) == ()
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS, 3)) == (Start(1, 0), Start(2, 0))
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS, 100)) == (Start(1, 0), Start(2, 0), Start(3, 0))
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS + 1, 3)) == ()
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS, 3), *looks(1, 6)) == (Start(3, 0),)
+    assert told(*OPEN, *looks(SCALE_UP_CHECKS - 1, 3), *looks(1, 0), *looks(1, 3)) == ()
 
 
 def test_a_pool_of_fixed_size_one_that_is_not_open_and_one_that_ends_do_not_grow() -> None:
-    assert told(Wanted(1), NodeReady(0, 0), *looks(PATIENCE, 3)) == ()
-    assert told(Wanted(1, 1, 4), *looks(PATIENCE, 3)) == ()
-    assert told(*OPEN, Closing(), *looks(PATIENCE, 3)) == ()
+    assert told(Wanted(1), NodeReady(0, 0), *looks(SCALE_UP_CHECKS, 3)) == ()
+    assert told(Wanted(1, 1, 4), *looks(SCALE_UP_CHECKS, 3)) == ()
+    assert told(*OPEN, Closing(), *looks(SCALE_UP_CHECKS, 3)) == ()
 
 
 def test_nodes_that_are_idle_for_long_leave_but_for_those_that_are_needed() -> None:
     three: list[Event] = [Wanted(3, 1, 4), *(NodeReady(number, 0) for number in range(3))]
     idle = {0: IDLE, 1: IDLE, 2: IDLE - 1}
-    assert told(*three, *looks(1, 0, idle)) == (Leave(1), Leave(0))
+    assert told(*three, *looks(1, 0, idle)) == (DrainNode(1), DrainNode(0))
     assert told(*three, *looks(2, 0, idle)) == ()
     assert told(*three, *looks(1, 1, idle)) == ()
-    assert told(*three, *looks(1, 0, {0: IDLE, 1: IDLE, 2: IDLE})) == (Leave(2), Leave(1))
-    assert told(*three, *looks(1, 0, idle), Left(1)) == (Dismiss(1, 0),)
-    assert told(*three, Left(1)) == ()
+    assert told(*three, *looks(1, 0, {0: IDLE, 1: IDLE, 2: IDLE})) == (DrainNode(2), DrainNode(1))
+    assert told(*three, *looks(1, 0, idle), NodeDrained(1)) == (Dismiss(1, 0),)
+    assert told(*three, NodeDrained(1)) == ()
 
 
 def test_a_node_that_has_left_is_not_replaced_and_its_number_is_used_again() -> None:
-    two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), *looks(1, 0, {1: IDLE}), Left(1)]
+    two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), *looks(1, 0, {1: IDLE}), NodeDrained(1)]
     assert told(*two, NodeEnded(1, 0, "dismissed")) == (ReportGivenUp(1, ""),)
-    assert told(*two, NodeEnded(1, 0, "dismissed"), *looks(PATIENCE, 1)) == (Start(1, 1),)
+    assert told(*two, NodeEnded(1, 0, "dismissed"), *looks(SCALE_UP_CHECKS, 1)) == (Start(1, 1),)
 
 
 def test_a_node_that_is_about_to_be_taken_away_leaves_and_another_is_started_at_once() -> None:
     two: list[Event] = [Wanted(2), NodeReady(0, 0), NodeReady(1, 0)]
-    assert told(*two, Noticed(0, 0)) == (Leave(0), Start(2, 0))
+    assert told(*two, Noticed(0, 0)) == (DrainNode(0), Start(2, 0))
     assert told(*two, Noticed(0, 0), Noticed(0, 0)) == ()
     assert told(*two, Noticed(0, 0), NodeEnded(0, 0, "gone")) == (ReportGivenUp(0, ""),)
-    assert told(*two, Noticed(0, 0), NodeEnded(0, 0, "gone"), Noticed(1, 0)) == (Leave(1), Start(0, 1))
+    assert told(*two, Noticed(0, 0), NodeEnded(0, 0, "gone"), Noticed(1, 0)) == (DrainNode(1), Start(0, 1))
     assert told(*two, Noticed(0, 7)) == told(*two, Noticed(9, 0)) == told(*two, Closing(), Noticed(0, 0)) == ()
 
 
@@ -157,13 +157,13 @@ def test_a_replacement_is_tried_until_the_one_that_leaves_is_gone_after_longer_a
     for event in [*LEAVING[1:], *failed(5)]:
         state, effects = step(state, event)
         seen += [effect for effect in effects if isinstance(effect, Pause | ReportGivenUp | ReportFailed)]
-    assert seen == [Pause(1, n, PAUSE * 2.0 ** (n - 2), "full") for n in range(2, 6)]
+    assert seen == [Pause(1, n, RESTART_DELAY_S * 2.0 ** (n - 2), "full") for n in range(2, 6)]
 
 
 def test_a_replacement_is_asked_for_again_when_the_one_that_leaves_is_gone_and_then_fails_the_pool() -> None:
     paused = [*LEAVING, *failed(4), NodeEnded(1, 4, "full")]
     gone = [*paused, NodeEnded(0, 0, "taken")]
-    assert told(*paused) == (Pause(1, 5, PAUSE * 8, "full"),)
+    assert told(*paused) == (Pause(1, 5, RESTART_DELAY_S * 8, "full"),)
     assert told(*gone) == (ReportGivenUp(0, ""), Start(1, 5))
     assert told(*gone, Paused(1, 5)) == ()
     assert told(*gone, NodeEnded(1, 5, "full")) == (Start(1, 6),)
@@ -173,7 +173,7 @@ def test_a_replacement_is_asked_for_again_when_the_one_that_leaves_is_gone_and_t
 
 def test_a_replacement_is_tried_after_pauses_in_a_pool_that_is_not_open_yet_as_well() -> None:
     failed_twice = [NodeEnded(2, 0, "full"), NodeEnded(2, 1, "full")]
-    assert told(Wanted(2), NodeReady(0, 0), Noticed(0, 0), *failed_twice) == (Pause(2, 2, PAUSE, "full"),)
+    assert told(Wanted(2), NodeReady(0, 0), Noticed(0, 0), *failed_twice) == (Pause(2, 2, RESTART_DELAY_S, "full"),)
 
 
 def test_what_would_not_be_had_beside_one_that_leaves_waits_until_that_is_gone() -> None:
@@ -197,22 +197,22 @@ def test_what_fails_just_after_one_has_left_may_have_failed_for_it_and_is_tried_
 def test_one_that_pauses_as_it_was_lost_again_and_again_goes_on_pausing_when_another_leaves() -> None:
     lost: list[Event] = [Wanted(2), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(1, 0, "x"), NodeReady(1, 1)]
     paused: list[Event] = [*lost, Noticed(0, 0), NodeReady(2, 0), NodeEnded(1, 1, "x")]
-    assert told(*paused) == (Pause(1, 2, PAUSE, "x"),)
+    assert told(*paused) == (Pause(1, 2, RESTART_DELAY_S, "x"),)
     assert told(*paused, NodeEnded(0, 0, "taken")) == (ReportGivenUp(0, ""),)
 
 
 def test_no_node_leaves_for_another_that_is_not_ready() -> None:
     two: list[Event] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(1, 0, "x")]
     assert told(*two, *looks(1, 0, {0: IDLE})) == ()
-    assert told(*two, NodeReady(1, 1), *looks(1, 0, {0: IDLE})) == (Leave(0),)
+    assert told(*two, NodeReady(1, 1), *looks(1, 0, {0: IDLE})) == (DrainNode(0),)
 
 
 def test_a_node_that_is_about_to_be_taken_away_before_it_is_ready_leaves_when_it_is() -> None:
-    assert told(Wanted(1), Noticed(0, 0), NodeReady(0, 0)) == (Leave(0), ReportOpened())
+    assert told(Wanted(1), Noticed(0, 0), NodeReady(0, 0)) == (DrainNode(0), ReportOpened())
 
 
 def test_what_could_not_be_had_is_not_asked_for_again() -> None:
-    grown = [*OPEN, *looks(PATIENCE, 3), NodeEnded(1, 0, "full"), NodeEnded(1, 1, "full")]
+    grown = [*OPEN, *looks(SCALE_UP_CHECKS, 3), NodeEnded(1, 0, "full"), NodeEnded(1, 1, "full")]
     assert told(*grown) == (ReportGivenUp(1, "full"),)
     assert told(*grown, *looks(1, 100)) == ()
 
@@ -229,7 +229,7 @@ def test_an_open_pool_goes_on_without_a_node_that_cannot_be_replaced() -> None:
 
 def test_an_open_pool_pauses_between_starts_that_fail() -> None:
     opened: tuple[Event, ...] = (Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"))
-    assert told(*opened, NodeEnded(0, 2, "z"), attempts=3) == (Pause(0, 3, PAUSE, "z"),)
+    assert told(*opened, NodeEnded(0, 2, "z"), attempts=3) == (Pause(0, 3, RESTART_DELAY_S, "z"),)
     assert told(Wanted(1), NodeEnded(0, 0, "x"), NodeEnded(0, 1, "y"), attempts=3) == (Start(0, 2),)
 
 

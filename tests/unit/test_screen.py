@@ -11,11 +11,11 @@ import pytest
 
 from skyward.view.screen import Screen
 from skyward.view.sink import Sink
-from skyward.view.wording import Line
+from skyward.view.status_text import StyledLine
 from tests import kit
 from tests.terminal import Terminal
 
-WORK: Line = (("work", "bold"), (" goes on", ""))
+WORK: StyledLine = (("work", "bold"), (" goes on", ""))
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def terminal() -> Iterator[Terminal]:
         yield made
 
 
-def work() -> list[Line]:
+def work() -> list[StyledLine]:
     return [WORK]
 
 
@@ -127,7 +127,7 @@ def test_another_stream_of_the_same_terminal_is_heard(terminal: Terminal, monkey
 
 
 def test_two_pools_share_a_screen(terminal: Terminal) -> None:
-    def more() -> list[Line]:
+    def more() -> list[StyledLine]:
         return [(("other work", ""),)]
 
     screen = Screen.of(terminal.out)
@@ -144,7 +144,7 @@ def test_two_pools_share_a_screen(terminal: Terminal) -> None:
 
 
 def test_lines_are_cut_to_the_terminal(terminal: Terminal) -> None:
-    def wide() -> list[Line]:
+    def wide() -> list[StyledLine]:
         return [(("x" * 200, ""),)] * 20
 
     screen = Screen.of(terminal.out)
@@ -163,7 +163,7 @@ def test_a_terminal_without_our_characters_is_sent_others(terminal: Terminal) ->
 
 
 def test_lines_that_have_several_are_cut_to_the_terminal_and_scroll_nothing_away(terminal: Terminal) -> None:
-    def high() -> list[Line]:
+    def high() -> list[StyledLine]:
         return [WORK, (("\n".join("abcdefghijklmnopqrst"), ""),), WORK]
 
     print("before", file=terminal.out)
@@ -179,7 +179,7 @@ def test_lines_that_have_several_are_cut_to_the_terminal_and_scroll_nothing_away
 def test_it_stands_back_while_somebody_edits_a_line(terminal: Terminal) -> None:
     looked = threading.Semaphore(0)
 
-    def look() -> list[Line]:
+    def look() -> list[StyledLine]:
         looked.release()
         return [WORK]
 

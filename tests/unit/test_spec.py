@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skyward.checked import Checked
+from skyward.config.spec import Image, Nodes, Options, PoolSpec, Worker, check
+from skyward.config.validation import StrictModel
 from skyward.errors import InvalidArgument
 from skyward.plugins.plugin import Plugin
-from skyward.spec import Blueprint, Image, Nodes, Options, Worker, check
 
 
 class Provider:
@@ -60,7 +60,7 @@ def refused(make: Callable[..., object], **given: Any) -> str:
     return text
 
 
-def compute(**given: object) -> Blueprint:
+def compute(**given: object) -> PoolSpec:
     return check({"provider": PROVIDER, **given})
 
 
@@ -70,7 +70,7 @@ def compute(**given: object) -> Blueprint:
 def test_a_compute_has_defaults_for_all_but_its_provider() -> None:
     blueprint = compute()
     assert blueprint.provider is PROVIDER
-    assert blueprint == Blueprint(
+    assert blueprint == PoolSpec(
         provider=PROVIDER, nodes=Nodes(count=1), worker=Worker(), image=Image(), plugins=(), options=Options()
     )
 
@@ -167,12 +167,12 @@ def test_a_copy_is_checked_as_well() -> None:
 
 
 @pytest.mark.parametrize("record", [Worker(concurrency=2), Image(env={"A": "b"}), Options(retries=0)], ids=repr)
-def test_a_record_survives_pickle_and_copy(record: Checked) -> None:
+def test_a_record_survives_pickle_and_copy(record: StrictModel) -> None:
     assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == record
 
 
 @pytest.mark.parametrize("record", [Worker(), Image(), Options()], ids=repr)
-def test_a_record_does_not_change(record: Checked) -> None:
+def test_a_record_does_not_change(record: StrictModel) -> None:
     name = next(iter(type(record).model_fields))
     text = refused(lambda: setattr(record, name, None))
     assert text == f"{type(record).__name__} is immutable; make another one with the {name} that you want"
@@ -392,7 +392,7 @@ def test_the_module_of_a_plugin_is_called_as_the_user_knows_it() -> None:
 
 def test_importing_loads_no_plugin_and_no_provider() -> None:
     program = (
-        "import sys, skyward.spec\n"
+        "import sys, skyward.config.spec\n"
         "sys.exit(any(name.startswith(('skyward.plugins', 'skyward.providers')) for name in sys.modules))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers.destination import Destination
+from skyward.providers.ssh.target import Target
 
 
 def test_machines_are_named_as_one_names_them_to_ssh() -> None:
     given: list[str | tuple[str, int]] = ["alice@node-7", "gpu-box", ("10.0.0.5", 2222), "bob@gate:22", ("a@[::1]", 7)]
 
     assert sky.SSH(hosts=given).hosts == (
-        Destination("node-7", user="alice"),
-        Destination("gpu-box"),
-        Destination("10.0.0.5", 2222),
-        Destination("gate", 22, "bob"),
-        Destination("::1", 7, "a"),
+        Target("node-7", user="alice"),
+        Target("gpu-box"),
+        Target("10.0.0.5", 2222),
+        Target("gate", 22, "bob"),
+        Target("::1", 7, "a"),
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from skyward import record
 from skyward.errors import InvalidArgument
-from skyward.providers import journal
-from skyward.providers.journal import Journal
+from skyward.providers.aws import journal
+from skyward.providers.aws.journal import Journal
+from skyward.telemetry import event_log
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def begin(path: Path, pool: str, region: str) -> None:
 def test_records_and_the_journal_are_in_one_folder(home: Path) -> None:
     state = home / ".local" / "state" / "skyward"
 
-    assert (record.usual(), journal.usual().path) == (state / "runs", state / "aws.jsonl")
+    assert (event_log.usual(), journal.usual().path) == (state / "runs", state / "aws.jsonl")
 
 
 def test_both_follow_xdg_state_home(xdg: Path) -> None:
-    assert (record.usual(), journal.usual().path) == (xdg / "skyward" / "runs", xdg / "skyward" / "aws.jsonl")
+    assert (event_log.usual(), journal.usual().path) == (xdg / "skyward" / "runs", xdg / "skyward" / "aws.jsonl")
 
 
 def test_a_pool_in_the_journal_of_before_is_found_until_it_is_gone(home: Path, xdg: Path) -> None:
@@ -70,6 +70,6 @@ def test_without_a_home_and_xdg_both_say_what_to_set(home: Path, monkeypatch: py
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
 
-    for usual in (record.usual, journal.usual):
+    for usual in (event_log.usual, journal.usual):
         with pytest.raises(InvalidArgument, match=r"no home folder .* set HOME or XDG_STATE_HOME"):
             usual()

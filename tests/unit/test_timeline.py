@@ -30,7 +30,7 @@ from skyward.events import (
     Spent,
     Stage,
 )
-from skyward.report import Lost, NodeUse, Report
+from skyward.telemetry.report import Lost, NodeUse, Report
 from skyward.view.timeline import OTHERS, TOLD, Timeline
 
 STARTED = RunStarted(100.0, "run-1", "aws", 2, 2, 2, "process", "train.py", "0.1.0", "3.12.1")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skyward.providers import userdata
-from skyward.providers.userdata import Limits
+from skyward.providers.aws import userdata
+from skyward.providers.aws.userdata import Limits
 
 LIMITS = Limits(600, 300, 43200)
 

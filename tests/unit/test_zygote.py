@@ -6,8 +6,8 @@ import subprocess
 import sys
 from typing import Any, cast
 
-from skyward.remote.template import PID, Template
-from skyward.remote.zygote import _Zygote
+from skyward.remote.node.fork_template import PID, Template
+from skyward.remote.node.zygote import _Zygote
 from tests.kit import SOON
 
 OLD = """

@@ -1,0 +1,400 @@
+"""The protocol with one node over its line: assign, revoke, collect.
+
+Commands go one at a time and numbered, and each is repeated until it is answered; outcomes are collected by one long
+poll after the other, each acknowledging what came before. So a broken connection delays things and changes nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakSet
+
+from skyward.actors import router, routing
+from skyward.actors.blob_cache import BlobCache
+from skyward.actors.blob_transfer import BlobTransfer
+from skyward.actors.connection import NodeConnection
+from skyward.actors.office import Office
+from skyward.calls.completion import Answer, PendingCall
+from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
+from skyward.remote.blobs import Blob
+from skyward.remote.node import blob_server, gateway
+from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Opening, Outcome, Revoke, Seen
+from skyward.remote.serialization import exceptions
+from skyward.telemetry.event_log import now
+
+DEADLINE = 5.0
+"""Seconds after which a request that was not answered is repeated; a large one is given longer."""
+
+POLL = 10.0
+"""Seconds that a node may leave a `Collect` unanswered when it has nothing."""
+
+FUNCTIONS = 64 << 20
+"""Bytes of functions by value that a node keeps for calls to come."""
+
+BULK = 8 << 20
+"""Bytes of payload after which an `Assign` is sent and the next one begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocation:
+    batches: tuple[int, ...]
+    kill: bool
+
+
+class NodeClient:
+    """The connection to one node, once it is up.
+
+    Parameters
+    ----------
+    office
+        The driver's tables.
+    node
+        The number of the node.
+    cluster, address
+        The name of the node's cluster, and the address it listens on over there.
+    port
+        The port of 127.0.0.1 here that leads to it.
+    store_size
+        Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
+    heard
+        Called with whether the node was heard, whenever that changes.
+    noticed
+        Called when the node says that its machine is about to be taken away, once or more often.
+    acknowledged
+        Gives the bytes that the machine has received so far, as in `NodeConnection`.
+    broken
+        Called with the reason when this end of the connection has failed, which is a bug; the node is of no more use.
+    """
+
+    def __init__(
+        self,
+        office: Office,
+        node: int,
+        *,
+        cluster: str,
+        address: str,
+        port: int,
+        store_size: int | None,
+        heard: Callable[[bool], None],
+        noticed: Callable[[str], None],
+        acknowledged: Callable[[], int] | None,
+        broken: Callable[[str], None],
+    ) -> None:
+        self._office, self._node, self._broken = office, node, broken
+        self._router = router.ref(office)
+        self._noticed = noticed
+        line = partial(NodeConnection, office, cluster=cluster, address=address, port=port, acknowledged=acknowledged)
+        self._line = line(gateway.ref, heard=heard, measured=self._measured, said=self._said)
+        self._bulk = None if store_size is None else BlobTransfer(line(blob_server.ref), store_size)
+        self._orders: deque[tuple[int, ...] | _Revocation] = deque()
+        self._functions = BlobCache(FUNCTIONS)
+        self._wake = asyncio.Event()
+        self._number = 0
+        self._told = 0.0
+        self._loads: deque[int] = deque()
+        self._loading = asyncio.Event()
+        self._fetched: list[int] = []
+        self._mapped: WeakSet[Blob] = WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, timeout: float) -> None:
+        """Connect, and begin to collect.
+
+        Raises
+        ------
+        Unreachable
+            The node did not accept the connection within `timeout` seconds.
+        """
+        await self._line.open(timeout)
+        for loop in (self._send(), self._collect(), self._line.watch(), self._load()):
+            self._run(loop)
+
+    async def close(self) -> None:
+        """Stop, and let go of the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._line.close()
+        if self._bulk is not None:
+            await self._bulk.close()
+
+    def assign(self, batches: Sequence[int]) -> None:
+        """Send these batches soon, each after the large buffers that it needs and the node lacks."""
+        ready = [batch for batch in batches if not self._must_load(batch)]
+        if ready:
+            self._order(tuple(ready))
+
+    def revoke(self, batches: Sequence[int], *, kill: bool) -> None:
+        """Ask these batches back, after everything that was assigned before."""
+        here = tuple(batch for batch in batches if batch in self._loads)
+        if here:
+            for batch in here:
+                self._loads.remove(batch)
+            self._give_back(here)
+        if there := tuple(batch for batch in batches if batch not in here):
+            self._order(_Revocation(there, kill))
+
+    async def look(self) -> Seen:
+        """Ask what runs on the node, and where it is."""
+        return await self._line.ask(Look(), DEADLINE)
+
+    @property
+    def sends_buffers(self) -> bool:
+        """Whether the node is sent large buffers; else it finds them in this process's memory."""
+        return self._bulk is not None
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds that the way there and back takes."""
+        return self._line.round_trip
+
+    def _measured(self, seconds: float) -> None:
+        """Tell the router of a round trip that has changed by a tenth."""
+        if abs(seconds - self._told) > 0.1 * self._told:
+            self._told = seconds
+            self._router.tell(routing.Measured(self._node, seconds))
+
+    def _said(self, facts: Facts) -> None:
+        used = facts.load, facts.memory, round(facts.cpu, 4), facts.total
+        self._office.record.put(NodeFacts(now(), self._node, facts.queued, facts.running, *used))
+        if facts.notice:
+            self._noticed(facts.notice)
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._orders:
+                if isinstance(order := self._orders[0], _Revocation):
+                    self._orders.popleft()
+                    await self._revoke(order)
+                else:
+                    await self._assign()
+
+    def _order(self, order: tuple[int, ...] | _Revocation) -> None:
+        self._orders.append(order)
+        self._wake.set()
+
+    def _give_back(self, batches: tuple[int, ...]) -> None:
+        self._left(batches)
+        gone = tuple(batch for batch in batches if batch not in self._office.entries)
+        self._router.tell(routing.GaveBack(self._node, batches, batches, gone))
+
+    def _left(self, batches: Sequence[int]) -> None:
+        """These batches are not on the node any more."""
+        for batch in batches:
+            self._functions.done(batch)
+            if self._bulk is not None:
+                self._bulk.stock.done(batch)
+
+    # ------------------------------------------------------------ large buffers
+
+    def _must_load(self, batch: int) -> bool:
+        entry = self._office.entries.get(batch)
+        if self._bulk is None or entry is None or not entry.packed.blobs:
+            return False
+        self._bulk.stock.need(batch, (blob.name for blob in entry.packed.blobs))
+        if not self._bulk.stock.missing(batch):
+            return False
+        self._loads.append(batch)
+        self._loading.set()
+        return True
+
+    async def _load(self) -> None:
+        """Bring what batches need to the node, one after the other."""
+        while self._bulk is not None:
+            await self._loading.wait()
+            self._loading.clear()
+            while self._loads:
+                await self._load_next(self._bulk, self._loads[0])
+
+    async def _load_next(self, bulk: BlobTransfer, batch: int) -> None:
+        """Bring one thing that a batch needs, or send it."""
+        entry = self._office.entries.get(batch)
+        missing = bulk.stock.missing(batch)
+        if entry is not None and missing:
+            blob = next(blob for blob in entry.packed.blobs if blob.name == missing[0])
+            problem = await bulk.put(blob)
+            if not problem:
+                self._office.ledger.share(self._node, blob.size)
+            elif batch in self._loads:
+                self._loads.remove(batch)
+                self._left((batch,))
+                self._died(batch, f"node {self._node}: {problem}")
+        elif batch in self._loads:
+            self._loads.remove(batch)
+            self._order((batch,))
+
+    async def _fetch(self, outcome: Outcome, tasks: int) -> None:
+        """Get a large result, and tell the router that the batch is done."""
+        assert outcome.large is not None
+        result: memoryview | None = None
+        cause = f"its result was lost on node {self._node}"
+
+        def wanted() -> bool:
+            return outcome.batch in self._office.entries
+
+        try:
+            if self._bulk is not None:
+                result = await self._bulk.fetch(outcome, wanted)
+            elif wanted():
+                result = Blob.adopt(outcome.large).view()
+        except OSError as error:
+            cause += f": {error}"
+        if self._bulk is None:
+            self._fetched.append(outcome.batch)
+        if result is None and wanted():
+            self._died(outcome.batch, cause)
+            return
+        self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks, result)
+        if result is not None:
+            self._office.ledger.fetch(self._node, len(result))
+        self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
+
+    def _died(self, batch: int, cause: str) -> None:
+        self._router.tell(routing.Answered(self._node, died=(routing.Died(batch, cause),)))
+
+    # ------------------------------------------------------------ commands
+
+    async def _assign(self) -> None:
+        batches: list[Batch] = []
+        gone: list[int] = []
+        functions: dict[str, bytes] = {}
+        forget: list[str] = []
+        size = 0
+        while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < BULK:
+            taken = 0
+            for number in order:
+                taken += 1
+                entry = self._office.entries.get(number)
+                if entry is None:  # cancelled in the meantime
+                    gone.append(number)
+                    continue
+                batches.append(_batch(number, entry, places=self._bulk is None))
+                size += len(entry.packed.payload)
+                if self._bulk is None and entry.packed.blobs:
+                    self._map(entry.packed.blobs)
+                needed = entry.packed.functions
+                self._functions.need(number, (*needed, *entry.packed.modules))
+                for name in self._functions.missing(number):
+                    functions[name] = needed[name] if name in needed else self._office.sources.bundles[name]
+                    size += len(functions[name])
+                    forget += self._functions.admit(name, len(functions[name]))
+                    self._functions.arrived()
+                if size >= BULK:
+                    break
+            self._orders.popleft()
+            if taken < len(order):
+                self._orders.appendleft(order[taken:])
+        if gone:
+            self._give_back(tuple(gone))
+        if not batches:
+            return
+        self._number += 1
+        self._office.ledger.send(self._node, size)
+        self._office.record.put(BatchesSent(now(), self._node, len(batches), size))
+        await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
+
+    def _map(self, blobs: Iterable[Blob]) -> None:
+        """Note the large buffers that the node maps from now on."""
+        new = [blob for blob in blobs if blob not in self._mapped]
+        self._mapped.update(new)
+        self._office.ledger.share(self._node, sum(blob.size for blob in new))
+
+    async def _revoke(self, order: _Revocation) -> None:
+        self._number += 1
+        answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
+        self._left(answer.batches)
+        if answer.batches:
+            self._office.record.put(BatchesReturned(now(), self._node, len(answer.batches)))
+        self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
+
+    async def _collect(self) -> None:
+        after = 0
+        while True:
+            fetched, self._fetched = tuple(self._fetched), []
+            news = await self._line.ask(Collect(after, POLL, fetched), POLL + DEADLINE)
+            if news.number <= after:
+                continue
+            self._take(news.outcomes[len(news.outcomes) - (news.number - after) :], news.openings)
+            after = news.number
+            del news  # results are not held while this waits
+
+    def _take(self, outcomes: Sequence[Outcome], openings: Mapping[int, Opening]) -> None:
+        """Pass on what the node has answered; some of it may have been sent before."""
+        opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
+        self._office.ledger.receive(self._node, time.perf_counter(), outcomes, filter(None, opened))
+        entries = self._office.entries
+        known = [entries.get(outcome.batch) for outcome in outcomes]
+        self._office.record.put(self._ended(outcomes, known, opened))
+        self._left([outcome.batch for outcome in outcomes])
+        done, killed, died, ran = [], [], [], 0.0
+        for outcome, entry in zip(outcomes, known, strict=True):
+            tasks = 1 if entry is None else entry.tasks  # of an entry that may be cancelled before it is settled
+            if outcome.large is not None:
+                self._run(self._fetch(outcome, tasks))
+                continue
+            match outcome.status:
+                case "killed":
+                    killed.append(outcome.batch)
+                case "died":
+                    cause = f"slot {outcome.slot} of node {self._node}: {outcome.payload.decode()}"
+                    died.append(routing.Died(outcome.batch, cause))
+                case _:
+                    done.append(outcome.batch)
+                    ran += outcome.seconds
+                    self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks)
+        self._router.tell(
+            routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
+        )
+
+    def _ended(
+        self, outcomes: Sequence[Outcome], known: Sequence[PendingCall | None], openings: Sequence[Opening | None]
+    ) -> BatchesEnded:
+        """Say what the node has answered, for those who look on."""
+        functions = ["" if entry is None else entry.name for entry in known]
+        return BatchesEnded(
+            now(),
+            self._node,
+            tuple([outcome.batch for outcome in outcomes]),
+            tuple([outcome.slot for outcome in outcomes]),
+            tuple([round(outcome.seconds, 6) for outcome in outcomes]),
+            tuple([outcome.status for outcome in outcomes]),
+            tuple([1 if entry is None else entry.tasks for entry in known]),
+            sum([len(outcome.payload) for outcome in outcomes]),
+            tuple([_summary(outcome) for outcome in outcomes if outcome.status == "raised"]),
+            tuple(functions[:1] if len(set(functions)) == 1 else functions),
+            tuple([NOT_COUNTED if entry is None else entry.first for entry in known]),
+            tuple([round(each.seconds, 6) if each else 0.0 for each in openings]),
+            sum(filter(None, openings), Opening(0.0, {})).imports,
+        )
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """A loop ends by being cancelled; an error in it is a bug, and the node is of no more use."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logging.getLogger("skyward").error("the link to node %s failed", self._node, exc_info=error)
+            self._broken(f"the link to it failed: {type(error).__name__}: {error}")
+
+
+def _summary(outcome: Outcome) -> str:
+    return exceptions.summary(outcome.payload) if outcome.large is None else "an exception that is large"
+
+
+def _batch(number: int, entry: PendingCall, *, places: bool) -> Batch:
+    packed = entry.packed
+    batch = Batch(number, packed.payload, (*packed.functions, *packed.modules), entry.terms.timeout)
+    if not packed.blobs:
+        return batch
+    names = tuple(blob.name for blob in packed.blobs)
+    refs = tuple(blob.ref for blob in packed.blobs) if places else ()
+    return replace(batch, buffers=packed.buffers, blobs=names, places=refs)

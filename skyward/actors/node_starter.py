@@ -1,0 +1,271 @@
+"""Start a node on a machine that was reached: send its files, and read its output until it is ready.
+
+A machine that is bare is given a script, and what the script asks for, until it has made a node of it.
+"""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from typing import assert_never
+
+from skyward.actors.office import Office
+from skyward.environment.bundle import EnvironmentBundle, contents
+from skyward.errors import BootFailed, Unreachable
+from skyward.events import Logged, NodeStep, Printed
+from skyward.providers.provider import Host, Process
+from skyward.remote import bootstrap
+from skyward.remote.node import environment_check
+from skyward.remote.node.parent_process import ALIVE, LEASE, WORK
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
+from skyward.remote.node_messages import (
+    BootStep,
+    EnvironmentMismatch,
+    FileRequested,
+    MachineFact,
+    NodeEnding,
+    NodeFailed,
+    NodeStarted,
+    OutputFrame,
+    StepFailed,
+    WaitingForFiles,
+    decode,
+)
+from skyward.remote.output_protocol import ERR, LOG, STREAMS, FrameDecoder
+from skyward.retry import retry
+from skyward.telemetry.event_log import now
+
+log = logging.getLogger("skyward")
+
+LOG_LINES = 200
+"""Lines of what a node printed while it started that an error carries."""
+
+RENEWALS = 5
+"""How often the lease of a node that is being started is renewed before it would be over."""
+
+SEND_RETRY_DELAY_S = 0.2
+"""Seconds before a file is sent again whose connection was cut."""
+
+
+class NodeStarter:
+    """The start of one node, and what it prints from then on.
+
+    Parameters
+    ----------
+    office
+        The driver's tables.
+    number, name
+        The node's.
+    host
+        The machine.
+    slots
+        How many the node has, if its provider said so.
+    exited
+        Called with the reason when the node has ended.
+    """
+
+    def __init__(
+        self,
+        office: Office,
+        number: int,
+        name: str,
+        host: Host,
+        slots: int | None,
+        exited: Callable[[str], None],
+    ) -> None:
+        self._office, self._number, self._name, self._host, self._exited = office, number, name, host, exited
+        self._slots = slots or office.blueprint.worker.concurrency
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._step = ""
+        self._failed: NodeFailed | None = None
+        self._mismatch = ""
+        self._requested: list[str] = []
+        self._parcel: EnvironmentBundle | None = None
+        self._ear = FrameDecoder()
+        self.watching: asyncio.Task[None] | None = None
+
+    async def run(self) -> NodeStarted:
+        """Start the node and return when it is up.
+
+        Raises
+        ------
+        BootFailed
+            It did not start; the error carries what it printed.
+        """
+        host, identity = self._host, self._office.authority.issue(self._name, server=True)
+        command = [host.python, "-m", "skyward.remote.node", host.folder]
+        files = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
+        if self._office.provider.bare:
+            self._parcel = await self._office.parcel()
+            files[bootstrap.SCRIPT] = self._parcel.script
+            command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
+        elif image_files := self._office.blueprint.image.files:
+            placed = await asyncio.to_thread(contents, image_files)
+            await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
+        await host.write({CONFIG_FILE: self._config().encode(), **files})
+        answer: asyncio.Future[NodeStarted] = asyncio.get_running_loop().create_future()
+        self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
+        return await answer
+
+    async def renew(self) -> None:
+        """Say again and again that we are there, in a file: until the connection to the node stands, nothing else can.
+
+        A node that would notice the end of this process in another way needs none of it.
+        """
+        lease = self._office.blueprint.options.lease
+        files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
+        while not self._host.tethered:
+            try:
+                await self._host.write(files)
+                files.pop(LEASE, None)
+            except (OSError, Unreachable) as error:
+                log.debug("node %s: could not renew its lease: %s", self._name, error)
+            await asyncio.sleep(lease / RENEWALS)
+
+    async def _send(self, names: list[str]) -> None:
+        """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""
+        assert self._parcel is not None
+        log.debug("node %s: sending %s", self._name, ", ".join(names))
+        for name in names:
+            content = await asyncio.to_thread(self._parcel.content, name)
+            write = partial(self._host.write, {f"sent/{name}": content})
+            await retry(write, on=Unreachable, delays=repeat(SEND_RETRY_DELAY_S))
+
+    def _first_contact(self) -> float:
+        options = self._office.blueprint.options
+        return options.lease + (options.start_timeout if self._host.tethered else 0.0)
+
+    def _config(self) -> NodeConfig:
+        blueprint = self._office.blueprint
+        requirements: Requirements | None = None
+        modules: dict[str, bytes] = {}
+        if self._parcel is not None:
+            sources, preload = self._office.sources, blueprint.image.preload
+            plugins = (type(plugin).__module__ for plugin in blueprint.plugins if plugin.has_node_hooks())
+            modules = {name: sources.bundles[name] for name in sources.needed((*preload, *plugins))}
+            installed = tuple(name for name in preload if not sources.needed([name]))
+            requirements = self._parcel.requirements(installed)
+        return NodeConfig(
+            cluster=self._name,
+            node=self._number,
+            nodes=blueprint.nodes.count,
+            concurrency=self._slots,
+            executor=blueprint.worker.executor,
+            lease=blueprint.options.lease,
+            first_contact=self._first_contact(),
+            env=dict(blueprint.image.env),
+            preload=tuple(blueprint.image.preload),
+            preload_on_demand=all(plugin.allows_new_workers() for plugin in blueprint.plugins),
+            hooks=self._office.hooks,
+            modules=modules,
+            stdin=self._host.tethered,
+            notices=getattr(self._office.provider, "notices", ""),
+            requirements=requirements,
+            levels=levels(),
+        )
+
+    async def _watch(self, process: Process, answer: "asyncio.Future[NodeStarted]") -> None:
+        """Read what the node prints: first until it is ready, then to show what tasks print; and notice its end."""
+        try:
+            await self._listen(process, answer)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the node is told
+            if not answer.done():
+                answer.set_exception(error)
+            else:
+                self._exited(f"its output can no longer be read: {error}")
+
+    async def _listen(self, process: Process, answer: "asyncio.Future[NodeStarted]") -> None:
+        ready = False
+        async for stream, line in process.lines():
+            text, message = decode(line)
+            if text or message is None:
+                if ready:
+                    self._tell(-1, STREAMS.index(stream), f"{text}\n")
+                else:
+                    self._log.append(text)
+            match message:
+                case NodeStarted():
+                    ready = True
+                    if not answer.done():  # else it has been given up, and nobody waits for it
+                        answer.set_result(message)
+                case OutputFrame(slot, channel):
+                    output = self._ear.hear(message)
+                    self._tell(slot, channel, output)
+                    if not ready:
+                        self._log.extend(output.splitlines())
+                case BootStep(step):
+                    self._begin(step)
+                case StepFailed(step, reason):
+                    self._log.append(f"failed {step}: {reason}")
+                case FileRequested(file):
+                    self._requested.append(file)
+                case WaitingForFiles():
+                    await self._send(self._requested)
+                    self._requested = []
+                case EnvironmentMismatch(rows):
+                    self._mismatch = environment_check.table(rows)
+                case NodeFailed():
+                    self._failed = self._failed or message
+                case NodeEnding(reason):
+                    log.debug("node %s ends: %s", self._name, reason)
+                case MachineFact() | None:  # what a machine is like is asked by `skyward doctor`
+                    pass
+                case _:
+                    assert_never(message)
+        code = await process.wait()
+        if not answer.done():
+            answer.set_exception(self._failure(code))
+        else:
+            self._exited(self._failed.reason if self._failed else f"its process ended (exit code {code})")
+
+    def _begin(self, step: str) -> None:
+        """Note that a step of the script begins."""
+        log.debug("node %s: %s", self._name, step)
+        self._step = step
+        at = now()
+        self._office.record.put(NodeStep(at, self._number, step))
+        self._office.note_step(self._number, step, at)
+        self._log.clear()
+
+    def _tell(self, slot: int, stream: int, text: str) -> None:
+        """Note what was printed or logged on the node."""
+        if stream == LOG:
+            for line in text.splitlines():
+                try:
+                    event = Logged(now(), self._number, slot, *json.loads(line))
+                except (ValueError, TypeError):  # two processes of a task logged at once, more than fits in one piece
+                    self._tell(slot, ERR, f"{line}\n")
+                else:
+                    self._office.record.put(event)
+        elif text:
+            self._office.record.put(Printed(now(), self._number, slot, "stderr" if stream == ERR else "stdout", text))
+
+    def _failure(self, code: int) -> BootFailed:
+        if self._mismatch:
+            text = f"node {self._number} lacks what your program has:\n{self._mismatch}"
+            return BootFailed(text, final=True)
+        if self._failed:
+            text = f"node {self._number} failed before it was ready: {self._failed.reason}"
+            return BootFailed(text, log=self.log, final=self._failed.final)
+        if code == bootstrap.FAILS:
+            text = f"node {self._number} could not be set up: step {self._step!r} failed"
+            return BootFailed(text, log=self.log, final=True)
+        return BootFailed(f"node {self._number} ended with exit code {code} before it was ready", log=self.log)
+
+    @property
+    def log(self) -> str:
+        """What the node has printed while it started."""
+        return "\n".join(self._log)
+
+
+def levels() -> dict[str, int]:
+    """Return the levels of all loggers that have one of their own, by name; the root has none."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    return {
+        "" if logger is loggers[0] else logger.name: logger.level
+        for logger in loggers
+        if isinstance(logger, logging.Logger) and logger.level
+    }

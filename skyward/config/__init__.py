@@ -1,0 +1,1 @@
+"""What the user writes, checked before anything starts."""

@@ -1,0 +1,1 @@
+"""What a node's Python environment is made of, beside what the machine has."""

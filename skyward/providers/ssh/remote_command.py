@@ -1,0 +1,162 @@
+"""A command on a machine, ended by its process group.
+
+sshd ignores the signals that are sent to a session of root, and keeps the session of a command busy until the command
+has ended. So every command prints its process group first, and another session sends the signal.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import asyncssh
+
+from skyward.errors import Unreachable
+from skyward.providers.ssh.target import Lost, Ran, Target
+from skyward.providers.streams import merged
+
+log = logging.getLogger("skyward")
+
+END_TIMEOUT_S = 10.0
+"""Seconds for ending a command; after that its session is given back, whatever became of it."""
+
+_GROUP = "skyward-process-group "
+"""What a command prints before its own output; the number follows."""
+
+_END = """
+kill -TERM "-{group}" 2>/dev/null || exit 0
+turns=0
+while [ "$turns" -lt 10 ] && kill -0 "-{group}" 2>/dev/null; do
+    sleep 0.05 2>/dev/null || sleep 1
+    turns=$((turns + 1))
+done
+kill -KILL "-{group}" 2>/dev/null
+"""
+"""Ends a process group, within half a second where `sleep` knows fractions."""
+
+
+class RemoteProcess:
+    """A command that runs on the machine, as `providers.provider.Process` wants it.
+
+    Parameters
+    ----------
+    process
+        What `begin` has returned.
+    to
+        The machine, for error messages.
+    signal
+        Runs a line of shell in another session.
+    ended
+        Called once sshd has its session again, or when the connection is lost.
+    """
+
+    def __init__(
+        self,
+        process: asyncssh.SSHClientProcess[bytes],
+        to: Target,
+        signal: Callable[[str], Awaitable[None]],
+        ended: Callable[["RemoteProcess"], object],
+    ) -> None:
+        self._process, self._to, self._signal, self._ended = process, to, signal, ended
+        self._head = asyncio.create_task(self._read_head())
+        self._head.add_done_callback(lambda head: head.cancelled() or head.exception())  # it is told to who waits
+        self._closed = asyncio.create_task(process.wait_closed())
+        self._closed.add_done_callback(lambda _: self._ending or ended(self))
+        self._ending: asyncio.Task[None] | None = None
+
+    def feed(self, stdin: bytes) -> None:
+        """Write its whole standard input."""
+        with contextlib.suppress(BrokenPipeError):  # it may have ended without a look at it
+            self._process.stdin.write(stdin)
+            self._process.stdin.write_eof()
+
+    async def ran(self) -> Ran:
+        """Return what came of it, once it has ended.
+
+        Raises
+        ------
+        Lost
+            The connection was cut before that.
+        """
+        _, before = await asyncio.shield(self._head)
+        done = await self._process.wait()
+        return Ran(self._code(), _text(before) + _text(done.stdout), _text(done.stderr))
+
+    async def lines(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield what it prints, line by line, until it ends or the connection is lost."""
+        try:
+            _, before = await asyncio.shield(self._head)
+        except asyncssh.Error:
+            return
+        for line in before.splitlines():
+            yield "stdout", _text(line)
+        streams = {"stdout": partial(_line, self._process.stdout), "stderr": partial(_line, self._process.stderr)}
+        async with contextlib.aclosing(merged(streams)) as lines:
+            async for each in lines:
+                yield each
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended.
+
+        Raises
+        ------
+        Lost
+            The connection was cut before that.
+        """
+        await asyncio.shield(self._closed)
+        return self._code()
+
+    def close(self) -> None:
+        """End it, if it has not; `closed` waits for that."""
+        if self._ending is None and not self._closed.done():
+            self._ending = asyncio.create_task(self._end())
+
+    async def closed(self) -> None:
+        """Wait until it has ended, or its session was given up."""
+        await asyncio.shield(self._ending or self._closed)
+
+    async def _end(self) -> None:
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                group, _ = await asyncio.shield(self._head)
+                if group is not None and self._process.returncode is None:
+                    await self._signal(_END.format(group=group))
+                self._process.close()
+                await self._process.wait_closed()
+        except (asyncssh.Error, OSError, Unreachable) as error:  # TimeoutError is an OSError
+            log.debug("%s: cannot kill a command: %s", self._to, error)
+        finally:
+            self._process.close()
+            self._ended(self)
+
+    async def _read_head(self) -> tuple[int | None, bytes]:
+        """Return its process group, and what the shell has printed before it; all, if it does not say its group."""
+        before = b""
+        while line := await self._process.stdout.readline():
+            if line.startswith(_GROUP.encode()):
+                return int(line.removeprefix(_GROUP.encode())), before
+            before += line
+        return None, before
+
+    def _code(self) -> int:
+        if self._process.returncode is None:  # how asyncssh says that the connection was lost
+            raise Lost(f"{self._to}: the connection was lost during a command")
+        return self._process.returncode
+
+
+def begin(connection: asyncssh.SSHClientConnection, line: str) -> Awaitable[asyncssh.SSHClientProcess[bytes]]:
+    """Start a line of shell for a `RemoteProcess`."""
+    return connection.create_process(f"echo {_GROUP}$$\n{line}", encoding=None)
+
+
+async def _line(stream: asyncssh.SSHReader[bytes]) -> bytes:
+    try:
+        return await stream.readline()
+    except asyncssh.Error:
+        return b""  # the connection was lost, as `wait` says
+
+
+def _text(data: Any) -> str:
+    return bytes(data or b"").decode(errors="replace")

@@ -1,0 +1,59 @@
+"""Is this machine about to be taken away? A cloud says so to the machine itself, a little before."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+EC2 = "http://169.254.169.254/latest"
+"""Where a machine of EC2 asks about itself."""
+
+POLL_INTERVAL_S = 5.0
+"""Seconds between two looks, as Amazon recommends."""
+
+REQUEST_TIMEOUT_S = 2.0
+"""Seconds that a look may take."""
+
+
+def of_ec2() -> str:
+    """Return what EC2 is about to do to this spot machine, and when, as it says it; empty for nothing.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+
+    Raises
+    ------
+    OSError
+        It does not answer.
+    """
+    token = _ask("PUT", "api/token", **{"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    try:
+        return _ask("GET", "meta-data/spot/instance-action", **{"X-aws-ec2-metadata-token": token})
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return ""
+        raise
+
+
+SOURCES: dict[str, Callable[[], str]] = {"ec2": of_ec2}
+"""What to ask, by the name that a provider has for it."""
+
+
+async def watch(source: str, tell: Callable[[str], None]) -> None:
+    """Look until there is a notice, and tell it."""
+    while True:
+        try:
+            said = await asyncio.to_thread(SOURCES[source])
+        except OSError:  # it is asked again
+            said = ""
+        if said:
+            tell(said)
+            return
+        await asyncio.sleep(POLL_INTERVAL_S)
+
+
+def _ask(method: str, path: str, **headers: str) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine's own
+    asked = urllib.request.Request(f"{EC2}/{path}", headers=headers, method=method)
+    with opener.open(asked, timeout=REQUEST_TIMEOUT_S) as answer:
+        text: str = answer.read(4096).decode()
+    return text.strip()

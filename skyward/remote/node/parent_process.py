@@ -1,0 +1,288 @@
+"""`python -m skyward.remote.node FOLDER`: one node. This process is its leash.
+
+FOLDER is private to the node and holds `node.json`, a `NodeConfig`, and the files of its identity. Before
+casty is imported the leash forks two processes into a process group of their own: the zygote, whose children are the
+slots, and the host, which imports casty. When the leash ends the node, for whatever reason, it kills that group,
+removes FOLDER and leaves.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from skyward.remote import failure_line
+from skyward.remote.node import lease, process_tree, zygote
+from skyward.remote.node.worker import Setting
+from skyward.remote.node_config import CONFIG_FILE, NodeConfig
+from skyward.remote.node_messages import NodeEnding, encode
+
+WORK = "work"
+"""The folder in the node's folder in which tasks work, with the files of the image. Where there is none, they work
+where the node was started."""
+
+LEASE = "lease"
+"""The file in the folder that says for how many seconds a node that is being started is held."""
+
+ALIVE = "alive"
+"""The file that the driver puts into the folder of a node that is being started, again and again. Whoever holds
+the node takes it away: a shell, until there is a leash, and that until the driver reaches it in person."""
+
+SILENT = "silent"
+"""The file in the folder that says for how many seconds the driver had been silent when the leash took over."""
+
+POLL_INTERVAL_S, IDLE_POLL_INTERVAL_S = 0.5, 2.0
+"""Seconds between two looks into the folder: for `ALIVE`, and later only for whether the folder is still there."""
+
+PIDS = "pids"
+"""The file in the folder with the pid of the leash, and that of the zygote, which leads the group of the others."""
+
+LOCK = "lock"
+"""The file in the folder whose lock says that somebody uses the folder; see `skyward.providers.scratch`."""
+
+IMPORTING_SIZE = 256
+"""Bytes of the shared memory in which the zygote leaves the name of the module it imports."""
+
+CRASH_WAIT_S = 5.0
+"""Seconds for which the leash waits for the exit status of a process that seems to have crashed."""
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)
+"""Variables that limit the threads of numerical libraries, as joblib sets them for its own workers; the last one is how
+many processors joblib itself counts with in a task."""
+
+
+def cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(folder: Path) -> None:
+    """Run the node until its leash says that it must end."""
+    lock = _take_lock(folder)
+    config = NodeConfig.decode((folder / CONFIG_FILE).read_bytes())
+    if (work := folder / WORK).is_dir():
+        os.chdir(work)
+        sys.path[0] = str(work)  # where `-m` looks first, as if the node had been started there
+    slots = config.concurrency or cpus()
+    os.environ.update(config.env)
+    share = str(max(1, cpus() // slots))
+    for name in THREADS:
+        os.environ.setdefault(name, share)
+    with contextlib.suppress(ValueError, OSError):  # a socket for each slot and a few for each client
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    process_tree.adopt_orphans()  # so that what tasks leave running can be ended
+
+    ours, theirs = socket.socketpair()
+    heard, hear = os.pipe()
+    importing = mmap.mmap(-1, IMPORTING_SIZE)
+    starvations = process_tree.starvations()
+    group = os.fork()
+    if group == 0:
+        os.setpgid(0, 0)
+        _forget(heard, hear, ours, *lock, stdin=True)
+        zygote.serve(theirs, _setting(config, slots, folder), importing)
+    os.setpgid(group, group)
+    try:
+        host = os.fork()
+    except OSError as error:
+        failure_line.report_exception("cannot fork the node's host process", error)
+        _end(group, 0, folder)
+    if host == 0:
+        os.setpgid(0, group)
+        _die_with_parent()
+        _forget(heard, theirs, *lock, stdin=True)
+        from skyward.remote.node import actor_process as host_process
+
+        host_process.serve(config, slots, folder, ours, hear)
+    os.setpgid(host, group)
+    ours.close()
+    theirs.close()
+    os.close(hear)
+    (folder / PIDS).write_text(f"{os.getpid()} {group}")
+    try:
+        reason = _hold(config, heard, folder)
+        if reason == lease.HOST_GONE:
+            _report_crash(host, group, importing, starvations)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(2, encode(NodeEnding(reason)))
+    finally:
+        _end(group, host, folder)
+
+
+def _take_lock(folder: Path) -> tuple[int, ...]:
+    """Say for as long as this process lives that the folder is used, where it has a lock; return what holds that."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ()
+    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return (lock,)
+
+
+def _report_crash(host: int, zygote: int, importing: mmap.mmap, starvations: int) -> None:
+    """Say which process of the node has ended by itself, and how, unless it has said so."""
+    code, text = _wait(host, starvations)
+    if code == failure_line.SAID:
+        return
+    if code != failure_line.ZYGOTE_GONE:
+        failure_line.report(f"its process ended: {text}")
+        return
+    code, text = _wait(zygote, starvations)
+    module = importing[:].rstrip(b"\0").decode(errors="replace")
+    if not module:
+        failure_line.report(f"the parent of the node's workers ended: {text}")
+    else:
+        outside = code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not of its own doing: perhaps not the next time
+        failure_line.report(f"the import of {module!r} (preload) ended the process: {text}", final=not outside)
+
+
+def _wait(pid: int, starvations: int) -> tuple[int | None, str]:
+    """Return the exit code of a child that is ending, as `os.waitstatus_to_exitcode` has it, and how it ended."""
+    deadline = time.monotonic() + CRASH_WAIT_S
+    while time.monotonic() < deadline:
+        ended, status, used = os.wait4(pid, os.WNOHANG)
+        if ended:
+            text = process_tree.ending(status, used.ru_maxrss, process_tree.starvations() > starvations)
+            return os.waitstatus_to_exitcode(status), text
+        time.sleep(0.005)
+    return None, "it no longer answers"
+
+
+def _setting(config: NodeConfig, slots: int, folder: Path) -> Setting:
+    return Setting(
+        node=config.node,
+        nodes=config.nodes,
+        slots=slots,
+        preload=config.preload,
+        hooks=config.hooks,
+        folder=str(folder),
+        modules=config.modules,
+        levels=config.levels,
+    )
+
+
+def _forget(*ends: int | socket.socket, stdin: bool) -> None:
+    """Close what belongs to another process, and read nothing from the leash's standard input."""
+    for end in ends:
+        end.close() if isinstance(end, socket.socket) else os.close(end)
+    if stdin:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def _hold(config: NodeConfig, heard: int, folder: Path) -> str:
+    """Watch until the node must end; return why."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    began = time.monotonic() - _silence(folder)
+    state = lease.Leash(config.lease, config.first_contact, began)
+    watched = [heard, told.fileno()] + ([0] if config.stdin else [])
+    event: lease.Event = lease.Elapsed(time.monotonic())
+    look = POLL_INTERVAL_S
+    while True:
+        state, decision = lease.step(state, event)
+        if isinstance(decision, lease.End):
+            signal.set_wakeup_fd(-1)
+            return decision.reason
+        ready, _, _ = select.select(watched, [], [], max(0.0, min(look, decision.until - time.monotonic())))
+        event = lease.Elapsed(time.monotonic())
+        if told.fileno() in ready:
+            event = lease.Told()
+        elif 0 in ready and not os.read(0, 4096):
+            event = lease.DriverGone()
+        elif heard in ready:
+            event = lease.Heard(time.monotonic()) if os.read(heard, 65536) else lease.HostGone()
+            look = IDLE_POLL_INTERVAL_S
+        elif not _is_there(folder):
+            event = lease.FolderGone()
+        elif look == POLL_INTERVAL_S and _is_called(folder):
+            event = lease.Heard(time.monotonic())
+
+
+def _silence(folder: Path) -> float:
+    """Return for how long the driver has been silent, as far as is known."""
+    try:
+        return float((folder / SILENT).read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the folder is what it was. The file is touched, as what is old may be cleared away."""
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(folder / PIDS)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _is_called(folder: Path) -> bool:
+    """Whether the driver has said since the last look that it is there."""
+    try:
+        (folder / ALIVE).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _end(group: int, host: int, folder: Path) -> NoReturn:
+    """Let the host leave in order, for a moment, and the zygote print what the slots wrote; then end everything,
+    orphans included, and leave nothing behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(host or group, signal.SIGTERM)
+    deadline = time.monotonic() + 1.0
+    for each in (host, group):
+        while time.monotonic() < deadline and not _ended(each):
+            time.sleep(0.005)
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        for orphan in process_tree.children(os.getpid()):  # those of the slots among them; elsewhere the group must do
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            break
+        time.sleep(0.005)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _ended(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    return True
+
+
+def _die_with_parent() -> None:
+    """Be killed when the leash is (Linux: PR_SET_PDEATHSIG); zygote and slots end when this process does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,1 @@
+"""Calls and results to bytes and back, on both ends."""

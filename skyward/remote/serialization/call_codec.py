@@ -1,0 +1,246 @@
+"""Bytes to calls, and outcomes to bytes and back.
+
+A call that `packer` packed on the driver is run on a slot (`execute`), and its outcome opened on the driver
+(`open_outcome`). Large arrays of a result are further parts of it, beside its pickle.
+"""
+
+import contextlib
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from enum import Enum
+from types import ModuleType
+from typing import Any, Literal
+
+from skyward.remote import call_repr, fork_guard, function, missing_modules
+from skyward.remote.blobs import BlobError, Buffer, Ref
+from skyward.remote.module_bundles import IMPORTS
+from skyward.remote.serialization import arrays, pickle_errors
+from skyward.remote.serialization.classes import reduce_member
+from skyward.remote.serialization.exceptions import contained, open_exception, pack_exception
+from skyward.remote.serialization.loader import Call, Functions, call_in
+from skyward.remote.serialization.namespace import RUNNING
+from skyward.remote.serialization.pickler import by_value, result_by_value
+
+type Status = Literal["returned", "raised", "died", "killed", "overdue"]
+"""How a batch ended: `returned` or `raised` by user code, `died` with its slot, `killed` on request, `overdue` past its
+timeout."""
+
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex})
+"""Types of values in which there is no array to look for."""
+
+PLAIN_COUNT = 64
+"""Values of a result that are looked at to see whether it can be pickled the short way."""
+
+LARGE_RESULT = 1 << 20
+"""Bytes from which on a result leaves its slot through shared memory, and its arrays are not copied on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call finds beside its payload on a slot: functions by name, blobs by name, its buffers in order.
+
+    Of the functions it needs those in `names`. With `owns_main` nothing else runs in this process, and `__main__` is
+    that of the call meanwhile: so its functions can be pickled by their names, for a process that is forked from here.
+    Without it `Mains` gives each thread that of its call.
+    """
+
+    functions: Functions = field(default_factory=Functions)
+    blobs: Mapping[str, Ref] = field(default_factory=dict)
+    buffers: Sequence[str] = ()
+    names: tuple[str, ...] = ()
+    owns_main: bool = False
+
+
+NOTHING = CallContext()
+"""For a call that needs nothing beside its payload."""
+
+
+def beside(functions: Mapping[str, bytes], blobs: Mapping[str, Ref], buffers: Sequence[str] = ()) -> CallContext:
+    """Return what a call finds that needs all of these functions."""
+    found = Functions()
+    found.raw.update(functions)
+    return CallContext(found, blobs, buffers, tuple(functions))
+
+
+def pack_hooks(hooks: Sequence[object]) -> bytes:
+    """Return what plugins do on a node as bytes; empty for none.
+
+    Raises
+    ------
+    NotPortable
+        A plugin with a hook for the node cannot be pickled.
+    """
+    if not hooks:
+        return b""
+    try:
+        return by_value(tuple(hooks))
+    except Exception as error:
+        broken = [hook for hook in hooks if pickle_errors.culprit(type(hook), (hook,), {})] or list(hooks)
+        raise pickle_errors.refuse(error, type(broken[0]), broken[:1], {}) from error
+
+
+def load_hooks(data: bytes) -> tuple[Any, ...]:
+    """Return what `pack_hooks` packed."""
+    return pickle.loads(data) if data else ()
+
+
+def execute(
+    payload: bytes,
+    beside: CallContext = NOTHING,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    opened: Callable[[], None] = lambda: None,
+) -> tuple[Status, list[Buffer]]:
+    """Run one packed call inside `around()` and return how it ended and its value or exception. Never raises.
+
+    `opened` is called in between, when the call is unpickled and is about to run.
+
+    The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
+    raised by user code count as exceptions of the call, and its caller gets a `RemoteError`. One whose blobs cannot be
+    opened has `died`, with the reason as text: it has not begun, so it is tried again. A process that user code forks
+    does not return from here.
+    """
+    process = fork_guard.process()
+    outcome = _execute(payload, beside, around, opened, process)
+    fork_guard.end_if_forked(process, None)
+    return outcome
+
+
+def _execute(
+    payload: bytes,
+    beside: CallContext,
+    around: Callable[[], AbstractContextManager[object]],
+    opened: Callable[[], None],
+    process: int,
+) -> tuple[Status, list[Buffer]]:
+    raised: BaseException | None = None
+    value: object = None
+    call: list[Call] = []
+    missing: BlobError | None = None
+    try:
+        with around():
+            try:
+                (fn, args, kwargs), main = _load(payload, beside)
+                call.append((fn, args, kwargs))
+                opened()
+                if main is None:
+                    value = fn(*args, **kwargs)
+                else:
+                    call_with = _call_as_main if beside.owns_main else _call_beside_others
+                    value = call_with(main, fn, args, kwargs)
+                fork_guard.end_if_forked(process, None)
+            except BaseException as error:
+                fork_guard.end_if_forked(process, error)
+                raised = error
+                if not call and isinstance(error, BlobError):
+                    missing = error
+                if call:
+                    call_repr.noted(error, call_repr.call(*call[0]))
+                raise
+    except BaseException as error:  # user code: whatever it raises is its outcome
+        raised = error
+    if missing is not None:
+        return "died", [str(missing).encode()]
+    if raised is not None:  # also when `around` would hide it: then there is no value
+        if (
+            isinstance(raised, ModuleNotFoundError)
+            and (lack := missing_modules.explain(raised))
+            and lack not in str(raised)
+        ):
+            with contextlib.suppress(Exception):
+                raised.add_note(lack)
+        return "raised", [pack_exception(raised)]
+    try:
+        return "returned", _parts(value)
+    except Exception as error:
+        refused = pickle_errors.refuse_result(error, fn, value)
+        if fn is function.call_each:
+            function.name_call(refused, *args)
+        return "raised", [pack_exception(refused)]
+
+
+class _ResultPickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        reduced = arrays.by_content(obj)
+        if reduced is None and isinstance(obj, Enum):
+            reduced = reduce_member(obj)
+        return NotImplemented if reduced is None else reduced
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value, or each of a few values, is a number or None."""
+    if type(value) is list and len(value) <= PLAIN_COUNT:
+        return PLAIN_TYPES.issuperset(map(type, value))
+    return type(value) in PLAIN_TYPES
+
+
+def _parts(value: object) -> list[Buffer]:
+    if _is_plain(value):
+        return [pickle.dumps(value, protocol=5)]
+    parts: list[Buffer] = []
+
+    def aside(buffer: pickle.PickleBuffer) -> bool:
+        found = buffer.raw()
+        if found.nbytes < LARGE_RESULT:
+            return True
+        parts.append(found)
+        return False
+
+    try:
+        file = io.BytesIO()
+        _ResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
+        body = file.getvalue()
+    except Exception:  # classes and functions that the driver cannot import travel by value
+        return [result_by_value(value)]
+    return [body, *parts]
+
+
+def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
+    """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
+    try:
+        own = {name: data for name, data in functions.items() if not name.startswith(IMPORTS)}
+        return call_repr.call(*_load(payload, beside(own, {}))[0])
+    except Exception:
+        return ""
+
+
+def _load(payload: bytes, beside: CallContext) -> tuple[Call, ModuleType | None]:
+    try:
+        scope = beside.functions.scope(beside.names, beside.blobs, apart=not beside.owns_main)
+        return call_in(scope, payload, beside.buffers, beside.blobs), scope.main
+    except ModuleNotFoundError as error:
+        if not (lack := missing_modules.explain(error)):
+            raise
+        raise ModuleNotFoundError(f"the call cannot be opened: {lack}", name=error.name, path=error.path) from error
+
+
+def _call_as_main(main: ModuleType, fn: Callable[..., object], args: Any, kwargs: Any) -> object:
+    before, sys.modules["__main__"] = sys.modules["__main__"], main
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        sys.modules["__main__"] = before
+
+
+def _call_beside_others(main: ModuleType, fn: Callable[..., object], args: Any, kwargs: Any) -> object:
+    before, RUNNING.main = RUNNING.main, main
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        RUNNING.main = before
+
+
+def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:
+    """Return `(value, None)` or `(None, exception)` of a call that returned or raised, from the parts of `execute`."""
+    body, *buffers = parts
+    if status == "raised":
+        return None, open_exception(body)
+    try:
+        return pickle.loads(body, buffers=buffers), None
+    except BaseException as error:  # user code
+        with contextlib.suppress(Exception):
+            error.add_note("The call returned, but its result could not be opened on this machine.")
+        return None, contained(error, "the result of the task, when it was opened,")

@@ -1,0 +1,161 @@
+"""Bytes to functions and calls: functions by value are loaded for each batch, so no task sees what another one left.
+
+A function whose objects cannot change (see `_Survey`) is kept, as loading it again would give the same.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from opcode import opmap
+from operator import call, is_
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from skyward.remote.blobs import Ref, view
+from skyward.remote.serialization import packer, sealed
+from skyward.remote.serialization.namespace import Scope
+from skyward.remote.serialization.reducers import importable
+
+type Call = tuple[Callable[..., object], Any, Any]
+
+
+class Functions:
+    """The functions by value that a worker was sent: their bytes, and those loaded ones that cannot change."""
+
+    def __init__(self) -> None:
+        self.raw: dict[str, bytes] = {}
+        self._kept: dict[tuple[str, ...], _Survey | None] = {}
+
+    def load_again(self) -> None:
+        """Load functions again that were kept: modules that they refer to have changed."""
+        self._kept.clear()
+
+    def scope(self, names: tuple[str, ...], blobs: Mapping[str, Ref], *, apart: bool = False) -> Scope:
+        """Return what a batch that needs these functions finds: loaded for it, unless that makes no difference.
+
+        With `apart` other batches run at the same time.
+        """
+        if not names:
+            return Scope(apart=apart)
+        known = names in self._kept
+        if (kept := self._kept.get(names)) is not None:
+            if kept.holds():
+                return kept.scope
+            self._kept[names] = None
+        scope = Scope(apart=apart)
+        for name in names:
+            # each load maps the buffers for itself: what is written into an array is seen by its batch only
+            scope.objects[name] = scope.load(*sealed.opened(self.raw[name], blobs), blobs)
+        if not known:
+            survey = _Survey(scope)
+            self._kept[names] = survey if survey.constant else None
+        return scope
+
+
+def call_in(scope: Scope, payload: bytes, buffers: Sequence[str], blobs: Mapping[str, Ref]) -> Call:
+    """Load a call with what it finds in a scope."""
+    if not blobs:
+        return scope.load(payload, (), blobs)  # type: ignore[no-any-return]
+    body = payload or view(next(iter(blobs.values())))
+    call: Call = scope.load(body, (_buffer(blobs, name) for name in buffers), blobs)
+    return call
+
+
+def _buffer(blobs: Mapping[str, Ref], name: str) -> memoryview:
+    return view(blobs[name.removesuffix(packer.PRIVATE)], private=name.endswith(packer.PRIVATE))
+
+
+# ---------------------------------------------------------------- what cannot change
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range)
+_STORES = {opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")}
+_STORES_IN_CELLS = {opmap["STORE_DEREF"], opmap["DELETE_DEREF"]}
+# fmt: off
+_DOUBTFUL = {
+    "globals", "locals", "vars", "exec", "eval", "setattr", "delattr", "__dict__", "__globals__", "__defaults__",
+    "__kwdefaults__", "__annotations__", "__closure__", "__code__", "cell_contents", "__setattr__", "_getframe",
+    "currentframe",
+}
+# fmt: on
+"""Names in a function by which it may change what is its own."""
+
+
+_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__module__", "__doc__")
+"""What others may replace in a function."""
+
+
+class _Survey:
+    """What a scope held when it was loaded, and whether its calls can leave a trace in that.
+
+    They cannot if it is made of functions that store nothing outside of their calls, and if these refer to constants,
+    to modules, and to what is imported from there. `holds` makes sure, as others may have changed a function.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self._functions: dict[int, FunctionType] = {}
+        self.constant = all(type(each) is FunctionType and self._is_constant(each) for each in scope.objects.values())
+        functions = self._functions.values()
+        spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}  # with the names in them that matter
+        for fn in functions:
+            named = fn.__kwdefaults__ or {}
+            for space, names in (fn.__globals__, _names(fn.__code__)), (fn.__dict__, fn.__dict__), (named, named):
+                spaces.setdefault(id(space), (space, set()))[1].update(names)
+        self._spaces = [space for space, _ in spaces.values()]
+        self._sizes = [*map(len, self._spaces)]
+        self._looks: list[Callable[[], object]] = [
+            *(partial(getattr, fn, part) for fn in functions for part in _PARTS),
+            *(partial(space.get, name) for space, names in spaces.values() for name in names),
+            *(partial(_content, cell) for fn in functions for cell in fn.__closure__ or ()),
+        ]
+        self._found = [look() for look in self._looks]
+
+    def holds(self) -> bool:
+        """Whether everything is as it was."""
+        return [*map(len, self._spaces)] == self._sizes and all(map(is_, map(call, self._looks), self._found))
+
+    def _is_constant(self, value: object) -> bool:
+        match value:
+            case FunctionType():
+                return importable(value) or id(value) in self._functions or self._of_function(value)
+            case tuple() | frozenset() if type(value) in (tuple, frozenset):
+                return all(map(self._is_constant, value))
+            case ModuleType():
+                return sys.modules.get(value.__name__) is value and value.__name__ != "__main__"
+            case BuiltinFunctionType():
+                return value.__self__ is None or isinstance(value.__self__, ModuleType)
+            case type():
+                return importable(value)
+            case _:
+                return type(value) in _ATOMS
+
+    def _of_function(self, fn: FunctionType) -> bool:
+        self._functions[id(fn)] = fn
+        if _stores(fn.__code__, frozenset(fn.__code__.co_freevars)):
+            return False
+        own = {name: value for name, value in fn.__globals__.items() if name != "__builtins__"}
+        parts = *own.values(), *fn.__dict__.values(), *(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()
+        return all(map(self._is_constant, (*parts, *map(_content, fn.__closure__ or ()))))
+
+
+def _stores(code: CodeType, free: frozenset[str]) -> bool:
+    """Whether code may store something that outlives its call; `free` are the variables of the outermost function."""
+    operations = set(code.co_code[::2])
+    if operations & _STORES or _DOUBTFUL.intersection(code.co_names):
+        return True
+    if operations & _STORES_IN_CELLS and free.intersection(code.co_freevars):
+        return True
+    return any(isinstance(const, CodeType) and _stores(const, free) for const in code.co_consts)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The names by which code, and that inside it, may look for what is global."""
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
+    return (*code.co_names, *inner)

@@ -1,0 +1,133 @@
+"""The names that a batch finds on its slot: its functions by value, and the `__main__` of the user's script."""
+
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType, SimpleNamespace
+from typing import Any, NoReturn
+
+import cloudpickle
+
+from skyward.remote.blobs import Buffer, Ref, view
+
+MAKE_FUNCTION = cloudpickle.cloudpickle._make_function
+"""What cloudpickle makes functions with."""
+
+
+class _Main(ModuleType):
+    """The `__main__` of a batch. It hides its file: a spawned child must not run the user's script again."""
+
+    @property
+    def __file__(self) -> NoReturn:  # type: ignore[override]
+        raise AttributeError("__file__")
+
+
+class _Running(threading.local):
+    """The `__main__` of the batch that runs in this thread."""
+
+    main: ModuleType | None = None
+
+
+RUNNING = _Running()
+
+
+class Mains(_Main):
+    """The `__main__` of a process whose threads run batches at the same time: a thread finds that of its own batch."""
+
+    def __getattr__(self, name: str) -> Any:
+        if RUNNING.main is None:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        return getattr(RUNNING.main, name)
+
+
+class Scope:
+    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share.
+
+    Where batches run at the same time in one process each is `apart`: it has classes of its own, in `classes` by their
+    identity. Elsewhere (None) the next batch finds the same classes, so that what outlives a batch keeps its class.
+    """
+
+    def __init__(self, *, apart: bool = False) -> None:
+        self.objects: dict[str, Any] = {}
+        self.main: ModuleType | None = None
+        self.classes: dict[str, type] | None = {} if apart else None
+
+    def load(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> Any:
+        """Load a pickle that may refer to what is in this scope, and to large `bytes` among the blobs."""
+        outer, _opening.scope = _opening.scope, self
+        try:
+            if not blobs:
+                return pickle.loads(body, buffers=buffers)
+            return _Unpickler(body, buffers, blobs).load()
+        finally:
+            _opening.scope = outer
+
+    def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
+        """Make a function or class of the user's script; it is found in `__main__` by its qualified name.
+
+        That is empty where its own script does not find it by that.
+        """
+        if self.main is None:
+            self.main = _Main("__main__")
+        namespace = self.main.__dict__
+        if make is MAKE_FUNCTION:
+            code, own, *rest = args
+            namespace.update(own)
+            args = code, namespace, *rest
+        made = make(*args)
+        if name:
+            _put(namespace, name, made)
+        return made
+
+
+class _Around(SimpleNamespace):
+    """Stands in `__main__` for a class that was not sent, around one that was, which has to be found by its name."""
+
+
+def _put(space: dict[str, Any], name: str, made: Any) -> None:
+    *around, last = name.split(".")
+    for each in around:
+        outer = space.setdefault(each, _Around())
+        if not isinstance(outer, _Around):
+            return  # it is there with all that is in it
+        space = vars(outer)
+    if isinstance(space.get(last, _Around()), _Around):
+        space[last] = made
+
+
+class _Opening(threading.local):
+    """The scope that this thread loads something in."""
+
+    scope: Scope | None = None
+
+
+_opening = _Opening()
+
+
+def own_classes() -> dict[str, type] | None:
+    """Return the classes of the batch that this thread loads something for, if it has its own."""
+    return None if _opening.scope is None else _opening.scope.classes
+
+
+def shared(name: str) -> Any:
+    """Stand in a pickle for the function or class of that name in its scope."""
+    if _opening.scope is None:
+        raise pickle.UnpicklingError(
+            f"function {name} is not in this pickle; it is opened by skyward.remote.serialization.loader"
+        )
+    return _opening.scope.objects[name]
+
+
+def in_main(name: str, make: Callable[..., Any], *args: Any) -> Any:
+    """Make a function or class of a script, in the `__main__` of its scope if there is one."""
+    return make(*args) if _opening.scope is None else _opening.scope.in_main(name, make, *args)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> None:
+        super().__init__(io.BytesIO(body), buffers=buffers)
+        self._blobs = blobs
+
+    def persistent_load(self, name: str) -> bytes:
+        return bytes(view(self._blobs[name]))

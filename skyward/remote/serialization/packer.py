@@ -1,0 +1,299 @@
+"""Calls to bytes: what a driver sends.
+
+Functions and classes that a node cannot import (those of `__main__`, closures, lambdas) are pickled once for each
+`Packer` and travel beside the calls under a name, so that a thousand calls of one function carry it once. Large buffers
+(arrays, `bytes`) of calls and functions travel beside them as blobs.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from skyward.remote.blobs import Blob
+from skyward.remote.serialization import arrays, pickle_errors, sealed
+from skyward.remote.serialization.classes import is_dynamic
+from skyward.remote.serialization.module_references import Modules, first_imports
+from skyward.remote.serialization.pickler import (
+    AgainPickler,
+    CallPickler,
+    LargeBufferError,
+    LargePickler,
+    Named,
+    UnknownError,
+    by_value,
+    collect,
+    keep_small,
+)
+from skyward.remote.serialization.reducers import as_remote, importable
+
+PRIVATE = "+private"
+"""What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
+
+PAGE = 4096
+"""Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
+
+
+UNLIKE = 3
+"""Calls that were not like the ones before, one after the other, after which no other one is taken to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A call as bytes, and what it needs beside them.
+
+    Attributes
+    ----------
+    payload
+        The pickled call; empty when it is so large that it is the first of `blobs`.
+    functions
+        The functions and classes by value that it needs, as bytes, by name.
+    buffers
+        Names of the blobs that are its out-of-band buffers, in order; `PRIVATE` follows those that may be written.
+    blobs
+        Every blob that it needs, each once.
+    modules
+        Names of bundles of the user's own modules.
+    kept
+        What has to live until the call has been opened.
+    """
+
+    payload: bytes
+    functions: Mapping[str, bytes]
+    buffers: tuple[str, ...] = ()
+    blobs: tuple[Blob, ...] = ()
+    modules: tuple[str, ...] = ()
+    kept: tuple[object, ...] = ()
+
+
+class Packer:
+    """Packs calls.
+
+    One that shares keeps the bytes of the functions it met. Its lifetime is the scope in which a function is taken to
+    stay the same: one `Parallel` call, one `map`. What a closure or a global of `__main__` holds is read the first time
+    that the function is met. One that does not share puts everything into each call.
+
+    Parameters
+    ----------
+    share
+        Whether functions by value are kept beside the calls.
+    put
+        Makes a blob of a large buffer (see `skyward.calls.blob_store`); None to keep everything in the payload.
+    threshold
+        Bytes from which on a buffer is large.
+    bundles
+        Gives the names of the bundles that contain modules of these names, and what those import; None where nodes can
+        import all that this program can.
+    reloaded
+        Gives the names of what tells nodes to import modules again, where they can import all that this program can.
+    reaches
+        Says whether the nodes reach the files on a mount (see `arrays.reduce`).
+    mode
+        What slots may do with large buffers, as in `task_groups.TaskGroup`.
+    imports
+        Gives the list of installed modules that importing modules of these names imports, by its name; empty for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        share: bool = True,
+        put: Callable[[memoryview], Blob] | None = None,
+        threshold: int = 1 << 20,
+        bundles: Callable[[frozenset[str]], tuple[str, ...]] | None = None,
+        reloaded: Callable[[], tuple[str, ...]] = tuple,
+        reaches: arrays.Reaches = lambda token: False,
+        mode: arrays.Mode = "r",
+        imports: Callable[[frozenset[str]], Mapping[str, bytes]] | None = None,
+    ) -> None:
+        self._share = share
+        self._reaches = reaches
+        self._together = arrays.Together(threshold) if mode == "r+" else None
+        self._mark = PRIVATE if mode == "c" else ""
+        self._put, self._threshold = put, threshold
+        self._looks_for_bytes = False
+        self._bundles, self._reloaded, self._imports = bundles, reloaded, imports
+        self._needed: dict[tuple[object, ...], tuple[tuple[str, ...], Mapping[str, bytes]]] = {}
+        self._noted: dict[str, Modules] = {}  # by name of function
+        self._names: dict[int, Any] = {}
+        self._kept: list[Any] = []  # an id stays taken for as long as its function lives
+        self._again: dict[tuple[int, ...], tuple[tuple[str, ...], Mapping[str, bytes], tuple[str, ...]]] = {}
+        self._unlike = 0
+
+    def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
+        """Return the call `fn(*args, **kwargs)` as bytes.
+
+        Raises
+        ------
+        NotPortable
+            Something in the call cannot be pickled. The text names the path to it.
+        """
+        call = fn, args, kwargs
+        try:
+            return self._like_before(call) or self._packed(call)
+        except Exception as error:
+            raise pickle_errors.refuse(error, fn, args, kwargs, self._reducer([])) from error
+
+    def _like_before(self, call: tuple[object, ...]) -> Packed | None:
+        """Pack a call of functions that this packer has met, with arguments that pickle knows by itself; else None.
+
+        Nothing is to be done for such a call that was not done before, and most of a packer's calls are alike.
+        """
+        if not self._share or self._unlike > UNLIKE:
+            return None
+        file = io.BytesIO()
+        pickler = AgainPickler(file, self._names)
+        try:
+            pickler.dump(call)
+        except UnknownError:
+            self._unlike += 1
+            return None
+        payload = file.getvalue()
+        if self._put is not None and len(payload) >= self._threshold:
+            return None
+        self._unlike = 0
+        reloaded, key = self._reloaded(), tuple(map(id, pickler.met))
+        if (known := self._again.get(key)) is None or known[0] != reloaded:
+            known = self._again[key] = reloaded, *self._needs_of(pickler.met)
+        _, functions, bundles = known
+        return Packed(payload, functions, modules=bundles)
+
+    def _needs_of(self, met: Iterable[FunctionType]) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+        """The functions by value and the bundles of a call that refers to these functions and to nothing else."""
+        modules = self._modules_noted()
+        functions: dict[str, bytes] = {}
+        for function in met:
+            if type(named := self._names[id(function)]) is Named:
+                functions[named.name] = named.data
+            elif modules is not None:
+                modules.note(function)
+        bundles, lists = self._needs(modules, functions)
+        return {**functions, **lists}, bundles
+
+    def _packed(self, call: tuple[object, ...]) -> Packed:
+        if not self._looks_for_bytes:
+            try:
+                packed = self._dumped(call)
+            except LargeBufferError:
+                pass
+            else:
+                if self._put is None or len(packed.payload) < self._threshold:
+                    return packed
+                self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
+        return self._dumped(call, large=True)
+
+    def _dumped(self, call: tuple[object, ...], *, large: bool = False) -> Packed:
+        file = io.BytesIO()
+        kind = LargePickler if large else CallPickler
+        modules = self._modules_noted()
+        name = self._name if self._share else None
+        aside = None if self._put is None else self._aside
+        keep = None if large or self._share or aside is None else partial(keep_small, self._threshold)
+        kept: list[Any] = []
+        pickler = kind(file, name, aside, modules, self._reducer(kept), keep)
+        pickler.dump(call)
+        payload, functions = file.getvalue(), pickler.met
+        if modules is not None and not self._share:
+            _note_beginning(call[0], modules)
+        bundles, lists = self._needs(modules, functions)
+        if lists:
+            functions = {**functions, **lists}
+        if not (large or pickler.buffers or pickler.beside):
+            return Packed(payload, functions, (), (), bundles, tuple(kept))
+        private, buffers = pickler.private, pickler.buffers
+        names = tuple(blob.name + (PRIVATE if place in private else self._mark) for place, blob in enumerate(buffers))
+        blobs = {blob.name: blob for blob in (*buffers, *pickler.bytes, *pickler.beside)}
+        if large and len(payload) >= self._threshold and (body := self._aside(memoryview(payload))):
+            payload, blobs = b"", {body.name: body, **blobs}
+        return Packed(payload, functions, names, tuple(blobs.values()), bundles, tuple(kept))
+
+    def _reducer(self, kept: list[Any]) -> arrays.Reducer:
+        """What says how arrays are pickled; what they need to be opened is added to `kept`."""
+        return partial(arrays.reduce, reaches=self._reaches, together=self._together, kept=kept)
+
+    def _modules_noted(self) -> Modules | None:
+        if self._bundles is None and self._imports is None:
+            return None
+        return Modules(inner=None if self._bundles is None else set())
+
+    def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+        """The bundles of these modules and of those that the functions refer to, and the list of what they import."""
+        reloaded = self._reloaded()
+        if modules is None:
+            return reloaded, {}
+        key = frozenset(modules.referred), frozenset(modules.inner or ()), tuple(functions), reloaded
+        if (known := self._needed.get(key)) is not None:
+            return known
+        for name in functions:
+            modules.add(self._noted[name])
+        referred, inner = frozenset(modules.referred), frozenset(modules.inner or ())
+        bundles = reloaded if self._bundles is None else self._bundles(referred | inner)
+        found = self._needed[key] = bundles, {} if self._imports is None else self._imports(referred)
+        return found
+
+    def _aside(self, content: memoryview) -> Blob | None:
+        """The blob of a buffer; None for one that is not large, or for which there is no room."""
+        if self._put is None or content.nbytes < self._threshold:
+            return None
+        try:
+            return self._put(content)
+        except OSError:
+            return None
+
+    def _name(self, obj: FunctionType | type) -> Any:
+        """Pack a function or class that must travel by value; return how to reduce another function, None for a class.
+
+        It is called by its content: nodes and slots that have it from an earlier call are not sent it again.
+        """
+        try:
+            return self._names[id(obj)]
+        except KeyError:
+            pass
+        named: Any = None
+        if isinstance(obj, FunctionType):
+            named = NotImplemented if importable(obj) else as_remote(obj)
+        if named is None and (isinstance(obj, FunctionType) or is_dynamic(obj)):
+            modules = self._modules_noted()
+            data, blobs = self._apart(obj, modules)
+            named = Named(hashlib.sha256(data).hexdigest(), data, blobs)
+            if modules is not None:
+                _note_beginning(obj, modules)
+                self._noted[named.name] = modules
+        self._names[id(obj)] = named
+        self._kept.append(obj)
+        return named
+
+    def _apart(self, obj: object, modules: Modules | None) -> tuple[bytes, tuple[Blob, ...]]:
+        """Pickle a function or class, with its large buffers as blobs; see `sealed`.
+
+        One that is large without them has its small buffers put together, so that a load need not copy those either.
+        """
+        reduce = self._reducer(self._kept)
+        if self._put is None:
+            return sealed.seal(by_value(obj, modules, reduce)), ()
+        for pickler_kind, least in ((CallPickler, self._threshold), (LargePickler, min(PAGE, self._threshold))):
+            file = io.BytesIO()
+            found: list[memoryview] = []
+            keep = partial(collect, least, found)
+            pickler = pickler_kind(file, None, self._aside, modules, reduce, keep)
+            pickler.dump(obj)
+            body = file.getvalue()
+            if len(body) < self._threshold:
+                break
+        try:
+            parts, blobs = sealed.place(found, self._threshold, self._put)
+            if len(body) < self._threshold:
+                return sealed.seal(body, "", parts), (*pickler.bytes, *blobs)
+            whole = self._put(memoryview(body))
+            return sealed.seal(b"", whole.name, parts), (*pickler.bytes, *blobs, whole)
+        except OSError:  # there is no room for them
+            return sealed.seal(by_value(obj, modules, reduce)), ()
+
+
+def _note_beginning(fn: object, modules: Modules) -> None:
+    """Note what a function of the script imports before anything else."""
+    if isinstance(fn, FunctionType) and not importable(fn):
+        modules.referred.update(first_imports(fn.__code__))

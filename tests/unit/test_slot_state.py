@@ -1,0 +1,100 @@
+"""What happens to the one batch a slot has in hand."""
+
+import pytest
+
+from skyward.remote.node import slot_state
+from skyward.remote.node.slot_state import (
+    FAILURES,
+    Event,
+    Exited,
+    Finished,
+    GivenUp,
+    Idle,
+    Overran,
+    Recall,
+    Recalled,
+    Refuse,
+    Report,
+    ReportDown,
+    ReportFree,
+    ReportUp,
+    ReportUseless,
+    Run,
+    Running,
+    Send,
+    SlotState,
+    Started,
+    Starting,
+    StartWorker,
+    Stop,
+    Stopping,
+    StopWorker,
+    TakeBack,
+    WakeMe,
+    step,
+)
+
+
+def test_a_slot_begins_by_starting_its_worker() -> None:
+    assert slot_state.begin() == (Starting(), (StartWorker(),))
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "after", "effects"),
+    [
+        (Starting(), Started(), Idle(), (ReportUp(),)),
+        (Idle(), Started(), Idle(), ()),
+        (Idle(), Run((1,)), Running((1,)), (Send((1,)),)),
+        (Idle(), Run((1,), 5.0), Running((1,)), (Send((1,)), WakeMe(1, 5.0))),
+        (Idle(), Run((1, 2)), Running((1, 2)), (Send((1, 2)),)),
+        (Starting(), Run((1, 2)), Starting(), (Refuse((1, 2)),)),
+        (Running((1,)), Finished((1,)), Idle(), (Report((1,), "done", free=True),)),
+        (Running((1, 2, 3)), Finished((1, 2, 3)), Idle(), (Report((1, 2, 3), "done", free=True),)),
+        (Running((2,)), Finished((1,)), Running((2,)), ()),
+        (Running((1, 2)), Finished((1,), last=False), Running((2,)), (Report((1,), "done"),)),
+        (Running((1, 2, 3)), Finished((2,), last=False), Running((1, 3)), (Report((2,), "done"),)),
+        (Running(()), Finished(()), Idle(), (ReportFree(),)),
+        (Running((1, 2, 3)), Finished((1,)), Idle(), (Refuse((2, 3)), Report((1,), "done", free=True))),
+        (Idle(), Finished(()), Idle(), ()),
+        (Running((1,)), Recall(), Running((1,)), ()),
+        (Idle(), Recall(), Idle(), ()),
+        (Running((1, 2)), Recall(), Running((1, 2)), (TakeBack(),)),
+        (Running((1, 2, 3)), Recalled(2), Running((1,)), (Refuse((2, 3)),)),
+        (Running((1, 2)), Recalled(2), Running(()), (Refuse((1, 2)),)),
+        (Running((1, 2)), Recalled(0), Running((1, 2)), ()),
+        (Idle(), Recalled(1), Idle(), ()),
+        (Running((1,)), Stop(1), Stopping((1,), "killed"), (StopWorker(),)),
+        (Running((2,)), Stop(1), Running((2,)), ()),
+        (Idle(), Stop(1), Idle(), ()),
+        (Running((1, 2)), Stop(1), Running((1, 2), doomed=1), (TakeBack(),)),
+        (Running((1, 2, 3), doomed=1), Recalled(2), Stopping((1,), "killed"), (Refuse((2, 3)), StopWorker())),
+        (Running((1, 2, 3), doomed=2), Recalled(1), Stopping((1, 2), "killed"), (Refuse((3,)), StopWorker())),
+        (Running((1, 2, 3), doomed=1), Recalled(1), Running((1, 2)), (Refuse((3,)),)),
+        (Running((1, 2), doomed=2), Recalled(1), Running((1,)), (Refuse((2,)),)),
+        (Running((1,)), Overran(1), Stopping((1,), "overdue"), (StopWorker(),)),
+        (Running((2,)), Overran(1), Running((2,)), ()),
+        (Idle(), Overran(1), Idle(), ()),
+        (Stopping((1,), "killed"), Finished((1,)), Stopping((), "killed"), (Report((1,), "done"), ReportDown())),
+        (Stopping((1, 2), "killed"), Finished((1,)), Stopping((2,), "killed"), (Report((1,), "done"),)),
+        (Stopping((1,), "killed"), Finished((2,)), Stopping((1,), "killed"), ()),
+        (Stopping((), "killed"), Finished(()), Stopping((), "killed"), ()),
+        (Stopping((), "killed"), Exited("x"), Starting(), (StartWorker(),)),
+        (Stopping((1,), "overdue"), Exited("x"), Starting(), (Report((1,), "overdue", "x"), StartWorker())),
+        (Running((1,)), Exited("x"), Starting(), (Report((1,), "died", "x"), StartWorker())),
+        (
+            Running((1, 2, 3)),
+            Exited("x", unstarted=2),
+            Starting(),
+            (Refuse((2, 3)), Report((1,), "died", "x"), StartWorker()),
+        ),
+        (Running((1, 2)), Exited("x", unstarted=2), Starting(), (Refuse((1, 2)), StartWorker())),
+        (Idle(), Exited("x"), Starting(), (ReportDown(), StartWorker())),
+        (Starting(), Exited("x"), Starting(1), (StartWorker(),)),
+        (Starting(FAILURES - 1), Exited("x"), GivenUp(), (ReportUseless("x"),)),
+        (GivenUp(), Exited("x"), GivenUp(), ()),
+    ],
+)
+def test_a_step_leads_where_it_should(
+    before: SlotState, event: Event, after: SlotState, effects: tuple[slot_state.Effect, ...]
+) -> None:
+    assert step(before, event) == (after, effects)
