@@ -5,7 +5,7 @@ Those of the work, which several modules decide together, are in `test_models_of
 
 from collections import Counter, deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skyward.actors import lifecycle, scaling
@@ -199,6 +199,7 @@ TURNS = st.sampled_from(["started", "run", "finished", "next", "exited", "recall
 
 @QUICK
 @given(st.lists(st.tuples(TURNS, st.integers(0, 2)), max_size=50))
+@example([("started", 0), ("run", 1), ("stop", 1), ("exited", 1)])
 def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, int]]) -> None:
     state, effects = slot_state.begin()
     given, answers = 0, Counter[int]()

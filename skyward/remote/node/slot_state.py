@@ -270,7 +270,8 @@ def _refuse(batches: tuple[int, ...]) -> tuple[Effect, ...]:
 
 
 def _exited(turn: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tuple[Effect, ...]]:
-    turn, refused = _recalled(turn, unstarted)
+    turn, effects = _recalled(turn, unstarted)
+    refused = [effect for effect in effects if isinstance(effect, Refuse)]  # there is no worker left to stop
     match turn:
         case Starting(failures):
             if failures + 1 >= FAILURES:
@@ -283,7 +284,7 @@ def _exited(turn: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tup
             return Starting(), (*refused, *died, StartWorker())
         case Stopping(batches, verdict):
             ended = (Report(batches, verdict, cause),) if batches else ()
-            return Starting(), (*ended, StartWorker())
+            return Starting(), (*refused, *ended, StartWorker())
         case GivenUp():
             return turn, ()
     assert_never(turn)
