@@ -252,3 +252,12 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
     assert job.endswith("guides/10_joblib_concurrency.py")
     assert tests in (ROOT / ".ci/run").read_text()
+
+
+def test_every_file_and_name_in_the_architecture_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:[a-z0-9_]+/)*[a-z0-9_]+\.py)(?:: (\w+))?`", text)
+    assert len(named) > 40
+    for path, name in named:
+        source = (ROOT / "skyward" / path).read_text()
+        assert not name or re.search(rf"^(class|def|async def) {name}\b", source, re.MULTILINE), f"{path}: {name}"
