@@ -29,7 +29,7 @@ from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch
 from skyward.remote.serialization import call_codec
 from skyward.remote.serialization.packer import Packer
 
-SOON = 20.0
+SOON = 60.0
 """Seconds in which anything that a test waits for has happened, or never will."""
 
 POOL = Authority.create("by hand")

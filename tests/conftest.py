@@ -19,9 +19,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run whole folders with two workers for each processor, as most tests wait for processes, and files with none."""
+    """Run whole folders with a worker more than there are processors, as tests wait for processes; files with none."""
     folders = all(Path(each).is_dir() for each in config.args)
-    return 2 * len(os.sched_getaffinity(0)) if folders else 0
+    return len(os.sched_getaffinity(0)) + 1 if folders else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,7 +83,7 @@ class Forward:
         self._loop.call_soon_threadsafe(self._clear.set)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _arm(self, marks: Sequence[tuple[Way, int]], down: float) -> None:
         self._marks, self._cut_by_mark = deque(marks), down
@@ -222,7 +222,7 @@ class Links:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._loop, self._closing = self._started.result(10)
+        self._loop, self._closing = self._started.result(60)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -20,7 +20,7 @@ from skyward.providers.local import LocalHost
 from skyward.providers.provider import Instance, Order, Quote
 from tests import work
 
-SOON = 20.0
+SOON = 60.0
 """Seconds in which anything that a test waits for has happened, or never will."""
 
 HOUR = 3600.0

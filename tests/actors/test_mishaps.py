@@ -89,7 +89,7 @@ def test_output_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None
         "def say(n): print('x' * n); return n\n"
         "if __name__ == '__main__':\n"
         "    with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:\n"
-        "        results = [compute.submit(say, n).result(20) for n in (10, 100_000, 100_000, 10)]\n"
+        "        results = [compute.submit(say, n).result(60) for n in (10, 100_000, 100_000, 10)]\n"
         "    print(sum(results), file=sys.stderr)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -47,7 +47,7 @@ def compute() -> Iterator[sky.Compute]:
 def test_it_counts_the_tasks_of_batches_and_chunks(compute: sky.Compute) -> None:
     Parallel(n_jobs=-1, batch_size=4)(delayed(work.square)(number) for number in range(20))
     list(compute.map(work.square, range(7), chunksize=3))
-    compute.submit(work.square, 2).result(10)
+    compute.submit(work.square, 2).result(60)
     told = compute.report()
     assert (told.tasks, told.late) == (28, 0)
     assert told.calls == told.attempts == sum(node.calls for node in told.nodes.values()) < 28
@@ -66,8 +66,8 @@ def test_it_adds_up_and_outlives_the_block() -> None:
 
 
 def test_bytes_are_those_of_arguments_and_results(compute: sky.Compute) -> None:
-    compute.submit(len, b"x" * 100_000).result(10)
-    compute.submit(bytes, 50_000).result(10)
+    compute.submit(len, b"x" * 100_000).result(60)
+    compute.submit(bytes, 50_000).result(60)
     told = compute.report()
     assert 100_000 < told.sent < 102_000
     assert 50_000 < told.received < 52_000
@@ -87,7 +87,7 @@ def test_in_mid_run_what_runs_is_not_lost(compute: sky.Compute, bell: Bell) -> N
 
 
 def test_a_retry_is_told_with_its_reason(compute: sky.Compute, tmp_path: Path) -> None:
-    compute.submit(work.die_once, tmp_path / "mark").result(10)
+    compute.submit(work.die_once, tmp_path / "mark").result(60)
     told = compute.report()
     assert (told.calls, told.attempts) == (1, 2)
     [(reason, count)] = told.retries.items()
@@ -97,7 +97,7 @@ def test_a_retry_is_told_with_its_reason(compute: sky.Compute, tmp_path: Path) -
 
 def test_what_was_lost_and_what_was_cancelled_is_counted(compute: sky.Compute, bell: Bell) -> None:
     with pytest.raises(sky.BatchLost):
-        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(10)
+        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(60)
     future = compute.submit(work.ring, bell.port)
     line = bell.answer()
     future.cancel()
@@ -107,13 +107,13 @@ def test_what_was_lost_and_what_was_cancelled_is_counted(compute: sky.Compute, b
 
 def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.Compute, tmp_path: Path) -> None:
     Parallel(n_jobs=-1, batch_size=2)(delayed(work.square)(number) for number in range(9))
-    compute.submit(work.die_once, tmp_path / "mark").result(10)
+    compute.submit(work.die_once, tmp_path / "mark").result(60)
     with pytest.raises(ZeroDivisionError):
-        compute.submit(divmod, 1, 0).result(10)
+        compute.submit(divmod, 1, 0).result(60)
     with pytest.raises(TimeoutError):
-        compute.submit_under(CallOptions(timeout=0.1), work.sleep, (60,), {}).result(10)
+        compute.submit_under(CallOptions(timeout=0.1), work.sleep, (60,), {}).result(60)
     with pytest.raises(sky.BatchLost):
-        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(10)
+        compute.submit_under(CallOptions(retries=0), work.die, (), {}).result(60)
     with pytest.raises(ZeroDivisionError):
         list(compute.map(divmod, [1] * 9, [0] * 9, chunksize=3))
     compute.shutdown()
@@ -155,7 +155,7 @@ def test_what_was_answered_and_is_cancelled_before_it_is_settled_is_counted_off(
 def test_calls_are_told_by_function_and_task(compute: sky.Compute) -> None:
     Parallel(n_jobs=2, batch_size=1)(delayed(work.square)(number) for number in range(3))
     list(compute.map(work.square, range(4), chunksize=2))
-    compute.submit(work.square, 2).result(10)
+    compute.submit(work.square, 2).result(60)
     ended = [event for event in compute.events() if isinstance(event, BatchesEnded)]
     assert {name for event in ended for name in event.functions} == {"square"}
     assert sorted(first for event in ended for first in event.firsts) == [-1, 0, 0, 1, 2, 2]
@@ -188,7 +188,7 @@ def held_up(bell: Bell, waiting: list[sky.Future[object]], imports: int) -> floa
     took = time.perf_counter() - began
     for line in lines:
         line.release()
-    assert [future.result(10) for future in waiting] == [2 * number for number in range(len(waiting))]
+    assert [future.result(60) for future in waiting] == [2 * number for number in range(len(waiting))]
     return took
 
 
@@ -248,7 +248,7 @@ def test_what_is_preloaded_takes_no_slot_any_time(slow: Callable[..., str], bell
         released = aside.submit(lambda: bell.answer().release())
         with sky.Compute(worker=sky.Worker(concurrency=2), image=sky.Image(preload=[name])) as compute:
             assert list(compute.map(importlib.import_module(name).double, range(4))) == [0, 2, 4, 6]
-        released.result(10)
+        released.result(60)
     assert bell.is_silent()
     assert name not in compute.report().imports
 
@@ -266,7 +266,7 @@ def test_a_machine_that_does_not_answer_at_the_end_is_told_and_raises_nothing(
 ) -> None:
     with sky.Compute(provider=Silent(folder=tmp_path), options=sky.Options(lease=50)) as compute:
         name = compute.nodes[0].instance
-        assert compute.submit(work.square, 2).result(10) == 4
+        assert compute.submit(work.square, 2).result(60) == 4
         assert compute.report().left == {}
     [(left, seconds)] = compute.report().left.items()
 

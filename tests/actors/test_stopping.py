@@ -82,10 +82,10 @@ def test_an_await_that_is_cancelled_stops_the_call(compute: sky.Compute, bell: B
 
 
 def test_a_call_past_its_timeout_is_killed_and_its_slot_comes_back(compute: sky.Compute, bell: Bell) -> None:
-    future = ring.options(timeout=0.1).remote(bell.port)
+    future = ring.options(timeout=2.0).remote(bell.port)
     line = bell.answer()
 
-    with pytest.raises(TimeoutError, match=r"more than 0\.1 s on slot"):
+    with pytest.raises(TimeoutError, match="more than 2 s on slot"):
         future.result(SOON)
     assert line.hears_the_end()
     assert bell.is_heard_from_all_slots(compute)
@@ -104,7 +104,7 @@ def test_a_timeout_counts_from_the_start_on_a_slot(compute: sky.Compute, bell: B
 
 
 def test_map_past_its_timeout_stops_the_rest(compute: sky.Compute, bell: Bell) -> None:
-    results = compute.map(ring, [bell.port] * 10, timeout=0.3)
+    results = compute.map(ring, [bell.port] * 10, timeout=3.0)
     lines = [bell.answer() for _ in range(compute.slots)]
 
     with pytest.raises(TimeoutError):

@@ -50,7 +50,7 @@ def test_what_is_nested_deeper_runs_where_it_is() -> None:
 
 
 def test_a_call_in_a_task_that_was_submitted_may_name_the_backend(compute: sky.Compute) -> None:
-    pid, pids, _ = compute.submit(joblib_work.who, n_jobs=2, backend="skyward").result(20)
+    pid, pids, _ = compute.submit(joblib_work.who, n_jobs=2, backend="skyward").result(60)
 
     assert pids == {pid}
     assert pid != os.getpid()

@@ -181,7 +181,7 @@ class Asking:
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         with futures.ThreadPoolExecutor(1) as other:
-            self.answers.append(other.submit(self.take).result(5))
+            self.answers.append(other.submit(self.take).result(60))
         return int, (0,)
 
     def take(self) -> bool:

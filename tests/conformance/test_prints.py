@@ -38,7 +38,7 @@ def said(compute: sky.Compute, mark: str, end: str) -> list[Printed | Logged]:
 
 
 def test_what_a_task_says_is_in_order_with_its_place(compute: sky.Compute) -> None:
-    node, slot = compute.submit(printing.speak, "order").result(20)
+    node, slot = compute.submit(printing.speak, "order").result(60)
     events = said(compute, "order begins", "order ends")
     assert {(event.node, event.slot) for event in events} == {(node, slot)}
     told = [(line, "log" if isinstance(event, Logged) else event.stream) for event in events for line in _lines(event)]
@@ -69,7 +69,7 @@ def test_every_line_of_every_slot_comes_in_its_order(compute: sky.Compute) -> No
 
 
 def test_a_record_has_its_logger_its_level_and_its_traceback(compute: sky.Compute) -> None:
-    compute.submit(printing.stumble, "stumbled").result(20)
+    compute.submit(printing.stumble, "stumbled").result(60)
     (record,) = [event for event in said(compute, "stumbled", "stumbled") if isinstance(event, Logged)]
     assert (record.logger, record.level, record.text) == ("tests.printing", logging.ERROR, "stumbled 1")
     assert record.trace.splitlines()[-1] == "ZeroDivisionError: integer division or modulo by zero"
@@ -77,7 +77,7 @@ def test_a_record_has_its_logger_its_level_and_its_traceback(compute: sky.Comput
 
 
 def test_a_warning_is_printed(compute: sky.Compute) -> None:
-    compute.submit(printing.warn, "mind the gap").result(20)
+    compute.submit(printing.warn, "mind the gap").result(60)
     (event, *_) = said(compute, "mind the gap", "mind the gap")
     assert isinstance(event, Printed)
     assert event.stream == "stderr"
@@ -85,7 +85,7 @@ def test_a_warning_is_printed(compute: sky.Compute) -> None:
 
 
 def test_other_programs_and_c_libraries_are_heard(compute: sky.Compute, kind: str) -> None:
-    _, slot = compute.submit(printing.beside, "beside").result(20)
+    _, slot = compute.submit(printing.beside, "beside").result(60)
     events = said(compute, "beside program", "beside libc")
     assert [text for event in events for text in event.text.splitlines()] == ["beside program", "beside libc"]
     assert {event.slot for event in events} == {slot if kind == "process" else -1}
@@ -97,7 +97,7 @@ def test_a_part_of_a_line_is_there_while_its_task_runs(compute: sky.Compute) -> 
         line = bell.answer()
         said(compute, "continue? ", "continue? ")
         line.release()
-        running.result(20)
+        running.result(60)
     (first, second, *_) = said(compute, "continue? ", "yes")
     assert (first.text, second.text) == ("continue? ", "yes\n")
 
@@ -105,7 +105,7 @@ def test_a_part_of_a_line_is_there_while_its_task_runs(compute: sky.Compute) -> 
 @pytest.mark.parametrize("how", ["exit", "kill", "abort"])
 def test_nothing_is_lost_when_a_task_dies_right_after_printing(compute: sky.Compute, how: str) -> None:
     with pytest.raises(sky.BatchLost):
-        compute.submit(printing.say_and_die, f"dying by {how}", how).result(20)
+        compute.submit(printing.say_and_die, f"dying by {how}", how).result(60)
     events = said(compute, f"dying by {how}", f"{how} without an end")
     text = "".join(event.text for event in events if isinstance(event, Printed) and event.stream == "stdout")
     assert text.startswith("".join(f"dying by {how} {number}\n" for number in range(1000)) + f"{how} without an end")
@@ -115,7 +115,7 @@ def test_what_a_task_leaves_running_is_heard(compute: sky.Compute, kind: str) ->
     if kind == "thread":
         pytest.skip("a thread that prints is the same process")
     with Bell() as bell:
-        compute.submit(printing.leave_running, "from behind", bell.port).result(20)
+        compute.submit(printing.leave_running, "from behind", bell.port).result(60)
         bell.answer().release()
         said(compute, "from behind", "from behind")
 
@@ -127,7 +127,7 @@ def shown(capfd: pytest.CaptureFixture[str], compute: sky.Compute, *call: object
     """What is shown of one call, all of it, when the block is left."""
     capfd.readouterr()
     with compute:
-        compute.submit(*call).result(30)  # type: ignore[arg-type]
+        compute.submit(*call).result(60)  # type: ignore[arg-type]
     return capfd.readouterr()
 
 
@@ -144,7 +144,7 @@ def one_slot(kind: str, **options: object) -> sky.Compute:
 def test_long_records_in_a_burst_come_as_records(kind: str) -> None:
     sizes = [10, 40_000, 65_500, 200_000] * 5
     with one_slot(kind) as compute:
-        compute.submit(printing.log_at_length, sizes).result(20)
+        compute.submit(printing.log_at_length, sizes).result(60)
     events = [event for event in compute.events() if isinstance(event, Printed | Logged)]
     assert [type(event) for event in events] == [Logged] * 20
     assert [event.text.startswith("begins") and event.text.endswith("ends") for event in events] == [True] * 20

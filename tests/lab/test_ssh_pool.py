@@ -148,7 +148,7 @@ def test_a_killed_driver_leaves_nothing_but_the_cache(hosts: Hosts, lab: Lab) ->
 
 
 def test_two_drivers_on_one_machine_do_not_see_each_other(host: Host, lab: Lab) -> None:
-    with program(lab, [host], "sys.stdin.read(); print(compute.submit(pow, 2, 5).result(20))") as other:
+    with program(lab, [host], "sys.stdin.read(); print(compute.submit(pow, 2, 5).result(60))") as other:
         with sky.Compute(provider=ssh(lab, host), worker=sky.Worker(concurrency=2)) as compute:
             assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
         assert other.communicate(timeout=kit.SOON)[0] == "32\n"
@@ -293,7 +293,7 @@ def test_a_module_of_ones_own_is_simply_there(host: Host, lab: Lab, tmp_path: Pa
         "import skyward as sky\nfrom mine import tasks\n"
         f"provider = sky.SSH(hosts=[{host.name!r}], config={str(lab.config)!r})\n"
         "with sky.Compute(provider=provider, image=sky.Image(preload=['mine.tasks'])) as compute:\n"
-        "    print(list(compute.map(tasks.run, range(3))), compute.submit(lambda: tasks.run(7)).result(20))\n"
+        "    print(list(compute.map(tasks.run, range(3))), compute.submit(lambda: tasks.run(7)).result(60))\n"
     )
     words = [sys.executable, str(tmp_path / "main.py")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

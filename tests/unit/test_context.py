@@ -24,7 +24,7 @@ def share[T](data: Sequence[T], node: int, nodes: int) -> Any:
         return shard(data)
 
     with futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(there).result(5)
+        return pool.submit(there).result(60)
 
 
 def shares(data: Any, nodes: int) -> list[Any]:

@@ -75,7 +75,7 @@ def entered(*names: str) -> tuple[Recorder, ...]:
 def elsewhere[T](fn: Callable[[], T]) -> T:
     """What it returns in a thread that is started now."""
     with futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(fn).result(5)
+        return pool.submit(fn).result(60)
 
 
 # ---------------------------------------------------------------- which pool
@@ -173,7 +173,7 @@ def test_remote_gives_the_future() -> None:
     function.leave(pool)
 
     assert future is pool.last
-    assert future.result(5) == "there"
+    assert future.result(60) == "there"
 
 
 def test_map_gives_the_results() -> None:

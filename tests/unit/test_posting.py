@@ -61,7 +61,7 @@ def test_a_posted_call_is_packed_and_sent_by_the_thread_of_the_group(cluster: Cl
     packer = Packing()
     future = group.post(double, packer)  # type: ignore[arg-type]
 
-    assert packer.thread.result(5) == "results-1"
+    assert packer.thread.result(60) == "results-1"
     group.cancel()
     assert future.cancelled()
 
@@ -71,7 +71,7 @@ def test_a_posted_call_gives_its_result(cluster: Cluster, group: TaskGroup) -> N
     assert cluster.sent.wait(5)
     cluster.end(future)
 
-    assert future.result(5) == 8
+    assert future.result(60) == 8
 
 
 def test_a_group_is_busy_until_its_calls_have_ended(cluster: Cluster, group: TaskGroup) -> None:
@@ -93,7 +93,7 @@ def test_a_posted_call_that_cannot_be_sent_fails_in_the_thread_of_the_group(grou
         future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
 
     assert isinstance(future.exception(5), NotPortable)
-    assert name.result(5) == "results-1"
+    assert name.result(60) == "results-1"
 
 
 def test_a_posted_call_that_is_cancelled_first_is_never_sent(cluster: Cluster, group: TaskGroup) -> None:
@@ -110,7 +110,7 @@ def test_a_posted_call_that_is_cancelled_first_is_never_sent(cluster: Cluster, g
 def test_a_posted_call_that_is_cancelled_while_it_is_sent_is_forgotten(cluster: Cluster, group: TaskGroup) -> None:
     packer = Packing(also=group.cancel)
     future = group.post(double, packer)  # type: ignore[arg-type]
-    packer.thread.result(5)
+    packer.thread.result(60)
     assert cluster.sent.wait(5)
     assert futures.wait([group.post(double, threading.Lock())], 5).done  # type: ignore[arg-type]
 
@@ -125,7 +125,7 @@ def test_results_are_given_before_more_calls_are_packed(cluster: Cluster, group:
         group.post(double, waiting)  # type: ignore[arg-type]
         cluster.end(first)
 
-    waiting.thread.result(5)
+    waiting.thread.result(60)
     assert packed == [True]
 
 
@@ -136,7 +136,7 @@ def test_a_rejected_call_fails_in_the_thread_of_the_group(group: TaskGroup) -> N
         future.add_done_callback(lambda _: name.set_result(threading.current_thread().name))
 
     assert isinstance(future.exception(5), LookupError)
-    assert name.result(5) == "results-1"
+    assert name.result(60) == "results-1"
 
 
 def test_a_group_that_is_closed_waits_for_its_rejected_calls(group: TaskGroup) -> None:
