@@ -86,7 +86,7 @@ def test_who_is_at_a_terminal_is_asked(cloud: Cloud, aws: Make) -> None:
 
     ran = on_a_terminal("y", "down", "two")
     assert ran.returncode == 0
-    assert ran.stderr.endswith("End it? [y/N] ")
+    assert ran.stderr.endswith("Terminate it? [y/N] ")
     assert ran.stdout.startswith("terminated two  ")
     assert on_a_terminal("", "down", "one", "--yes").returncode == 0
     until(lambda: not cloud.left(), "nothing is left")

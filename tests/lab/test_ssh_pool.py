@@ -160,7 +160,7 @@ def test_another_account_cannot_make_the_node_run_anything(hosts: Hosts, lab: La
     as_mallory = "setpriv --reuid mallory --regid mallory --clear-groups "
     with sky.Compute(provider=ssh(lab, host), image=sky.Image(env={"TOKEN": "s3cret"})) as compute:
         folder = host.run("echo /home/ubuntu/.cache/skyward/run/*/*").strip()
-        port = json.loads(host.run(f"grep -ho '{{.*}}' {folder}/.*.out | head -1"))["port"]
+        port = json.loads(host.run(f"grep -ho '{{.*NodeStarted.*}}' {folder}/.*.out | head -1"))["port"]
 
         read = host.run(
             f"{as_mallory} sh -c 'cat {folder}/* /home/ubuntu/.cache/skyward/env/*/pyvenv.cfg' 2>&1 || true"
