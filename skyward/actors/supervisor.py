@@ -6,7 +6,7 @@ a machine.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
@@ -128,13 +128,13 @@ class _Supervisor:
         options = self.office.blueprint.options
         match effect:
             case lifecycle.Launch():
-                self.do("launch", self.launch())
+                self.do("launch", self.launch)
             case lifecycle.Reach():
-                self.do("reach", self.reach())
+                self.do("reach", self.reach)
             case lifecycle.Boot():
-                self.do("boot", self.boot())
+                self.do("boot", self.boot)
             case lifecycle.Join():
-                self.do("join", self.join())
+                self.do("join", self.join)
             case lifecycle.WaitStart():
                 self.later(options.start_timeout, lifecycle.StartOverdue())
             case lifecycle.WaitGrace(silence):
@@ -186,12 +186,16 @@ class _Supervisor:
                 slots = self.said.slots if stage == "ready" else 0
                 put(NodeChanged(at, self.number, self.generation, stage, reason, *where, slots))
 
-    def do(self, step: Literal["launch", "reach", "boot", "join"], work: Coroutine[Any, Any, lifecycle.Event]) -> None:
+    def do(
+        self,
+        step: Literal["launch", "reach", "boot", "join"],
+        work: Callable[[], Coroutine[Any, Any, lifecycle.Event]],
+    ) -> None:
         """Do the work beside the actor, which hears what came of it."""
 
         async def done() -> None:
             try:
-                event = await work
+                event = await work()  # not begun before: this task may be cancelled until then
             except Exception as error:  # noqa: BLE001 - whatever a provider raises is an event here
                 if isinstance(error, OSError):  # a limit of this machine or of the other one, not a fault of the pool
                     problem = NodeError(f"node {self.number}, step {step!r}: {explain(error)}")
