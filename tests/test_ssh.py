@@ -340,7 +340,10 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
     assert told in caplog.messages
 
 
-def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason() -> None:
+def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("skyward.providers.ssh.ssh.OTHERS_S", kit.SOON)
     unknown = "no..such: the host name 'no..such' is unknown. Is it spelled right?"
     refusing = "127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?"
     also = "These machines cannot be reached either:"
