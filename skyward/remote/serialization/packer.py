@@ -120,7 +120,7 @@ class Packer:
         self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, Any] = {}
         self._kept: list[Any] = []  # an id stays taken for as long as its function lives
-        self._again: dict[tuple[int, ...], tuple[tuple[str, ...], Mapping[str, bytes], tuple[str, ...]]] = {}
+        self._again: dict[tuple[object, ...], tuple[Mapping[str, bytes], tuple[str, ...]]] = {}
         self._unlike = 0
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
@@ -142,7 +142,7 @@ class Packer:
 
         Nothing is to be done for such a call that was not done before, and most of a packer's calls are alike.
         """
-        if not self._share or self._unlike > UNLIKE:
+        if not self._share or self._looks_for_bytes or self._unlike > UNLIKE:
             return None
         file = io.BytesIO()
         pickler = AgainPickler(file, self._names)
@@ -155,10 +155,10 @@ class Packer:
         if self._put is not None and len(payload) >= self._threshold:
             return None
         self._unlike = 0
-        reloaded, key = self._reloaded(), tuple(map(id, pickler.met))
-        if (known := self._again.get(key)) is None or known[0] != reloaded:
-            known = self._again[key] = reloaded, *self._needs_of(pickler.met)
-        _, functions, bundles = known
+        key = self._reloaded(), *map(id, pickler.met)
+        if (known := self._again.get(key)) is None:
+            known = self._again[key] = self._needs_of(pickler.met)
+        functions, bundles = known
         return Packed(payload, functions, modules=bundles)
 
     def _needs_of(self, met: Iterable[FunctionType]) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
