@@ -64,7 +64,7 @@ class Cloud:
         self._made: dict[str, float] = {}
         self._notices: dict[str, str] = {}
         self._answers: dict[str, Callable[[Params], bytes]] = {}
-        self._lock, self._closing = threading.RLock(), threading.Event()
+        self._lock, self._turn, self._closing = threading.RLock(), threading.RLock(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._begin()
         self.endpoint = Endpoint(NEAR, self)
@@ -118,12 +118,12 @@ class Cloud:
             return made
 
         def terminate(machine: Any) -> Any:
-            before = machine._state.name
-            if before in ("shutting-down", "terminated"):
-                return machine._state
-            was = end(machine)
-            self._end(machine, "Client.UserInitiatedShutdown")
-            return was
+            with self._turn:
+                if machine._state.name in ("shutting-down", "terminated"):
+                    return machine._state
+                was = end(machine)
+                self._end(machine, "Client.UserInitiatedShutdown")
+                return was
 
         def describe_instances(backend: Any, *args: Any, **more: Any) -> Any:
             told = describe(backend, *args, **more)  # copies
@@ -267,7 +267,9 @@ class Cloud:
             self.hosts[machine.id] = host
             self._guard(machine, host)
             self._address(machine, host.address, far(host))
-            self._state(machine, "running")
+            with self._turn:
+                if machine._state.name == "pending":  # it may have been terminated at this moment
+                    self._state(machine, "running")
         host.wait()
         with self._lock:
             if machine._state.name == "running" and not self._closing.is_set():
@@ -275,7 +277,8 @@ class Cloud:
                 self._finish(machine, "terminated" if once else "stopped", "Client.InstanceInitiatedShutdown")
 
     def _end(self, machine: Machine, reason: str) -> None:
-        self._state(machine, "shutting-down", reason)
+        with self._turn:
+            self._state(machine, "shutting-down", reason)
 
         def work() -> None:
             self._closing.wait(self.ending)

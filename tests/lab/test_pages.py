@@ -53,7 +53,7 @@ def shown(command: str) -> list[str]:
 
 def shape(lines: list[str]) -> list[str]:
     """Lines without their figures, and without those that come only when something takes its time."""
-    return [re.sub(r"[\d.:]*\d", "#", line) for line in lines if " · " not in line]
+    return [re.sub(r"[\d.:]*\d", "#", line) for line in lines if " · " not in line and " ready after " not in line]
 
 
 def test_files_of_the_image_are_there_on_hosts(hosts: Hosts, lab: Lab, tmp_path: Path) -> None:
