@@ -8,7 +8,9 @@ import hashlib
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 COHERENT = frozenset(["ceph", "lustre"])
@@ -41,7 +43,7 @@ class Mount:
     read: str
 
 
-def mounted() -> dict[str, Mount]:
+def mounted() -> Mapping[str, Mount]:
     """Return the mounts of this process by the folders that they are mounted on."""
     try:
         text = MOUNTS.read_text(errors="surrogateescape")
@@ -64,7 +66,8 @@ def mount_of(path: str) -> Mount:
     return mounts.get(folder, Mount("", ""))
 
 
-def parsed(text: str, machine: str) -> dict[str, Mount]:
+@lru_cache(maxsize=1)
+def parsed(text: str, machine: str) -> Mapping[str, Mount]:
     """Return the mounts in the text of `mountinfo` on this machine; the last on a folder hides the others there."""
     found: dict[str, Mount] = {}
     for line in text.splitlines():

@@ -10,8 +10,11 @@ import mmap
 import os
 import pickle
 import sys
+import time
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -287,8 +290,26 @@ def _extent(array: Any) -> tuple[int, int]:
 
 # ---------------------------------------------------------------- arrays in files
 
-_FILES: weakref.WeakKeyDictionary[mmap.mmap, tuple[File, mounts.Mount]] = weakref.WeakKeyDictionary()
-"""The file of each memory map that was found in it, with its mount."""
+FILE_CHECK_INTERVAL_S = 0.05
+"""Seconds for which what was found of a mapped file is trusted.
+
+To ask the system lets other threads of the driver run, and to go on after that takes up to 5 ms
+(`sys.getswitchinterval`): too long for each task of a call. The node that opens the file compares it again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedFile:
+    """The file that a memory map was found in, with its mount and its length in bytes at that time."""
+
+    file: File
+    mount: mounts.Mount
+    length: int
+    checked: float
+
+
+_FILES: weakref.WeakKeyDictionary[mmap.mmap, _MappedFile] = weakref.WeakKeyDictionary()
+"""The file of each memory map that was found in it."""
 
 
 def _mapped(array: Any, numpy: Any) -> Any:
@@ -304,18 +325,18 @@ def _by_file(array: Any, mapped: Any, reaches: Reaches | None) -> Any:
     below, above = _extent(array)
     address, size = _address(array) + below, above - below
     start = mapped.offset + address - _address(mapped) - _extent(mapped)[0]
-    if (length := mapped.base.size()) < start + size:
+    known = _file_of(mapped)
+    if (length := mapped.base.size() if known is None else known.length) < start + size:
         raise NotReachable(
             f"it is a memory map of {name} up to byte {start + size}, but that has been cut to {length} bytes",
             "Do not shorten a file that is in use, or map it again.",
         )
     if mode == "c" and not _is_untouched(address, size):
         return None
-    known = _file_of(mapped)
     if reaches is not None and known is not None and _is_reached(known, reaches, writeable and mode != "c"):
         kind = array.dtype.str if array.dtype.isbuiltin == 1 else array.dtype  # a string is pickled faster
         layout = array.shape, kind, -below, array.strides
-        return reopened, (type(array), known[0], "r+" if mode == "w+" else mode, start, size, layout, writeable)
+        return reopened, (type(array), known.file, "r+" if mode == "w+" else mode, start, size, layout, writeable)
     if reaches is not None and writeable and mode != "c":
         problem = "that has been removed or replaced" if known is None else "that not every node can write into"
         raise NotReachable(
@@ -325,30 +346,34 @@ def _by_file(array: Any, mapped: Any, reaches: Reaches | None) -> Any:
     return None
 
 
-def _is_reached(known: tuple[File, mounts.Mount], reaches: Reaches, writes: bool) -> bool:
-    (path, *_), mount = known
-    if reaches(mount.write):
+def _is_reached(known: _MappedFile, reaches: Reaches, writes: bool) -> bool:
+    if reaches(known.mount.write):
         return True
-    if writes or not reaches(mount.read):
+    if writes or not reaches(known.mount.read):
         return False
-    with open(path, "rb") as file:
+    with open(known.file[0], "rb") as file:
         os.fsync(file.fileno())  # what was written here, and not yet sent to the server
     return True
 
 
-def _file_of(mapped: Any) -> tuple[File, mounts.Mount] | None:
-    """Return the file that an array is a memory map of, with its mount; None if its path leads elsewhere by now."""
+def _file_of(mapped: Any) -> _MappedFile | None:
+    """Return the file that an array is a memory map of; None if its path leads elsewhere by now."""
     memory, path = mapped.base, mapped.filename
+    known, now = _FILES.get(memory), time.monotonic()
+    if known is not None and now < known.checked + FILE_CHECK_INTERVAL_S:
+        return known
     if path is None:
         return None
     path = os.fspath(path)
     try:
         found = os.stat(path)
-        known = _FILES.get(memory)
-        if known is None or known[0][2:] != (found.st_dev, found.st_ino):
-            if not _is_mapped_from(path, _address(mapped)):
-                return None
-            known = _FILES[memory] = (path, mounts.machine(), found.st_dev, found.st_ino), mounts.mount_of(path)
+        if known is not None and known.file[2:] == (found.st_dev, found.st_ino):
+            file, mount = known.file, known.mount
+        elif _is_mapped_from(path, _address(mapped)):
+            file, mount = (path, mounts.machine(), found.st_dev, found.st_ino), mounts.mount_of(path)
+        else:
+            return None
+        known = _FILES[memory] = _MappedFile(file, mount, memory.size(), now)
     except (OSError, ValueError):  # it is gone, or empty
         return None
     return known
@@ -366,17 +391,16 @@ def _is_mapped_from(path: str, address: int) -> bool:
         other = _address(view)
         del view  # or the map cannot be closed
         try:
-            with open("/proc/self/maps") as listed:
-                lines = [line.split(maxsplit=5) for line in listed]
+            with open("/proc/self/maps", "rb") as listed:
+                lines = listed.read().splitlines()  # in the order of their addresses
         except OSError:
             return True  # this system has no such list
     files = []
     for place in (address, other):
-        for extent, _, _, device, inode, *_ in lines:
-            low, _, high = extent.partition("-")
-            if int(low, 16) <= place < int(high, 16):
-                files.append((device, inode))
-    return len(files) == 2 and files[0] == files[1]
+        line = lines[bisect_right(lines, place, key=lambda line: int(line[: line.index(b"-")], 16)) - 1]
+        _, _, _, device, inode, *_ = line.split(maxsplit=5)
+        files.append((device, inode))
+    return files[0] == files[1]
 
 
 def _is_untouched(address: int, size: int) -> bool:
