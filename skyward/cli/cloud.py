@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from skyward.cli.settings import spoken_as_options
 from skyward.cli.table import columns
-from skyward.errors import InvalidArgument
+from skyward.errors import InvalidArgument, listed
 from skyward.formatting import counted, dollars, span
 from skyward.view.escape import escape
 
@@ -30,11 +30,13 @@ def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) 
     from skyward.providers.aws import inventory
 
     with spoken_as_options("region", "profile"):
-        pools = inventory.ls(region=region, profile=profile)
+        found = inventory.survey(region=region, profile=profile)
+    found.warn()
     if json:
-        print(dumps([as_dict(pool) for pool in pools], indent=2))
+        print(dumps([as_dict(pool) for pool in found.pools], indent=2))
     else:
-        print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))) or "no Skyward pools found")
+        nothing = f"no Skyward pools found in {listed(found.regions)}"
+        print(escape("\n".join(told(found.pools, dt.datetime.now(dt.UTC))) or nothing))
     return 0
 
 
@@ -63,7 +65,7 @@ def down(
     if strangers := [name for name in pools if name not in {pool.name for pool in chosen}]:
         names = ", ".join(pool.name for pool in there) or "none"
         found.check()
-        raise InvalidArgument(f"{strangers[0]}: there is no such pool; found: {names}")
+        raise InvalidArgument(f"{strangers[0]}: there is no such pool in {listed(found.regions)}; found: {names}")
     if chosen and asked and not agreed(chosen):
         print("skyward: nothing was terminated", file=sys.stderr)
         return 1
@@ -71,14 +73,15 @@ def down(
     if json:
         print(dumps([as_dict(pool) for pool in chosen], indent=2))
     else:
-        print(escape("\n".join(f"terminated {heading(pool)}" for pool in chosen)) or "there is nothing to terminate")
+        nothing = f"nothing to terminate in {listed(found.regions)}"
+        print(escape("\n".join(f"terminated {heading(pool)}" for pool in chosen) or nothing))
     if not pools:
         found.check()
     return 0
 
 
 def agreed(pools: "Sequence[CloudPool]") -> bool:
-    """Show what is about to be ended, and ask on the terminal; only `y` or `yes` is a yes."""
+    """Show what is about to be terminated, and ask on the terminal; only `y` or `yes` is a yes."""
     print(escape("\n".join(told(pools, dt.datetime.now(dt.UTC)))), file=sys.stderr)
     print(
         f"Terminate {'it' if len(pools) == 1 else f'these {len(pools)} pools'}? [y/N] ",

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from skyward.cli.cloud import as_dict, told
-from skyward.providers.aws.inventory import CloudMachine, CloudPool
+from skyward.cli.cloud import as_dict, down, ls, told
+from skyward.errors import InvalidArgument
+from skyward.providers.aws import inventory
+from skyward.providers.aws.inventory import CloudMachine, CloudPool, Survey
 from tests.cli.test_cli import skyward
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
@@ -62,6 +64,21 @@ def test_for_programs_times_are_text_and_seconds() -> None:
     assert given["machines"][0]["launched"] == "2026-05-01T11:48:00+00:00"
     assert given["machines"][0]["until"] == "2026-05-01T23:48:00+00:00"
     assert given["machines"][0]["age"] > 0
+
+
+def test_where_nothing_is_found_the_regions_that_were_searched_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Survey((), ("eu-central-1", "us-east-1"), {"eu-west-3": "access is denied"})
+    monkeypatch.setattr(inventory, "survey", lambda **_: found)
+
+    assert ls() == 0
+    assert capsys.readouterr().out == "no Skyward pools found in eu-central-1 and us-east-1\n"
+    monkeypatch.setattr(inventory, "survey", lambda **_: Survey((), ("us-east-1",), {}))
+    assert down(stale=True) == 0
+    assert capsys.readouterr().out == "nothing to terminate in us-east-1\n"
+    with pytest.raises(InvalidArgument, match=r"^one: there is no such pool in us-east-1; found: none$"):
+        down("one")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_what_is_there_is_listed_with_age_price_and_lease_and_ended_by_name(clou
 
     ran = skyward("down", "one", "none")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "skyward: none: there is no such pool; found: one, two" in ran.stderr
+    assert "skyward: none: there is no such pool in us-east-1; found: one, two" in ran.stderr
     ran = skyward("down", "one")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("terminated one  ")
@@ -100,13 +100,13 @@ def test_what_nobody_needs_is_ended_and_nothing_else_until_all_is(cloud: Cloud, 
 
     ran = skyward("down", "--stale", "--json")
     assert [each["name"] for each in json.loads(ran.stdout)] == ["old"]
-    assert skyward("down", "--stale").stdout == "there is nothing to terminate\n"
+    assert skyward("down", "--stale").stdout == "nothing to terminate in us-east-1\n"
     assert len(cloud.living()) == 1
 
     assert skyward("down", "--all").returncode == 2
     assert len(cloud.living()) == 1
     assert skyward("down", "--all", "--yes").returncode == 0
-    assert skyward("ls").stdout == "no Skyward pools found\n"
+    assert skyward("ls").stdout == "no Skyward pools found in us-east-1\n"
     until(lambda: not cloud.left(), "nothing is left")
 
 

@@ -135,13 +135,14 @@ def ls(*, region: str | None = None, profile: str | None = None, prices: bool = 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The pools that were found, and the regions that could not be searched, with reasons."""
+    """The pools that were found in the `regions` that were searched, and why others could not be searched."""
 
     pools: tuple[CloudPool, ...]
+    regions: tuple[str, ...]
     refused: Mapping[str, str]
 
     def warn(self) -> None:
-        """Tell the log where it could not be looked."""
+        """Log which regions could not be searched."""
         for region, why in self.refused.items():
             log.warning("%s could not be searched: %s", region, why)
 
@@ -155,7 +156,7 @@ class Survey:
 
 
 def survey(*, region: str | None = None, profile: str | None = None, prices: bool = True) -> Survey:
-    """Return what `ls` lists, and where it could not be looked."""
+    """Return what `ls` lists, and which regions were searched."""
     return _ran(_everywhere(region, profile, prices))
 
 
@@ -204,12 +205,13 @@ async def _everywhere(region: str | None, profile: str | None, prices: bool) -> 
         raise next(iter(refused.values()))
     return Survey(
         tuple(pool for pools in found if isinstance(pools, list) for pool in pools),
+        tuple(each for each in sorted(regions) if each not in refused),
         {each: resources.said(error) for each, error in refused.items()},
     )
 
 
 async def _looked(api: Api, priced: bool) -> list[CloudPool] | ProvisioningError | Refusal:
-    """Return the pools of one region, or why it could not be looked at."""
+    """Return the pools of one region, or why it could not be searched."""
     try:
         return await _there(api, priced)
     except (ProvisioningError, Refusal) as error:
