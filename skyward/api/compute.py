@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from skyward.actors.driver import Driver
 from skyward.actors.office import Node
+from skyward.api.observers import Observers
 from skyward.api.pool_executor import PoolExecutor
 from skyward.calls.completion import CompletionThread, GroupState
 from skyward.calls.iterable_length import length_of
@@ -40,15 +41,12 @@ from skyward.remote.future import Future, wait_for_all
 from skyward.remote.serialization import call_codec
 from skyward.remote.serialization.arrays import Mode
 from skyward.telemetry import notebook_html
-from skyward.telemetry.event_log import EventLog, now
+from skyward.telemetry.event_log import now
 from skyward.telemetry.report import Report
 from skyward.telemetry.stacks import Stack
-from skyward.view import attach
-from skyward.view.page import save
 
 if TYPE_CHECKING:
     from skyward.providers.provider import Provider
-    from skyward.view.dashboard import Dashboard
 
 
 class Compute(PoolExecutor):
@@ -100,8 +98,7 @@ class Compute(PoolExecutor):
         self._blueprint = check(given)
         preflight.check(self._blueprint.image, self._blueprint.provider)
         self._driver: Driver | None = None
-        self._record: EventLog | None = None
-        self._dashboard: Dashboard | None = None
+        self._observers: Observers | None = None
         self._failed = ""
         self._plugins = ExitStack()
         self._groups: WeakSet[TaskGroup] = WeakSet()
@@ -128,8 +125,8 @@ class Compute(PoolExecutor):
         blueprint = self._blueprint.model_copy(update={"image": image})
         self._numbers = itertools.count(1)
         pool = f"{time.strftime('%m%d%H%M')}-{secrets.token_hex(4)}"
-        self._record, self._dashboard = attach.begin(self._blueprint, pool)
-        self._driver = Driver(blueprint, pool, hooks, self._numbers, self._record)
+        self._observers = Observers(self._blueprint, pool)
+        self._driver = Driver(blueprint, pool, hooks, self._numbers, self._observers.record)
         try:
             self._driver.start()
             self._ready = True
@@ -197,9 +194,9 @@ class Compute(PoolExecutor):
 
     def _leave(self) -> None:
         """Stop what has not ended, let the plugins go, end the nodes, and see every answer delivered."""
-        driver, record = self._driver, self._record
+        driver, observers = self._driver, self._observers
         assert driver is not None
-        assert record is not None
+        assert observers is not None
         try:
             for future in self._waiting():
                 future.cancel()
@@ -216,10 +213,9 @@ class Compute(PoolExecutor):
                 self._delivery.close()
                 self._delivery.join()
             report = driver.report() if self._ready else None
-            record.put(RunEnded(now(), self._failed, leaked, {} if report is None else report.as_dict()))
-            record.close()
-            if self._dashboard is not None:
-                self._dashboard.close()
+            ended = RunEnded(now(), self._failed, leaked, {} if report is None else report.as_dict())
+            observers.record.put(ended)
+            observers.close()
             self._watch.end(failed=bool(self._failed), cost=0.0 if report is None else report.cost)
         if leaked:
             raise Leaked("these machines could not be terminated: " + ", ".join(leaked), instances=leaked)
@@ -369,11 +365,9 @@ class Compute(PoolExecutor):
         NoCompute
             The block was never entered.
         """
-        if self._driver is None or not self._ready:
+        if self._driver is None or self._observers is None or not self._ready:
             raise NoCompute("there is nothing to report: enter the block first, `with sky.Compute(...) as compute:`")
-        record = self._record
-        assert record is not None
-        return replace(self._driver.report(), _saving=lambda report, path: save(path, record.events(), report))
+        return replace(self._driver.report(), _saving=self._observers.save)
 
     def events(self, *, follow: bool = False) -> Iterator[Event]:
         """Yield every event of the run so far, the oldest first; see `skyward.events`.
@@ -388,9 +382,9 @@ class Compute(PoolExecutor):
         NoCompute
             The block was never entered.
         """
-        if self._record is None:
+        if self._observers is None:
             raise NoCompute("nothing has happened yet: enter the block first, `with sky.Compute(...) as compute:`")
-        return self._record.events(follow=follow)
+        return self._observers.record.events(follow=follow)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self._driver is not None else "not entered"

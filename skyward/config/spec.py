@@ -5,7 +5,6 @@ is one line: the argument, its value, what is wrong, and what to write instead. 
 pydantic.
 """
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from skyward.config.image import Image
 from skyward.config.nodes import Nodes, as_nodes
 from skyward.config.validation import StrictModel, any_path, refused, whole
-from skyward.errors import listed
+from skyward.errors import MissingExtra, listed
 from skyward.formatting import counted
 from skyward.remote.call_options import MAX_COUNT
 
@@ -293,7 +292,7 @@ class Options(StrictModel):
     @classmethod
     def _served(cls, value: bool) -> bool:
         if value:
-            importlib.import_module("skyward.view.dashboard")  # says what is not installed
+            MissingExtra.check("dashboard", "starlette", "uvicorn")
         return value
 
     console: Literal["auto", "plain", "off"] = Field(

@@ -73,6 +73,14 @@ PROOFS = {
         ("remote/node/agent.py", "from skyward.config.spec import Options"),
         ("remote/function.py", "def late(): import skyward.api.compute"),
     ],
+    "views-are-attached-in-one-place": [
+        ("api/compute.py", "from skyward.view.page import save"),
+        ("config/spec.py", "def late(): import skyward.view.dashboard"),
+    ],
+    "views-see-events": [
+        ("view/console.py", "from skyward.config.spec import Options"),
+        ("view/dashboard.py", "def late(): import skyward.actors.driver"),
+    ],
     "zygote-without-casty": [
         ("remote/node/zygote.py", "import asyncio"),
         ("remote/node/zygote.py", "import skyward.remote.node.slot"),
