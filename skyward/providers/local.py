@@ -11,6 +11,7 @@ import stat
 import sys
 import tempfile
 import threading
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,7 @@ class Local(StrictModel):
 
     _locks: dict[str, int] = PrivateAttr(default_factory=dict)
     _pools: set[str] = PrivateAttr(default_factory=set)
+    _commands: dict[str, list[asyncio.Task[Process]]] = PrivateAttr(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class Local(StrictModel):
 
     async def reach(self, instance: Instance) -> "LocalHost":
         """Return this machine."""
-        return LocalHost(Path(instance.id))
+        return LocalHost(Path(instance.id), self._commands.setdefault(instance.id, []))
 
     async def find(self, pool: str) -> Sequence[Instance]:
         """Return the nodes of the pool whose folder is there: it has a key in it, whether the node lives or not."""
@@ -137,7 +139,7 @@ class Local(StrictModel):
         return {"here": health_checks.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
-        """Ask the node's leash to stop the node, kill the node after two seconds, and remove its folder.
+        """Ask the node to stop, kill it after two seconds, and remove its folder.
 
         Raises
         ------
@@ -145,17 +147,21 @@ class Local(StrictModel):
             It may still be running, or its folder cannot be removed.
         """
         path = Path(instance.id)
-        leash, group = _pids(path)
-        if leash is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(leash, signal.SIGTERM)
-            await _has_ended(leash)
-            for kill, pid in ((os.killpg, group), (os.kill, leash)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(pid, signal.SIGKILL)
-            if not await _has_ended(leash):
-                raise TimeoutError(f"process {leash}, the leash of a local node, may still be running")
+        processes = await _processes(self._commands.get(instance.id, ()))
+        group = _group(path)
+        for process in processes:
+            _close_stdin(process)
+            if group is not None:  # until then a signal would end only one of the node's processes
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+        running = await _still_running(processes)
+        if (group := group or _group(path)) is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        if running := await _still_running([each for each in running if _kill(each)]):
+            raise TimeoutError(f"process {running[0].pid} of a local node may still be running")
         scratch.remove(path)
+        self._commands.pop(instance.id, None)
         if (held := self._locks.pop(str(path), None)) is not None:
             os.close(held)
 
@@ -165,16 +171,23 @@ class Local(StrictModel):
 
 
 class LocalHost:
-    """This machine as the host of one node."""
+    """This machine as the host of one node.
+
+    Parameters
+    ----------
+    path
+        The node's scratch folder.
+    commands
+        Where the commands that are started are noted, for whoever terminates them.
+    """
 
     tethered = True
     shares_memory = sys.platform == "linux"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, commands: list[asyncio.Task[Process]]) -> None:
         self.folder = str(path)
         self.python = sys.executable
-        self._path = path
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._path, self._commands = path, commands
 
     async def write(self, files: Mapping[str, Content]) -> None:
         """Write files into the scratch folder, which must be there; names may have folders in them."""
@@ -190,7 +203,7 @@ class LocalHost:
 
     async def start(self, command: Sequence[str]) -> "LocalProcess":
         """Start a command in a session of its own, so that Ctrl-C here does not reach it; it imports what we can."""
-        process = await _spawned(
+        spawned = _spawned(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -199,8 +212,8 @@ class LocalHost:
             start_new_session=True,
             limit=1 << 20,
         )
-        self._processes.append(process)
-        return LocalProcess(process)
+        self._commands.append(asyncio.create_task(spawned))
+        return LocalProcess(await asyncio.shield(self._commands[-1]))  # a process that is half started cannot be ended
 
     async def tunnel(self, port: int) -> int:
         """Return the port itself."""
@@ -208,15 +221,14 @@ class LocalHost:
 
     async def close(self) -> None:
         """Close the standard input of what was started, by which a node knows that its driver is done with it."""
-        for process in self._processes:
-            if process.stdin is not None:
-                process.stdin.close()
+        for process in await _processes(self._commands):
+            _close_stdin(process)
 
 
 class LocalProcess:
     """A command running on this machine."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
 
     def lines(self) -> AsyncIterator[tuple[str, str]]:
@@ -241,7 +253,7 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.read(error.consumed)
 
 
-async def _spawned(*command: str, **how: Any) -> asyncio.subprocess.Process:
+async def _spawned(*command: str, **how: Any) -> Process:
     """Start a process. uvloop cannot do that in two loops at a time: the one that is second leaks its pipes."""
     while not _SPAWNING.acquire(blocking=False):  # noqa: ASYNC110 - its holder may be of this loop
         await asyncio.sleep(0.001)
@@ -255,34 +267,40 @@ async def _spawned(*command: str, **how: Any) -> asyncio.subprocess.Process:
         _SPAWNING.release()
 
 
-def _pids(path: Path) -> tuple[int | None, int]:
-    """The pids of a node's leash and of its process group, once it has started."""
+def _group(path: Path) -> int | None:
+    """The process group of a node, once it has started."""
     try:
-        leash, group = (path / "pids").read_text().split()
-        return int(leash), int(group)
+        _, group = (path / "pids").read_text().split()
+        return int(group)
     except (FileNotFoundError, ValueError):
-        return None, 0
+        return None
 
 
-async def _has_ended(pid: int) -> bool:
-    """Wait until a process has ended; false if it has not within `TERMINATE_TIMEOUT_S`."""
-    deadline = asyncio.get_running_loop().time() + TERMINATE_TIMEOUT_S
-    while _alive(pid):
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(0.01)
+async def _processes(commands: Sequence[asyncio.Task[Process]]) -> list[Process]:
+    """The processes of these commands, without those that could not be started."""
+    if commands:
+        await asyncio.wait(commands)
+    return [each.result() for each in commands if not each.cancelled() and each.exception() is None]
+
+
+async def _still_running(processes: Sequence[Process]) -> list[Process]:
+    """Wait until these have ended; return those that have not within `TERMINATE_TIMEOUT_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TERMINATE_TIMEOUT_S):
+            for process in processes:
+                await process.wait()
+    return [each for each in processes if each.returncode is None]
+
+
+def _kill(process: Process) -> bool:
+    """Kill a process; false if it has ended already, and somebody else in this program has waited for it."""
+    try:
+        process.kill()
+    except ProcessLookupError:
+        return False
     return True
 
 
-def _alive(pid: int) -> bool:
-    """Whether the process may still run: it has ended only if it was seen to be gone, or to wait for its parent."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # it has just gone, there is no /proc, or no descriptor is left to look: the next look says more
-        return True
+def _close_stdin(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.close()

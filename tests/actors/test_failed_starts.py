@@ -115,7 +115,7 @@ class Full(sky.Local):
     """Its disk has no space left for the files of a node."""
 
     async def reach(self, instance: Instance) -> LocalHost:
-        return FullHost(Path(instance.id))
+        return FullHost(Path(instance.id), self._commands.setdefault(instance.id, []))
 
 
 class FullHost(LocalHost):

@@ -10,6 +10,7 @@ PROGRAM = """
 import asyncio, os, signal, sys, time
 import skyward as sky
 from skyward.actors import routing; from skyward.actors import placement
+from skyward.providers import local
 
 class Interrupted(sky.Local):
     async def launch(self, order):
@@ -25,6 +26,14 @@ class Interrupted(sky.Local):
         if sys.argv[1] == "while the router is about to look":
             # the loop ends after that
             asyncio.get_running_loop().run_in_executor(None, time.sleep, 3 * placement.REBALANCE_INTERVAL_S)
+
+async def spawned(*command, **how):
+    process = await spawn(*command, **how)
+    if sys.argv[1] == "a Ctrl-C when a process has started":
+        os.kill(os.getpid(), signal.SIGINT)
+    return process
+
+spawn, local._spawned = local._spawned, spawned
 
 if __name__ == "__main__":
     if sys.argv[1] == "while the router is about to look":
@@ -44,6 +53,7 @@ if __name__ == "__main__":
     ("what", "raised"),
     [
         ("a Ctrl-C during the start", "KeyboardInterrupt"),
+        ("a Ctrl-C when a process has started", "KeyboardInterrupt"),
         ("an error during the start", "Denied"),
         ("a Ctrl-C in the block", "KeyboardInterrupt"),
         ("an error in the block", "LookupError"),
@@ -52,7 +62,7 @@ if __name__ == "__main__":
 )
 def test_what_leaves_a_block_early_shows_nothing_internal(what: str, raised: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, what],
+        [sys.executable, "-W", "always:unclosed resource <UV", "-c", PROGRAM, what],
         capture_output=True,
         text=True,
         timeout=50,

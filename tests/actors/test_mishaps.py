@@ -36,7 +36,7 @@ class Clinging(sky.Local):
     """Its hosts cannot be let go of."""
 
     async def reach(self, instance: Instance) -> LocalHost:
-        return ClingingHost(Path(instance.id))
+        return ClingingHost(Path(instance.id), self._commands.setdefault(instance.id, []))
 
 
 class ClingingHost(LocalHost):
@@ -48,7 +48,7 @@ class Deaf(sky.Local):
     """Its hosts lead to a port where nobody listens."""
 
     async def reach(self, instance: Instance) -> LocalHost:
-        return DeafHost(Path(instance.id))
+        return DeafHost(Path(instance.id), self._commands.setdefault(instance.id, []))
 
 
 class DeafHost(LocalHost):

@@ -1,16 +1,21 @@
 """What holds for `sky.Local` alone."""
 
+import asyncio
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import uvloop
 
 import skyward as sky
+from skyward.providers import local as local_provider
+from skyward.providers.local import LocalProcess
 from skyward.providers.provider import Instance, Process, Provider
 from tests import byhand, kit
 from tests.conformance.test_provider import ORDER, machine, output, run
@@ -109,6 +114,77 @@ def test_a_node_whose_leash_has_ended_is_found_as_its_folder_with_a_key_is_there
 
     run(scenario())
     assert not list(tmp_path.iterdir())
+
+
+WAITS = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+"""A command that does not end when its standard input does."""
+
+
+def of(process: Process) -> asyncio.subprocess.Process:
+    assert isinstance(process, LocalProcess)
+    return process._process
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_terminate_returns_once_the_loop_has_heard_of_the_end_of_each_command(tmp_path: Path, killed: bool) -> None:
+    async def scenario() -> None:
+        provider = sky.Local(folder=tmp_path)
+        instance = await provider.launch(ORDER)
+        host = await provider.reach(instance)
+        processes = [of(await host.start(WAITS)) for _ in range(2)]
+        if killed:
+            processes[0].kill()
+        await provider.terminate(instance)
+
+        assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+
+    uvloop.run(scenario())
+
+
+def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        provider = sky.Local(folder=tmp_path)
+        instance = await provider.launch(ORDER)
+        host = await provider.reach(instance)
+        made, may_go_on = asyncio.Event(), asyncio.Event()
+        processes = []
+
+        async def slow(*command: str, **how: Any) -> asyncio.subprocess.Process:
+            processes.append(await spawned(*command, **how))
+            made.set()
+            await may_go_on.wait()
+            return processes[0]
+
+        monkeypatch.setattr(local_provider, "_spawned", slow)
+        starting = asyncio.create_task(host.start([sys.executable, "-c", "input()"]))
+        await made.wait()
+        starting.cancel()
+        ending = asyncio.create_task(provider.terminate(instance))
+        await asyncio.wait({starting})
+        may_go_on.set()
+        await ending
+
+        assert starting.cancelled()
+        assert processes[0].returncode is not None
+
+    spawned = local_provider._spawned
+    uvloop.run(scenario())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed resource <UVProcessTransport:ResourceWarning")
+def test_a_process_for_which_the_program_itself_has_waited_has_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        provider = sky.Local(folder=tmp_path)
+        instance = await provider.launch(ORDER)
+        host = await provider.reach(instance)
+        process = of(await host.start(WAITS))
+        process.kill()
+        os.waitpid(process.pid, 0)  # noqa: ASYNC222 - before the loop does
+        await provider.terminate(instance)
+
+        assert process.returncode is None
+
+    uvloop.run(scenario())
 
 
 def test_a_command_does_not_hear_ctrl_c_of_the_driver(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ import pytest
 
 import skyward as sky
 from skyward.actors import lifecycle
-from skyward.providers import local, scratch
+from skyward.providers import scratch
 from skyward.providers.provider import Order
 from tests import byhand, kit, work
 
 ONE = sky.Worker(concurrency=1)
+ORDER = Order(pool="pool", node="pool-0-0")
 
 DRIVER = """
 import os, sys, time
@@ -144,20 +145,22 @@ def test_a_folder_with_a_key_that_cannot_be_removed_is_a_leak(tmp_path: Path, mo
     shutil.rmtree(node.instance)
 
 
-def test_a_process_that_cannot_be_looked_at_is_not_said_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_of_which_nothing_can_be_read_is_not_said_to_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_descriptor_is_left(*_: object, **__: object) -> str:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert local._alive(process.pid)
+    async def scenario() -> None:
+        provider = sky.Local(folder=tmp_path)
+        instance = await provider.launch(ORDER)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", no_descriptor_is_left)
-            assert local._alive(process.pid)
             with pytest.raises(OSError, match="Too many open files"):
-                local._pids(Path("/nowhere"))
-        process.kill()
-        kit.until(lambda: not local._alive(process.pid))
-    assert not local._alive(process.pid)
+                await provider.terminate(instance)
+        await provider.terminate(instance)
+
+    asyncio.run(scenario())
 
 
 def test_a_folder_that_its_leash_removes_at_the_same_time_is_removed(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_folder_in_which_a_file_appears_meanwhile_is_removed(tmp_path: Path, m
 def test_what_is_written_for_a_node_that_has_ended_makes_no_new_folder(tmp_path: Path) -> None:
     async def write_late() -> None:
         provider = sky.Local(folder=tmp_path)
-        instance = await provider.launch(Order(pool="pool", node="pool-0-0"))
+        instance = await provider.launch(ORDER)
         host = await provider.reach(instance)
         await host.write({"work/data/a.txt": b"a"})
         assert (Path(instance.id) / "work" / "data" / "a.txt").read_bytes() == b"a"
