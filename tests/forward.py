@@ -235,7 +235,6 @@ class _Distant:
 
     name = "distant"
     bare = False
-    notices = ""
 
     def __init__(self, local: Local, links: Links) -> None:
         self._local, self._links = local, links
@@ -251,9 +250,6 @@ class _Distant:
 
     async def terminate(self, instance: Instance) -> None:
         await self._local.terminate(instance)
-
-    async def clear(self, pool: str) -> Sequence[str]:
-        return await self._local.clear(pool)
 
 
 class _DistantHost:

@@ -16,7 +16,7 @@ from skyward.actors.office import Office
 from skyward.environment.bundle import EnvironmentBundle, contents
 from skyward.errors import BootFailed, Unreachable
 from skyward.events import Logged, NodeStep, Printed
-from skyward.providers.provider import Host, Process
+from skyward.providers.provider import Host, Process, SupportsNotices
 from skyward.remote import bootstrap
 from skyward.remote.node import environment_check
 from skyward.remote.node.parent_process import ALIVE, LEASE, WORK
@@ -140,6 +140,7 @@ class NodeStarter:
 
     def _config(self) -> NodeConfig:
         blueprint = self._office.blueprint
+        provider = self._office.provider
         requirements: Requirements | None = None
         modules: dict[str, bytes] = {}
         if self._parcel is not None:
@@ -162,7 +163,7 @@ class NodeStarter:
             hooks=self._office.hooks,
             modules=modules,
             stdin=self._host.tethered,
-            notices=getattr(self._office.provider, "notices", ""),
+            notices=provider.notices if isinstance(provider, SupportsNotices) else "",
             requirements=requirements,
             levels=levels(),
         )

@@ -10,7 +10,7 @@ from casty import Context, Ref, System, actor
 from skyward.actors import lifecycle, router, routing, scaling, supervisor
 from skyward.actors.office import Office
 from skyward.events import NodeGivenUp
-from skyward.providers.provider import LeftToLeash
+from skyward.providers.provider import LeftToLeash, SupportsClear
 from skyward.remote.protocol import FOREVER
 from skyward.telemetry.event_log import now
 
@@ -136,8 +136,8 @@ class _Provisioner:
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("could not terminate %s: %s", instance.id, error)
                     leaked.append(instance.id)
-            if (clear := getattr(self.office.provider, "clear", None)) is not None:
-                leaked += [each for each in await clear(self.office.pool) if each not in leaked]
+            if isinstance(self.office.provider, SupportsClear):
+                leaked += [each for each in await self.office.provider.clear(self.office.pool) if each not in leaked]
         except Exception as error:  # noqa: BLE001 - it is reported
             log.warning("%s: cannot check what is left: %s", self.office.provider.name, error)
             leaked.append(f"whatever is left of {self.office.pool}")

@@ -27,7 +27,7 @@ from skyward.errors import (
     explain,
 )
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
-from skyward.providers.provider import Host, Instance, LeftToLeash, Order
+from skyward.providers.provider import Host, Instance, LeftToLeash, Order, SupportsAcknowledged
 from skyward.remote.node_messages import NodeStarted
 from skyward.remote.protocol import FOREVER
 from skyward.telemetry.event_log import now
@@ -268,7 +268,7 @@ class _Supervisor:
             store_size=None if self.host.shares_memory else kept,
             heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
             noticed=self.note_notice,
-            acknowledged=getattr(self.host, "acknowledged", None),
+            acknowledged=self.host.acknowledged if isinstance(self.host, SupportsAcknowledged) else None,
             broken=self.note_exit,
         )
         await self.link.open(JOIN)

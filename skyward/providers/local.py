@@ -85,11 +85,6 @@ class Local(StrictModel):
     def _root(self) -> Path:
         return (self.folder or Path(tempfile.gettempdir())).absolute()
 
-    @property
-    def notices(self) -> str:
-        """None."""
-        return ""
-
     async def launch(self, order: Order) -> Instance:
         """Make the scratch folder, which is all that the machine of a local node consists of."""
         if order.pool not in self._pools:
@@ -164,10 +159,6 @@ class Local(StrictModel):
         self._commands.pop(instance.id, None)
         if (held := self._locks.pop(str(path), None)) is not None:
             os.close(held)
-
-    async def clear(self, pool: str) -> Sequence[str]:
-        """Do nothing: nodes share nothing that has to be removed."""
-        return ()
 
 
 class LocalHost:

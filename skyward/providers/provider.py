@@ -7,9 +7,7 @@ batches or plugins: what runs on a machine is passed to `Host` as files and a co
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Protocol
-
-from skyward.providers.health_checks import Finding, Needs
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +113,7 @@ class Process(Protocol):
 
 
 class Host(Protocol):
-    """A machine to which there is a connection.
-
-    A remote one also has `acknowledged()`, the bytes that it has received over the tunnels so far, which tells a slow
-    connection from a dead one.
+    """A machine to which there is a connection. A remote one should be `SupportsAcknowledged`, too.
 
     Attributes
     ----------
@@ -161,25 +156,20 @@ class Host(Protocol):
         ...
 
 
-class Examinable(Protocol):
-    """A provider that can check its machines before anything is launched. Not every provider can."""
+@runtime_checkable
+class SupportsAcknowledged(Protocol):
+    """A host that knows how much of what was sent has arrived, which tells a slow connection from a dead one."""
 
-    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
-        """Return the findings by machine; those about no machine are under `here`.
-
-        Raises
-        ------
-        MissingExtra
-            A library is not installed.
-        """
+    def acknowledged(self) -> int:
+        """Return the number of bytes that the machine has received over the tunnels so far."""
         ...
 
 
 class Provider(Protocol):
     """A source of machines. Every method may be called again after it failed.
 
-    A provider of your own may leave out `clear` and `notices`. If it has a fixed number of machines, it has an
-    attribute `capacity`: a pool of more nodes is refused when it is made.
+    A provider may also have the members of `SupportsNotices` and `SupportsClear`. If it has a fixed number of machines,
+    it has an attribute `capacity`: a pool of more nodes is refused when it is made.
     """
 
     @property
@@ -190,12 +180,6 @@ class Provider(Protocol):
     @property
     def bare(self) -> bool:
         """Whether its machines lack what a node needs, so that a bootstrap script must install it."""
-        ...
-
-    @property
-    def notices(self) -> str:
-        """The notice by which a machine learns that it is about to be reclaimed, as `remote.notice` calls it; empty for
-        none."""
         ...
 
     async def launch(self, order: Order) -> Instance:
@@ -232,6 +216,21 @@ class Provider(Protocol):
             It cannot be terminated from here, and trying again would not help.
         """
         ...
+
+
+@runtime_checkable
+class SupportsNotices(Protocol):
+    """A provider whose machines are told that they are about to be reclaimed."""
+
+    @property
+    def notices(self) -> str:
+        """How a machine is told, as `skyward.remote.node.interruption` calls it; empty for not at all."""
+        ...
+
+
+@runtime_checkable
+class SupportsClear(Protocol):
+    """A provider whose machines share something that has to be removed after them."""
 
     async def clear(self, pool: str) -> Sequence[str]:
         """Remove what the pool's machines shared, after they are terminated; return the names of what could not be

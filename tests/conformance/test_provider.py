@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers.provider import Host, Instance, Order, Process, Provider
+from skyward.providers.provider import Host, Instance, Order, Process, Provider, SupportsClear
 
 PROVIDERS: dict[str, Callable[[Path], Provider]] = {
     "local": lambda folder: sky.Local(folder=folder),
@@ -147,8 +147,8 @@ def test_nothing_is_left_of_a_pool_that_was_cleared(provider: Provider) -> None:
     async def scenario() -> None:
         for _ in range(2):
             await provider.terminate(await provider.launch(ORDER))
-            assert not await provider.clear("pool")
-            assert not await provider.clear("pool")
+            for _ in range(2):
+                assert not isinstance(provider, SupportsClear) or not await provider.clear("pool")
 
     run(scenario())
 

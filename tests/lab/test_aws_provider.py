@@ -11,7 +11,7 @@ import pytest
 import skyward as sky
 from skyward.providers.aws import resources
 from skyward.providers.aws.api import Api, Unanswered
-from skyward.providers.provider import Instance, Order, Provider
+from skyward.providers.provider import Instance, Order
 from tests.conformance import test_provider as suite
 from tests.conformance.test_provider import ORDER, machine, run
 from tests.lab import firstboot
@@ -27,7 +27,7 @@ type Make = Callable[..., sky.AWS]
 
 
 @pytest.fixture
-def provider(aws: Make) -> Provider:
+def provider(aws: Make) -> sky.AWS:
     return aws()
 
 
@@ -35,7 +35,7 @@ def orders(count: int) -> list[Order]:
     return [Order("pool", f"pool-{number}-0") for number in range(count)]
 
 
-async def launch_all(provider: Provider, count: int) -> Sequence[Instance]:
+async def launch_all(provider: sky.AWS, count: int) -> Sequence[Instance]:
     return await asyncio.gather(*(provider.launch(order) for order in orders(count)))
 
 
@@ -52,7 +52,7 @@ def params(cloud: Cloud) -> dict[str, Any]:
 # ---------------------------------------------------------------- one call, whatever becomes of its answer
 
 
-def test_what_is_ordered_together_is_one_call_and_each_machine_is_somebodys(provider: Provider, cloud: Cloud) -> None:
+def test_what_is_ordered_together_is_one_call_and_each_machine_is_somebodys(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         made = await launch_all(provider, 10)
 
@@ -63,7 +63,7 @@ def test_what_is_ordered_together_is_one_call_and_each_machine_is_somebodys(prov
     run(scenario())
 
 
-def test_as_many_as_a_tag_can_name_are_one_call(provider: Provider, cloud: Cloud) -> None:
+def test_as_many_as_a_tag_can_name_are_one_call(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.pending = 1000  # no hosts are needed
         made = await launch_all(provider, 120)
@@ -76,7 +76,7 @@ def test_as_many_as_a_tag_can_name_are_one_call(provider: Provider, cloud: Cloud
 
 
 @pytest.mark.parametrize("fault", ["InternalError", "drop"])
-def test_an_answer_that_is_lost_makes_no_second_machine(provider: Provider, cloud: Cloud, fault: str) -> None:
+def test_an_answer_that_is_lost_makes_no_second_machine(provider: sky.AWS, cloud: Cloud, fault: str) -> None:
     async def scenario() -> None:
         for action in ("CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "TerminateInstances"):
             cloud.fail(action, fault, after=True)
@@ -92,7 +92,7 @@ def test_an_answer_that_is_lost_makes_no_second_machine(provider: Provider, clou
     run(scenario())
 
 
-def test_what_passes_is_tried_again_with_the_same_token(provider: Provider, cloud: Cloud) -> None:
+def test_what_passes_is_tried_again_with_the_same_token(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.fail("RunInstances", "RequestLimitExceeded", times=3)
         await provider.launch(ORDER)
@@ -127,7 +127,7 @@ def test_what_is_asked_for_has_everything_in_the_very_same_call(aws: Make, cloud
     run(scenario())
 
 
-def test_the_intent_is_on_the_disk_before_the_call(provider: Provider, cloud: Cloud) -> None:
+def test_the_intent_is_on_the_disk_before_the_call(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         assert isinstance(provider, sky.AWS)
         seen: dict[str, list[str]] = {}
@@ -158,7 +158,7 @@ def test_the_intent_is_on_the_disk_before_the_call(provider: Provider, cloud: Cl
     ],
 )
 def test_what_will_not_pass_is_said_after_one_attempt(
-    provider: Provider, cloud: Cloud, code: str, error: type[Exception], told: str
+    provider: sky.AWS, cloud: Cloud, code: str, error: type[Exception], told: str
 ) -> None:
     cloud.fail("RunInstances", code, times=math.inf)
     with pytest.raises(error, match=told):
@@ -208,7 +208,7 @@ def test_sshd_is_open_to_the_address_from_which_we_come_and_nothing_else_is(aws:
     run(scenario())
 
 
-def test_a_machine_has_a_host_key_of_its_own_after_the_first_contact(provider: Provider, cloud: Cloud) -> None:
+def test_a_machine_has_a_host_key_of_its_own_after_the_first_contact(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         async with machine(provider) as (instance, host):
             userdata = firstboot.text(cloud.model.get_instance(instance.id).user_data)
@@ -221,7 +221,7 @@ def test_a_machine_has_a_host_key_of_its_own_after_the_first_contact(provider: P
     run(scenario())
 
 
-def test_whoever_shows_another_key_is_not_talked_to(provider: Provider, cloud: Cloud) -> None:
+def test_whoever_shows_another_key_is_not_talked_to(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         instance = await provider.launch(ORDER)
         (await asyncio.wait_for(provider.reach(instance), 20), await provider.reach(instance))[0]
@@ -367,7 +367,7 @@ def test_what_is_gone_for_good_is_believed_after_a_while(
 # ---------------------------------------------------------------- nothing of others is touched
 
 
-def test_a_machine_of_somebody_else_is_never_ended(provider: Provider, cloud: Cloud) -> None:
+def test_a_machine_of_somebody_else_is_never_ended(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         mine = await provider.launch(ORDER)
         cloud.model.run_instances(

@@ -9,7 +9,7 @@ from skyward.actors.budget import BudgetGuard
 from skyward.providers.aws import launch_plan
 from skyward.providers.aws.api import Api
 from skyward.providers.aws.launch_plan import LaunchPlan
-from skyward.providers.provider import Instance, Order, Provider
+from skyward.providers.provider import Instance, Order
 from skyward.telemetry.event_log import EventLog
 from tests.conformance.test_provider import ORDER, run
 from tests.lab.cloud import IMAGES, Cloud
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def provider(aws: Make) -> Provider:
+def provider(aws: Make) -> sky.AWS:
     return aws()
 
 
-def test_what_a_zone_has_no_room_for_is_had_in_the_next(provider: Provider, cloud: Cloud) -> None:
+def test_what_a_zone_has_no_room_for_is_had_in_the_next(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.capacity = {"us-east-1a/*/*": 3, "us-east-1b/*/*": 0, "us-east-1c/*/*": 4}
         made = await launch_all(provider, 10)
@@ -36,7 +36,7 @@ def test_what_a_zone_has_no_room_for_is_had_in_the_next(provider: Provider, clou
     run(scenario())
 
 
-def test_no_machine_is_made_for_one_who_does_not_want_it_any_more(provider: Provider, cloud: Cloud) -> None:
+def test_no_machine_is_made_for_one_who_does_not_want_it_any_more(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.capacity = {"us-east-1a/*/*": 0}
         wants = {"pool-0-0": True, "pool-1-0": True}
@@ -52,7 +52,7 @@ def test_no_machine_is_made_for_one_who_does_not_want_it_any_more(provider: Prov
     run(scenario())
 
 
-def test_no_machine_is_made_for_one_who_does_not_wait_for_it_any_more(provider: Provider, cloud: Cloud) -> None:
+def test_no_machine_is_made_for_one_who_does_not_wait_for_it_any_more(provider: sky.AWS, cloud: Cloud) -> None:
     async def scenario() -> None:
         cloud.capacity = {"us-east-1a/*/*": 0}
         loop, launching = asyncio.get_running_loop(), asyncio.create_task(provider.launch(ORDER))

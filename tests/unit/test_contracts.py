@@ -30,6 +30,10 @@ PROOFS = {
         ("api/compute.py", "import cyclopts"),
         ("providers/ssh/ssh.py", "from skyward.cli import main"),
     ],
+    "contract-stands-alone": [
+        ("providers/provider.py", "from skyward.providers.health_checks import Needs"),
+        ("providers/provider.py", "import skyward.errors"),
+    ],
     # everything imports errors: only what a node may load anyway breaks this contract alone
     "errors-stand-alone": [("errors.py", "import uvloop")],
     "front-door-is-for-guests": [

@@ -169,11 +169,6 @@ class SSH(StrictModel):
         """Yes: a machine needs only an sshd and a shell."""
         return True
 
-    @property
-    def notices(self) -> str:
-        """None."""
-        return ""
-
     async def launch(self, order: Order) -> Instance:
         """Choose a machine that no other node uses. Nothing is done on it yet."""
         place = self._seats.take(order.pool, order.node, len(self.hosts))
@@ -236,10 +231,6 @@ class SSH(StrictModel):
         finally:
             await tunnel.close()
             self._seats.leave(instance.node)
-
-    async def clear(self, pool: str) -> Sequence[str]:
-        """Do nothing: nodes share nothing that has to be removed."""
-        return ()
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Check whether each machine can be a node and whether this program can reach it, all at the same time."""
