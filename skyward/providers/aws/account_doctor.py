@@ -20,7 +20,7 @@ from skyward.providers.health_checks import Finding, Needs
 if TYPE_CHECKING:
     from skyward.providers.aws.aws import AWS
 
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0
 """How long a call is repeated that may pass."""
 
 LONGEST_S = 60.0
