@@ -13,7 +13,8 @@ event.
 | `NodeFacts`, `NodeNoticed`, `NodeGivenUp` | its load; its machine is about to be reclaimed; it will not be replaced |
 | `TasksCounted` | how many tasks the caller will submit |
 | `BatchesArrived`, `BatchesSent`, `BatchesEnded` | a batch on its usual way |
-| `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled`, `BatchesLate` | a batch on its other ways |
+| `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled` | a batch on its other ways |
+| `BatchesLate`, `ResultsLost` | answers that count no more |
 | `Printed`, `Logged` | what a task wrote; what it logged |
 | `DashboardOpened` | the link to the live page |
 """
@@ -277,13 +278,28 @@ class BatchesCancelled:
 
 @dataclass(frozen=True, slots=True)
 class BatchesLate:
-    """A node answered batches that nobody waits for any more: the number of their tasks, and how many raised."""
+    """A node answered batches that nobody waits for any more: the number of their tasks, how many raised, and the
+    seconds that they ran."""
 
     at: float
     node: int
     batches: int
     tasks: int = 1
     raised: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsLost:
+    """A node answered batches, but their large results were lost before they were fetched. The fields are those of
+    `BatchesLate`; the batches are retried or lost."""
+
+    at: float
+    node: int
+    batches: int
+    tasks: int
+    raised: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +362,7 @@ type Event = (
     | BatchLost
     | BatchesCancelled
     | BatchesLate
+    | ResultsLost
     | Printed
     | Logged
     | DashboardOpened

@@ -6,7 +6,6 @@ poll after the other, each acknowledging what came before. So a broken connectio
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from skyward.actors.blob_transfer import BlobTransfer
 from skyward.actors.connection import NodeConnection
 from skyward.actors.office import Office
 from skyward.calls.completion import Answer, PendingCall
-from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSent, NodeFacts
+from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSent, NodeFacts, ResultsLost
 from skyward.remote.blobs import Blob
 from skyward.remote.node import blob_server, gateway
 from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Opening, Outcome, Revoke, Seen
@@ -98,6 +97,7 @@ class NodeClient:
         self._loads: deque[int] = deque()
         self._loading = asyncio.Event()
         self._fetched: list[int] = []
+        self._unfetched: dict[int, tuple[Outcome, int]] = {}  # large results to come, and the tasks of their batches
         self._mapped: WeakSet[Blob] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,6 +118,8 @@ class NodeClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._unfetched:
+            self._results_lost(tuple(self._unfetched))
         await self._line.close()
         if self._bulk is not None:
             await self._bulk.close()
@@ -248,12 +250,20 @@ class NodeClient:
         if self._bulk is None:
             self._fetched.append(outcome.batch)
         if result is None and wanted():
+            self._results_lost((outcome.batch,))
             self._died(outcome.batch, cause)
             return
+        del self._unfetched[outcome.batch]
         self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks, result)
         if result is not None:
             self._office.ledger.fetch(self._node, len(result))
         self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
+
+    def _results_lost(self, batches: Sequence[int]) -> None:
+        lost = [self._unfetched.pop(batch) for batch in batches]
+        tasks, seconds = sum(tasks for _, tasks in lost), sum(outcome.seconds for outcome, _ in lost)
+        raised = sum(outcome.status != "returned" for outcome, _ in lost)
+        self._office.note(ResultsLost(now(), self._node, len(lost), tasks, raised, round(seconds, 6)))
 
     def _died(self, batch: int, cause: str) -> None:
         self._router.tell(routing.Answered(self._node, died=(routing.Died(batch, cause),)))
@@ -295,8 +305,9 @@ class NodeClient:
         if not batches:
             return
         self._number += 1
-        self._office.ledger.send(self._node, size)
-        self._office.record.put(BatchesSent(now(), self._node, len(batches), size))
+        sent = BatchesSent(now(), self._node, len(batches), size)
+        self._office.ledger.counts.send(sent)
+        self._office.record.put(sent)
         await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
 
     def _map(self, blobs: Iterable[Blob]) -> None:
@@ -327,15 +338,17 @@ class NodeClient:
     def _take(self, outcomes: Sequence[Outcome], openings: Mapping[int, Opening]) -> None:
         """Pass on what the node has answered; some of it may have been sent before."""
         opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
-        self._office.ledger.receive(self._node, time.perf_counter(), outcomes, filter(None, opened))
         entries = self._office.entries
         known = [entries.get(outcome.batch) for outcome in outcomes]
-        self._office.record.put(self._ended(outcomes, known, opened))
+        ended = self._ended(outcomes, known, opened)
+        self._office.ledger.counts.end(ended)
+        self._office.record.put(ended)
         self._left([outcome.batch for outcome in outcomes])
         done, killed, died, ran = [], [], [], 0.0
         for outcome, entry in zip(outcomes, known, strict=True):
             tasks = 1 if entry is None else entry.tasks  # of an entry that may be cancelled before it is settled
             if outcome.large is not None:
+                self._unfetched[outcome.batch] = outcome, tasks
                 self._run(self._fetch(outcome, tasks))
                 continue
             match outcome.status:

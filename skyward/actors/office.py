@@ -30,6 +30,7 @@ from skyward.environment.user_modules import UserModules
 from skyward.errors import BatchLost as Lost
 from skyward.errors import BudgetExceeded, NodeError, PoolFailed, SkywardError
 from skyward.events import BatchesLate, BatchLost, BatchRetried
+from skyward.events import Event as RunEvent
 from skyward.providers.provider import LeftToLeash, Provider
 from skyward.telemetry.event_log import EventLog, now
 from skyward.telemetry.report import Report
@@ -186,6 +187,11 @@ class Office(ActorSystem):
         assert self._parcel is not None
         return await asyncio.shield(self._parcel)
 
+    def note(self, event: RunEvent) -> None:
+        """Emit an event, and count it."""
+        self.ledger.counts.add(event)
+        self.record.put(event)
+
     def settle(self, batches: Iterable[int]) -> None:
         """Give the callers their outcomes."""
         ended: dict[CompletionThread, Ended] = {}
@@ -197,7 +203,6 @@ class Office(ActorSystem):
             if entry is None:  # it was cancelled a moment ago
                 self._note_late(answer.node, 1, answer.tasks, [answer])
                 continue
-            self.ledger.settle(entry.tasks, answer.outcome.seconds, raised=_raised(answer))
             ended.setdefault(entry.group.delivery, []).append((entry, answer))
         for delivery, pairs in ended.items():
             self.ledger.packing += (opening := delivery.opening) - delivery.opened
@@ -212,9 +217,10 @@ class Office(ActorSystem):
         answers = [self.answers.pop(answer.outcome.batch) for answer in known if answer.node == node]
         self._note_late(node, len(batches), tasks, answers)
 
-    def _note_late(self, node: int, batches: int, tasks: int, answers: Iterable[Answer]) -> None:
-        self.ledger.late += batches
-        self.record.put(BatchesLate(now(), node, batches, tasks, sum(map(_raised, answers))))
+    def _note_late(self, node: int, batches: int, tasks: int, answers: Sequence[Answer]) -> None:
+        raised = sum(answer.outcome.status != "returned" for answer in answers)
+        seconds = round(sum(answer.outcome.seconds for answer in answers), 6)
+        self.note(BatchesLate(now(), node, batches, tasks, raised, seconds))
 
     def retry(self, batch: int, cause: str, node: int) -> None:
         """Note that the call is tried again, after it died on a node."""
@@ -222,22 +228,20 @@ class Office(ActorSystem):
         if (entry := self.entries.get(batch)) is not None:
             entry.attempt += 1
             call = entry.label
-            self.ledger.retry(cause, call)
-        self.record.put(BatchRetried(now(), batch, cause, node, call))
+        self.note(BatchRetried(now(), batch, cause, node, call))
 
     def lose(self, batch: int, causes: Sequence[str]) -> None:
         """Tell the caller that the call is lost."""
         entry = self.entries.pop(batch, None)
         if entry is not None:
-            self.ledger.lost_calls += 1
-            self.record.put(BatchLost(now(), batch, tuple(causes), entry.tasks, entry.label))
+            self.note(BatchLost(now(), batch, tuple(causes), entry.tasks, entry.label))
             entry.group.delivery.put([(entry, Lost.after(causes))])
 
     def report(self) -> Report:
         """Say what the pool has done so far."""
         state = self.routing
         held = {number: len(node.held) for number, node in state.nodes.items()}
-        report = self.ledger.report(time.perf_counter(), held, state.deaths, state.retried)
+        report = self.ledger.report(time.perf_counter(), now(), held, state.deaths)
         clock = time.monotonic()
         left = {name: max(until - clock, 0.0) for name, until in tuple(self.left.items())}
         starts = {
@@ -320,7 +324,3 @@ class Office(ActorSystem):
                 failed = PoolFailed(f"node {node}: {reason}")
                 failed.__cause__ = found
                 return failed
-
-
-def _raised(answer: Answer) -> bool:
-    return answer.outcome.status != "returned"

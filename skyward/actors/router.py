@@ -50,8 +50,7 @@ def enter(office: Office, event: routing.Event) -> None:
         case routing.NodeGivenUp(node):
             ledger.go(node)
         case routing.Cancelled(batches):
-            ledger.cancelled += len(batches)
-            office.record.put(BatchesCancelled(clock(), len(batches)))
+            office.note(BatchesCancelled(clock(), len(batches)))
         case _:
             pass
     ledger.turn(now, state.filled, state.slots, open=bool(state.items))

@@ -3,8 +3,6 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from skyward.telemetry.report import without_slot
-
 TRIPS = 3
 """Round trips that may pass from the end of a batch until the next one that is sent for it is there."""
 
@@ -22,11 +20,6 @@ AHEAD = 64 << 20
 
 MAX_INTERRUPTIONS = 10
 """How often a batch is tried again, beside its retries, that was lost with a node that was leaving anyway."""
-
-CAUSES = 32
-"""Causes of death that are counted each by itself."""
-
-OTHERS = "other causes"
 
 
 @dataclass(slots=True)
@@ -95,9 +88,7 @@ class RouterState:
     `slow` are the nodes that are much slower than the average, `leavers` those that are leaving and hold something yet.
     `queued` counts what nodes hold beyond their slots.
 
-    For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were,
-    and `retried` says how many of them were followed by another attempt, by their cause, or by `OTHERS` when there are
-    many.
+    For the report: `filled` slots have a batch, of the `slots` of all `nodes`; so many `deaths` of batches there were.
     """
 
     prefetch: int | None = None
@@ -115,7 +106,6 @@ class RouterState:
     queued: int = 0
     slots: int = 0
     deaths: int = 0
-    retried: dict[str, int] = field(default_factory=dict)
 
     def give(self, batch: int, number: int, node: NodeLoad) -> None:
         """The node has the batch now."""
@@ -144,13 +134,6 @@ class RouterState:
         for group in self.groups.values():
             count += len(group.queue) if group.limit is None else min(len(group.queue), group.limit - group.out)
         return count
-
-    def note_retry(self, cause: str) -> None:
-        """A batch that died is tried again."""
-        cause = without_slot(cause)
-        known = cause in self.retried or len(self.retried) < CAUSES
-        name = cause if known else OTHERS
-        self.retried[name] = self.retried.get(name, 0) + 1
 
     def note_pace(self, number: int, seconds: float) -> None:
         """Batches of the node ran for so long on average."""

@@ -330,7 +330,6 @@ def _lose(state: RouterState, node: int, batch: int, cause: str, effects: list[E
         _remove(state, batch)
         effects.append(Fail(batch, item.deaths))
     else:
-        state.note_retry(cause)
         effects.append(Retry(batch, cause, node))
         _requeue(state, (batch,))
 
@@ -361,10 +360,8 @@ def _take_down(state: RouterState, number: int, reason: str, effects: list[Effec
     if node is None:
         return
     held = tuple(node.held)
-    for batch in held[node.slots :]:
-        if not state.items[batch].unwanted:
-            state.note_retry(f"{reason}{QUEUED}")
-            effects.append(Retry(batch, f"{reason}{QUEUED}", number))
+    queued = (batch for batch in held[node.slots :] if not state.items[batch].unwanted)
+    effects.extend(Retry(batch, f"{reason}{QUEUED}", number) for batch in queued)
     _requeue(state, reversed(held[node.slots :]))
     for batch in reversed(held[: node.slots]):
         if node.leaving and (item := state.items[batch]).interruptions < MAX_INTERRUPTIONS:

@@ -1,51 +1,23 @@
 """Where the slots' time went, in sums that grow as it passes. Pure: no I/O, no clock, no actor.
 
-`Utilization` is changed in place: by the router at each of its turns, by the links and the office with what they
-carry. It holds no record of a call, so it stays small however many there are. Times are seconds of one clock that goes
-forward.
+`Utilization` is changed in place: by the router at each of its turns, and by the node clients with what they transfer.
+Its `counts` are those of the events that the driver emits. Times are seconds of a clock that never goes backwards.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from skyward.actors.router_state import CAUSES
-from skyward.telemetry.report import Lost, NodeUse, Report, apportioned, without_slot
-
-NAMED = 5
-"""Calls of each cause that are named when they were tried again."""
-
-
-class Ran(Protocol):
-    """What a node says of a call that ended there; `slot` is negative for one that never started."""
-
-    @property
-    def slot(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def payload(self) -> bytes: ...
-
-
-class Opened(Protocol):
-    """What a slot did for a call beside running it."""
-
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def imports(self) -> Mapping[str, float]: ...
+from skyward.telemetry.report import Lost, NodeUse, Report, apportioned
+from skyward.telemetry.run_counts import RunCounts
 
 
 @dataclass(slots=True)
-class Use:
-    """What one node did: seconds that each slot was `busy`, and when it `last` ended a call."""
+class Transfers:
+    """The most slots that a node had, and the bytes of large buffers that it received and of large results from it."""
 
-    busy: list[float]
-    last: list[float]
-    calls: int = 0
-    sent: int = 0
-    received: int = 0
+    slots: int = 0
     shared: int = 0
+    fetched: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +26,8 @@ class Utilization:
 
     Attributes
     ----------
+    counts
+        What was done.
     nodes
         The nodes that are up or being replaced, and all that were.
     slots, every
@@ -64,11 +38,10 @@ class Utilization:
         What the router knows: slots that have a call, slots of nodes that are up, and whether any call is unanswered.
     full
         Whether every slot had a call at some moment of this run.
-    retried
-        Calls that were tried again, by the cause that they died of.
     """
 
-    nodes: dict[int, Use] = field(default_factory=dict)
+    counts: RunCounts = field(default_factory=RunCounts)
+    nodes: dict[int, Transfers] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)
     every: int = 0
     clock: float = 0.0
@@ -87,16 +60,6 @@ class Utilization:
     serialization: float = 0.0
     idle: float = 0.0
     tail: float = 0.0
-    work: float = 0.0
-    opening: float = 0.0
-    imports: dict[str, float] = field(default_factory=dict)
-    tasks: int = 0
-    calls: int = 0
-    lost_calls: int = 0
-    raised: int = 0
-    cancelled: int = 0
-    late: int = 0
-    retried: dict[str, list[str]] = field(default_factory=dict)
 
     # ------------------------------------------------------------ time
 
@@ -137,14 +100,12 @@ class Utilization:
         self.filled += seconds * self.busy
         self.empty += seconds * (self.up - self.busy)
 
-    # ------------------------------------------------------------ nodes and calls
+    # ------------------------------------------------------------ nodes
 
     def come(self, node: int, slots: int) -> None:
         """A node is up."""
-        use = self.nodes.setdefault(node, Use([], []))
-        missing = slots - len(use.busy)
-        use.busy += [0.0] * missing
-        use.last += [0.0] * missing
+        known = self.nodes.setdefault(node, Transfers())
+        known.slots = max(known.slots, slots)
         self.slots[node] = slots
         self.every = sum(self.slots.values())
 
@@ -153,86 +114,65 @@ class Utilization:
         self.slots.pop(node, None)
         self.every = sum(self.slots.values())
 
-    def send(self, node: int, size: int) -> None:
-        """So many bytes are sent to the node."""
-        self.nodes[node].sent += size
-
     def share(self, node: int, size: int) -> None:
         """The node has a large buffer of so many bytes now, for all its slots."""
         self.nodes[node].shared += size
 
     def fetch(self, node: int, size: int) -> None:
         """A large result of so many bytes has come from the node."""
-        self.nodes[node].received += size
-
-    def receive(self, node: int, now: float, outcomes: Iterable[Ran], openings: Iterable[Opened] = ()) -> None:
-        """The node sent these outcomes, some of which had an opening that took long."""
-        use = self.nodes[node]
-        for outcome in outcomes:
-            use.received += len(outcome.payload)
-            if outcome.slot >= 0:
-                use.calls += 1
-                use.busy[outcome.slot] += outcome.seconds
-                use.last[outcome.slot] = now
-        for opening in openings:
-            self.opening += opening.seconds
-            for module, took in opening.imports.items():
-                self.imports[module] = self.imports.get(module, 0.0) + took
-
-    def settle(self, tasks: int, seconds: float, *, raised: bool = False) -> None:
-        """A call of so many tasks, which ran for so long, is answered: it returned, or it `raised`."""
-        self.calls += 1
-        self.raised += raised
-        self.tasks += tasks
-        self.work += seconds
-
-    def retry(self, cause: str, call: str) -> None:
-        """A call is tried again, which died of this cause; the first few are named."""
-        cause = without_slot(cause)
-        if cause in self.retried or len(self.retried) < CAUSES:
-            calls = self.retried.setdefault(cause, [])
-            if len(calls) < NAMED:
-                calls.append(call)
+        self.nodes[node].fetched += size
 
     # ------------------------------------------------------------ the report
 
-    def report(self, now: float, held: Mapping[int, int], deaths: int, retries: Mapping[str, int]) -> Report:
-        """Say what has been, with how many batches each node holds and how calls died and were tried again."""
+    def report(self, now: float, at: float, held: Mapping[int, int], deaths: int) -> Report:
+        """Return the report.
+
+        Parameters
+        ----------
+        now, at
+            The time by this clock, and by that of events.
+        held
+            How many batches each node has.
+        deaths
+            How many attempts died.
+        """
         if self.open:
             self._pass(now)
-        opening = min(self.opening, self.filled)
+        counts = self.counts
+        opening = min(counts.opening, self.filled)
         there = self.filled - opening
-        running = min(self._running(now, held), there - self.work) if self.open else 0.0
-        work = min(self.work + max(0.0, running), there)
+        running = min(self._running(now, at, held), there - counts.work) if self.open else 0.0
+        work = min(counts.work + max(0.0, running), there)
         lost = Lost(self.start, self.serialization, opening, self.idle, self.tail + self.empty, there - work)
         return Report(
-            tasks=self.tasks,
-            calls=self.calls,
-            lost_calls=self.lost_calls,
-            raised=self.raised,
-            cancelled=self.cancelled,
-            attempts=self.calls + self.late + deaths,
-            retries=dict(retries),
-            retried={cause: tuple(calls) for cause, calls in self.retried.items() if cause in retries},
-            late=self.late,
-            nodes={
-                number: NodeUse(
-                    self.slots.get(number, 0), use.calls, tuple(use.busy), use.sent, use.received, use.shared
-                )
-                for number, use in sorted(self.nodes.items())
-            },
+            tasks=counts.tasks,
+            calls=counts.calls,
+            lost_calls=counts.lost,
+            raised=counts.raised,
+            cancelled=counts.cancelled,
+            attempts=counts.calls + counts.late + deaths,
+            retries=dict(counts.retries),
+            retried={cause: tuple(calls) for cause, calls in counts.retried.items()},
+            late=counts.late,
+            nodes={number: self._use(number) for number in sorted(self.nodes)},
             total=self.total,
             capacity=self.capacity,
             work=work,
             lost=apportioned(lost, self.capacity),
-            imports=dict(self.imports),
+            imports=dict(counts.imports),
         )
 
-    def _running(self, now: float, held: Mapping[int, int]) -> float:
-        """Seconds that the calls which run now have run, if each began when its slot ended the one before."""
+    def _use(self, number: int) -> NodeUse:
+        node, known = self.counts.nodes[number], self.nodes[number]
+        busy = tuple(node.busy.get(slot, 0.0) for slot in range(known.slots))
+        received = node.received + known.fetched
+        return NodeUse(self.slots.get(number, 0), node.calls, busy, node.sent, received, known.shared)
+
+    def _running(self, now: float, at: float, held: Mapping[int, int]) -> float:
+        """Return the seconds that running calls have run, if each began when its slot ended the one before."""
         seconds = 0.0
-        for node, count in held.items():
-            last = self.nodes[node].last
-            share = min(1.0, count / len(last))
-            seconds += share * sum(now - max(self.began, each) for each in last)
+        for number, count in held.items():
+            last, slots = self.counts.nodes[number].last, self.nodes[number].slots
+            share = min(1.0, count / slots)
+            seconds += share * sum(min(now - self.began, at - last.get(slot, 0.0)) for slot in range(slots))
         return seconds

@@ -1,7 +1,7 @@
-"""The progress of a run, folded from its events as they come. Pure: no I/O, no clock, no actor.
+"""The progress of a run, computed from its events as they come. Pure: no I/O, no clock, no actor.
 
-`Progress` is changed in place and holds no record of a task, so it stays small. Times are those of the events; who asks
-gives the time it is now.
+`Progress` is changed in place and holds no record of a task, so it stays small. Times are those of the events; the
+caller passes the current time.
 """
 
 from collections import deque
@@ -14,11 +14,9 @@ from skyward.events import (
     BatchesArrived,
     BatchesCancelled,
     BatchesEnded,
-    BatchesLate,
     BatchesReturned,
     BatchesSent,
     BatchLost,
-    BatchRetried,
     DashboardOpened,
     Event,
     NodeChanged,
@@ -34,7 +32,7 @@ from skyward.events import (
     Spent,
     TasksCounted,
 )
-from skyward.telemetry.report import Report
+from skyward.telemetry.run_counts import RunCounts
 from skyward.view.expected_tasks import Expected
 
 LOOKS_BACK = (5.0, 120.0)
@@ -100,7 +98,6 @@ class NodeProgress:
     host: str = ""
     slots: int = 0
     held: int = 0
-    done: int = 0
     lost: tuple[float, str] | None = None
     gone: str | None = None
     noticed: str = ""
@@ -132,7 +129,19 @@ class Concern:
 
 @dataclass(slots=True)
 class Progress:
-    """A run, as far as its events have been told."""
+    """A run, as far as its events are known.
+
+    Attributes
+    ----------
+    counts
+        What was done.
+    batches, known
+        Batches that have arrived, and the tasks of those that are done or waited for.
+    complete
+        Whether all nodes that were requested were ready, or given up, at some moment.
+    worked
+        When there was work again after a pause.
+    """
 
     provider: str = ""
     wanted: int = 0
@@ -146,27 +155,23 @@ class Progress:
     hourly: float = 0.0
     dollars: float = 0.0
     complete: bool = False
+    counts: RunCounts = field(default_factory=RunCounts)
     batches: int = 0
     known: int = 0
-    closed: int = 0
-    done: int = 0
-    raised: int = 0
-    lost: int = 0
-    retried: int = 0
     worked: float | None = None
-    ran: float = 0.0
-    imports: dict[str, float] = field(default_factory=dict)
     _expected: Expected = field(default_factory=Expected)
     _arrived: float = float("-inf")
-    _answered: float = 0.0
     _pace: Pace = field(default_factory=Pace)
 
     def add(self, events: Sequence[Event]) -> None:
-        """Fold what has happened."""
+        """Add what has happened."""
+        counts = self.counts
         for event in events:
+            calls, tasks, work = counts.calls, counts.tasks, counts.work
+            counts.add(event)
             match event:
                 case BatchesEnded():
-                    self._end(event)
+                    self._end(event, counts.calls - calls, counts.tasks - tasks, counts.work - work)
                 case BatchesSent():
                     self.node(event.node).held += event.batches
                 case NodeFacts(_, number, _, _, _, memory):
@@ -208,6 +213,16 @@ class Progress:
         return sum(node.busy for node in self.ready)
 
     @property
+    def done(self) -> int:
+        """The number of tasks that were answered."""
+        return self.counts.tasks
+
+    @property
+    def closed(self) -> int:
+        """The number of batches that nobody waits for any more."""
+        return self.counts.calls + self.counts.lost + self.counts.cancelled
+
+    @property
     def open(self) -> bool:
         """Whether something waits, runs or is yet to come."""
         return self.closed < self.batches or bool(self._expected)
@@ -215,7 +230,7 @@ class Progress:
     @property
     def settled(self) -> bool:
         """Whether all tasks that are to come are known."""
-        return not self.open or (self._expected.known and self._answered - self._arrived > SETTLED)
+        return not self.open or (self._expected.known and self.counts.answered - self._arrived > SETTLED)
 
     @property
     def total(self) -> int:
@@ -286,42 +301,24 @@ class Progress:
             self.worked = event.at
         self._expected.count(event)
 
-    def _end(self, event: BatchesEnded) -> None:
+    def _end(self, event: BatchesEnded, calls: int, tasks: int, ran: float) -> None:
         node = self.node(event.node)
-        count, statuses = len(event.batches), event.statuses
-        node.held = max(0, node.held - count)
-        tasks, ran, closed = sum(event.tasks), sum(event.seconds), count
-        if statuses.count("returned") != count:
-            for status, each, seconds in zip(statuses, event.tasks, event.seconds, strict=True):
-                match status:
-                    case "raised" | "overdue":
-                        self.raised += 1
-                    case "killed" | "died":  # nobody waits for it, or it is tried again
-                        tasks, ran, closed = tasks - each, ran - seconds, closed - 1
-                    case _:
-                        pass
-        for module, seconds in event.imports.items():
-            self.imports[module] = self.imports.get(module, 0.0) + seconds
-        if closed:
-            self._answered = event.at
-            self.ran += ran
-            self._close(closed, tasks)
+        node.held = max(0, node.held - len(event.batches))
+        if calls:
             self._pace.add(event.at, tasks, ran)
             node.pace.add(event.at, tasks, ran)
-            node.done += tasks
+            self._close()
 
-    def _close(self, batches: int, tasks: int) -> None:
-        """So many batches, with tasks that are done, are waited for no more."""
-        self.closed += batches
-        self.done += tasks
+    def _close(self) -> None:
+        """Forget tasks that will not come, once nothing is waited for."""
         if not self.open:
             self.known = self.done
 
     def _drop(self, batches: int) -> None:
-        """So many batches are waited for no more, and their tasks are not known: they are like the others."""
-        waiting = max(1, self.batches - self.closed)
+        """Forget the tasks of cancelled batches; their number is not known, so they count as the others."""
+        waiting = max(1, self.batches - self.closed + batches)
         self.known -= round((self.known - self.done) * min(batches, waiting) / waiting)
-        self._close(batches, 0)
+        self._close()
 
     def _fold(self, event: Event) -> None:
         match event:
@@ -329,8 +326,6 @@ class Progress:
                 self.provider, self.wanted, self.began = event.provider, event.nodes, event.at
             case RunEnded():
                 self.ended, self.error, self.leaked = event.at, event.error, event.leaked
-                if event.report:
-                    self._count(Report.from_dict(event.report))
             case DashboardOpened():
                 self.link = event.url
             case Quoted():
@@ -353,26 +348,13 @@ class Progress:
             case BatchesReturned():
                 node = self.node(event.node)
                 node.held = max(0, node.held - event.batches)
-            case BatchRetried():
-                self.retried += 1
             case BatchLost():
-                self.lost += 1
                 self.known -= event.tasks
-                self._close(1, 0)
+                self._close()
             case BatchesCancelled():
                 self._drop(event.batches)
-            case BatchesLate():
-                self.closed -= event.batches
-                self.done -= event.tasks
-                self.raised -= event.raised
-                self.known = max(self.known, self.done)
             case _:
                 pass
-
-    def _count(self, report: Report) -> None:
-        """Take over what the pool itself has counted."""
-        self.done, self.raised, self.lost = report.tasks, report.raised, report.lost_calls
-        self.retried = sum(report.retries.values())
 
     def _change(self, node: NodeProgress, event: NodeChanged) -> None:
         if event.stage == "ending" and event.reason not in ("", "dismissed"):

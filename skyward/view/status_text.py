@@ -97,16 +97,16 @@ def work(progress: Progress, now: float) -> StyledLine:
 
 def going(progress: Progress, now: float) -> list[tuple[str, str]]:
     """Say how the work goes, in pieces: of how many tasks only where that is known."""
-    total, done = progress.total, progress.done
+    total, done, counts = progress.total, progress.done, progress.counts
     so_far = f"{counted(done, 'task')} done, {progress.known - done:,} queued or running"
     return [
         (f"{done:,}/{total:,} tasks" if progress.settled else so_far, "bold"),
         (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
         (rate(speed) if (speed := progress.rate(now)) is not None else "", ""),
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
-        (f"{progress.raised:,} raised" if progress.raised else "", "red"),
-        (f"{progress.lost:,} lost" if progress.lost else "", "red"),
-        (f"{progress.retried:,} retried" if progress.retried else "", "yellow"),
+        (f"{counts.raised:,} raised" if counts.raised else "", "red"),
+        (f"{counts.lost:,} lost" if counts.lost else "", "red"),
+        (f"{retried:,} retried" if (retried := sum(counts.retries.values())) else "", "yellow"),
         (dollars(progress.dollars) if progress.dollars else "", "green"),
     ]
 
@@ -153,17 +153,18 @@ def summary(progress: Progress) -> str:
     Another line says what slots should have imported before.
     """
     assert progress.ended is not None
-    used = sum(1 for node in progress.nodes.values() if node.done)
+    counts = progress.counts
+    used = sum(1 for node in counts.nodes.values() if node.tasks)
     said = [
-        (f"{counted(progress.done, 'task')} on {counted(used, 'node')}" if progress.done else "", ""),
-        (f"{progress.raised:,} raised" if progress.raised else "", ""),
-        (f"{progress.lost:,} lost" if progress.lost else "", ""),
-        (f"{progress.retried:,} retried" if progress.retried else "", ""),
+        (f"{counted(counts.tasks, 'task')} on {counted(used, 'node')}" if counts.tasks else "", ""),
+        (f"{counts.raised:,} raised" if counts.raised else "", ""),
+        (f"{counts.lost:,} lost" if counts.lost else "", ""),
+        (f"{retried:,} retried" if (retried := sum(counts.retries.values())) else "", ""),
         (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
     ]
     told = plain(dotted(said)).replace(" · ", ", ")
     lines = [f"{told} in {clock(progress.ended - progress.began)}"] if told else []
-    lines += [hint] if (hint := import_hint(progress.imports, progress.ran)) else []
+    lines += [hint] if (hint := import_hint(counts.imports, counts.work)) else []
     return "\n".join(f"skyward: {line}" for line in lines)
 
 

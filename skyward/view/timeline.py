@@ -1,6 +1,6 @@
-"""The history of a run, folded from its events into what can be drawn. Pure: no I/O, no clock, no actor.
+"""The history of a run, computed from its events for the page. Pure: no I/O, no clock, no actor.
 
-`Timeline` is fed events as they come and can be asked at any time, so that the page of a run that has ended and the
+`Timeline` is given events as they come and can be asked at any time, so that the page of a run that has ended and the
 live one are the same drawing. Its size does not grow with the number of tasks.
 """
 
@@ -23,7 +23,6 @@ from skyward.events import (
     NodeHeard,
     NodeNoticed,
     NodeSilent,
-    NodeStep,
     Printed,
     Quoted,
     Reported,
@@ -33,7 +32,8 @@ from skyward.events import (
     label,
 )
 from skyward.telemetry.report import Report, figures, import_hint, without_slot
-from skyward.view.progress import Progress
+from skyward.telemetry.run_counts import NodeCounts
+from skyward.view.progress import NodeProgress, Progress
 from skyward.view.recent_output import Output
 from skyward.view.timeline_bins import MAX_CELLS, STATUSES, TICKS, Bins, TimelineBins, Usage
 
@@ -43,13 +43,11 @@ TOLD = 100
 OTHERS = "another function"
 
 
-class Lives:
-    """What a node went through, under its number: a replacement goes on where the lost one ended."""
+class NodeHistory:
+    """The stages and incidents of a node, and of those that replaced it under its number."""
 
     def __init__(self) -> None:
-        self.host = self.instance = self.step = self.given_up = ""
-        self.slots = self.calls = self.tasks = 0
-        self.ran = 0.0
+        self.host = self.instance = self.given_up = ""
         self.memory = 0
         self.usage = Usage()
         self.running: int | None = None
@@ -67,9 +65,8 @@ class Lives:
         before = self.stage
         self.stages.append((at, event.generation, event.stage, event.reason))
         self.hear(at)
-        self.step, self.running = "", None
+        self.running = None
         self.host, self.instance = event.host or self.host, event.instance or self.instance
-        self.slots = event.slots or self.slots
         if event.stage != "ending" or event.reason in ("", "dismissed"):
             return None
         return ("node lost" if before == "ready" else "did not start"), event.reason
@@ -79,17 +76,17 @@ class Lives:
         if self.silences and self.silences[-1][1] is None:
             self.silences[-1][1] = at
 
-    def as_dict(self, number: int) -> dict[str, Any]:
+    def as_dict(self, node: NodeProgress, counts: NodeCounts) -> dict[str, Any]:
         """Return what the page knows of it."""
         return {
-            "node": number,
+            "node": node.number,
             "host": self.host,
             "instance": self.instance,
-            "slots": self.slots,
-            "calls": self.calls,
-            "tasks": self.tasks,
-            "ran": round(self.ran, 3),
-            "step": self.step,
+            "slots": node.slots,
+            "calls": counts.calls,
+            "tasks": counts.tasks,
+            "ran": round(sum(counts.busy.values()), 3),
+            "step": node.step,
             "running": self.running,
             "memory": self.memory,
             "usage": self.usage.samples,
@@ -141,26 +138,28 @@ class Timeline:
         self._last = 0
         self._first: float | None = None
         self._reported: int | None = None
-        self._answered = 0.0
         self._progress = Progress()
         self._output = Output()
         self._statuses: Counter[str] = Counter()
-        self._lives: dict[int, Lives] = {}
+        self._nodes: dict[int, NodeHistory] = {}
         self._incidents: list[tuple[int, str, int | None, int | None, str, str]] = []
         self._functions: dict[str, Function] = {}
         self._kinds: Counter[str] = Counter()
-        self._causes: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
         self._quotes: list[str] = []
         self._cost: list[tuple[int, float, float]] = []
 
     def add(self, events: Iterable[Event]) -> None:
-        """Fold what has happened."""
+        """Add what has happened."""
         for event in events:
             if self._origin is None:
                 self._origin = event.at
             at = max(0, round((event.at - self._origin) * TICKS))
             self._last = max(self._last, at)
+            done = self._progress.done
             self._progress.add((event,))
+            if isinstance(event, BatchesEnded):
+                self._rate.add(at, self._progress.done - done)
             self._fold(at, event)
 
     def _fold(self, at: int, event: Event) -> None:
@@ -181,56 +180,50 @@ class Timeline:
             case Spent():
                 self._spend((at, event.dollars, event.hourly))
             case BatchRetried():
-                self._causes[without_slot(event.cause)] += 1
                 node = event.node if event.node >= 0 else None
                 self._happen(at, "retried", node, event.cause, event.call or f"call {event.batch}")
             case BatchLost():
-                self._causes.update(map(without_slot, event.causes[-1:]))  # those before were tried again
+                self._lost.update(map(without_slot, event.causes[-1:]))  # those before were retried
                 self._happen(at, "lost", None, "; ".join(event.causes), event.call or f"call {event.batch}")
             case Printed() | Logged():
                 self._output.add(at, event)
-            case NodeChanged() | NodeStep() | NodeSilent() | NodeHeard() | NodeFacts() | NodeNoticed() | NodeGivenUp():
-                self._note(at, event, self._lives.setdefault(event.node, Lives()))
+            case NodeChanged() | NodeSilent() | NodeHeard() | NodeFacts() | NodeNoticed() | NodeGivenUp():
+                self._note(at, event, self._nodes.setdefault(event.node, NodeHistory()))
             case _:
                 pass  # what the progress or the report counts
 
     def _note(
         self,
         at: int,
-        event: NodeChanged | NodeStep | NodeSilent | NodeHeard | NodeFacts | NodeNoticed | NodeGivenUp,
-        lives: Lives,
+        event: NodeChanged | NodeSilent | NodeHeard | NodeFacts | NodeNoticed | NodeGivenUp,
+        node: NodeHistory,
     ) -> None:
         match event:
             case NodeChanged():
-                if (incident := lives.change(at, event)) is not None:
+                if (incident := node.change(at, event)) is not None:
                     self._happen(at, incident[0], event.node, incident[1])
-            case NodeStep():
-                lives.step = event.step
             case NodeSilent():
-                lives.silences.append([at, None])
+                node.silences.append([at, None])
                 self._happen(at, "silent", event.node, f"silent; counts as lost after {event.grace:g} s")
             case NodeHeard():
-                lives.hear(at)
+                node.hear(at)
             case NodeFacts():
-                lives.running = event.running
+                node.running = event.running
                 if event.total:
-                    lives.memory = event.total
-                    lives.usage.add(at, event.cpu, 1 - event.memory / event.total)
+                    node.memory = event.total
+                    node.usage.add(at, event.cpu, 1 - event.memory / event.total)
             case NodeNoticed():
-                lives.notices.append((at, event.said))
+                node.notices.append((at, event.said))
                 self._happen(at, "notice", event.node, event.said)
             case NodeGivenUp():
-                lives.given_up = event.reason or "it has left the pool"
+                node.given_up = event.reason or "it has left the pool"
                 if event.reason:
                     self._happen(at, "given up", event.node, event.reason)
             case _:
                 assert_never(event)
 
     def _end(self, at: int, event: BatchesEnded) -> None:
-        lives = self._lives.setdefault(event.node, Lives())
-        lives.calls += len(event.batches)
-        lives.ran += sum(event.seconds)
-        self._answered = event.at
+        self._nodes.setdefault(event.node, NodeHistory())
         self._statuses.update(event.statuses)
         count = len(event.batches)
         names = event.functions if len(event.functions) == count else (event.functions or ("",))[:1] * count
@@ -240,19 +233,15 @@ class Timeline:
         batches, slots, statuses = event.batches, event.slots, event.statuses
         called = event.tasks, indices, firsts, event.opening
         self.cells.add(at, event.node, batches, slots, event.seconds, statuses, *called)
-        done, errors = 0, iter(event.errors)
+        errors = iter(event.errors)
         for batch, slot, seconds, status, tasks, function, name, first in zip(
             batches, slots, event.seconds, statuses, event.tasks, functions, names, firsts, strict=True
         ):
             function.add(tasks, seconds)
-            if status in ("returned", "raised", "overdue"):
-                done += tasks
             if status in ("raised", "overdue"):
                 error = next(errors, "") if status == "raised" else "ran longer than its timeout"
                 call = label(batch, name, first, tasks)
                 self._happen(at, "raised", event.node, error, call, slot)
-        lives.tasks += done
-        self._rate.add(at, done)
 
     def _spend(self, spent: tuple[int, float, float]) -> None:
         """Note the cost; of very many figures every other one will do."""
@@ -279,9 +268,9 @@ class Timeline:
         started, ended = self._started, self._ended
         final = report or (None if ended is None else self._report)
         report = final or self._report
-        progress = self._progress
+        progress, counts = self._progress, self._progress.counts
         done = progress.done if final is None else final.tasks
-        imports = (progress.imports, progress.ran) if report is None else (report.imports, report.work)
+        imports = (counts.imports, counts.work) if report is None else (report.imports, report.work)
         hint = import_hint(*imports)
         return {
             "run": None if started is None else _told(started),
@@ -303,10 +292,13 @@ class Timeline:
             "total": max(done, progress.total) if progress.settled else None,
             "done": done,
             "calls": self._statuses,
-            "nodes": [lives.as_dict(number) | _bytes(report, number) for number, lives in sorted(self._lives.items())],
+            "nodes": [
+                node.as_dict(progress.node(number), counts.nodes[number]) | _bytes(report, number)
+                for number, node in sorted(self._nodes.items())
+            ],
             "incidents": self._incidents,
             "untold": {kind: count - TOLD for kind, count in self._kinds.items() if count > TOLD},
-            "causes": self._causes.most_common(TOLD),
+            "causes": (self._lost + Counter(counts.retries)).most_common(TOLD),
             "rate": {"width": self._rate.width, "amounts": self._rate.amounts},
             "cost": self._cost,
             "quotes": self._quotes,
@@ -324,20 +316,22 @@ class Timeline:
         return self.head() | {"fresh": False, "cells": cells, "output": output}
 
     def _numbers(self) -> list[tuple[str, str]]:
-        """The guide's block as far as events alone can tell it, for a run that has no report yet."""
-        there = [lives for lives in self._lives.values() if lives.slots]
-        slots = sum(lives.slots for lives in there)
-        total = 0.0 if self._first is None else max(0.0, self._answered - self._first)
-        ideal = sum(lives.ran for lives in there) / slots if slots else 0.0
+        """Return the figures of a run that has no report yet."""
+        counts = self._progress.counts
+        nodes = [node.slots for node in self._progress.nodes.values() if node.gone is None]
+        slots = sum(nodes)
+        total = 0.0 if self._first is None else max(0.0, counts.answered - self._first)
+        ran = sum(sum(node.busy.values()) for node in counts.nodes.values())
+        ideal = ran / slots if slots else 0.0
         return figures(
-            tasks=self._progress.done,
-            nodes=[lives.slots for lives in there],
+            tasks=counts.tasks,
+            nodes=nodes,
             workers=slots,
             total=total,
             ideal=ideal,
             efficiency=ideal / total if total else 0.0,
-            raised=self._progress.raised,
-            lost=self._progress.lost,
+            raised=counts.raised,
+            lost=counts.lost,
         )
 
 

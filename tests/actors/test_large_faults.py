@@ -16,7 +16,9 @@ import pytest
 
 import skyward as sky
 from skyward.actors import node_client
+from skyward.events import RunEnded
 from skyward.remote.protocol import Batch
+from skyward.telemetry.run_counts import RunCounts
 from tests import kit, work
 from tests.kit import Apart
 
@@ -175,6 +177,14 @@ def test_a_driver_without_descriptors_fails_calls_with_large_results_and_sends_a
 
         assert len(compute.submit(bytes, 2 << 20).result(kit.SOON)) == 2 << 20
         assert compute.nodes == before
+
+    counts = RunCounts()
+    for event in compute.events():
+        if not isinstance(event, RunEnded):
+            counts.add(event)
+    report = compute.report()
+    assert (counts.calls, counts.lost, counts.retries) == (2, 1, report.retries)
+    assert (report.calls, report.lost_calls, report.late) == (2, 1, 0)
 
 
 def test_a_node_that_cannot_keep_a_large_argument_fails_the_call_only() -> None:

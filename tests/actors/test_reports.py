@@ -121,8 +121,12 @@ def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.C
     report, progress = compute.report(), Progress()
     progress.add([event for event in compute.events() if not isinstance(event, RunEnded)])
     assert (report.raised >= 3, report.lost_calls, sum(report.retries.values())) == (True, 1, 1)
-    assert (progress.raised, progress.lost, progress.retried) == (report.raised, report.lost_calls, 1)
-    assert progress.done == report.tasks
+    counts = progress.counts
+    assert (counts.tasks, counts.calls, counts.raised) == (report.tasks, report.calls, report.raised)
+    assert (counts.lost, counts.retries) == (1, report.retries)
+    assert {number: node.calls for number, node in counts.nodes.items()} == {
+        number: node.calls for number, node in report.nodes.items() if node.calls
+    }
     [event] = [event for event in compute.events() if isinstance(event, BatchRetried)]
     assert event.call.startswith("die_once (call ")
     assert event.node in (0, 1)

@@ -1,7 +1,5 @@
 """A run is folded from its events: how far it is, how fast, and what is not right."""
 
-from dataclasses import replace
-
 import pytest
 
 from skyward.events import (
@@ -24,12 +22,12 @@ from skyward.events import (
     NodeStep,
     Printed,
     Quoted,
+    ResultsLost,
     RunEnded,
     RunStarted,
     Spent,
     TasksCounted,
 )
-from skyward.telemetry.report import Lost, Report
 from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
 
 GB = 1 << 30
@@ -96,23 +94,14 @@ def test_slots_are_busy_with_what_was_sent_and_not_answered() -> None:
     progress = run(BatchesArrived(2.0, 10, 30), BatchesSent(2.0, 0, 4, 100))
     assert (progress.known, progress.busy, progress.slots, progress.open) == (30, 2, 2, True)
     progress.add([ended(3.0, "returned", "returned", tasks=3), BatchesReturned(3.0, 0, 1)])
-    assert (progress.done, progress.busy, progress.nodes[0].done) == (6, 1, 6)
+    assert (progress.done, progress.busy, progress.counts.nodes[0].tasks) == (6, 1, 6)
 
 
 def test_what_raised_is_done_and_what_was_lost_is_not() -> None:
     progress = run(BatchesArrived(2.0, 5, 5), ended(3.0, "returned", "raised", "overdue", "died", "killed"))
-    assert (progress.done, progress.raised, progress.open) == (3, 2, True)
+    assert (progress.done, progress.counts.raised, progress.open) == (3, 2, True)
     progress.add([BatchRetried(3.0, 4, "exit code 1"), ended(4.0, "died"), BatchLost(4.0, 4, ("a", "b"))])
-    assert (progress.done, progress.known, progress.raised, progress.lost, progress.retried) == (3, 4, 2, 1, 1)
-
-
-def test_what_slots_imported_is_added_up_beside_what_they_ran() -> None:
-    slow = [
-        replace(ended(3.0, "returned", "died"), imports={"a": 2.0}),
-        replace(ended(4.0, "raised"), imports={"a": 1.0}),
-    ]
-    progress = run(BatchesArrived(2.0, 2, 2), *slow)
-    assert (progress.imports, progress.ran) == ({"a": 3.0}, 1.0)
+    assert (progress.done, progress.known, progress.counts.raised, progress.counts.lost) == (3, 4, 2, 1)
 
 
 def test_what_nobody_waits_for_is_not_to_come() -> None:
@@ -128,13 +117,14 @@ def test_an_answer_that_comes_late_does_not_count() -> None:
     progress.add([ended(5.0, "returned")])
     assert (progress.done, progress.open) == (1, False)
     progress.add([BatchesArrived(6.0, 2, 4), ended(7.0, "raised", tasks=3), BatchesLate(7.0, 0, 1, 3, 1)])
-    assert (progress.done, progress.raised, progress.open) == (1, 0, True)
+    assert (progress.done, progress.counts.raised, progress.open) == (1, 0, True)
 
 
-def test_in_the_end_the_pool_s_own_count_holds() -> None:
-    counted = Report(8, 6, 2, 0, 9, {"x": 1}, 0, {}, 1.0, 1.0, 1.0, Lost(), raised=3)
-    progress = run(ended(3.0, "raised"), RunEnded(4.0, "", (), counted.as_dict()))
-    assert (progress.done, progress.raised, progress.lost, progress.retried) == (8, 3, 2, 1)
+def test_a_batch_whose_result_was_lost_is_waited_for_again() -> None:
+    progress = run(BatchesArrived(2.0, 1, 2), ended(3.0, "returned", tasks=2), ResultsLost(4.0, 0, 1, 2, 0, 0.5))
+    assert (progress.done, progress.known, progress.open) == (0, 2, True)
+    progress.add([BatchRetried(4.0, 0, "its result was lost"), ended(5.0, "returned", tasks=2)])
+    assert (progress.done, progress.known, progress.open) == (2, 2, False)
 
 
 def test_a_lost_node_has_nothing_any_more() -> None:

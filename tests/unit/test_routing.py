@@ -2,7 +2,7 @@
 
 import pytest
 
-from skyward.actors.router_state import CAUSES, MAX_INTERRUPTIONS, OTHERS, RouterState
+from skyward.actors.router_state import MAX_INTERRUPTIONS, RouterState
 from skyward.actors.routing import (
     QUEUED,
     Answered,
@@ -113,19 +113,12 @@ def test_a_batch_is_settled_once_and_a_second_outcome_is_dropped() -> None:
     assert told(NodeUp(0, 1), Arrived((1,), 1), Answered(0, (1,)), Answered(0, (1,))) == (DiscardLate(0, (1,)),)
 
 
-def test_deaths_are_counted_and_retries_by_their_cause_as_long_as_those_are_few() -> None:
-    causes = [*(f"cause {number}" for number in range(CAUSES)), "cause 0", "one more", "and another"]
-    state, _ = running(
-        NodeUp(0, 1), Arrived((1,), 1, retries=100), *(Answered(0, died=(Died(1, cause),)) for cause in causes)
-    )
-    assert state.deaths == len(causes)
-    assert state.retried == dict.fromkeys(causes[:CAUSES], 1) | {"cause 0": 2, OTHERS: 2}
-
-
-def test_retries_for_the_same_reason_on_a_node_are_counted_together_whatever_their_slot() -> None:
+def test_deaths_are_counted_and_each_but_the_last_is_retried() -> None:
     deaths = [Answered(0, died=(Died(1, f"slot {slot} of node 0: exit code 1"),)) for slot in range(3)]
-    state, made = running(NodeUp(0, 3), Arrived((1,), 1, retries=2), *deaths)
-    assert state.retried == {"node 0: exit code 1": 2}
+    events: list[Event] = [NodeUp(0, 3), Arrived((1,), 1, retries=2), *deaths]
+    state, made = running(*events)
+    assert state.deaths == 3
+    assert told(*events[:-1]) == (Retry(1, "slot 1 of node 0: exit code 1", 0), Assign(0, (1,)))
     assert made[-1] == Fail(1, tuple(f"slot {slot} of node 0: exit code 1" for slot in range(3)))
 
 
@@ -194,7 +187,6 @@ def test_what_a_lost_node_had_goes_elsewhere_first() -> None:
 def test_only_what_a_lost_node_may_have_started_counts_as_tried() -> None:
     state, effects = running(NodeUp(0, 1), Arrived((1, 2, 3), 1), Cancelled((3,)), NodeDown(0, "x"), prefetch=2)
     assert effects == (Retry(2, f"x{QUEUED}", 0), Retry(1, "x", 0))
-    assert state.retried == {"x": 1, f"x{QUEUED}": 1}
     state, _ = running(NodeUp(0, 1), Arrived((1, 2), 1), NodeDown(0, "x"), prefetch=None)
     assert state.items[1].deaths == ("x",)
     assert state.items[2].deaths == ()

@@ -1,26 +1,27 @@
 """Where the slots' time goes, second by second."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 import pytest
 
-from skyward.actors.router_state import CAUSES
-from skyward.actors.utilization import NAMED, Utilization
+from skyward.actors.utilization import Utilization
+from skyward.events import BatchesEnded, BatchesLate, BatchesSent
 from skyward.telemetry.report import Lost, Report
 
-
-@dataclass
-class Ran:
-    slot: int
-    seconds: float
-    payload: bytes = b""
+OFFSET = 1000.0
+"""Seconds by which the clock of events is ahead."""
 
 
-@dataclass
-class Opened:
-    seconds: float
-    imports: Mapping[str, float]
+def ended(
+    now: float, *calls: tuple[int, float], opening: tuple[float, ...] = (), imports: Mapping[str, float] | None = None
+) -> BatchesEnded:
+    """Node 0 has answered calls: the slot of each, and the seconds that it ran."""
+    slots, seconds = zip(*calls, strict=True)
+    rest = ("returned",) * len(calls), (1,) * len(calls), 5
+    return BatchesEnded(
+        now + OFFSET, 0, slots, slots, seconds, *rest, (), (), (), opening, {} if imports is None else imports
+    )
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def ledger() -> Utilization:
 
 
 def report(ledger: Utilization, now: float, held: Mapping[int, int] | None = None) -> Report:
-    told = ledger.report(now, held or {}, 0, {})
+    told = ledger.report(now, now + OFFSET, held or {}, 0)
     if told.capacity:
         assert told.efficiency + sum(astuple(told.lost)) == pytest.approx(1.0)
     return told
@@ -121,8 +122,7 @@ def test_a_node_being_replaced_is_lost_to_the_start_and_one_given_up_does_not_co
 def test_a_slot_that_has_a_call_and_does_not_run_it_is_lost_to_the_link(ledger: Utilization) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
     ledger.turn(110.0, 4, 4, open=True)
-    for seconds in (4.0, 4.0, 3.0, 3.0):
-        ledger.settle(1, seconds)
+    ledger.counts.add(ended(114.0, (0, 4.0), (1, 4.0), (0, 3.0), (1, 3.0)))
     ledger.turn(114.0, 0, 4, open=False)
     told = report(ledger, 114.0)
     assert told.work == 14.0
@@ -132,10 +132,7 @@ def test_a_slot_that_has_a_call_and_does_not_run_it_is_lost_to_the_link(ledger: 
 def test_opening_calls_is_neither_work_nor_lost_to_the_link(ledger: Utilization) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
     ledger.turn(110.0, 4, 4, open=True)
-    openings = [Opened(5.0, {"a": 3.0, "b": 1.0}), Opened(4.0, {"a": 2.0})]
-    ledger.receive(0, 116.0, [Ran(0, 1.0), Ran(1, 1.5)], openings)
-    ledger.settle(1, 1.0)
-    ledger.settle(1, 1.5)
+    ledger.counts.add(ended(116.0, (0, 1.0), (1, 1.5), opening=(5.0, 4.0), imports={"a": 5.0, "b": 1.0}))
     told = report(ledger, 116.0, {1: 2})
     assert told.lost.opening * told.capacity == pytest.approx(9.0)
     assert told.work == 1.0 + 1.5 + 2 * 6.0
@@ -146,24 +143,22 @@ def test_opening_calls_is_neither_work_nor_lost_to_the_link(ledger: Utilization)
 def test_opening_is_never_more_than_slots_had_calls(ledger: Utilization) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
     ledger.turn(110.0, 1, 4, open=True)
-    ledger.receive(0, 112.0, [Ran(0, 1.0)], [Opened(5.0, {})])
-    ledger.settle(1, 1.0)
+    ledger.counts.add(ended(112.0, (0, 1.0), opening=(5.0,)))
     ledger.turn(112.0, 0, 4, open=False)
     told = report(ledger, 112.0)
     assert (told.lost.opening * told.capacity, told.work, told.lost.link) == (2.0, 0.0, 0.0)
 
 
-def test_what_nodes_say_is_added_up_by_node_and_slot(ledger: Utilization) -> None:
-    ledger.send(0, 700)
-    ledger.receive(0, 120.0, [Ran(0, 1.0, b"abc"), Ran(1, 2.0, b"de"), Ran(0, 1.5), Ran(-1, 0.0)])
-    ledger.settle(5, 1.0)
+def test_what_the_events_count_is_in_the_report(ledger: Utilization) -> None:
+    ledger.counts.add(BatchesSent(120.0, 0, 4, 700))
+    ledger.counts.add(ended(120.0, (0, 1.0), (1, 2.0), (0, 1.5), (-1, 0.0)))
     told = report(ledger, 120.0)
     assert (told.nodes[0].busy, told.nodes[0].calls) == ((2.5, 2.0), 3)
-    assert (told.sent, told.received, told.tasks, told.calls) == (700, 5, 5, 1)
+    assert (told.sent, told.received, told.tasks, told.calls) == (700, 5, 4, 4)
 
 
 def test_a_replacement_goes_on_where_the_lost_node_ended(ledger: Utilization) -> None:
-    ledger.receive(0, 120.0, [Ran(1, 2.0)])
+    ledger.counts.add(ended(120.0, (1, 2.0)))
     ledger.come(0, 3)
     assert report(ledger, 120.0).nodes[0].busy == (0.0, 2.0, 0.0)
     ledger.come(0, 1)
@@ -174,8 +169,7 @@ def test_a_replacement_goes_on_where_the_lost_node_ended(ledger: Utilization) ->
 def test_in_mid_run_a_call_is_taken_to_run_since_its_slot_ended_the_one_before(ledger: Utilization) -> None:
     ledger.arrive(110.0, 110.0, 0.0)
     ledger.turn(110.0, 3, 4, open=True)
-    ledger.receive(0, 112.0, [Ran(0, 2.0)])
-    ledger.settle(1, 2.0)
+    ledger.counts.add(ended(112.0, (0, 2.0)))
     told = report(ledger, 114.0, {0: 3, 1: 1})
     assert told.work == 2.0 + (2.0 + 4.0) + 0.5 * (4.0 + 4.0)
     assert told.lost.link == 0.0
@@ -192,34 +186,8 @@ def test_large_buffers_count_for_each_node_that_has_them(ledger: Utilization) ->
     assert (told.sent, told.received) == (0, 900)
 
 
-def test_the_first_calls_that_are_tried_again_are_named_by_what_they_died_of(ledger: Utilization) -> None:
-    for number in range(NAMED + 2):
-        ledger.retry("exit code 1", f"train, task {number}")
-    for number in range(CAUSES + 2):
-        ledger.retry(f"cause {number}", "score (call 3)")
-    told = ledger.report(120.0, {}, 9, {"exit code 1": 7, "cause 1": 1, "other causes": 2})
-    assert told.retried == {
-        "exit code 1": tuple(f"train, task {number}" for number in range(NAMED)),
-        "cause 1": ("score (call 3)",),
-    }
-    assert len(ledger.retried) == CAUSES
-
-
-def test_calls_that_died_alike_on_a_node_are_named_together_whatever_their_slot(ledger: Utilization) -> None:
-    for slot in range(2):
-        ledger.retry(f"slot {slot} of node 0: exit code 1", f"train, task {slot}")
-    told = ledger.report(120.0, {}, 2, {"node 0: exit code 1": 2})
-    assert told.retried == {"node 0: exit code 1": ("train, task 0", "train, task 1")}
-
-
-def test_what_raised_is_answered_too(ledger: Utilization) -> None:
-    ledger.settle(1, 1.0, raised=True)
-    ledger.settle(1, 1.0)
-    assert (report(ledger, 120.0).calls, report(ledger, 120.0).raised) == (2, 1)
-
-
 def test_attempts_are_answers_deaths_and_what_came_too_late(ledger: Utilization) -> None:
-    ledger.settle(1, 1.0)
-    ledger.late += 2
-    told = ledger.report(120.0, {}, 3, {"node 1: lost": 3})
-    assert (told.attempts, told.retries) == (6, {"node 1: lost": 3})
+    ledger.counts.add(ended(119.0, (0, 1.0), (0, 1.0), (0, 1.0)))
+    ledger.counts.add(BatchesLate(119.0, 0, 2, 2))
+    told = ledger.report(120.0, 120.0 + OFFSET, {}, 3)
+    assert (told.attempts, told.calls, told.late) == (6, 1, 2)
