@@ -1,7 +1,6 @@
-"""The command line, as a process of its own."""
+"""The command line: what it says and its exit codes, in this process and, where that matters, in one of its own."""
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -9,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run, run_here
+
 pytestmark = pytest.mark.timeout(60)
 
-ENDS = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
 
-
-def skyward(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "skyward", *words]
-    env = os.environ | ENDS | environment
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
-
-
-def test_this_machine_is_examined_line_by_line() -> None:
-    ran = skyward("doctor", "local")
+def test_this_machine_is_examined_line_by_line(tmp_path: Path) -> None:
+    ran = run(tmp_path, "doctor", "local")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     rows = [line.split(maxsplit=3)[:3] for line in ran.stdout.splitlines()]
@@ -29,15 +22,15 @@ def test_this_machine_is_examined_line_by_line() -> None:
     assert [row[2] for row in rows] == ["system", "tools", "disk", "memory"]
 
 
-def test_what_was_found_is_a_list_for_programs() -> None:
-    found = json.loads(skyward("doctor", "local", "--json").stdout)
+def test_what_was_found_is_a_list_for_programs(tmp_path: Path) -> None:
+    found = json.loads(run_here(tmp_path, "doctor", "local", "--json").stdout)
 
     assert [each["check"] for each in found] == ["system", "tools", "disk", "memory"]
     assert {frozenset(each) for each in found} == {frozenset(("machine", "check", "verdict", "text", "fix"))}
 
 
 def test_a_machine_that_cannot_be_a_node_makes_the_code_one(tmp_path: Path) -> None:
-    ran = skyward("doctor", "local", PATH=str(tmp_path))
+    ran = run_here(tmp_path, "doctor", "local", PATH=str(tmp_path))
 
     assert ran.returncode == 1
     assert "here  FAIL  tools   there is no cat, no chmod" in ran.stdout
@@ -47,7 +40,7 @@ def test_a_machine_that_cannot_be_a_node_makes_the_code_one(tmp_path: Path) -> N
 def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.touch()
-    ran = skyward("doctor", "ssh", "nowhere.invalid", "--config", str(config))
+    ran = run_here(tmp_path, "doctor", "ssh", "nowhere.invalid", "--config", str(config))
     assert ran.returncode == 1
     assert [line.split()[1:3] for line in ran.stdout.splitlines()][-1] == ["FAIL", "name"]
     assert "HostName" in ran.stdout
@@ -73,8 +66,8 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
         (("docter",), "skyward: Unknown command"),
     ],
 )
-def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: str) -> None:
-    ran = skyward(*words)
+def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ran = run_here(tmp_path, *words)
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(said)
@@ -82,8 +75,8 @@ def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: st
 
 
 @pytest.mark.parametrize("words", [(), ("doctor",), ("doctor", "local"), ("doctor", "ssh"), ("doctor", "aws")])
-def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
-    ran = skyward(*words, "--help")
+def test_help_fits_a_screen(words: tuple[str, ...], tmp_path: Path) -> None:
+    ran = run_here(tmp_path, *words, "--help")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert len(ran.stdout.splitlines()) <= 24
@@ -92,9 +85,8 @@ def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
 
 def test_an_account_without_credentials_is_told_what_to_do(tmp_path: Path) -> None:
     nobody = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
-    ran = skyward(
-        "doctor", "aws", HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true", AWS_REGION="eu-west-1", **nobody
-    )
+    home = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    ran = run_here(tmp_path, "doctor", "aws", AWS_REGION="eu-west-1", **home, **nobody)
 
     assert (ran.returncode, ran.stderr) == (1, "")
     assert [line.split()[:3] for line in ran.stdout.splitlines()] == [
@@ -117,7 +109,7 @@ def test_an_account_without_credentials_is_told_what_to_do(tmp_path: Path) -> No
 def test_a_region_is_judged_without_credentials(tmp_path: Path, region: str, verdict: str, text: str) -> None:
     nobody = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
     rest = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": region, **nobody}
-    found = {each["check"]: each for each in json.loads(skyward("doctor", "aws", "--json", **rest).stdout)}
+    found = {each["check"]: each for each in json.loads(run_here(tmp_path, "doctor", "aws", "--json", **rest).stdout)}
 
     assert found["region"]["verdict"] == verdict
     assert text in found["region"]["text"]
@@ -130,12 +122,12 @@ def test_a_profile_is_judged_by_what_is_known_of_it(tmp_path: Path) -> None:
         "[profile new]\nregion = eu-west-1\nlogin_session = arn:aws:iam::1:user/a\n"
     )
     rest = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(config)}
-    ran = skyward("doctor", "aws", "--profile", "new", **rest)
+    ran = run_here(tmp_path, "doctor", "aws", "--profile", "new", **rest)
     assert ran.returncode == 1
     assert "aws   ok    region       eu-west-1\n" in ran.stdout
     assert 'run: eval "$(aws configure export-credentials --format env)"' in ran.stdout
 
-    ran = skyward("doctor", "aws", "--profile", "old", "--json", **rest)
+    ran = run_here(tmp_path, "doctor", "aws", "--profile", "old", "--json", **rest)
     assert ran.returncode == 1
     assert (
         json.loads(ran.stdout)[-1]["text"] == "The config profile (old) could not be found; give one of ~/.aws/config"

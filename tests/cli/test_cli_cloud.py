@@ -9,7 +9,7 @@ from skyward.cli.cloud import as_dict, down, ls, told
 from skyward.errors import InvalidArgument
 from skyward.providers.aws import inventory
 from skyward.providers.aws.inventory import CloudMachine, CloudPool, Survey
-from tests.cli.test_cli import skyward
+from tests.command import run_here
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 
@@ -95,7 +95,7 @@ def test_where_nothing_is_found_the_regions_that_were_searched_are_named(
 )
 def test_what_cannot_be_done_is_one_line(words: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
     nobody = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
-    ran = skyward(*words, HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true", **nobody)
+    ran = run_here(tmp_path, *words, HOME=str(tmp_path), AWS_EC2_METADATA_DISABLED="true", **nobody)
 
     assert (ran.returncode, ran.stdout) == (code, "")
     assert ran.stderr.startswith(f"skyward: {said}")

@@ -1,12 +1,13 @@
-"""`skyward run`, and what is known of runs afterwards: as processes of their own, on nodes of this machine."""
+"""`skyward run`, on nodes of this machine, and what is known of runs afterwards."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -14,6 +15,7 @@ from skyward.cli import run_records
 from skyward.events import Printed, RunEnded, RunStarted, to_json
 from skyward.telemetry.event_log import EventLog
 from tests import kit
+from tests.command import ENDS, Ran, run, run_here
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,29 +41,38 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the backgro
 from skyward.cli.main import main
 main()
 """
-ENDS = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+
+
+def written(folder: Path) -> Path:
+    (folder / "helper.py").write_text("def double(number): return 2 * number\n")
+    (folder / "job.py").write_text(JOB)
+    (folder / "pyproject.toml").write_text("[tool.skyward]\nnodes = 2\nconcurrency = 1\n")
+    return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "helper.py").write_text("def double(number): return 2 * number\n")
-    (tmp_path / "job.py").write_text(JOB)
-    (tmp_path / "pyproject.toml").write_text("[tool.skyward]\nnodes = 2\nconcurrency = 1\n")
-    return tmp_path
+    return written(tmp_path)
 
 
-def skyward(
-    folder: Path, *words: str, stdout: int | IO[str] = subprocess.PIPE, **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "skyward", *words]
-    env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state"), "PYTHONUNBUFFERED": ""} | environment
-    return subprocess.run(
-        command, env=env, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50, check=False
-    )
+@dataclass(frozen=True)
+class Runs:
+    """What two runs in a folder said: one that went well, and after it one whose script raised."""
+
+    folder: Path
+    good: Ran
+    bad: Ran
 
 
-def test_a_script_runs_unchanged_on_a_pool(folder: Path) -> None:
-    ran = skyward(folder, "run", "job.py", "--nodes", "7")
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = written(tmp_path_factory.mktemp("runs"))
+    good = run(folder, "run", "job.py", "--nodes", "7")
+    return Runs(folder, good, run(folder, "run", "-q", "--nodes=1", "job.py", "fail"))
+
+
+def test_a_script_runs_unchanged_on_a_pool(ended: Runs) -> None:
+    ran = ended.good
 
     assert ran.returncode == 3, ran.stderr
     shown = ran.stdout.splitlines()
@@ -71,7 +82,7 @@ def test_a_script_runs_unchanged_on_a_pool(folder: Path) -> None:
 
 
 def test_a_module_runs_too_and_options_win_over_the_file(folder: Path) -> None:
-    ran = skyward(folder, "run", "--nodes=1", "-m", "job")
+    ran = run(folder, "run", "--nodes=1", "-m", "job")
 
     assert ran.returncode == 3, ran.stderr
     assert "Nodes: 1\n" in ran.stderr
@@ -86,15 +97,15 @@ def test_tasks_have_the_variables_and_files_of_the_options_and_of_an_image(folde
     (folder / "here.csv").write_text("1,2")
     (folder / "image.toml").write_text("env = {A = '1', LEVEL = 'info'}\n")
     options = ["--env", "LEVEL=debug", "--env", "TOKEN", "--files", "data.csv=here.csv", "--retries", "1"]
-    ran = skyward(folder, "run", "-q", "--image", "image.toml", *options, "--dashboard", "job.py", TOKEN="x")
+    ran = run(folder, "run", "-q", "--image", "image.toml", *options, "--dashboard", "job.py", TOKEN="x")
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "('debug', 'x', '1', '1,2')\n"
     assert "skyward: watch it at http://127.0.0.1:" in ran.stderr
 
 
-def test_what_the_script_raises_is_shown_as_python_shows_it(folder: Path) -> None:
-    ran = skyward(folder, "run", "-q", "job.py", "fail")
+def test_what_the_script_raises_is_shown_as_python_shows_it(ended: Runs) -> None:
+    ran = ended.bad
 
     assert ran.returncode == 1
     shown = [line for line in ran.stderr.splitlines() if "nodes ready" not in line]  # of a start that took its time
@@ -108,7 +119,7 @@ def test_a_script_of_which_no_call_reached_the_pool_is_told_so(folder: Path) -> 
     (folder / "own.py").write_text(
         "import skyward as sky\nwith sky.Compute() as compute:\n    print(compute.submit(pow, 2, 5).result())\n"
     )
-    ran = skyward(folder, "run", "own.py")
+    ran = run(folder, "run", "own.py")
     assert (ran.returncode, ran.stdout) == (0, "32\n")
     assert "skyward: no call of own.py reached the pool." in ran.stderr
     assert "Efficiency" not in ran.stderr
@@ -161,7 +172,7 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
 def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words: list[str], said: str) -> None:
     (folder / "pyproject.toml").write_text(f"[tool.skyward]\n{table}\n", errors="surrogateescape")
     (folder / "bad.toml").write_text("packages = 3\n")
-    ran = skyward(folder, "run", *words)
+    ran = run_here(folder, "run", *words)
 
     assert ran.returncode == 2
     assert ran.stderr.startswith("skyward: ")
@@ -178,20 +189,21 @@ def test_what_cannot_be_meant_is_said_in_a_line(folder: Path, table: str, words:
 )
 def test_a_table_that_is_none_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "pyproject.toml").write_text(text)
-    ran = skyward(folder, "run", "job.py")
+    ran = run_here(folder, "run", "job.py")
 
     assert (ran.returncode, ran.stderr) == (2, f"skyward: {folder}/pyproject.toml: {said}\n")
 
 
-def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
-    assert skyward(folder, "runs").stdout.startswith("no runs recorded yet")
-    assert skyward(folder, "report").returncode == 2
-    skyward(folder, "run", "-q", "job.py")
-    skyward(folder, "run", "-q", "--nodes=1", "job.py", "fail")
+def test_before_the_first_run_nothing_is_known(tmp_path: Path) -> None:
+    assert run_here(tmp_path, "runs").stdout.startswith("no runs recorded yet")
+    assert run_here(tmp_path, "report").returncode == 2
 
-    newest, oldest = json.loads(skyward(folder, "runs", "--json").stdout)
+
+def test_what_is_known_of_runs_is_told_afterwards(ended: Runs) -> None:
+    folder = ended.folder
+    newest, oldest = json.loads(run_here(folder, "runs", "--json").stdout)
     assert (newest["nodes"], oldest["nodes"], oldest["program"]) == (1, 2, "job.py")
-    header, *rows = skyward(folder, "runs").stdout.splitlines()
+    header, *rows = run_here(folder, "runs").stdout.splitlines()
     assert header.split() == list(run_records.HEADER)
     assert [row.split()[0] for row in rows] == [newest["run"], oldest["run"]]
     assert [row.split()[3:5] for row in rows] == [["job.py", "local"]] * 2
@@ -200,56 +212,60 @@ def test_what_is_known_of_runs_is_told_afterwards(folder: Path) -> None:
     assert rows[0][header.index("STATUS") :] == "failed: ValueError: no"
     assert (newest["status"], oldest["status"]) == ("failed", "finished")
 
-    said = skyward(folder, "logs", oldest["run"][:-1]).stdout.splitlines()
+    said = run_here(folder, "logs", oldest["run"][:-1]).stdout.splitlines()
     assert sorted(line.partition("] ")[2] for line in said) == [f"task {number}" for number in range(4)]
-    some = skyward(folder, "logs", oldest["run"], "--node", "1", "--follow").stdout.splitlines()
+    some = run_here(folder, "logs", oldest["run"], "--node", "1", "--follow").stdout.splitlines()
     assert some == [line for line in said if line.startswith("[node 1 ")]
 
-    assert skyward(folder, "report", oldest["run"]).stdout.startswith("Tasks: 4\nNodes: 2\n")
-    assert json.loads(skyward(folder, "report", "--json").stdout)["report"]["tasks"] == 4
-    assert skyward(folder, "report", "--save", "run.html").returncode == 0
+    assert run_here(folder, "report", oldest["run"]).stdout.startswith("Tasks: 4\nNodes: 2\n")
+    assert json.loads(run_here(folder, "report", "--json").stdout)["report"]["tasks"] == 4
+    assert run_here(folder, "report", "--save", "run.html").returncode == 0
     assert (folder / "run.html").read_text().startswith("<!doctype html>")
 
 
-def test_a_run_that_was_killed_has_no_report_but_a_page(folder: Path) -> None:
-    skyward(folder, "run", "-q", "job.py")
-    (record,) = (folder / "state/skyward/runs").iterdir()
+@pytest.fixture
+def record(ended: Runs, tmp_path: Path) -> Path:
+    """A copy of the record of the run that went well."""
+    oldest = min((ended.folder / "state/skyward/runs").iterdir(), key=lambda path: path.stat().st_mtime)
+    (runs := tmp_path / "state/skyward/runs").mkdir(parents=True)
+    return Path(shutil.copy(oldest, runs))
+
+
+def test_a_run_that_was_killed_has_no_report_but_a_page(record: Path, tmp_path: Path) -> None:
     lines = record.read_text().splitlines(keepends=True)
     record.write_text("".join(line for line in lines if '"report": ' not in line))
 
-    ran = skyward(folder, "report")
+    ran = run_here(tmp_path, "report")
     assert ran.returncode == 1
     assert "has no report: its program was killed; " in ran.stderr
-    assert skyward(folder, "runs").stdout.endswith(" killed\n")
-    assert skyward(folder, "report", "--save", "run.html").returncode == 0
+    assert run_here(tmp_path, "runs").stdout.endswith(" killed\n")
+    assert run_here(tmp_path, "report", "--save", "run.html").returncode == 0
 
 
-def test_of_a_run_that_was_killed_the_last_report_is_told(folder: Path) -> None:
-    skyward(folder, "run", "-q", "job.py")
-    (record,) = (folder / "state/skyward/runs").iterdir()
+def test_of_a_run_that_was_killed_the_last_report_is_told(record: Path, tmp_path: Path) -> None:
     *lines, last = record.read_text().splitlines()
     end = json.loads(last)
     then = {"event": "Reported", "at": end["at"], "report": end["report"]}
     record.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(then)]))
 
-    ran = skyward(folder, "report")
+    ran = run_here(tmp_path, "report")
     assert ran.returncode == 0
     assert ran.stdout.startswith("Tasks: 4\n")
     assert ran.stdout.endswith(": its program was killed.\n")
-    assert skyward(folder, "runs").stdout.endswith(" killed\n")
+    assert run_here(tmp_path, "runs").stdout.endswith(" killed\n")
 
 
 def test_what_runs_is_said_to_run_until_its_program_ends(tmp_path: Path) -> None:
     made = EventLog("07311200-0123abcd", tmp_path / "state/skyward/runs")
     made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
     list(made.events())  # which writes it down
-    assert skyward(tmp_path, "runs").stdout.endswith(" running\n")
-    assert json.loads(skyward(tmp_path, "runs", "--json").stdout)[0]["status"] == "running"
-    assert "has no report: the run is still running; " in skyward(tmp_path, "report").stderr
+    assert run_here(tmp_path, "runs").stdout.endswith(" running\n")
+    assert json.loads(run_here(tmp_path, "runs", "--json").stdout)[0]["status"] == "running"
+    assert "has no report: the run is still running; " in run_here(tmp_path, "report").stderr
 
     made.put(RunEnded(61.0, "ValueError: no\nat all", (), {}))
     made.close()
-    row = skyward(tmp_path, "runs").stdout.splitlines()[1]
+    row = run_here(tmp_path, "runs").stdout.splitlines()[1]
     assert row.endswith(" failed: ValueError: no")
     assert "  1m  " in row
 
@@ -263,18 +279,18 @@ def test_as_many_runs_are_listed_as_asked_for(tmp_path: Path) -> None:
         )
         os.utime(folder / f"{name}.jsonl", (number, number))
 
-    shown = skyward(tmp_path, "runs").stdout.splitlines()
+    shown = run_here(tmp_path, "runs").stdout.splitlines()
     assert [row.split()[0] for row in shown[1:-1]] == [f"07311200-{number:08x}" for number in range(24, 4, -1)]
     assert shown[-1] == "5 older; list more with --limit 25"
-    assert len(skyward(tmp_path, "runs", "--limit", "25").stdout.splitlines()) == 26
-    assert len(skyward(tmp_path, "runs", "-n1").stdout.splitlines()) == 3
-    assert len(json.loads(skyward(tmp_path, "runs", "--json").stdout)) == 25
-    assert skyward(tmp_path, "runs", "--limit", "0").stderr == "skyward: --limit 0: must be at least 1\n"
+    assert len(run_here(tmp_path, "runs", "--limit", "25").stdout.splitlines()) == 26
+    assert len(run_here(tmp_path, "runs", "-n1").stdout.splitlines()) == 3
+    assert len(json.loads(run_here(tmp_path, "runs", "--json").stdout)) == 25
+    assert run_here(tmp_path, "runs", "--limit", "0").stderr == "skyward: --limit 0: must be at least 1\n"
 
 
 @pytest.mark.parametrize("command", ["", "run", "runs", "logs", "report", "ls", "down", "doctor", "doctor ssh"])
 def test_the_help_of_each_command_fits_a_screen(command: str, tmp_path: Path) -> None:
-    shown = skyward(tmp_path, *command.split(), "--help").stdout.splitlines()
+    shown = run_here(tmp_path, *command.split(), "--help").stdout.splitlines()
     assert 3 < len(shown) <= (44 if command == "run" else 24)
     assert max(map(len, shown)) <= 80
 
@@ -297,14 +313,14 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_a_page_that_cannot_be_saved_is_said_in_a_line(tmp_path: Path, old: Path) -> None:
-    ran = skyward(tmp_path, "report", "--save", "no/such/x.html", old.stem)
+    ran = run_here(tmp_path, "report", "--save", "no/such/x.html", old.stem)
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("skyward: --save no/such/x.html: No such file or directory; name a writable file")
 
 
 def test_text_that_the_terminal_has_no_place_for_is_escaped(tmp_path: Path, old: Path) -> None:
-    ran = skyward(tmp_path, "logs", old.stem, PYTHONIOENCODING="ascii:strict")
+    ran = run(tmp_path, "logs", old.stem, PYTHONIOENCODING="ascii:strict")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1] == "[node 0 slot 0] line 4999 \\udcff \\xfc"
@@ -318,10 +334,10 @@ def test_control_sequences_are_shown_unless_they_are_wanted(tmp_path: Path) -> N
     made.put(RunEnded(3.0, "no\x07", (), {}))
     made.close()
 
-    assert skyward(tmp_path, "logs").stdout == "[node 0 slot 0] \\x1b[2Jgone \x1b[31mred\x1b[0m\n[node 0 slot 0] 2%\n"
-    raw = skyward(tmp_path, "logs", "--raw").stdout  # read with universal newlines
+    assert run_here(tmp_path, "logs").stdout == "[node 0 slot 0] \\x1b[2Jgone \x1b[31mred\x1b[0m\n[node 0 slot 0] 2%\n"
+    raw = run_here(tmp_path, "logs", "--raw").stdout  # read with universal newlines
     assert raw == "[node 0 slot 0] \x1b[2Jgone \x1b[31mred\n[node 0 slot 0] 1%\n2%\n"
-    assert "job\\x1b[2J.py" in (listed := skyward(tmp_path, "runs").stdout)
+    assert "job\\x1b[2J.py" in (listed := run_here(tmp_path, "runs").stdout)
     assert "failed: no\\x07" in listed
 
 
@@ -332,7 +348,7 @@ def test_a_run_that_printed_nothing_is_told_so(tmp_path: Path) -> None:
     made.put(RunEnded(3.0, "", (), {}))
     made.close()
 
-    ran = skyward(tmp_path, "logs")
+    ran = run_here(tmp_path, "logs")
 
     assert (ran.returncode, ran.stdout) == (0, "")
     assert "has printed or logged anything" in ran.stderr
@@ -342,7 +358,7 @@ def test_a_run_that_printed_nothing_is_told_so(tmp_path: Path) -> None:
 def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, old: Path, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    ran = skyward(tmp_path, *words, stdout=writing)
+    ran = run(tmp_path, *words, stdout=writing)
     os.close(writing)
 
     assert (ran.returncode, ran.stderr) == (1, "")
@@ -352,7 +368,7 @@ def test_who_reads_on_no_more_ends_it_in_silence(tmp_path: Path, old: Path, word
 def test_what_the_system_refuses_is_said_in_a_line(tmp_path: Path, old: Path) -> None:
     for words in (("logs", old.stem), ("runs",)):
         with Path("/dev/full").open("w") as full:
-            ran = skyward(tmp_path, *words, stdout=full)
+            ran = run(tmp_path, *words, stdout=full)
         assert (ran.returncode, ran.stderr) == (1, "skyward: No space left on device\n")
 
 
@@ -370,7 +386,7 @@ def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, old: Pa
     (old.parent / "00000006-00000000.jsonl").mkdir()
     (old.parent / "mine.jsonl").write_text("5")
 
-    ran = skyward(tmp_path, "runs")
+    ran = run_here(tmp_path, "runs")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert sorted(line.split()[0] for line in ran.stdout.splitlines()[1:]) == sorted(
         [*odd, "00000006-00000000", old.stem]
@@ -383,7 +399,7 @@ def test_files_that_are_no_records_are_told_of_in_a_line(tmp_path: Path, old: Pa
         (("logs", "00000005"), 1),
         (("report", "00000006"), 1),
     ):
-        ran = skyward(tmp_path, *words)
+        ran = run_here(tmp_path, *words)
         assert ran.returncode == code
         assert len(ran.stderr.splitlines()) == bool(code), ran.stderr
         assert ran.stderr.startswith("skyward: " if code else "")
