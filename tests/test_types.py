@@ -68,6 +68,7 @@ sky.remote(3)  # call-overload
 def inside(compute: sky.Compute) -> None:
     assert_type(compute.submit(plain, 2, "a"), sky.Future[bytes])
     assert_type(compute.submit(plain, 2, text="a").result(), bytes)
+    assert_type(compute.submit(len, "ab").result(), int)
     assert_type(compute.map(square, [1, 2]), Iterator[int])
     assert_type(compute.broadcast(plain, 2, "a"), list[bytes])
     assert_type(compute.broadcast(sky.instance_info), list[sky.InstanceInfo])

@@ -15,7 +15,6 @@ from skyward.errors import InvalidArgument
 from skyward.events import RunStarted
 from skyward.telemetry.event_log import EventLog, now
 from skyward.telemetry.report import Report
-from skyward.view import page
 from skyward.view.console import show
 from skyward.view.output_echo import OutputEcho, tame
 
@@ -67,6 +66,8 @@ class Observers:
 
     def save(self, report: Report, path: str | PathLike[str]) -> None:
         """Write the page of the run so far to a file."""
+        from skyward.view import page  # not above: most runs write none
+
         page.save(path, self.record.events(), report)
 
     def close(self) -> None:

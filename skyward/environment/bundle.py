@@ -22,9 +22,6 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import IO
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from skyward.config.image import Image
 from skyward.environment import preflight
 from skyward.environment.archive import write_zip
@@ -146,6 +143,9 @@ def contents(files: Mapping[str, str]) -> dict[str, Content]:
 
 def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Return the installed packages that meet the requirements, with all they need, and the requirements not met."""
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+    from packaging.utils import canonicalize_name
+
     names: dict[str, None] = {}
     fetch: list[str] = []
     seen: set[tuple[str, frozenset[str]]] = set()

@@ -15,13 +15,13 @@ from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from skyward.config.validation import NO_HOME
 from skyward.environment.user_modules import spec_of
 from skyward.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
     from skyward.config.image import Image
     from skyward.providers.provider import Provider
 
@@ -153,7 +153,7 @@ def unmet(requirements: Sequence[str]) -> dict[str, str]:
     return missing
 
 
-def _asked(requirements: Sequence[str]) -> Iterator[Requirement]:
+def _asked(requirements: Sequence[str]) -> "Iterator[Requirement]":
     """Yield the requirements that apply here, and those of their extras."""
     for wanted in filter(None, map(_requirement, requirements)):
         if _applies(wanted):
@@ -165,11 +165,13 @@ def _asked(requirements: Sequence[str]) -> Iterator[Requirement]:
                     yield each
 
 
-def _applies(wanted: Requirement, extra: str = "") -> bool:
+def _applies(wanted: "Requirement", extra: str = "") -> bool:
     return wanted.marker is None or wanted.marker.evaluate({"extra": extra})
 
 
-def _requirement(text: str) -> Requirement | None:
+def _requirement(text: str) -> "Requirement | None":
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+
     try:
         return Requirement(text)
     except InvalidRequirement:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import mypy.api
 import numpy as np
 import pytest
 
@@ -21,8 +20,6 @@ from skyward.actors import node_client
 from skyward.plugins import Plugin, Pool
 from skyward.remote.call_options import CallOptions
 from tests import work
-
-CONFIG = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @sky.remote
@@ -266,29 +263,6 @@ def test_a_plugin_acts_on_driver_image_worker_and_task() -> None:
     with sky.Compute(worker=sky.Worker(concurrency=1), plugins=[recorder]) as compute:
         assert [compute.submit(surroundings).result(60) for _ in range(2)] == [["yes", "0.0", "1"], ["yes", "0.0", "2"]]
     assert recorder.told == ["entered with 1", "left after 9"]
-
-
-def test_types_survive_the_decorator(tmp_path: Path) -> None:
-    snippet = tmp_path / "snippet.py"
-    snippet.write_text(
-        "from typing import assert_type\n"
-        "import skyward as sky\n"
-        "@sky.remote\n"
-        "def square(x: int) -> int: return x * x\n"
-        "assert_type(square(3), int)\n"
-        "assert_type(square.remote(3), sky.Future[int])\n"
-        "assert_type(list(square.map([1])), list[int])\n"
-        "assert_type(square.options(timeout=1).remote(3).result(), int)\n"
-        "def use(compute: sky.Compute) -> None:\n"
-        "    assert_type(compute.submit(len, 'ab').result(), int)\n"
-        "square('three')\n"
-        "square.remote()\n"
-    )
-    out, _, _ = mypy.api.run(["--strict", "--config-file", str(CONFIG), str(snippet)])
-    wrong = [
-        line for line in out.splitlines() if "[arg-type]" in line or "[call-arg]" in line or "[assert-type]" in line
-    ]
-    assert [line.split(":")[1] for line in wrong] == ["11", "12"], out
 
 
 def test_a_background_thread_may_hold_the_block() -> None:

@@ -34,6 +34,8 @@ import json
 print(json.dumps(sorted(sys.modules.keys() - before)))
 """
 
+POOL = "import skyward; skyward.Compute()"
+
 TIMED = """
 from time import process_time
 started = process_time()
@@ -104,6 +106,11 @@ def test_the_front_door_loads_nothing_heavy() -> None:
 
 def test_the_front_door_takes_less_than_150_ms_of_a_processor() -> None:
     assert min(float(fresh(TIMED)) for _ in range(3)) < 0.15
+
+
+def test_a_pool_loads_what_it_uses() -> None:
+    assert {"asyncssh", "botocore", "joblib", "numpy", "packaging", "rich"} & strangers(POOL) == set()
+    assert "skyward.view.page" not in loaded(POOL)
 
 
 @pytest.mark.parametrize("module", ["zygote", "parent_process"])
