@@ -165,7 +165,7 @@ class Caller:
         except BaseException:
             self._runner.close()
             raise
-        self._door = gateway.ref(self._client, self._address)
+        self._gateway = gateway.ref(self._client, self._address)
         return self
 
     def ask[R](self, message: Askable[R]) -> R:
@@ -173,7 +173,7 @@ class Caller:
 
         async def asked() -> R:
             async with asyncio.timeout(SOON):
-                return await self._door.ask(message)  # type: ignore[arg-type]
+                return await self._gateway.ask(message)  # type: ignore[arg-type]
 
         return self._runner.run(asked())
 
@@ -181,7 +181,7 @@ class Caller:
         """Whether a message gets no answer before one that is sent after it does."""
 
         async def asked() -> bool:
-            ask: Callable[..., Coroutine[Any, Any, Any]] = self._door.ask
+            ask: Callable[..., Coroutine[Any, Any, Any]] = self._gateway.ask
             vain = asyncio.ensure_future(ask(message))
             await asyncio.sleep(0)  # it is sent now
             await ask(Beat())
@@ -193,7 +193,7 @@ class Caller:
         """Ask the same twice, then say something else, and return both answers."""
 
         async def asked() -> list[R]:
-            ask: Callable[..., Coroutine[Any, Any, Any]] = self._door.ask
+            ask: Callable[..., Coroutine[Any, Any, Any]] = self._gateway.ask
             twice: list[asyncio.Future[R]] = [asyncio.ensure_future(ask(message)) for _ in range(2)]
             await asyncio.sleep(0)  # they are sent now
             await ask(then)
@@ -238,7 +238,7 @@ class Caller:
     def close(self) -> None:
         """Let go of the connection."""
         self._runner.run(self._client.__aexit__(None, None, None))
-        del self._door
+        del self._gateway
         self._runner.close()
 
     def __enter__(self) -> Self:

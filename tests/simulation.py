@@ -39,7 +39,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Slot:
-    """A slot as `slot` makes one of `slot_state`."""
+    """A slot as `slot` makes one of `slot_state`: messages from the agent, direct calls from the worker."""
 
     number: int
     node: "Node"
@@ -50,11 +50,14 @@ class Slot:
 
     def hear(self) -> None:
         if self.inbox:
-            self.state, effects = slot_state.step(self.state, self.inbox.popleft())
-            self.perform(effects)
+            self.handle(self.inbox.popleft())
+
+    def handle(self, event: slot_state.Event) -> None:
+        self.state, effects = slot_state.step(self.state, event)
+        self.perform(effects)
 
     def perform(self, effects: tuple[slot_state.Effect, ...]) -> None:
-        boss = self.node.inbox
+        agent = self.node.inbox
         for effect in effects:
             match effect:
                 case slot_state.StartWorker():
@@ -71,39 +74,35 @@ class Slot:
                         assert not self.worker.may_begin
                         self.worker.given, self.worker.begun, self.worker.tokens = batches, 0, len(batches)
                 case slot_state.TakeBack():
-                    self.state, more = slot_state.step(self.state, slot_state.Recalled(self.take_back()))
-                    self.perform(more)
+                    self.handle(slot_state.Recalled(self.take_back()))
                 case slot_state.WakeMe(batch):
                     self.timer = batch
-                case slot_state.ReportUp():
-                    boss.append(scheduler.SlotOpened(self.number))
+                case slot_state.ReportUp() | slot_state.ReportFree():
+                    agent.append(scheduler.SlotOpened(self.number))
                 case slot_state.ReportDown():
-                    boss.append(scheduler.SlotClosed(self.number))
+                    agent.append(scheduler.SlotClosed(self.number))
                 case slot_state.Refuse(batches):
-                    boss.append(scheduler.Refused(self.number, batches))
-                case slot_state.ReportFree():
-                    boss.append(scheduler.SlotOpened(self.number))
+                    agent.append(scheduler.Refused(self.number, batches))
                 case slot_state.Report(batches, verdict, _, free):
                     self.timer = None
-                    for batch in batches:
-                        self.node.batches.remove(batch)
-                        if verdict != "done":
-                            self.node.outcomes[batch] = verdict
-                    boss.append(scheduler.Ended(self.number, batches, free, seconds=0.0001 if batches[0] % 50 else 1.0))
+                    if verdict != "done":
+                        self.node.outcomes.update(dict.fromkeys(batches, verdict))
+                    seconds = 0.0001 if batches[0] % 50 else 1.0
+                    agent.append(scheduler.Ended(self.number, batches, free, seconds))
                 case slot_state.ReportUseless():
                     self.node.useless = True
 
     def come_up(self) -> None:
         if self.worker is not None and not self.worker.up:
             self.worker.up = True
-            self.inbox.append(slot_state.Started())
+            self.handle(slot_state.Started())
 
     def begin(self) -> None:
         if self.worker is None or not self.worker.may_begin:
             return
         if len(self.worker.given) > 1 and not self.worker.tokens:
             self.worker.given = ()
-            self.inbox.append(slot_state.Finished(self.worker.empty_tray()))
+            self.handle(slot_state.Finished(self.worker.empty_tray()))
             return
         self.worker.tokens -= 1
         self.worker.batch = self.worker.given[self.worker.begun]
@@ -115,11 +114,11 @@ class Slot:
             self.worker.tray.append(self.worker.batch)
             self.worker.batch = None
             if self.worker.begun == len(self.worker.given):
-                self.inbox.append(slot_state.Finished(self.worker.empty_tray()))
+                self.handle(slot_state.Finished(self.worker.empty_tray()))
 
     def look_into_tray(self) -> None:
         if self.worker is not None and self.worker.tray:
-            self.inbox.append(slot_state.Finished(self.worker.empty_tray(), last=False))
+            self.handle(slot_state.Finished(self.worker.empty_tray(), last=False))
 
     def take_back(self) -> int:
         """What had several batches gives back those that it has not begun; what had one does not."""
@@ -133,7 +132,7 @@ class Slot:
         if self.worker is not None:
             unstarted = self.take_back()
             self.worker = None
-            self.inbox.append(slot_state.Exited("it ended", unstarted))
+            self.handle(slot_state.Exited("it ended", unstarted))
 
     def overrun(self) -> None:
         if self.timer is not None:
@@ -157,7 +156,7 @@ class Slot:
 
 
 class Node:
-    """A node as `agent` makes one of `scheduler`, with its slots. Its tables are those of the foreman."""
+    """A node as `agent` makes one of `scheduler`, with its slots. Its tables are those of the agent."""
 
     def __init__(self) -> None:
         self.desk = scheduler.NodeQueue()
@@ -174,7 +173,6 @@ class Node:
         for slot in self.slots:
             slot.perform(slot_state.begin()[1])
             slot.come_up()
-            slot.hear()
             self.hear()
 
     def hear(self) -> None:
@@ -186,6 +184,8 @@ class Node:
                 self.arrived.update(batches)
             case scheduler.Asked(_, ask):
                 self.ask = ask
+            case scheduler.Ended(_, batches):
+                self.batches.difference_update(batches)
         for effect in scheduler.step(self.desk, event):
             match effect:
                 case scheduler.Start(slot, batches):

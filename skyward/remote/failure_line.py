@@ -1,8 +1,11 @@
 """How a node reports why it failed."""
 
+import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import NoReturn
 
 from skyward.errors import explain
 from skyward.remote.node_messages import NodeFailed, encode
@@ -28,3 +31,21 @@ def report_exception(what: str, error: BaseException, *, final: bool = False) ->
     traceback.print_exception(error, file=sys.stderr)
     sys.stderr.flush()
     report(f"{what}: {explain(error)}", final=final)
+
+
+def end_node(reason: str, error: BaseException | None = None) -> NoReturn:
+    """Report the reason, with the error if there is one, and end this process, and with it the node."""
+    if error is None:
+        report(reason)
+    else:
+        report_exception(reason, error)
+    os._exit(SAID)
+
+
+@contextlib.contextmanager
+def end_node_on_error(what: str) -> Iterator[None]:
+    """End the node if the block raises: what failed halfway has lost track of its state, so the node is replaced."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it ends the node
+        end_node(what, error)

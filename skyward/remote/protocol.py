@@ -1,7 +1,7 @@
 """The messages that cross the wire, and what both ends must agree on to speak at all.
 
 The driver asks, the node answers. Every ask is short and may be repeated: a command (`Assign`, `Revoke`) carries a
-number that grows by one, and the foreman answers a number it has already carried out with the answer it gave then.
+number that grows by one, and the agent answers a number it has already carried out with the answer it gave then.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,13 @@
-"""What a node's store keeps of the messages that reach it, late ones among them."""
+"""What a node's blob server keeps of the messages that reach it, late ones among them."""
 
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from skyward.remote.blobs import Blob, view
-from skyward.remote.node.blob_server import _Store
-from skyward.remote.protocol import CHUNK, Drop, Fetch, Store
+from skyward.remote.blobs import MISSING, Blob, Ref, view
+from skyward.remote.node.blob_server import BlobServer
+from skyward.remote.protocol import CHUNK, Batch, Drop, Fetch, Store
 
 
 @dataclass
@@ -21,12 +20,11 @@ class Reply:
 
 class Node:
     def __init__(self) -> None:
-        self.room = SimpleNamespace(blobs={}, results={})
-        self.store = _Store(self.room)  # type: ignore[arg-type]
+        self.server = BlobServer()
 
     def say(self, message: Any) -> Any:
         object.__setattr__(message, "reply_to", reply := Reply())
-        self.store.handle(message)
+        self.server.handle(message)
         (answer,) = reply.said
         return answer
 
@@ -51,11 +49,11 @@ def test_a_blob_is_there_when_its_last_chunk_is_in_whatever_order_and_how_often_
     first, *middle, last = chunks("a", DATA, 1)
     for chunk in (last, *middle, last):
         node.say(chunk)
-    assert node.room.blobs == {}
+    assert node.server.blobs == {}
     for _ in range(2):
         node.say(first)
 
-    assert bytes(view(node.room.blobs["a"].ref)) == DATA
+    assert bytes(view(node.server.blobs["a"].ref)) == DATA
 
 
 def test_a_drop_that_is_late_takes_nothing_that_was_sent_since(node: Node) -> None:
@@ -65,7 +63,7 @@ def test_a_drop_that_is_late_takes_nothing_that_was_sent_since(node: Node) -> No
     node.put("a", DATA, 3)
     node.say(Drop(("a",), (), 2))
 
-    assert set(node.room.blobs) == {"a", "b"}
+    assert set(node.server.blobs) == {"a", "b"}
 
 
 def test_a_chunk_that_is_late_begins_nothing_and_does_not_harm_what_arrives(node: Node) -> None:
@@ -77,18 +75,18 @@ def test_a_chunk_that_is_late_begins_nothing_and_does_not_harm_what_arrives(node
     for chunk in others:
         node.say(chunk)
 
-    assert set(node.room.blobs) == {"b"}
-    assert bytes(view(node.room.blobs["b"].ref)) == DATA[::-1]
+    assert set(node.server.blobs) == {"b"}
+    assert bytes(view(node.server.blobs["b"].ref)) == DATA[::-1]
 
 
 def test_a_blob_that_was_given_up_is_begun_from_nothing_in_the_next_round(node: Node) -> None:
     node.say(chunks("a", DATA, 1)[0])
     for chunk in chunks("a", DATA, 2)[1:]:
         node.say(chunk)
-    assert node.room.blobs == {}
+    assert node.server.blobs == {}
     node.put("a", DATA, 3)
 
-    assert bytes(view(node.room.blobs["a"].ref)) == DATA
+    assert bytes(view(node.server.blobs["a"].ref)) == DATA
 
 
 def test_a_chunk_that_cannot_be_kept_is_answered_with_the_reason(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +99,20 @@ def test_a_chunk_that_cannot_be_kept_is_answered_with_the_reason(node: Node, mon
     assert {answer.problem for answer in answers} == {
         f"it cannot keep a large buffer of {len(DATA):,} bytes: No space left on device"
     }
-    assert node.room.blobs == {}
+    assert node.server.blobs == {}
 
 
 def test_a_result_is_read_until_it_is_dropped(node: Node) -> None:
-    node.room.results[7] = Blob.of([DATA])
+    node.server.keep_result(7, Blob.of([DATA]))
 
     assert node.say(Fetch(7, CHUNK)).data == DATA[CHUNK : 2 * CHUNK]
     node.say(Drop((), (7,)))
     assert node.say(Fetch(7, 0)).data == b""
+
+
+def test_the_places_of_a_batch_are_those_of_the_driver_or_else_of_what_was_sent(node: Node) -> None:
+    node.put("a", DATA, 1)
+    place = Ref("/somewhere", "tag", 3)
+
+    assert node.server.places(Batch(1, b"", blobs=("a", "b"))) == {"a": node.server.blobs["a"].ref, "b": MISSING}
+    assert node.server.places(Batch(1, b"", blobs=("a",), places=(place,))) == {"a": place}

@@ -43,3 +43,40 @@ def test_a_failure_that_nobody_reads_is_no_failure_of_its_own() -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(write)
+
+
+class ProcessEnded(BaseException):
+    """Stands for the end of this process."""
+
+
+@pytest.fixture
+def codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes with which this process would have ended."""
+    found: list[int] = []
+
+    def end(code: int) -> None:
+        found.append(code)
+        raise ProcessEnded
+
+    monkeypatch.setattr(os, "_exit", end)
+    return found
+
+
+def test_a_node_that_is_ended_says_why(capfd: pytest.CaptureFixture[str], codes: list[int]) -> None:
+    with pytest.raises(ProcessEnded):
+        failure_line.end_node("no worker")
+
+    assert codes == [failure_line.SAID]
+    assert reported(capfd) == ("", NodeFailed("no worker", final=False))
+
+
+def test_an_error_where_none_may_happen_ends_the_node(capfd: pytest.CaptureFixture[str], codes: list[int]) -> None:
+    with pytest.raises(ProcessEnded), failure_line.end_node_on_error("an actor failed"):
+        raise KeyError(7)
+    with failure_line.end_node_on_error("an actor failed"):
+        pass
+
+    assert codes == [failure_line.SAID]
+    traceback, message = reported(capfd)
+    assert traceback.startswith("Traceback")
+    assert message == NodeFailed("an actor failed: KeyError: 7", final=False)

@@ -52,6 +52,8 @@ def test_a_slot_begins_by_starting_its_worker() -> None:
         (Running((1, 2, 3)), Finished((1, 2, 3)), Idle(), (Report((1, 2, 3), "done", free=True),)),
         (Running((2,)), Finished((1,)), Running((2,)), ()),
         (Running((1, 2)), Finished((1,), last=False), Running((2,)), (Report((1,), "done"),)),
+        (Running((1, 2), 2), Finished((1,), last=False), Running((2,), 2), (Report((1,), "done"),)),
+        (Running((1,)), Finished((1,), True, 0.5), Idle(), (Report((1,), "done", free=True, seconds=0.5),)),
         (Running((1, 2, 3)), Finished((2,), last=False), Running((1, 3)), (Report((2,), "done"),)),
         (Running(()), Finished(()), Idle(), (ReportFree(),)),
         (Running((1, 2, 3)), Finished((1,)), Idle(), (Refuse((2, 3)), Report((1,), "done", free=True))),

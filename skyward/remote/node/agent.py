@@ -1,33 +1,33 @@
-"""The one foreman of a node: takes batches, keeps outcomes until they are acknowledged. `scheduler` decides, this acts.
-
-It lives with the slots on the node's local system, where a message costs a tenth of what it costs on a clustered one;
-`gateway` hands it what came over the wire.
+"""The agent of a node: takes batches, and keeps outcomes until they are acknowledged. `scheduler` decides, this acts.
 
 The driver's commands come numbered, one at a time. A number that was carried out before is answered as it was then, so
-repeating a command after an unclear failure changes nothing. What comes late, over a connection that the driver has
-given up, is not waited for any more: it takes no outcomes, and of two equal asks for outcomes both are answered.
+repeating a command after an unclear failure changes nothing. A request that arrives late, over a connection that the
+driver has given up, is no longer waited for: it takes no outcomes, and of two equal requests for outcomes both are
+answered.
 """
 
 import asyncio
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, assert_never
 
-from casty import Askable, Context, Ref, System, actor
+from casty import ActorSystem, Context, DefaultedActor, Ref, actor
 
+from skyward.remote import failure_line
+from skyward.remote.blobs import Blob
 from skyward.remote.node import scheduler, slot, slot_state
 from skyward.remote.node.process_tree import free_memory, processor_ticks, total_memory
-from skyward.remote.node.room import Room
 from skyward.remote.protocol import (
     FOREVER,
     Assign,
     Assigned,
+    Batch,
     Beat,
     Collect,
     Collected,
     Facts,
     Look,
+    Opening,
     Outcome,
     Request,
     Revoke,
@@ -36,201 +36,235 @@ from skyward.remote.protocol import (
     Seen,
 )
 
-
-@dataclass(frozen=True)
-class Open(Askable[None]):
-    """Open the slots; answered once all of them are up."""
-
-
-GATHER = 0.01
+ANSWER_INTERVAL_S = 0.01
 """Seconds after an answer in which outcomes gather for the next one, while the node has plenty to do."""
-
 
 RECALL_DELAY_S = 0.02
 """Seconds until what a slot was given together should be over, if it is as short as what came before."""
 
-WITHIN = 1.0
-"""Seconds that a slot has to say where its batch is."""
+STACK_TIMEOUT_S = 1.0
+"""Seconds that a slot has to report its stack."""
 
 MAX_ANSWER_BYTES = 8 << 20
 """Bytes of outcomes after which an answer carries no more of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
-    """A request came over the wire; it lies in the room's `requests` under this number."""
+class Executor(slot.Executor, Protocol):
+    """What an agent and its slots need of the executor."""
 
-    number: int
+    @property
+    def given(self) -> Mapping[int, float]:
+        """When each slot was last given batches."""
+        ...
 
-
-type Message = Open | RequestReceived | scheduler.Event
-
-
-@actor(initial=0, idle_after=FOREVER, ask_timeout=FOREVER)
-async def agent(ctx: Context[int, Message]) -> None:
-    """The one foreman of a node."""
-    acting = _Foreman(ctx)
-    with acting.room.vital():
-        async for message in ctx.inbox:
-            acting.hear(message)
+    async def stacks(self, within: float) -> dict[int, str]:
+        """Return the stack of each slot that reports it within so many seconds."""
+        ...
 
 
-def ref(system: System) -> Ref[Message]:
-    """Return the foreman of the node."""
-    return system.ref(agent, "foreman")
+class Agent:
+    """Owns the batches of a node and their outcomes. It runs on one event loop, and no handler of it waits.
 
+    Parameters
+    ----------
+    renew
+        Called for each request: the driver is there.
+    keep_result
+        Called with the number of a batch and its large result.
+    drop_result
+        Called with the number of a batch whose large result the driver has, or does not want.
+    max_together
+        How many batches a slot may be given together.
 
-class _Foreman:
-    def __init__(self, ctx: Context[int, Message]) -> None:
-        self.room = Room.of(ctx.system)
-        self.me = ctx.self
-        self.desk = scheduler.NodeQueue(most=1 if self.room.threads else scheduler.MAX_TOGETHER)
-        self.slots = [ctx.system.ref(slot.slot, str(number)) for number in range(self.room.slots)]
-        self.command = 0
-        self.reply = Revoked(())
-        self.asks = self.known = 0
-        self.waiting: list[Collect] = []
-        self.timer: asyncio.TimerHandle | None = None
-        self.revoke: Revoke | None = None
-        self.open: Open | None = None
-        self.ticks = processor_ticks()
-        self.looks: set[asyncio.Task[None]] = set()
+    Attributes
+    ----------
+    batches
+        The batches that are queued or running, by number.
+    functions
+        Functions by value, by name.
+    notice
+        What the provider said about the end of this machine, if it is about to be taken away.
+    """
 
-    def hear(self, message: Message) -> None:
-        match message:
-            case Open():
-                self.open = message
-                for each in self.slots:
-                    each.tell(slot.Open(boss=self.me))
-            case RequestReceived(number):
-                self.room.renew()
-                self.answer(self.room.requests.pop(number))
-            case _:
-                self.perform(scheduler.step(self.desk, message))
-                if self.open is not None and len(self.desk.free) == len(self.slots):
-                    self.open.reply_to.tell(None)
-                    self.open = None
+    def __init__(
+        self,
+        *,
+        renew: Callable[[], None],
+        keep_result: Callable[[int, Blob], None],
+        drop_result: Callable[[int], None],
+        max_together: int = scheduler.MAX_TOGETHER,
+    ) -> None:
+        self.batches: dict[int, Batch] = {}
+        self.functions: dict[str, bytes] = {}
+        self.notice = ""
+        self._renew, self._keep_result, self._drop_result = renew, keep_result, drop_result
+        self._queue = scheduler.NodeQueue(most=max_together)
+        self._outcomes: dict[int, Outcome] = {}  # those that the driver has not acknowledged
+        self._openings: dict[int, Opening] = {}  # of those, where opening the batch took long
+        self._command = 0
+        self._revoked = Revoked(())
+        self._asks = self._known = 0
+        self._waiting: list[Collect] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._revoke: Revoke | None = None
+        self._ready = asyncio.Event()
+        self._ticks = processor_ticks()
+        self._looks: set[asyncio.Task[None]] = set()
 
-    def answer(self, message: Request) -> None:
-        match message:
+    async def open(self, system: ActorSystem, executor: Executor, slots: int) -> None:
+        """Start the actors of the agent and its slots on the node's local system; return once every slot is up."""
+        self._executor = executor
+        self._self = system.ref(_actor(self.handle), "agent")
+        slot_type = slot.define(executor, self.batches, self.keep, self._self.tell)
+        self._slots: Sequence[Ref[slot_state.Event]] = [system.ref(slot_type, str(each)) for each in range(slots)]
+        await self._ready.wait()
+
+    def keep(self, outcome: Outcome, result: Blob | None = None, opening: Opening | None = None) -> None:
+        """Keep the outcome of a batch, with its result if that is large, and its opening if that took long."""
+        self._outcomes[outcome.batch] = outcome
+        if result is not None:
+            self._keep_result(outcome.batch, result)
+        if opening is not None:
+            self._openings[outcome.batch] = opening
+
+    def handle(self, event: scheduler.Event) -> None:
+        """Carry out what follows from a report of a slot, or from a timer."""
+        if isinstance(event, scheduler.Ended):
+            for batch in event.batches:
+                del self.batches[batch]
+        self._perform(scheduler.step(self._queue, event))
+        if isinstance(event, scheduler.SlotOpened) and len(self._queue.free) == len(self._slots):
+            self._ready.set()
+
+    def answer(self, request: Request) -> None:
+        """Carry out a request of the driver and answer it, now or later."""
+        self._renew()
+        match request:
             case Assign():
-                if message.number > self.command:
-                    self.command = message.number
-                    for name in message.forget:
-                        self.room.functions.pop(name, None)
-                    self.room.functions.update(message.functions)
-                    self.room.batches.update((batch.id, batch) for batch in message.batches)
-                    alone = frozenset(batch.id for batch in message.batches if batch.timeout is not None)
-                    arrived = scheduler.Arrived(tuple(batch.id for batch in message.batches), alone)
-                    self.perform(scheduler.step(self.desk, arrived))
-                message.reply_to.tell(Assigned())
+                if request.number > self._command:
+                    self._command = request.number
+                    for name in request.forget:
+                        self.functions.pop(name, None)
+                    self.functions.update(request.functions)
+                    self.batches.update({batch.id: batch for batch in request.batches})
+                    alone = frozenset([batch.id for batch in request.batches if batch.timeout is not None])
+                    self.handle(scheduler.Arrived(tuple([batch.id for batch in request.batches]), alone))
+                request.reply_to.tell(Assigned())
             case Revoke():
-                if message.number > self.command:
-                    self.command, self.revoke = message.number, message
-                    self.perform(scheduler.step(self.desk, scheduler.Withdrawn(message.batches, message.kill)))
-                elif message.number == self.command:
-                    message.reply_to.tell(self.reply)
-            case Collect() if message.after >= self.known:
-                for batch in message.fetched:
-                    self.room.results.pop(batch, None)
-                if message.after > self.known:
-                    self.waiting.clear()
-                self.asks, self.known = self.asks + 1, message.after
-                self.waiting.append(message)
-                self.perform(scheduler.step(self.desk, scheduler.Asked(message.after, self.asks)))
-                if self.waiting:
-                    self.timer = self.later(message.wait, scheduler.Elapsed(self.asks))
+                if request.number > self._command:
+                    self._command, self._revoke = request.number, request
+                    self.handle(scheduler.Withdrawn(request.batches, request.kill))
+                elif request.number == self._command:
+                    request.reply_to.tell(self._revoked)
+            case Collect() if request.after >= self._known:
+                for batch in request.fetched:
+                    self._drop_result(batch)
+                if request.after > self._known:
+                    self._waiting.clear()
+                self._asks, self._known = self._asks + 1, request.after
+                self._waiting.append(request)
+                self.handle(scheduler.Asked(request.after, self._asks))
+                if self._waiting:
+                    self._timer = self._later(request.wait, scheduler.Elapsed(self._asks))
             case Collect():
-                message.reply_to.tell(Collected(self.known, ()))
+                request.reply_to.tell(Collected(self._known, ()))
             case Beat():
-                message.reply_to.tell(self.facts())
+                request.reply_to.tell(self._facts())
             case Look():
-                self.looks = {task for task in self.looks if not task.done()}
-                self.looks.add(asyncio.create_task(self.look(message)))
+                self._looks = {task for task in self._looks if not task.done()}
+                self._looks.add(asyncio.create_task(self._look(request)))
             case _:
-                assert_never(message)
+                assert_never(request)
 
-    def perform(self, effects: Sequence[scheduler.Effect]) -> None:
+    def _perform(self, effects: Sequence[scheduler.Effect]) -> None:
         for effect in effects:
             match effect:
                 case scheduler.Start(number, batches):
-                    self.slots[number].tell(slot_state.Run(batches, self.room.batches[batches[0]].timeout))
+                    self._slots[number].tell(slot_state.Run(batches, self.batches[batches[0]].timeout))
                 case scheduler.Recall(number):
-                    self.slots[number].tell(slot_state.Recall())
+                    self._slots[number].tell(slot_state.Recall())
                 case scheduler.ScheduleRecall():
-                    self.later(RECALL_DELAY_S, scheduler.RecallTick())
+                    self._later(RECALL_DELAY_S, scheduler.RecallTick())
                 case scheduler.Stop(number, batch):
-                    self.slots[number].tell(slot_state.Stop(batch))
+                    self._slots[number].tell(slot_state.Stop(batch))
                 case scheduler.NoteKilled(batch):
-                    del self.room.batches[batch]
-                    self.room.outcomes[batch] = Outcome(batch, "killed", b"", 0.0, -1)
+                    del self.batches[batch]
+                    self.keep(Outcome(batch, "killed", b"", 0.0, -1))
                 case scheduler.GiveBack(batches):
                     for batch in batches:
-                        del self.room.batches[batch]
-                    if self.revoke is not None:
-                        self.reply = Revoked(batches)
-                        self.revoke.reply_to.tell(self.reply)
-                        self.revoke = None
+                        del self.batches[batch]
+                    if self._revoke is not None:
+                        self._revoked = Revoked(batches)
+                        self._revoke.reply_to.tell(self._revoked)
+                        self._revoke = None
                 case scheduler.Rest():
-                    self.later(GATHER, scheduler.Rested())
+                    self._later(ANSWER_INTERVAL_S, scheduler.Rested())
                 case scheduler.Answer(number, batches):
-                    if self.timer is not None:
-                        self.timer.cancel()
-                    news = self.collected(number, batches)
-                    for ask in self.waiting:
-                        ask.reply_to.tell(news)
-                    self.waiting.clear()
+                    if self._timer is not None:
+                        self._timer.cancel()
+                    collected = self._collected(number, batches)
+                    for ask in self._waiting:
+                        ask.reply_to.tell(collected)
+                    self._waiting.clear()
                 case scheduler.Forget(batches):
                     for batch in batches:
-                        del self.room.outcomes[batch]
-                        self.room.openings.pop(batch, None)
+                        del self._outcomes[batch]
+                        self._openings.pop(batch, None)
                 case _:
                     assert_never(effect)
 
-    def collected(self, number: int, batches: Sequence[int]) -> Collected:
+    def _collected(self, number: int, batches: Sequence[int]) -> Collected:
         """Make an answer of the oldest outcomes, as many as one message should carry: the rest is asked for next."""
         outcomes: list[Outcome] = []
         size = 0
         for batch in batches:
-            outcomes.append(outcome := self.room.outcomes[batch])
+            outcomes.append(outcome := self._outcomes[batch])
             size += len(outcome.payload)
             if size > MAX_ANSWER_BYTES:
                 break
-        known = self.room.openings
+        known = self._openings
         openings = {each.batch: known[each.batch] for each in outcomes if each.batch in known} if known else {}
         return Collected(number - len(batches) + len(outcomes), tuple(outcomes), openings)
 
-    def later(self, seconds: float, event: scheduler.Event) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self.me.tell, event)
+    def _later(self, seconds: float, event: scheduler.Event) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._self.tell, event)
 
-    async def look(self, message: Look) -> None:
-        stacks = await self.room.executor.stacks(WITHIN)
-        given, now = self.room.executor.given, asyncio.get_running_loop().time()
+    async def _look(self, request: Look) -> None:
+        stacks = await self._executor.stacks(STACK_TIMEOUT_S)
+        given, now = self._executor.given, asyncio.get_running_loop().time()
         first: dict[int, int] = {}
-        for batch, number in self.desk.running.items():
+        for batch, number in self._queue.running.items():
             first.setdefault(number, batch)
-        silent = f"its slot did not report its stack within {WITHIN:g} s"
-        message.reply_to.tell(
-            Seen(
-                tuple(
-                    Running(number, batch, now - given.get(number, now), stacks.get(number, silent))
-                    for number, batch in sorted(first.items())
-                )
-            )
+        silent = f"its slot did not report its stack within {STACK_TIMEOUT_S:g} s"
+        running = tuple(
+            Running(number, batch, now - given.get(number, now), stacks.get(number, silent))
+            for number, batch in sorted(first.items())
         )
+        request.reply_to.tell(Seen(running))
 
-    def facts(self) -> Facts:
-        busy = len(set(self.desk.running.values()))
-        queued = len(self.desk.queue) + len(self.desk.running) - busy
-        (worked_before, before), (worked, now) = self.ticks, processor_ticks()
-        self.ticks = worked, now
+    def _facts(self) -> Facts:
+        busy = len(set(self._queue.running.values()))
+        queued = len(self._queue.queue) + len(self._queue.running) - busy
+        (worked_before, before), (worked, now) = self._ticks, processor_ticks()
+        self._ticks = worked, now
         return Facts(
-            len(self.desk.free) + busy,
+            len(self._queue.free) + busy,
             queued,
             busy,
             os.getloadavg()[0],
             free_memory(),
-            self.room.notice,
+            self.notice,
             (worked - worked_before) / max(1, now - before),
             total_memory(),
         )
+
+
+def _actor(handle: Callable[[scheduler.Event], None]) -> DefaultedActor[int, scheduler.Event]:
+    @actor(initial=0, idle_after=FOREVER)
+    async def agent(ctx: Context[int, scheduler.Event]) -> None:
+        """The one agent of a node: it hears of the slots and of its timers."""
+        with failure_line.end_node_on_error("an actor of the node failed"):
+            async for event in ctx.inbox:
+                handle(event)
+
+    return agent

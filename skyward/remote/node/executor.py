@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-from skyward.remote import module_bundles
+from skyward.remote import failure_line, module_bundles
 from skyward.remote.blobs import Blob, BlobError, Ref
 from skyward.remote.module_bundles import IMPORTS
 from skyward.remote.node import fork_template, slot_state, stack_dump, zygote
@@ -45,8 +45,6 @@ class Executor:
         The functions by value that this node holds, by name.
     places
         Says where the large buffers of a batch are, by name.
-    tell
-        Called on the loop with a slot's number and what happened to it.
     keep
         Called on the loop with each outcome, its result if that is large, and the opening if that took long, before the
         slot is told `Finished`.
@@ -62,12 +60,12 @@ class Executor:
         preload: bool,
         functions: Mapping[str, bytes],
         places: Callable[[Batch], Mapping[str, Ref]],
-        tell: Callable[[int, slot_state.Event], None],
         keep: Callable[[Outcome, Blob | None, Opening | None], None],
         lost: Callable[[], None],
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
-        self._tell, self._keep, self._lost = tell, keep, lost
+        self._keep, self._lost = keep, lost
+        self._callbacks: dict[int, Callable[[slot_state.Event], None]] = {}  # of the slots
         self._workers: dict[int, WorkerLink] = {}  # by number; a number is never used again
         self._of: dict[int, WorkerLink] = {}  # by slot
         self._new: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
@@ -83,10 +81,11 @@ class Executor:
         link.setblocking(False)
         asyncio.get_running_loop().add_reader(link, self._hear_zygote)
 
-    def start(self, slot: int) -> None:
-        """Bring up a worker for the slot; the slot hears `Started`, or `Exited`."""
+    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
+        """Bring up a worker for the slot, and tell it `Started`, or `Exited`, and what happens to the worker later."""
         if self._closing:
             return
+        self._callbacks[slot] = tell
         if (new := self._new.pop(slot, None)) is not None:
             self._use(slot, new)
             if new.pid is not None:
@@ -99,7 +98,7 @@ class Executor:
         worker.send("start", slot)
 
     def stop(self, slot: int) -> None:
-        """End what the slot runs; the slot hears `Exited`. A process is killed, a thread is asked and abandoned."""
+        """End what the slot runs; the slot is told `Exited`. A process is killed, a thread is asked and abandoned."""
         worker = self._of[slot]
         self._preloader.take_back(slot)
         if self._threads:
@@ -259,7 +258,7 @@ class Executor:
             self._take(worker, message)
             used += HEAD.size + len(message)
         for slot in tuple(worker.ended):
-            self._tell(slot, slot_state.Finished(tuple(worker.ended.pop(slot)), last=False))
+            self._tell_finished(slot, worker, last=False)
         return used
 
     def _take(self, worker: WorkerLink, message: memoryview) -> None:
@@ -269,7 +268,7 @@ class Executor:
                 batch, status, payload, seconds, opening, last = rest
                 self._end(worker, Outcome(batch, status, payload, seconds, slot), None, opening, last=last)
             case "nothing more":
-                self._tell(slot, slot_state.Finished(tuple(worker.ended.pop(slot, ()))))
+                self._tell_finished(slot, worker, last=True)
             case "large":
                 batch, status, seconds, opening, last, place, sizes = rest
                 result: Blob | None
@@ -306,9 +305,20 @@ class Executor:
         if self._waited and (waited := self._waited.pop(outcome.batch, None)) is not None:
             opening = waited if opening is None else waited + opening
         self._keep(outcome, result, opening)
-        worker.ended.setdefault(outcome.slot, []).append(outcome.batch)
+        worker.ended.setdefault(outcome.slot, []).append(outcome)
         if last:
-            self._tell(outcome.slot, slot_state.Finished(tuple(worker.ended.pop(outcome.slot))))
+            self._tell_finished(outcome.slot, worker, last=True)
+
+    def _tell_finished(self, slot: int, worker: WorkerLink, *, last: bool) -> None:
+        ended = worker.ended.pop(slot, ())
+        seconds = sum([outcome.seconds for outcome in ended])
+        self._tell(slot, slot_state.Finished(tuple([outcome.batch for outcome in ended]), last, seconds))
+
+    def _tell(self, slot: int, event: slot_state.Event) -> None:
+        try:
+            self._callbacks[slot](event)
+        except Exception as error:  # noqa: BLE001 - it ends the node
+            failure_line.end_node("an actor of the node failed", error)
 
     def _hear_zygote(self) -> None:
         try:

@@ -220,7 +220,7 @@ def step(desk: NodeQueue, event: Event) -> tuple[Effect, ...]:
                 desk.free.remove(slot)
             return ()
         case Ended(slot, batches, free, seconds):
-            if any(desk.running.get(batch) != slot for batch in batches):
+            if {desk.running.get(batch) for batch in batches} - {slot}:
                 return ()
             if seconds is not None:
                 _note_pace(desk, seconds, len(batches))
@@ -246,7 +246,7 @@ def step(desk: NodeQueue, event: Event) -> tuple[Effect, ...]:
             return (*map(NoteKilled, killed), *_start(desk), *_answer_if_due(desk))
         case Asked(after, ask):
             known = min(after, desk.number)
-            gone = tuple(desk.outbox.popleft() for _ in range(len(desk.outbox) - (desk.number - known)))
+            gone = tuple([desk.outbox.popleft() for _ in range(len(desk.outbox) - (desk.number - known))])
             desk.waiting = ask
             return (*((Forget(gone),) if gone else ()), *_answer_if_due(desk))
         case Rested():

@@ -1,95 +1,132 @@
-"""One slot of a node: runs the batch it was given, and says how that ended. `slot_state` decides, this acts."""
+"""One slot of a node: owns the life of a worker, from its start to its end. `slot_state` decides, this acts.
+
+The agent tells a slot what to run or to stop, as messages of casty. The executor calls it back when something happens
+to its worker: both live on one event loop, and no handler waits. A slot reports to the agent.
+"""
 
 import asyncio
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, assert_never
 
-from casty import Context, Ref, actor
+from casty import Context, DefaultedActor, actor
 
+from skyward.remote import failure_line
 from skyward.remote.node import scheduler, slot_state
-from skyward.remote.node.room import Room
-from skyward.remote.protocol import FOREVER, Outcome
+from skyward.remote.protocol import FOREVER, Batch, Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Bring up a worker, take batches, and report to `boss`."""
+class Executor(Protocol):
+    """What a slot needs of the executor."""
 
-    boss: Ref[scheduler.Event]
+    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
+        """Bring up a worker for the slot, and tell it `Started`, or `Exited`."""
+        ...
+
+    def stop(self, slot: int) -> None:
+        """End what the slot's worker runs; the slot is told `Exited`."""
+        ...
+
+    def send(self, slot: int, batches: Sequence[Batch]) -> None:
+        """Hand batches to the slot's worker."""
+        ...
+
+    def take_back(self, slot: int) -> int:
+        """Keep the worker from beginning another batch; return how many of those it has it had not begun."""
+        ...
 
 
-type Message = Open | slot_state.Event
+class Slot:
+    """Starts the worker of a slot, hands it batches, stops it, and reports how the batches ended.
 
+    Parameters
+    ----------
+    number
+        The number of the slot.
+    later
+        Called with the event of a timer once its time is up.
+    executor
+        Runs the workers.
+    batches
+        The batches of the node, by number.
+    keep
+        Called with the outcome of each batch that its worker did not complete.
+    report
+        Called with what the agent must know.
+    """
 
-@actor(initial=0, idle_after=FOREVER)
-async def slot(ctx: Context[int, Message]) -> None:
-    """The slot whose number is its key."""
-    acting = _Slot(ctx)
-    with acting.room.vital():
-        async for message in ctx.inbox:
-            acting.hear(message)
+    def __init__(
+        self,
+        number: int,
+        later: Callable[[slot_state.Event], None],
+        executor: Executor,
+        batches: Mapping[int, Batch],
+        keep: Callable[[Outcome], None],
+        report: Callable[[scheduler.Event], None],
+    ) -> None:
+        self._number, self._later, self._executor, self._batches = number, later, executor, batches
+        self._keep, self._report = keep, report
+        self._state, effects = slot_state.begin()
+        self._timer: asyncio.TimerHandle | None = None
+        self._perform(effects)
 
+    def handle(self, event: slot_state.Event) -> None:
+        """Carry out what follows from the event."""
+        self._state, effects = slot_state.step(self._state, event)
+        self._perform(effects)
 
-class _Slot:
-    def __init__(self, ctx: Context[int, Message]) -> None:
-        self.room = Room.of(ctx.system)
-        self.number = int(ctx.key)
-        self.me = ctx.self
-        self.turn: slot_state.SlotState = slot_state.Starting()
-        self.timer: asyncio.TimerHandle | None = None
-        self.room.listen(self.number, ctx.self.tell)
-
-    def hear(self, message: Message) -> None:
-        if isinstance(message, Open):
-            self.boss = message.boss
-            self.turn, effects = slot_state.begin()
-        else:
-            self.turn, effects = slot_state.step(self.turn, message)
+    def _perform(self, effects: Sequence[slot_state.Effect]) -> None:
         for effect in effects:
-            self.perform(effect)
+            match effect:
+                case slot_state.StartWorker():
+                    self._executor.start(self._number, self.handle)
+                case slot_state.StopWorker():
+                    self._executor.stop(self._number)
+                case slot_state.Send(batches):
+                    self._executor.send(self._number, [self._batches[batch] for batch in batches])
+                case slot_state.TakeBack():
+                    self.handle(slot_state.Recalled(self._executor.take_back(self._number)))
+                case slot_state.WakeMe(batch, seconds):
+                    loop = asyncio.get_running_loop()
+                    self._timer = loop.call_later(seconds, self._later, slot_state.Overran(batch))
+                case slot_state.ReportUp() | slot_state.ReportFree():
+                    self._report(scheduler.SlotOpened(self._number))
+                case slot_state.ReportDown():
+                    self._report(scheduler.SlotClosed(self._number))
+                case slot_state.Refuse(batches):
+                    self._cancel_timer()
+                    self._report(scheduler.Refused(self._number, batches))
+                case slot_state.Report(batches, verdict, cause, free, seconds):
+                    self._cancel_timer()
+                    if verdict != "done":
+                        for batch in batches:
+                            self._keep(Outcome(batch, verdict, cause.encode(), 0.0, self._number))
+                    ran = seconds / len(batches) if verdict == "done" else None
+                    self._report(scheduler.Ended(self._number, batches, free, ran))
+                case slot_state.ReportUseless(cause):
+                    failure_line.end_node(f"slot {self._number} has no worker: {cause}")
+                case _:
+                    assert_never(effect)
 
-    def perform(self, effect: slot_state.Effect) -> None:
-        match effect:
-            case slot_state.StartWorker():
-                self.room.executor.start(self.number)
-            case slot_state.StopWorker():
-                self.room.executor.stop(self.number)
-            case slot_state.Send(batches):
-                self.room.executor.send(self.number, [self.room.batches[batch] for batch in batches])
-            case slot_state.TakeBack():
-                self.hear(slot_state.Recalled(self.room.executor.take_back(self.number)))
-            case slot_state.WakeMe(batch, seconds):
-                self.timer = asyncio.get_running_loop().call_later(seconds, self.me.tell, slot_state.Overran(batch))
-            case slot_state.ReportUp():
-                self.boss.tell(scheduler.SlotOpened(self.number))
-            case slot_state.ReportDown():
-                self.boss.tell(scheduler.SlotClosed(self.number))
-            case slot_state.Refuse(batches):
-                self.cancel_timer()
-                self.boss.tell(scheduler.Refused(self.number, batches))
-            case slot_state.ReportFree():
-                self.boss.tell(scheduler.SlotOpened(self.number))
-            case slot_state.Report(batches, verdict, cause, free):
-                self.report(batches, verdict, cause, free=free)
-            case slot_state.ReportUseless(cause):
-                self.room.fail(f"slot {self.number} has no worker: {cause}")
-            case _:
-                assert_never(effect)
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def report(self, batches: tuple[int, ...], verdict: slot_state.Verdict, cause: str, *, free: bool) -> None:
-        """Tell the foreman how batches ended. Those that are done left their outcomes with the executor."""
-        self.cancel_timer()
-        outcomes, seconds = self.room.outcomes, 0.0
-        for batch in batches:
-            del self.room.batches[batch]
-            if verdict != "done":
-                outcomes[batch] = Outcome(batch, verdict, cause.encode(), 0.0, self.number)
-            seconds += outcomes[batch].seconds
-        ran = seconds / len(batches) if verdict == "done" else None
-        self.boss.tell(scheduler.Ended(self.number, batches, free, ran))
 
-    def cancel_timer(self) -> None:
-        """Do not say that the time of a batch is up."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+def define(
+    executor: Executor,
+    batches: Mapping[int, Batch],
+    keep: Callable[[Outcome], None],
+    report: Callable[[scheduler.Event], None],
+) -> DefaultedActor[int, slot_state.Event]:
+    """Return the actor of this node's slots."""
+
+    @actor(initial=0, idle_after=FOREVER)
+    async def slot(ctx: Context[int, slot_state.Event]) -> None:
+        """The slot whose number is its key."""
+        with failure_line.end_node_on_error("an actor of the node failed"):
+            this = Slot(int(ctx.key), ctx.self.tell, executor, batches, keep, report)
+            async for event in ctx.inbox:
+                this.handle(event)
+
+    return slot

@@ -66,10 +66,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker has the outcomes of these batches (none: of no more); with `last` it has nothing else in hand."""
+    """The worker has completed these batches, in `seconds` together; with `last` it has no other batch."""
 
     batches: tuple[int, ...]
     last: bool = True
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +152,16 @@ class ReportDown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the foreman how the batches ended. With `free` the slot takes others; else a `ReportUp` may follow."""
+    """Tell the agent how the batches ended. With `free` the slot takes others; else a `ReportUp` may follow.
+
+    If they are done, they took so many `seconds` together.
+    """
 
     batches: tuple[int, ...]
     verdict: Verdict
     cause: str = ""
     free: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +216,8 @@ def step(turn: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]:
                 return turn, (Refuse(batches),)
             timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
             return Running(batches), (Send(batches), *timer)
-        case Finished(batches, last):
-            return _finished(turn, batches, last)
+        case Finished():
+            return _finished(turn, event)
         case Exited(cause, unstarted):
             return _exited(turn, cause, unstarted)
         case Recall():
@@ -227,17 +232,19 @@ def step(turn: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]:
     assert_never(event)
 
 
-def _finished(turn: SlotState, done: tuple[int, ...], last: bool) -> tuple[SlotState, tuple[Effect, ...]]:
-    if not isinstance(turn, Running | Stopping) or any(batch not in turn.batches for batch in done):
+def _finished(turn: SlotState, event: Finished) -> tuple[SlotState, tuple[Effect, ...]]:
+    done, last = event.batches, event.last
+    if not isinstance(turn, Running | Stopping) or not set(done) <= set(turn.batches):
         return turn, ()
-    rest = tuple(batch for batch in turn.batches if batch not in done)
-    report = (Report(done, "done", free=last and isinstance(turn, Running)),) if done else ()
+    rest = tuple([batch for batch in turn.batches if batch not in done])
+    free = last and isinstance(turn, Running)
+    report = (Report(done, "done", free=free, seconds=event.seconds),) if done else ()
     if isinstance(turn, Stopping):
         down = () if rest or not done else (ReportDown(),)
         return replace(turn, batches=rest), (*report, *down)
     if last:  # `rest` is empty, unless the worker has lost count
         return Idle(), (*_refuse(rest), *(report or (ReportFree(),)))
-    return Running(rest), report
+    return replace(turn, batches=rest), report
 
 
 def _stopped(turn: SlotState, batch: int) -> tuple[SlotState, tuple[Effect, ...]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyward.remote.node.worker import HEAD
+from skyward.remote.protocol import Outcome
 
 
 @dataclass(slots=True)
@@ -18,7 +19,7 @@ class WorkerLink:
     `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
     it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
     at once; there they outlast it. It writes its stacks to `page` when it gets a signal; its slots' threads have these
-    `idents`. `ended` are batches by slot of which the slot was not yet told. It is `used` once it was given a batch,
+    `idents`. `ended` are outcomes by slot of which the slot was not yet told. It is `used` once it was given a batch,
     and `started` is set once it has started or ended.
     """
 
@@ -32,7 +33,7 @@ class WorkerLink:
     page: int | None = None
     pid: int | None = None
     idents: dict[int, int] = field(default_factory=dict)
-    ended: dict[int, list[int]] = field(default_factory=dict)
+    ended: dict[int, list[Outcome]] = field(default_factory=dict)
     used: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[bytes] = field(default_factory=list)
