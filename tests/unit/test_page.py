@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ RUN: Sequence[Event] = (
     NodeChanged(100.5, 0, 0, "ready", "", NASTY, NASTY, 1),
     BatchesEnded(102.0, 0, (1,), (0,), (1.0,), ("returned",), (1,), 1),
     BatchRetried(102.5, 1, NASTY),
-    RunEnded(103.0, NASTY, (NASTY,), REPORT.as_dict()),
+    RunEnded(103.0, NASTY, (NASTY,), replace(REPORT, retries={NASTY: 1}).as_dict()),
 )
 
 
