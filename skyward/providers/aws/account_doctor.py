@@ -7,18 +7,16 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, NoCapacity, ProvisioningError
 from skyward.providers.aws import account_checks, api_errors, security_group
 from skyward.providers.aws.api import Api, Refusal, Unanswered, regions
 from skyward.providers.aws.instance_selection import Offer
+from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.batching import side_by_side
 from skyward.providers.health_checks import Finding, Needs
-
-if TYPE_CHECKING:
-    from skyward.providers.aws.aws import AWS
 
 PATIENCE_S = 10.0
 """How long a call is repeated that may pass."""
@@ -40,14 +38,14 @@ LOOKS = (
 """What a launch and its end look at."""
 
 
-async def examine(wish: "AWS", needs: Needs, nodes: int = 1) -> Mapping[str, Sequence[Finding]]:
+async def examine(config: LaunchConfig, needs: Needs, nodes: int = 1) -> Mapping[str, Sequence[Finding]]:
     """Return what was found; what depends on a failure is not looked at. `nodes` is what the quota must allow."""
     found: list[Finding] = []
-    api = Api(wish.region, wish.profile, PATIENCE_S)
+    api = Api(config.region, config.profile, PATIENCE_S)
     try:
         async with asyncio.timeout(LONGEST_S), api.open():
             if await _account(api, found):
-                await _region(api, wish, needs, nodes, found)
+                await _region(api, config, needs, nodes, found)
     except TimeoutError:
         fix = "check whether a proxy or a firewall is in the way"
         found.append(Finding("network", "FAIL", f"Amazon did not answer everything within {LONGEST_S:g} s", fix))
@@ -92,33 +90,33 @@ async def _account(api: Api, found: list[Finding]) -> bool:
     return all(each.verdict != "FAIL" for each in found)
 
 
-async def _region(api: Api, wish: "AWS", needs: Needs, nodes: int, found: list[Finding]) -> None:
+async def _region(api: Api, config: LaunchConfig, needs: Needs, nodes: int, found: list[Finding]) -> None:
     """Look at what a launch in the region would need."""
     try:
-        network = await _network(api, wish)
+        network = await _network(api, config)
     except Refusal as refusal:
         if refusal.code not in api_errors.STRANGER:
             network = [_refused("network", refusal)]
         else:  # the account is known: it is the region that is not
             found.append(account_checks.not_enabled(await api.region(), refusal.code))
             return
-    plan = LaunchPlan(wish, api)
+    plan = LaunchPlan(config, api)
     offers, launching = await _offers(plan)
-    more = await side_by_side(_permissions(api, plan, wish, offers), _quota(api, offers, nodes), _address(wish))
+    more = await side_by_side(_permissions(api, plan, config, offers), _quota(api, offers, nodes), _address(config))
     found += [*network, *launching, *(each for some in more for each in some)]
-    if wish.image is None:
+    if config.image is None:
         architecture = offers[0].architecture if offers else "arm64"
         has_pip = importlib.util.find_spec("pip") is not None
         found.append(account_checks.python(needs, architecture, has_pip=has_pip))
 
 
-async def _network(api: Api, wish: "AWS") -> list[Finding]:
-    if wish.subnet:
-        told = await api.call("ec2", "describe_subnets", SubnetIds=list(wish.subnet))
+async def _network(api: Api, config: LaunchConfig) -> list[Finding]:
+    if config.subnet:
+        told = await api.call("ec2", "describe_subnets", SubnetIds=list(config.subnet))
     else:
         filters = [{"Name": "default-for-az", "Values": ["true"]}]
         told = await api.call("ec2", "describe_subnets", Filters=filters)
-    return [account_checks.network(told["Subnets"], bool(wish.subnet))]
+    return [account_checks.network(told["Subnets"], bool(config.subnet))]
 
 
 async def _offers(plan: LaunchPlan) -> tuple[Sequence[Offer], list[Finding]]:
@@ -136,12 +134,12 @@ async def _offers(plan: LaunchPlan) -> tuple[Sequence[Offer], list[Finding]]:
         return [], [Finding("machine", "FAIL", str(error), "see what it refers to")]
 
 
-async def _permissions(api: Api, plan: LaunchPlan, wish: "AWS", offers: Sequence[Offer]) -> list[Finding]:
+async def _permissions(api: Api, plan: LaunchPlan, config: LaunchConfig, offers: Sequence[Offer]) -> list[Finding]:
     tagged = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume", "security-group")]
     asked: dict[str, dict[str, Any]] = {name: {} for name in LOOKS}
-    if wish.spot:
+    if config.spot:
         asked["describe_spot_price_history"] = {}
-    if not wish.security_groups:
+    if not config.security_groups:
         asked["create_security_group"] = {
             "GroupName": "skyward-doctor",
             "Description": "a dry run",
@@ -156,7 +154,7 @@ async def _permissions(api: Api, plan: LaunchPlan, wish: "AWS", offers: Sequence
         except InvalidArgument as error:
             odd.append(str(error))
         else:
-            asked["run_instances"] = _launch(offers[0], image, wish) | {"TagSpecifications": tagged[:2]}
+            asked["run_instances"] = _launch(offers[0], image, config) | {"TagSpecifications": tagged[:2]}
 
     async def dry(action: str, more: dict[str, Any]) -> None:
         try:
@@ -171,10 +169,10 @@ async def _permissions(api: Api, plan: LaunchPlan, wish: "AWS", offers: Sequence
     return account_checks.permissions(sorted(set(missing)), sorted(odd), len(asked) + 1)
 
 
-def _launch(offer: Offer, image: str, wish: "AWS") -> dict[str, Any]:
+def _launch(offer: Offer, image: str, config: LaunchConfig) -> dict[str, Any]:
     """Return what a dry run of a launch asks for."""
     asked: dict[str, Any] = {"ImageId": image, "InstanceType": offer.kind, "MinCount": 1, "MaxCount": 1}
-    asked |= {"SubnetId": wish.subnet[0]} if wish.subnet else {"Placement": {"AvailabilityZone": offer.zone}}
+    asked |= {"SubnetId": config.subnet[0]} if config.subnet else {"Placement": {"AvailabilityZone": offer.zone}}
     if offer.spot:
         asked["InstanceMarketOptions"] = {"MarketType": "spot"}
     return asked
@@ -197,11 +195,11 @@ async def _quota(api: Api, offers: Sequence[Offer], nodes: int) -> list[Finding]
     return [account_checks.quota(limit, first.kind, cpus, nodes, spot=first.spot)]
 
 
-async def _address(wish: "AWS") -> list[Finding]:
-    if wish.security_groups:
+async def _address(config: LaunchConfig) -> list[Finding]:
+    if config.security_groups:
         return []
     try:
-        return [Finding("address", "ok", f"{await asyncio.to_thread(security_group.source, wish.allow)} is let in")]
+        return [Finding("address", "ok", f"{await asyncio.to_thread(security_group.source, config.allow)} is let in")]
     except (InvalidArgument, ProvisioningError) as error:
         return [Finding("address", "FAIL", str(error), "pass the address from which you reach machines: --allow")]
 

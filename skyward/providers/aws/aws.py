@@ -2,7 +2,8 @@
 
 | file | what |
 | --- | --- |
-| `aws.py` | the arguments of `sky.AWS`, and the contract of a provider |
+| `aws.py` | `sky.AWS`: its methods as a provider |
+| `launch_config.py` | its arguments, checked |
 | `pool.py` | the resources of one pool: keys, group, machines |
 | `security_group.py` | the security group |
 | `launch_plan.py`, `instance_selection.py` | which image, type, zone, at what price |
@@ -20,49 +21,30 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import PrivateAttr
 
-from skyward.config.validation import StrictModel, Text, any_path, as_tuple, existing_file, matching, refused
 from skyward.errors import MissingExtra, Unreachable
-from skyward.providers.aws import journal, region_names, userdata
-from skyward.providers.aws.api import Refusal, regions
+from skyward.providers.aws import userdata
+from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Offer
+from skyward.providers.aws.launch_config import CHECKIP, LaunchConfig
+from skyward.providers.aws.launch_plan import LaunchPlan
+from skyward.providers.aws.pool import EC2Pool
 from skyward.providers.provider import Instance, Order
+from skyward.providers.ssh.key_pair import KeyPair
 from skyward.retry import backoff
 
 if TYPE_CHECKING:
     from skyward.providers.aws.cloud_host import CloudHost
-    from skyward.providers.aws.pool import EC2Pool
-    from skyward.providers.ssh.key_pair import KeyPair
     from skyward.providers.ssh.tunnel import Tunnel
-
-CHECKIP = "https://checkip.amazonaws.com"
-"""Amazon's service that returns the public address of the caller."""
 
 POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S = 0.3, 3.0
 """Seconds between looks whether a machine runs, at first and at most."""
 
-IF_AVAILABLE = "if-available"
 
-_NEEDS = ("cpus", "memory_gb", "accelerator")
-
-
-def _spare(value: object) -> object:
-    if not isinstance(value, bool) and value != IF_AVAILABLE:
-        near = isinstance(value, str) and value.lower().replace("_", "-").replace(" ", "-") == IF_AVAILABLE
-        raise refused("must be True, False or 'if-available'", f"did you mean {IF_AVAILABLE!r}?" if near else "")
-    return value
-
-
-def _region(value: str | None) -> str | None:
-    if value is not None and not region_names.has_form(value):
-        raise refused("is not a region", region_names.meant(value, regions()))
-    return value
-
-
-class AWS(StrictModel):
+class AWS(LaunchConfig):
     """Machines of Amazon EC2, launched for a pool and terminated with it.
 
     Credentials are found in the usual AWS places (environment, `~/.aws`, SSO, instance role). By default, a machine is
@@ -114,82 +96,8 @@ class AWS(StrictModel):
         `XDG_STATE_HOME`.
     """
 
-    synonyms: ClassVar[Mapping[str, str]] = {
-        "accelerator": "gpu gpus accelerators gpu_type",
-        "instance_type": "type machine machine_type instance instances instance_types flavor size",
-        "cpus": "cpu vcpu vcpus cores num_cpus",
-        "memory_gb": "memory mem ram ram_gb memory_mb",
-        "architecture": "arch platform",
-        "image": "ami ami_id image_id",
-        "user": "username login ssh_user",
-        "spot": "preemptible use_spot spot_instances",
-        "subnet": "subnets subnet_id vpc vpc_id",
-        "security_groups": "security_group security_group_ids sg sgs",
-        "allow": "cidr ip allow_ip allowed",
-        "key": "ssh_key key_name key_file key_pair keypair private_key identity_file",
-        "profile": "aws_profile profile_name credentials",
-        "role": "iam_role instance_profile iam_instance_profile",
-        "volume_gb": "disk disk_gb disk_size storage volume volume_size",
-        "tags": "labels tag",
-        "zones": "zone az availability_zone availability_zones",
-        "region": "region_name location aws_region",
-        "max_lifetime": "ttl lifetime",
-        "it is an argument of Compute: sky.Compute(nodes=...)": "nodes n count n_nodes num_nodes",
-        "it is an argument of Options: sky.Options(budget=...)": "budget max_price price",
-    }
-
-    region: Annotated[str | None, AfterValidator(_region)] = Field(
-        default=None, description="give a region", examples=["'eu-central-1'"]
-    )
-    cpus: int | None = Field(default=None, ge=1, description="give a number of processors", examples=["4"])
-    memory_gb: float | None = Field(default=None, gt=0, description="give GB of memory", examples=["16.0"])
-    architecture: Literal["arm64", "x86_64"] | None = Field(
-        default=None, description="give the architecture", examples=["'arm64'"]
-    )
-    accelerator: Text | None = Field(default=None, description="name an accelerator", examples=["'T4'"])
-    instance_type: Annotated[str | None, matching(r"[a-z0-9-]+\.[a-z0-9-]+", "is not an instance type")] = Field(
-        default=None, description="give an instance type", examples=["'t4g.micro'"]
-    )
-    image: Annotated[str | None, matching(r"ami-\w+|/.+", "is not an image")] = Field(
-        default=None, description="give an image, or the name of a public parameter", examples=["'ami-...'"]
-    )
-    user: Text = Field(default="ubuntu", description="give the name of a user", examples=["'ubuntu'"])
-    spot: Annotated[bool | Literal["if-available"], BeforeValidator(_spare)] = Field(
-        default=False, description="choose whether to use spot machines", examples=["'if-available'"]
-    )
-    subnet: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
-        default=(), description="give a subnet, or a list of them", examples=["'subnet-...'"]
-    )
-    security_groups: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
-        default=(), description="give a list of security groups", examples=["['sg-...']"]
-    )
-    allow: Text = Field(
-        default=CHECKIP, description="give the address from which machines are reached", examples=["'203.0.113.7'"]
-    )
-    key: Annotated[Path | None, BeforeValidator(existing_file)] = Field(
-        default=None, description="give the file of a private key", examples=["'~/.ssh/id_ed25519'"]
-    )
-    profile: Text | None = Field(default=None, description="give a profile of ~/.aws/config", examples=["'work'"])
-    role: Text | None = Field(default=None, description="give the name of an instance profile", examples=["'reader'"])
-    volume_gb: int | None = Field(default=None, ge=1, description="give the size of the disk in GB", examples=["30"])
-    tags: Mapping[str, str] = Field(default={}, description="give names and strings", examples=["{'team': 'vision'}"])
-    zones: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = Field(
-        default=(), description="give a list of zones", examples=["['eu-central-1a']"]
-    )
-    first_contact: float = Field(
-        default=600.0,
-        gt=0,
-        description="give the seconds that a new machine waits for the first contact",
-        examples=["600.0"],
-    )
-    max_lifetime: float = Field(
-        default=43200.0, gt=0, description="give the seconds that a machine may live", examples=["43200.0"]
-    )
-    journal: Annotated[Path | None, BeforeValidator(any_path)] = Field(
-        default=None, description="give a file", examples=["'/var/lib/skyward/aws.jsonl'"]
-    )
-    _pools: "dict[str, EC2Pool]" = PrivateAttr(default_factory=dict)
-    _host_keys: "dict[str, KeyPair]" = PrivateAttr(default_factory=dict)
+    _pools: dict[str, EC2Pool] = PrivateAttr(default_factory=dict)
+    _host_keys: dict[str, KeyPair] = PrivateAttr(default_factory=dict)
     _rekeyed: set[str] = PrivateAttr(default_factory=set)
 
     if TYPE_CHECKING:  # lists and names of files are welcome, and a type checker should know
@@ -219,29 +127,6 @@ class AWS(StrictModel):
             max_lifetime: float = 43200.0,
             journal: str | Path | None = None,
         ) -> None: ...
-
-    @field_validator("instance_type")
-    @classmethod
-    def _either(cls, value: str | None, info: ValidationInfo) -> str | None:
-        given = [name for name in _NEEDS if info.data.get(name) is not None]
-        if value is not None and given:
-            raise refused(f"cannot be combined with {given[0]}=", "give one of the two")
-        return value
-
-    @field_validator("zones")
-    @classmethod
-    def _there(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        region = info.data.get("region")
-        if region is not None and (elsewhere := [zone for zone in value if not zone.startswith(region)]):
-            raise refused(f"{elsewhere[0]!r} is not in {region}", f"give zones of it, for example {region + 'a'!r}")
-        return value
-
-    @field_validator("tags")
-    @classmethod
-    def _free(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        if taken := [name for name in value if name.startswith(("skyward:", "aws:")) or name == "Name"]:
-            raise refused(f"{taken[0]!r} is reserved", "give other names")
-        return value
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `aws` is not installed."""
@@ -310,44 +195,22 @@ class AWS(StrictModel):
     async def offers(self) -> Sequence[Offer]:
         """Return the offers that a launch would try, in order: type, zone, and price per hour with address and disk."""
         with _told(self.instance_type or ""):
-            pool = self._new_pool("")
-            async with pool.api.open():
-                return await pool.plan.priced()
+            async with Api(self.region, self.profile).open() as api:
+                return await LaunchPlan(self, api).priced()
 
     # ---------------------------------------------------------------- what its parts ask
 
-    @property
-    def has_needs(self) -> bool:
-        """Whether the type is to be chosen."""
-        needed = any(getattr(self, name) is not None for name in _NEEDS)
-        return needed or (self.instance_type is None and self.architecture == "x86_64")
-
-    @property
-    def summary(self) -> str:
-        """The requested machine, in a few words."""
-        names = ("instance_type", *_NEEDS, "architecture", "zones", "subnet")
-        given = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name)]
-        return ", ".join(given) or "a t4g.micro"
-
-    @property
-    def journal_path(self) -> Path:
-        """Where the journal is."""
-        return self.journal or journal.usual().path
-
-    def _pool(self, pool: str) -> "EC2Pool":
+    def _pool(self, pool: str) -> EC2Pool:
         if pool not in self._pools:
             self._pools[pool] = self._new_pool(pool)
         return self._pools[pool]
 
-    def _new_pool(self, pool: str) -> "EC2Pool":
-        from skyward.providers.aws.pool import EC2Pool
-        from skyward.providers.ssh.key_pair import KeyPair
-
+    def _new_pool(self, pool: str) -> EC2Pool:
         return EC2Pool(self, pool, KeyPair.read(self.key) if self.key else KeyPair())
 
     # ---------------------------------------------------------------- the way to a machine
 
-    async def _address(self, pool: "EC2Pool", instance: Instance) -> str:
+    async def _address(self, pool: EC2Pool, instance: Instance) -> str:
         """Return where the machine is, once it runs."""
         delays = backoff(POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S, 1.3)
         async with pool.api.open():
@@ -359,7 +222,7 @@ class AWS(StrictModel):
                     return told.address
                 await asyncio.sleep(next(delays))
 
-    def _tunnel(self, pool: "EC2Pool", instance: Instance, address: str) -> "Tunnel":
+    def _tunnel(self, pool: EC2Pool, instance: Instance, address: str) -> "Tunnel":
         from skyward.providers.ssh.target import Target
         from skyward.providers.ssh.tunnel import Tunnel  # not above: it needs the extra
 
@@ -367,15 +230,13 @@ class AWS(StrictModel):
         to = Target(address, 22, self.user, "", (pool.login.private,), agent=False, config=(), alias=alias)
         return Tunnel(replace(to, trust=self._trust(pool, instance.id, alias)))
 
-    def _trust(self, pool: "EC2Pool", machine: str, alias: str) -> str:
+    def _trust(self, pool: EC2Pool, machine: str, alias: str) -> str:
         """The host keys that the machine may show: the first one, and the one that it is or was to be given."""
         first = None if machine in self._rekeyed else pool.first_host_keys.get(machine)
         return "".join(f"{alias} {key.public}\n" for key in (first, self._host_keys.get(machine)) if key)
 
-    async def _rekey(self, pool: "EC2Pool", instance: Instance, tunnel: "Tunnel") -> None:
+    async def _rekey(self, pool: EC2Pool, instance: Instance, tunnel: "Tunnel") -> None:
         """Give the machine a host key that is in nobody's user data, and trust no other from then on."""
-        from skyward.providers.ssh.key_pair import KeyPair
-
         if instance.id in self._rekeyed:
             return
         own = self._host_keys.setdefault(instance.id, KeyPair())

@@ -4,16 +4,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skyward.errors import InvalidArgument, NoCapacity
 from skyward.providers.aws import instance_selection, price_list
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import InstanceType, Needs, Offer, Prices
+from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.batching import side_by_side
-
-if TYPE_CHECKING:
-    from skyward.providers.aws.aws import AWS
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 """Where Canonical tells the image of its latest build, in every region."""
@@ -39,8 +37,8 @@ PRICE_TTL_S = 300.0
 class LaunchPlan:
     """Looks up what is wished for; what was found once is not asked for again, but for offers at spot prices."""
 
-    def __init__(self, wish: "AWS", api: Api, clock: Callable[[], float] = time.monotonic) -> None:
-        self._wish, self._api, self._clock = wish, api, clock
+    def __init__(self, config: LaunchConfig, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config, self._api, self._clock = config, api, clock
         self._found_at = 0.0
         self._ids: dict[str, str] = {}
         self._images: dict[str, Image] = {}
@@ -51,8 +49,8 @@ class LaunchPlan:
 
     async def launchable(self) -> list[Offer]:
         """Return what to try in order. Prices are asked for only where they matter for that."""
-        if self._offers is None or (self._wish.spot and self._clock() > self._found_at + PRICE_TTL_S):
-            self._offers = await self._find(priced=self._wish.has_needs)
+        if self._offers is None or (self._config.spot and self._clock() > self._found_at + PRICE_TTL_S):
+            self._offers = await self._find(priced=self._config.has_needs)
             self._prices, self._found_at = None, self._clock()
         return self._offers
 
@@ -62,7 +60,7 @@ class LaunchPlan:
 
     async def with_prices(self, offers: Sequence[Offer]) -> list[Offer]:
         """Return these with prices, of address and disk, too; asked for once."""
-        if self._wish.has_needs and all(offer.hourly is not None for offer in offers):
+        if self._config.has_needs and all(offer.hourly is not None for offer in offers):
             return list(offers)
         if self._prices is None:
             kinds = list(dict.fromkeys(offer.kind for offer in offers))
@@ -70,14 +68,14 @@ class LaunchPlan:
             found, image = await side_by_side(
                 price_list.prices(self._api, kinds, spot=spot), self.image(offers[0].architecture)
             )
-            self._prices, self._disk = found, float(self._wish.volume_gb or image.disk)
+            self._prices, self._disk = found, float(self._config.volume_gb or image.disk)
         prices, disk = self._prices, self._disk
         return [instance_selection.priced(offer, prices, disk) for offer in offers]
 
     async def image_id(self, architecture: str) -> str:
         """Return the id of the image for an architecture."""
         if architecture not in self._ids:
-            named = self._wish.image or UBUNTU.format(NAMES[architecture])
+            named = self._config.image or UBUNTU.format(NAMES[architecture])
             self._ids[architecture] = await self._parameter(named) if named.startswith("/") else named
         return self._ids[architecture]
 
@@ -95,14 +93,14 @@ class LaunchPlan:
         """Return the subnet of each zone and its network, where the user has named subnets."""
         if self._subnets is None:
             self._subnets = {}
-            if self._wish.subnet:
-                told = await self._api.call("ec2", "describe_subnets", SubnetIds=list(self._wish.subnet))
+            if self._config.subnet:
+                told = await self._api.call("ec2", "describe_subnets", SubnetIds=list(self._config.subnet))
                 self._subnets = {
                     each["AvailabilityZone"]: (each["SubnetId"], each["VpcId"]) for each in told["Subnets"]
                 }
                 if len({network for _, network in self._subnets.values()}) > 1:
                     fix = "give subnets of one network"
-                    raise InvalidArgument.of("subnet", self._wish.subnet, "they are of several networks", fix)
+                    raise InvalidArgument.of("subnet", self._config.subnet, "they are of several networks", fix)
         return self._subnets
 
     async def _parameter(self, name: str) -> str:
@@ -116,9 +114,9 @@ class LaunchPlan:
         return str(told["Parameter"]["Value"])
 
     async def _find(self, *, priced: bool) -> list[Offer]:
-        wish = self._wish
-        wanted: str | None = wish.architecture
-        if wish.image is not None:  # it is for one architecture only
+        config = self._config
+        wanted: str | None = config.architecture
+        if config.image is not None:  # it is for one architecture only
             given = (await self.image(wanted or "")).architecture
             if wanted not in (None, given):
                 raise InvalidArgument.of("architecture", wanted, f"the image is for {given}", "leave one of them out")
@@ -127,26 +125,26 @@ class LaunchPlan:
         # the cheapest spot machine is a small one
         names = [kind.name for kind in sorted(candidates, key=lambda kind: (kind.cpus, kind.memory))]
         if priced:
-            prices = await price_list.prices(self._api, names, spot=bool(wish.spot))
+            prices = await price_list.prices(self._api, names, spot=bool(config.spot))
         else:
-            prices = Prices({}, await price_list.spot_prices(self._api, names) if wish.spot else {})
+            prices = Prices({}, await price_list.spot_prices(self._api, names) if config.spot else {})
         disk = 0.0
         if priced and candidates:
             image = await self.image(instance_selection.architecture(candidates[0], wanted) or "")
-            disk = float(wish.volume_gb or image.disk)
+            disk = float(config.volume_gb or image.disk)
         offers = instance_selection.offers(
-            candidates, zones, prices, spot=wish.spot, architecture_wanted=wanted, disk=disk
+            candidates, zones, prices, spot=config.spot, architecture_wanted=wanted, disk=disk
         )
         if not offers:
-            market = "spot " if wish.spot is True else ""
-            raise NoCapacity(f"no availability zone of this region offers a {market}machine with {wish.summary}")
+            market = "spot " if config.spot is True else ""
+            raise NoCapacity(f"no availability zone of this region offers a {market}machine with {config.summary}")
         return offers
 
     async def _candidates(self, architecture: str | None) -> tuple[list[InstanceType], dict[str, list[str]]]:
         """Return the types that would do, and the zones that have them."""
-        wish = self._wish
-        if not wish.has_needs:
-            name = wish.instance_type or USUAL
+        config = self._config
+        if not config.has_needs:
+            name = config.instance_type or USUAL
             one, zones = await side_by_side(
                 self._api.call("ec2", "describe_instance_types", InstanceTypes=[name]), self._zones([name])
             )
@@ -157,7 +155,7 @@ class LaunchPlan:
             return [kind] if zones else [], zones
         filters = [{"Name": "current-generation", "Values": ["true"]}, {"Name": "bare-metal", "Values": ["false"]}]
         told = await self._api.pages("ec2", "describe_instance_types", "InstanceTypes", Filters=filters)
-        needs = Needs(wish.cpus, wish.memory_gb, architecture, wish.accelerator)
+        needs = Needs(config.cpus, config.memory_gb, architecture, config.accelerator)
         fitting = [kind for kind in instance_selection.kinds(told) if instance_selection.fits(kind, needs)]
         zones = await self._zones([kind.name for kind in fitting])
         return [kind for kind in fitting if zones.get(kind.name)], zones
@@ -171,7 +169,7 @@ class LaunchPlan:
             LocationType="availability-zone",
             Filters=filters,
         )
-        allowed = set(await self.subnets()) or set(self._wish.zones)
+        allowed = set(await self.subnets()) or set(self._config.zones)
         found: dict[str, list[str]] = {}
         for each in told:
             if not allowed or each["Location"] in allowed:

@@ -23,13 +23,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skyward.errors import BudgetExceeded, Denied, NoCapacity, ProvisioningError
 from skyward.providers.aws import resources, security_group, staleness, userdata
 from skyward.providers.aws.api import Api, Refusal, Unanswered
 from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.aws.journal import Journal
+from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.aws.resources import GOING, LEASE, NODES, POOL, Found
 from skyward.providers.aws.userdata import Limits
@@ -37,9 +38,6 @@ from skyward.providers.aws.watchdog import Charge, Watchdog
 from skyward.providers.batching import RequestCoalescer, side_by_side, while_wanted
 from skyward.providers.provider import Instance, Order, Purse, Quote
 from skyward.providers.ssh.key_pair import KeyPair
-
-if TYPE_CHECKING:
-    from skyward.providers.aws.aws import AWS
 
 log = logging.getLogger("skyward")
 
@@ -67,16 +65,16 @@ class EC2Pool:
         The host key that a machine has until it is given one of its own: that of its launch.
     """
 
-    def __init__(self, wish: "AWS", pool: str, login: KeyPair) -> None:
-        self.wish, self.pool, self.login = wish, pool, login
+    def __init__(self, config: LaunchConfig, pool: str, login: KeyPair) -> None:
+        self._config, self.pool, self.login = config, pool, login
         self.lease = 300.0
         self.purse: Purse | None = None
         self._warned = False
         self.first_host_keys: dict[str, KeyPair] = {}
-        self.api = Api(wish.region, wish.profile)
-        self.plan = LaunchPlan(wish, self.api)
+        self.api = Api(config.region, config.profile)
+        self.plan = LaunchPlan(config, self.api)
         self.known: dict[str, Instance] = {}
-        self._journal = Journal(wish.journal_path)
+        self._journal = Journal(config.journal_path)
         self._ended: Counter[str] = Counter()
         self._launched: dict[str, float] = {}
         self._last: float | None = None
@@ -227,10 +225,10 @@ class EC2Pool:
         self, nodes: Sequence[str], offer: Offer, groups: Sequence[str], host_key: KeyPair
     ) -> dict[str, Any]:
         """What is asked of `RunInstances`."""
-        wish = self.wish
+        config = self._config
         short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
         tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
-        limits = Limits(wish.first_contact, self.lease, wish.max_lifetime)
+        limits = Limits(config.first_contact, self.lease, config.max_lifetime)
         halves = host_key.private.decode(), host_key.public
         subnet = (await self.plan.subnets()).get(offer.zone)
         asked: dict[str, Any] = {
@@ -252,12 +250,12 @@ class EC2Pool:
             asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
         if self._is_held_back(offer):
             asked["CreditSpecification"] = {"CpuCredits": "standard"}
-        if wish.volume_gb is not None:
-            disk = {"VolumeSize": wish.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
+        if config.volume_gb is not None:
+            disk = {"VolumeSize": config.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
             device = (await self.plan.image(offer.architecture)).device
             asked["BlockDeviceMappings"] = [{"DeviceName": device, "Ebs": disk}]
-        if wish.role is not None:
-            asked["IamInstanceProfile"] = {"Name": wish.role}
+        if config.role is not None:
+            asked["IamInstanceProfile"] = {"Name": config.role}
         return asked
 
     def _is_held_back(self, offer: Offer) -> bool:
@@ -266,17 +264,17 @@ class EC2Pool:
 
     def _tags(self) -> dict[str, str]:
         """The tags of what is made now."""
-        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **staleness.stamps(self.wish.max_lifetime)}
-        return {**self.wish.tags, **ours}
+        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **staleness.stamps(self._config.max_lifetime)}
+        return {**self._config.tags, **ours}
 
     @contextlib.asynccontextmanager
     async def _creating(self, action: str) -> AsyncIterator[None]:
         """Have the guard watch what `action` may create; count it, unless it was refused for certain."""
         if self._guard is None:
-            region, lifetime = await self.api.region(), self.wish.max_lifetime
+            region, lifetime = await self.api.region(), self._config.max_lifetime
             settle = min(resources.SETTLE_DELAY_S, self.lease)
             self._guard = Watchdog(
-                Charge(self.pool, region, self.wish.profile, str(self._journal.path), settle, lifetime)
+                Charge(self.pool, region, self._config.profile, str(self._journal.path), settle, lifetime)
             )
         self._possible += 1
         try:
@@ -292,12 +290,12 @@ class EC2Pool:
     # ---------------------------------------------------------------- the security group
 
     async def _groups(self) -> Sequence[str]:
-        if self.wish.security_groups:
-            return self.wish.security_groups
+        if self._config.security_groups:
+            return self._config.security_groups
         if self._group is None:
             async with self._creating("ec2:CreateSecurityGroup"):
                 self._group = await security_group.make(
-                    self.api, self.plan, self._journal, self.pool, self.wish.allow, self._tags()
+                    self.api, self.plan, self._journal, self.pool, self._config.allow, self._tags()
                 )
         return [self._group]
 
