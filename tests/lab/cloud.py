@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from tests.lab import firstboot
@@ -362,6 +362,10 @@ class Cloud:
         """The machines that a call names and that are not known yet."""
         ids = [str(value) for name, value in params.items() if name.startswith("InstanceId.")]
         return [each for each in ids if self._is_forgotten(each)]
+
+    def has_living(self, machines: Sequence[str]) -> bool:
+        """Whether one of these machines is not terminated."""
+        return any(each.id in machines for each in self.machines())
 
     def wrong_architecture(self, params: Params) -> str:
         """What is wrong with a launch whose image is not for its type."""

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Protocol
@@ -74,6 +74,7 @@ class Model(Protocol):
     def room(self, zone: str, kind: str, market: str) -> float: ...
     def groups_in_use(self) -> set[str]: ...
     def forgotten(self, params: Params) -> list[str]: ...
+    def has_living(self, machines: Sequence[str]) -> bool: ...
     def wrong_architecture(self, params: Params) -> str: ...
     def answer(self, action: str, params: Params) -> tuple[str, bytes] | None: ...
 
@@ -211,7 +212,11 @@ class Endpoint:
         digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).digest()
         known, answer = self._tokens.get(token or "", (None, None))
         if answer is not None:
-            return answer if known == digest else say("IdempotentParameterMismatch", "other parameters than before")
+            if known != digest:
+                return say("IdempotentParameterMismatch", "other parameters than before")
+            if not self._model.has_living(re.findall(r"<instanceId>(.+?)</instanceId>", answer[2].decode())):
+                return say("IdempotentInstanceTerminated", "the token is associated with a terminated instance")
+            return answer
         if wrong := self._model.wrong_architecture(params):
             return say("InvalidParameterValue", wrong)
         zone, kind = self._model.zone_of(params), params["InstanceType"]

@@ -159,7 +159,7 @@ def test_what_cannot_be_removed_is_said(cloud: Cloud, aws: Make, monkeypatch: py
 
     cloud.ending = 1000
     run(goes_down())
-    monkeypatch.setattr("skyward.providers.aws.inventory.GROUP_REMOVAL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("skyward.providers.aws.termination.GROUP_REMOVAL_TIMEOUT_S", 0.5)
     with pytest.raises(
         sky.Leaked,
         match=f"these could not be terminated: pool in {REGION}: sg-.*: "

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers.aws import resources
+from skyward.providers.aws import resources, termination
 from skyward.providers.aws.api import Api, Unanswered
 from skyward.providers.provider import Instance, Order
 from tests.conformance import test_provider as suite
@@ -100,6 +100,25 @@ def test_what_passes_is_tried_again_with_the_same_token(provider: sky.AWS, cloud
 
         assert len(tokens) == 4
         assert len(set(tokens)) == 1
+
+    run(scenario())
+
+
+def test_a_machine_that_was_terminated_before_its_launch_was_answered_is_launched_with_another_token(
+    provider: sky.AWS, cloud: Cloud
+) -> None:
+    def terminate(_: object) -> None:
+        (machine,) = cloud.living()
+        machine.terminate()
+        until(lambda: not cloud.machines(), "it is terminated")
+
+    async def scenario() -> None:
+        cloud.fail("RunInstances", "InternalError", after=True, do=terminate)
+        made = await provider.launch(ORDER)
+        tokens = [call.params["ClientToken"] for call in launches(cloud)]
+
+        assert (tokens[0] == tokens[1], tokens[1] == tokens[2]) == (True, False)
+        assert [each.id for each in cloud.living()] == [made.id]
 
     run(scenario())
 
@@ -289,7 +308,7 @@ def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
     aws: Make, cloud: Cloud, mine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(resources, "SETTLE_DELAY_S", 0.5)
+        monkeypatch.setattr(termination, "SETTLE_DELAY_S", 0.5)
         provider = aws(security_groups=mine)
         cloud.forgetful = 60
         cloud.fail("RunInstances", "InternalError", after=True)
@@ -338,9 +357,9 @@ def test_machines_of_which_one_is_not_answered_for_are_each_tried(
         monkeypatch.setattr(Api.call, "__kwdefaults__", {"patience": 0.1})
         made = await launch_all(aws(), 3)
         first, *others = sorted(each.id for each in made)
-        monkeypatch.setattr(resources, "MAX_IDS_PER_CALL", 1)
+        monkeypatch.setattr(termination, "MAX_IDS_PER_CALL", 1)
         cloud.fail("TerminateInstances", DROP, times=99, match=lambda call: first in call.params.values())
-        failed = await resources.end(Api(REGION, None), [first, *others])
+        failed = await termination.Terminator(Api(REGION, None)).terminate_all([first, *others])
         assert {each: type(error) for each, error in failed.items()} == {first: Unanswered}
         assert [each.id for each in cloud.living()] == [first]
 

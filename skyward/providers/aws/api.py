@@ -35,13 +35,14 @@ IDENTITIES = {"cn": "cn-north-1", "us-gov": "us-gov-west-1"}
 class Refusal(Exception):
     """The API has answered with an error.
 
-    It is `certain` that nothing was done unless the API failed itself, now or when the same call was sent before.
+    It is `certain` that nothing was done unless the API failed itself, now or when the same call was sent before, or an
+    earlier launch had the same token.
     """
 
     def __init__(self, action: str, code: str, text: str, status: int = 400, *, certain: bool = True) -> None:
         super().__init__(f"{action}: {code}: {text}")
         self.action, self.code, self.text, self.status = action, code, text, status
-        self.certain = certain and status < 500
+        self.certain = certain and status < 500 and code != api_errors.TOKEN_SPENT
 
     def explained(self, *, kind: str = "", spot: bool = False) -> Exception:
         """Return what to tell the user."""

@@ -50,6 +50,9 @@ STRANGER = {
 FORBIDDEN = {"AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "UnauthorizedOperation"}
 """They are, and are not enough."""
 
+TOKEN_SPENT = "IdempotentInstanceTerminated"
+"""The machines of an earlier launch with this client token have been terminated: it needs another token."""
+
 _STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
 _FAMILIES = {"g": "G and VT", "vt": "G and VT", "inf": "Inf", "trn": "Trn", "p": "P", "x": "X", "f": "F", "dl": "DL"}
 _QUOTAS = {

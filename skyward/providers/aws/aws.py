@@ -7,7 +7,7 @@
 | `pool.py` | the resources of one pool: keys, group, machines |
 | `security_group.py` | the security group |
 | `launch_plan.py`, `instance_selection.py` | which image, type, zone, at what price |
-| `resources.py` | find and remove a pool's resources |
+| `resources.py`, `termination.py` | list a pool's resources, and terminate them |
 | `staleness.py` | who owns a resource, and whether it is abandoned |
 | `watchdog.py` | cleans up when the driver was killed |
 | `account_doctor.py`, `account_checks.py` | the checks of `skyward doctor aws`, and their verdicts |
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PrivateAttr
 
 from skyward.errors import MissingExtra, Unreachable
-from skyward.providers.aws import userdata
+from skyward.providers.aws import userdata, watchdog
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.aws.launch_config import CHECKIP, LaunchConfig
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from skyward.providers.ssh.tunnel import Tunnel
 
 POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S = 0.3, 3.0
-"""Seconds between looks whether a machine runs, at first and at most."""
+"""Seconds between checks whether a machine runs, at first and at most."""
 
 
 class AWS(LaunchConfig):
@@ -132,7 +132,7 @@ class AWS(LaunchConfig):
         """Raise `MissingExtra` at once where the extra `aws` is not installed."""
         MissingExtra.check("aws", "aioboto3", "asyncssh")
 
-    # ---------------------------------------------------------------- what a provider is
+    # ---------------------------------------------------------------- the contract of a provider
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class AWS(LaunchConfig):
 
     @property
     def bare(self) -> bool:
-        """Yes: a machine needs only an sshd and a shell."""
+        """True: a machine needs only an sshd and a shell."""
         return True
 
     @property
@@ -198,20 +198,16 @@ class AWS(LaunchConfig):
             async with Api(self.region, self.profile).open() as api:
                 return await LaunchPlan(self, api).priced()
 
-    # ---------------------------------------------------------------- what its parts ask
-
     def _pool(self, pool: str) -> EC2Pool:
         if pool not in self._pools:
-            self._pools[pool] = self._new_pool(pool)
+            login = KeyPair.read(self.key) if self.key else KeyPair()
+            self._pools[pool] = EC2Pool(self, pool, login, Api(self.region, self.profile), watchdog.start)
         return self._pools[pool]
 
-    def _new_pool(self, pool: str) -> EC2Pool:
-        return EC2Pool(self, pool, KeyPair.read(self.key) if self.key else KeyPair())
-
-    # ---------------------------------------------------------------- the way to a machine
+    # ---------------------------------------------------------------- connecting to a machine
 
     async def _address(self, pool: EC2Pool, instance: Instance) -> str:
-        """Return where the machine is, once it runs."""
+        """Return the address of the machine once it runs."""
         delays = backoff(POLL_INTERVAL_S, LONGEST_POLL_INTERVAL_S, 1.3)
         async with pool.api.open():
             while True:
@@ -231,12 +227,12 @@ class AWS(LaunchConfig):
         return Tunnel(replace(to, trust=self._trust(pool, instance.id, alias)))
 
     def _trust(self, pool: EC2Pool, machine: str, alias: str) -> str:
-        """The host keys that the machine may show: the first one, and the one that it is or was to be given."""
+        """Return the host keys that the machine may show: that of its launch, and the one that replaces it."""
         first = None if machine in self._rekeyed else pool.first_host_keys.get(machine)
         return "".join(f"{alias} {key.public}\n" for key in (first, self._host_keys.get(machine)) if key)
 
     async def _rekey(self, pool: EC2Pool, instance: Instance, tunnel: "Tunnel") -> None:
-        """Give the machine a host key that is in nobody's user data, and trust no other from then on."""
+        """Give the machine a host key that no user data contains, and trust no other from then on."""
         if instance.id in self._rekeyed:
             return
         own = self._host_keys.setdefault(instance.id, KeyPair())
@@ -249,7 +245,7 @@ class AWS(LaunchConfig):
 
 @contextlib.contextmanager
 def _told(kind: str = "") -> Iterator[None]:
-    """Tell the user what a refusal of the API means."""
+    """Raise what a refusal of the API means for the user."""
     try:
         yield
     except Refusal as refusal:

@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError
-from skyward.providers.aws import journal, price_list, resources, staleness
+from skyward.providers.aws import journal, price_list, resources, staleness, termination
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Prices
-from skyward.providers.aws.resources import LEASE, Found, FoundGroup, NotEnded
+from skyward.providers.aws.resources import LEASE, Found, FoundGroup
 from skyward.providers.aws.staleness import BY, UNTIL
+from skyward.providers.aws.termination import NotTerminated, Terminator
 from skyward.providers.batching import side_by_side
 
 log = logging.getLogger("skyward")
-
-GROUP_REMOVAL_TIMEOUT_S = 300.0
-"""Seconds in which a security group can be removed, once the machines that had it go down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +204,7 @@ async def _everywhere(region: str | None, profile: str | None, prices: bool) -> 
     return Survey(
         tuple(pool for pools in found if isinstance(pools, list) for pool in pools),
         tuple(each for each in sorted(regions) if each not in refused),
-        {each: resources.said(error) for each, error in refused.items()},
+        {each: termination.explanation(error) for each, error in refused.items()},
     )
 
 
@@ -306,19 +304,16 @@ async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
     problems, left = list[str](), list[str]()
     for pool, error in zip(pools, ended, strict=True):
         if isinstance(error, Exception):
-            problems.append(f"{pool.name} in {pool.region}: {resources.said(error)}")
+            problems.append(f"{pool.name} in {pool.region}: {termination.explanation(error)}")
             whole = [*(machine.id for machine in pool.machines), *pool.groups]
-            left += error.errors if isinstance(error, NotEnded) else whole
+            left += error.errors if isinstance(error, NotTerminated) else whole
     if problems:
         raise Leaked(f"these could not be terminated: {'; '.join(problems)}", left)
 
 
 async def _end(pool: CloudPool, profile: str | None) -> None:
-    left = await resources.cleared(
-        Api(pool.region, profile), pool.name, GROUP_REMOVAL_TIMEOUT_S, resources.SETTLE_DELAY_S
-    )
-    if left:
-        raise NotEnded(dict.fromkeys(left, ProvisioningError("it is still shutting down, or in use by what is")))
+    terminator = Terminator(Api(pool.region, profile))
+    await terminator.clear(pool.name, termination.GROUP_REMOVAL_TIMEOUT_S, termination.SETTLE_DELAY_S)
     try:
         await journal.usual().note("gone", pool=pool.name, by="down")
     except OSError as error:

@@ -1,20 +1,20 @@
-"""Choose what to launch: image, type, zone and price, from Amazon's own lists."""
+"""Choose what to launch, from Amazon's own lists: image, type, zone and price; and say it to `RunInstances`."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import InvalidArgument, NoCapacity
-from skyward.providers.aws import instance_selection, price_list
+from skyward.providers.aws import instance_selection, price_list, resources
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import InstanceType, Needs, Offer, Prices
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.batching import side_by_side
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
-"""Where Canonical tells the image of its latest build, in every region."""
+"""The public parameter in which Canonical publishes its latest image, in every region."""
 
 NAMES = {"arm64": "arm64", "x86_64": "amd64"}
 USUAL = "t4g.micro"
@@ -35,7 +35,7 @@ PRICE_TTL_S = 300.0
 
 
 class LaunchPlan:
-    """Looks up what is wished for; what was found once is not asked for again, but for offers at spot prices."""
+    """Looks up what the configuration asks for, each thing once, except for offers at spot prices."""
 
     def __init__(self, config: LaunchConfig, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._api, self._clock = config, api, clock
@@ -48,18 +48,18 @@ class LaunchPlan:
         self._subnets: dict[str, tuple[str, str]] | None = None
 
     async def launchable(self) -> list[Offer]:
-        """Return what to try in order. Prices are asked for only where they matter for that."""
+        """Return the offers to try, in order. Prices are looked up only if the order depends on them."""
         if self._offers is None or (self._config.spot and self._clock() > self._found_at + PRICE_TTL_S):
             self._offers = await self._find(priced=self._config.has_needs)
             self._prices, self._found_at = None, self._clock()
         return self._offers
 
     async def priced(self) -> list[Offer]:
-        """Return the same with prices."""
+        """Return the same offers with prices."""
         return await self._find(priced=True)
 
     async def with_prices(self, offers: Sequence[Offer]) -> list[Offer]:
-        """Return these with prices, of address and disk, too; asked for once."""
+        """Return these offers with prices, including those of address and disk, which are looked up once."""
         if self._config.has_needs and all(offer.hourly is not None for offer in offers):
             return list(offers)
         if self._prices is None:
@@ -80,7 +80,7 @@ class LaunchPlan:
         return self._ids[architecture]
 
     async def image(self, architecture: str) -> Image:
-        """Return the image for an architecture, with what the API tells of it."""
+        """Return the image for an architecture, as the API describes it."""
         if architecture not in self._images:
             named = await self.image_id(architecture)
             found = await self._api.call("ec2", "describe_images", ImageIds=[named])
@@ -89,8 +89,50 @@ class LaunchPlan:
             self._images[architecture] = _image(found["Images"][0])
         return self._images[architecture]
 
+    async def parameters(
+        self,
+        offer: Offer,
+        count: int,
+        user_data: str,
+        groups: Sequence[str],
+        tags: Mapping[str, str],
+        *,
+        standard_credits: bool,
+    ) -> dict[str, Any]:
+        """Return the parameters of `RunInstances` for `count` machines or fewer.
+
+        With `standard_credits`, a machine gets no more processor time than its price includes.
+        """
+        subnet = (await self.subnets()).get(offer.zone)
+        asked: dict[str, Any] = {
+            "ImageId": await self.image_id(offer.architecture),
+            "InstanceType": offer.kind,
+            "MinCount": 1,
+            "MaxCount": count,
+            "UserData": user_data,
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "SecurityGroupIds": list(groups),
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": resources.tag_list(tags)} for kind in ("instance", "volume")
+            ],
+        }
+        asked |= {"SubnetId": subnet[0]} if subnet else {"Placement": {"AvailabilityZone": offer.zone}}
+        if offer.spot:
+            how = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+            asked["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": how}
+        if standard_credits:
+            asked["CreditSpecification"] = {"CpuCredits": "standard"}
+        if self._config.volume_gb is not None:
+            disk = {"VolumeSize": self._config.volume_gb, "VolumeType": "gp3", "DeleteOnTermination": True}
+            device = (await self.image(offer.architecture)).device
+            asked["BlockDeviceMappings"] = [{"DeviceName": device, "Ebs": disk}]
+        if self._config.role is not None:
+            asked["IamInstanceProfile"] = {"Name": self._config.role}
+        return asked
+
     async def subnets(self) -> dict[str, tuple[str, str]]:
-        """Return the subnet of each zone and its network, where the user has named subnets."""
+        """Return the subnet of each zone and its network, if the user has named subnets."""
         if self._subnets is None:
             self._subnets = {}
             if self._config.subnet:
@@ -141,7 +183,7 @@ class LaunchPlan:
         return offers
 
     async def _candidates(self, architecture: str | None) -> tuple[list[InstanceType], dict[str, list[str]]]:
-        """Return the types that would do, and the zones that have them."""
+        """Return the types that meet the needs, and the zones that have them."""
         config = self._config
         if not config.has_needs:
             name = config.instance_type or USUAL

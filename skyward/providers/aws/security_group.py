@@ -1,25 +1,22 @@
-"""The security group of a pool in EC2: it lets in the one who makes it, to sshd, and nobody else to nothing."""
+"""The security group of a pool in EC2, which allows its maker to connect to sshd, and nothing else."""
 
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skyward.errors import InvalidArgument, ProvisioningError
-from skyward.providers.aws import resources, staleness
+from skyward.providers.aws import resources
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.journal import Journal
 from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.batching import side_by_side
 
-log = logging.getLogger("skyward")
-
 
 async def make(api: Api, plan: LaunchPlan, journal: Journal, pool: str, allow: str, tags: Mapping[str, str]) -> str:
-    """Make the group of a pool, if it is not there, and return its id."""
+    """Create the group of a pool if it does not exist, and return its id."""
     network, subnets = await side_by_side(asyncio.to_thread(source, allow), plan.subnets())
     name = f"skyward-{pool}"
     more: dict[str, Any] = {"VpcId": next(iter(subnets.values()))[1]} if subnets else {}
@@ -30,16 +27,16 @@ async def make(api: Api, plan: LaunchPlan, journal: Journal, pool: str, allow: s
             "create_security_group",
             GroupName=name,
             Description=f"sshd of the machines of skyward pool {pool}, for who made them",
-            TagSpecifications=[{"ResourceType": "security-group", "Tags": listed(tags)}],
+            TagSpecifications=[{"ResourceType": "security-group", "Tags": resources.tag_list(tags)}],
             **more,
         )
         group = str(made["GroupId"])
     except Refusal as refusal:
-        if refusal.code != "InvalidGroup.Duplicate":  # which is our own, if only the answer was lost
+        if refusal.code != "InvalidGroup.Duplicate":  # it is this pool's own: the answer was lost
             raise
         group = (await resources.groups(api, pool))[0].id
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-    with _passing("InvalidPermission.Duplicate"):
+    with _ignoring("InvalidPermission.Duplicate"):
         await api.call(
             "ec2",
             "authorize_security_group_ingress",
@@ -49,23 +46,9 @@ async def make(api: Api, plan: LaunchPlan, journal: Journal, pool: str, allow: s
     return group
 
 
-async def remove_those_left_behind(api: Api) -> None:
-    """Remove the groups of pools of this machine whose driver and guard were killed."""
-    for each in await resources.groups(api):
-        if staleness.is_orphan(each.tags):
-            log.info("the security group %s of pool %s was left behind; removing it", each.id, each.pool)
-            with contextlib.suppress(Refusal):  # it is not this pool's trouble
-                await resources.remove(api, each.id)
-
-
-def listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return tags as the API takes them."""
-    return [{"Key": name, "Value": value} for name, value in tags.items()]
-
-
 @contextlib.contextmanager
-def _passing(code: str) -> Iterator[None]:
-    """Pass over a refusal with this code."""
+def _ignoring(code: str) -> Iterator[None]:
+    """Ignore a refusal with this code."""
     try:
         yield
     except Refusal as refusal:

@@ -1,12 +1,12 @@
-"""`python -m skyward.providers.aws.watchdog`: ends what a pool has in the cloud when its driver cannot any more.
+"""`python -m skyward.providers.aws.watchdog`: clears a pool when its driver cannot do so any more.
 
-A process of its own and of its own session, started before anything is created. It waits, with nothing but the standard
-library loaded, until the driver says `done` or is gone: killed, crashed, or left by a second Ctrl-C. Then it ends the
-pool's machines and removes their security group, again and again until nothing is found any more, twice in a row with
-time in between, as a launch may still be under way. Once the group is gone no such launch can succeed.
+It is a process and a session of its own, started before anything is created. With only the standard library loaded, it
+waits until the driver says `done` or is gone: killed, crashed, or stopped by a second Ctrl-C. Then it terminates the
+pool's machines and removes their security group, repeatedly until two sweeps in a row, with time in between, find
+nothing: a launch may still be under way. Once the group is gone, no such launch can succeed.
 
-It is not what the machines' end depends on: if this machine dies, they end themselves when their lease is over, and
-their group, which costs nothing, is removed by whoever uses or asks next: see `staleness` and `sky.down`.
+The machines do not depend on it: if this computer crashes, they shut themselves down when their lease expires. Their
+group, which costs nothing, is removed by the next pool or by `sky.down`: see `staleness`.
 """
 
 import asyncio
@@ -16,18 +16,21 @@ import os
 import select
 import signal
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 POLL_INTERVAL_S = 0.5
-"""Seconds between two looks whether the driver is still there; usually the end of a pipe says it at once."""
+"""Seconds between two checks whether the driver still runs; usually the end of a pipe says so at once."""
+
+LONGEST_RETRY_DELAY_S = 15.0
+"""Seconds between two attempts to clear the pool, at most."""
 
 DONE = b"done\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a guard looks after: a pool in a region, until the time after which its machines are gone anyway."""
+    """The pool that a watchdog clears, and the seconds after which its machines have shut themselves down anyway."""
 
     pool: str
     region: str
@@ -37,37 +40,36 @@ class Charge:
     lifetime: float
 
 
-class Watchdog:
-    """A guard that runs. The end of the pipe to it is the end of this process, or `dismiss`."""
+def start(charge: Charge) -> Callable[[], None]:
+    """Start a watchdog and return the function that dismisses it. Without that, it acts once this process is gone."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    reader, pipe = os.pipe()
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "skyward.providers.aws.watchdog"],
+        os.environ | {"PYTHONPATH": path},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, reader, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ],
+        setsigmask=[signal.SIGINT, signal.SIGHUP],  # Ctrl-C is for the driver
+    )
+    os.close(reader)
+    os.write(pipe, json.dumps(asdict(charge)).encode() + b"\n")
 
-    def __init__(self, charge: Charge) -> None:
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        hears, self._pipe = os.pipe()
-        self._pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-m", "skyward.providers.aws.watchdog"],
-            os.environ | {"PYTHONPATH": path},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, hears, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            ],
-            setsigmask=[signal.SIGINT, signal.SIGHUP],  # Ctrl-C is for the driver
-        )
-        os.close(hears)
-        os.write(self._pipe, json.dumps(asdict(charge)).encode() + b"\n")
-
-    def dismiss(self) -> None:
-        """Nothing is left: it need not do anything."""
+    def dismiss() -> None:
         with contextlib.suppress(OSError):
-            os.write(self._pipe, DONE)
-        os.close(self._pipe)
+            os.write(pipe, DONE)
+        os.close(pipe)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            os.waitpid(pid, 0)
+
+    return dismiss
 
 
 def main() -> None:
-    """Wait, and sweep if the driver has gone without a word."""
+    """Wait, and clear the pool if the driver is gone without saying so."""
     driver = os.getppid()
     os.setsid()
     said = b""
@@ -82,28 +84,25 @@ def main() -> None:
     line, _, rest = said.partition(b"\n")
     if rest.endswith(DONE) or not line:
         return
-    asyncio.run(_sweep(Charge(**json.loads(line))))
+    asyncio.run(_clear(Charge(**json.loads(line))))
 
 
-async def _sweep(charge: Charge) -> None:
+async def _clear(charge: Charge) -> None:
+    import math
+    from functools import partial
     from pathlib import Path
 
-    from skyward.providers.aws import resources
     from skyward.providers.aws.api import Api
     from skyward.providers.aws.journal import Journal
+    from skyward.providers.aws.termination import Terminator
+    from skyward.retry import backoff, retry
 
-    api = Api(charge.region, charge.profile)
-    until, clean, pause = time.monotonic() + charge.lifetime, 0, 0.2
-    while clean < 2 and time.monotonic() < until:
-        try:
-            clean = 0 if (await resources.sweep(api, charge.pool)).left else clean + 1
-            pause = charge.settle if clean else min(2 * pause, 5.0)
-        except Exception:  # noqa: BLE001 - whatever it is, there is nobody to tell, and it may pass
-            clean, pause = 0, min(2 * pause, 15.0)
-        if clean < 2:
-            await asyncio.sleep(pause)
-    if clean == 2:
-        await Journal(Path(charge.journal)).note("gone", pool=charge.pool, by="guard")
+    terminator = Terminator(Api(charge.region, charge.profile))
+    clear = partial(terminator.clear, charge.pool, math.inf, charge.settle, always_twice=True)
+    async with asyncio.timeout(charge.lifetime):
+        # whatever the error is, there is nobody to tell, and it may pass
+        await retry(clear, on=Exception, delays=backoff(longest=LONGEST_RETRY_DELAY_S))
+    await Journal(Path(charge.journal)).note("gone", pool=charge.pool, by="guard")
 
 
 if __name__ == "__main__":
