@@ -253,6 +253,23 @@ def test_a_second_spent_token_is_an_error_and_its_machines_are_looked_for(groupl
     run(scenario())
 
 
+def test_survivors_that_cannot_be_listed_are_looked_for_later(
+    groupless: EC2Pool, ec2: FakeEC2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(termination, "SETTLE_DELAY_S", 60.0)
+        ec2.unknown = {"i-0"}
+        ec2.fail("run_instances", refusal("RunInstances", TOKEN_SPENT), after=True)
+        ec2.fail("describe_instances", refusal("DescribeInstances", "UnauthorizedOperation"))
+        with pytest.raises(sky.Denied):
+            await groupless.launch(order())
+        ec2.fail("describe_instances")
+        ec2.fail("describe_instances", do=ec2.unknown.clear)
+        assert [each.id for each in await groupless.find()] == ["i-0"]
+
+    run(scenario())
+
+
 # ---------------------------------------------------------------- find
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger("skyward")
 TAG = 256
 """Characters that the value of a tag may have, which limits the nodes of one launch."""
 
+LAUNCH = "ec2:RunInstances"
+
 FIND_INTERVAL_S = 1.0
 """Seconds between two listings while the machines of a launch without an answer may still appear."""
 
@@ -201,10 +203,11 @@ class EC2Pool:
             except Refusal as refusal:
                 if refusal.code != api_errors.TOKEN_SPENT:
                     raise
+                log.info("the machines of a launch without an answer have been terminated; launching others")
                 await self._terminate_survivors(nodes)
                 answer = await self._request(nodes, offer, asked)
         except (Refusal, Unanswered) as error:
-            if not isinstance(error, Refusal) or not error.certain:
+            if not isinstance(error, Refusal) or not error.certain or error.action != LAUNCH:
                 self._unanswered |= dict.fromkeys(nodes, time.monotonic())
             raise
         finally:
@@ -241,7 +244,7 @@ class EC2Pool:
         token = secrets.token_hex(32)
         facts = {"pool": self.pool, "region": await self.api.region(), "nodes": list(nodes), "token": token}
         await self._journal.note("run_instances", kind=offer.kind, zone=offer.zone, spot=offer.spot, **facts)
-        async with self._creating("ec2:RunInstances"):
+        async with self._creating(LAUNCH):
             return await self.api.call("ec2", "run_instances", ClientToken=token, **asked)
 
     async def _terminate_survivors(self, nodes: Sequence[str]) -> None:
