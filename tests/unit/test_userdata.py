@@ -1,4 +1,4 @@
-"""What a machine is told at its first boot. That it holds is proved on machines, in `tests/lab/test_aws_leash.py`."""
+"""What a machine is told at its first boot. That it holds is proved on machines, in `tests/lab/test_aws_lease.py`."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from skyward.providers.aws.userdata import Limits
 LIMITS = Limits(600, 300, 43200)
 
 
-def test_the_leash_is_armed_before_anything_else() -> None:
+def test_the_lease_script_starts_before_anything_else() -> None:
     text = userdata.cloud_config(LIMITS, ("PRIVATE", "ssh-ed25519 HOST"), "ssh-ed25519 LOGIN")
     head, _, body = text.partition("\n")
     told = json.loads(body)
@@ -28,7 +28,7 @@ def test_the_leash_is_armed_before_anything_else() -> None:
 
 
 def test_the_limits_are_in_the_script_as_whole_seconds() -> None:
-    script = userdata.arming(Limits(600, 299.6, 43200))
+    script = userdata.starting(Limits(600, 299.6, 43200))
 
     assert "-lt 600 ]" in script
     assert "-lt 300 ]" in script
@@ -38,11 +38,11 @@ def test_the_limits_are_in_the_script_as_whole_seconds() -> None:
 @pytest.mark.parametrize(("limits", "pause"), [(LIMITS, 5.0), (Limits(600, 2, 43200), 0.5), (Limits(4, 9, 9), 1.0)])
 def test_it_looks_often_enough_for_its_limits(limits: Limits, pause: float) -> None:
     assert limits.pause == pause
-    assert f"sleep {pause:.2f}" in userdata.arming(limits)
+    assert f"sleep {pause:.2f}" in userdata.starting(limits)
 
 
 @pytest.mark.parametrize(
-    "script", [userdata.arming(LIMITS), userdata.rekey("ssh-ed25519 A b"), userdata.renewal("x", 1.2)]
+    "script", [userdata.starting(LIMITS), userdata.rekey("ssh-ed25519 A b"), userdata.renewal("x", 1.2)]
 )
 def test_it_is_shell(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)

@@ -14,43 +14,43 @@ from skyward.providers.ssh.target import Refused
 from skyward.providers.ssh.tunnel import Tunnel
 from skyward.retry import retry
 
-OFTEN = 0.1
-"""After which share of the lease the driver says again that it is there: a cut may last for the rest of it."""
+RENEWAL_SHARE = 0.1
+"""Share of the lease after which it is renewed: a connection may be down for the rest of it."""
 
 LOGIN_GRACE_S = 60.0
-"""Seconds, from when a machine runs, in which a login that is refused is tried again: it may still be starting."""
+"""Seconds, from when a machine runs, in which a refused login is retried: sshd may still be starting."""
 
 LOGIN_RETRY_DELAY_S = 0.5
-"""Seconds before a login that was refused is tried again."""
+"""Seconds before a refused login is retried."""
 
 
 class CloudHost(RemoteHost):
-    """A machine behind a tunnel whose lease is renewed from here, from the first contact until `close`.
+    """A machine behind a tunnel. This object renews its lease, from the first contact until `close`.
 
     `left` returns the seconds after which the machine must shut itself down even if it hears from the driver, because
     the budget will be spent; None: never.
 
-    It is held by this connection and not by the node, so that it is held while the node is being made, too. Both go the
-    same way: when the driver is gone or cut off, the node ends after its lease, and with it or right after the machine.
+    This connection renews it and not the node, so that it is renewed while the node is being installed, too. When the
+    driver is gone or cut off, both leases expire: that of the node, and with it or right after it that of the machine.
     """
 
     def __init__(
         self, tunnel: Tunnel, folder: str, python: str, lease: float, left: Callable[[], float | None]
     ) -> None:
         super().__init__(tunnel, folder, python)
-        self._holding = asyncio.create_task(_hold(tunnel, lease, left))
+        self._renewing = asyncio.create_task(_renew(tunnel, lease, left))
 
     async def close(self) -> None:
         """Release the machine: it shuts itself down when the lease expires, if nobody terminates it before."""
-        self._holding.cancel()
+        self._renewing.cancel()
         await super().close()
 
 
-async def _hold(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) -> None:
+async def _renew(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) -> None:
     for turn in itertools.count():
-        with contextlib.suppress(Unreachable):  # the connection is down: again as soon as it is up
+        with contextlib.suppress(Unreachable):  # the connection is down; renewed as soon as it is up
             await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}", left()), within=lease)
-        await asyncio.sleep(lease * OFTEN)
+        await asyncio.sleep(lease * RENEWAL_SHARE)
 
 
 async def enter(tunnel: Tunnel) -> None:
@@ -70,8 +70,8 @@ async def touch(tunnel: Tunnel) -> None:
     Raises
     ------
     Unreachable
-        The machine has no leash: the script that would shut it down does not run.
+        The script that would shut the machine down does not run.
     """
     ran = await tunnel.run(renewal(secrets.token_hex(4)))
     if ran.code:
-        raise Unreachable(f"{tunnel.to}: its leash was not armed at boot: {ran.stderr.strip()}")
+        raise Unreachable(f"{tunnel.to}: its lease script did not start at boot: {ran.stderr.strip()}")

@@ -1,19 +1,19 @@
-"""The user data of a cloud machine, which first of all arms its shutdown. Pure: no I/O, no clock, no luck.
+"""The user data of a cloud machine, which starts its lease script first. Pure: no I/O, no clock, no luck.
 
-The user data is a `#cloud-config` of three parts, in the order in which cloud-init comes to them.
+The user data is a `#cloud-config` of three parts, in the order in which cloud-init processes them.
 
-1. `bootcmd` arms the machine's leash, before there is a network, a login or anything else of ours. It is a shell script
-   that needs `/proc/uptime`, `sleep` and `shutdown`, and ends the machine when it was never contacted, when what holds
-   it was not renewed for as long as the lease, and when it has reached its longest lifetime. It holds if nothing else
-   ever runs. As it looks at the uptime, a clock that is set does not mislead it.
-2. `ssh_keys` is the host key for the first contact, made by the driver: no key is trusted because it came first.
+1. `bootcmd` starts the lease script, before network, login and anything else of Skyward. It is a shell script that
+   needs `/proc/uptime`, `sleep` and `shutdown`. It shuts the machine down when it was never contacted, when its lease
+   expired, and when it reached its maximum lifetime, whatever else runs or fails. It reads the uptime, so that setting
+   the clock does not matter.
+2. `ssh_keys` is the host key for the first contact, made by the driver: no key is trusted on first use.
 3. `ssh_authorized_keys` is the driver's key. EC2 needs no key pair for that.
 
-How the exposure of the host key is bounded: user data can be read on the machine by every process, and by whoever in
-the account may describe the instance. So each launch has a key of its own, good for first contacts only: then the
-driver gives the machine another one over the connection that this key has proved (`rekey`), and trusts nothing else
-from then on. What is left is the time until the last machine of a launch was contacted: whoever reads the key before
-that, and stands between the driver and that machine, could pass for it.
+User data can be read by every process on the machine, and by everyone in the account who may describe the instance. So
+each launch has a host key of its own for the first contact only: over the connection that this key has authenticated,
+the driver gives the machine another one (`rekey`), and trusts nothing else from then on. The remaining exposure is the
+time until the last machine of a launch was contacted: someone who reads the key before that, and can intercept the
+connection to that machine, could impersonate it.
 """
 
 import json
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 FOLDER = "/run/skyward"
 HELD = f"{FOLDER}/held"
-"""The file whose content the driver changes to say that it is there."""
+"""The file whose content the driver changes to renew the lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds after which a machine shuts itself down: never contacted, not heard from any more, in any case."""
+    """Seconds after which a machine shuts itself down: without a first contact, without a renewal, in any case."""
 
     first_contact: float
     lease: float
@@ -36,12 +36,12 @@ class Limits:
 
     @property
     def pause(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two checks."""
         return min(5.0, self.first_contact / 4, self.lease / 4)
 
 
-_LEASH = r"""#!/bin/sh
-# Ends this machine when nobody holds it any more.
+_LEASE_SCRIPT = r"""#!/bin/sh
+# Shuts this machine down when its lease expires.
 uptime() { read -r up rest </proc/uptime; up=${up%%.*}; }
 end() {
     echo "skyward: this machine shuts itself down: $1" | tee /dev/console 2>/dev/null
@@ -82,15 +82,15 @@ while :; do
 done
 """
 
-_ARM = r"""umask 022
+_START = r"""umask 022
 mkdir -p %(folder)s
-cat >%(folder)s/leash <<'END-OF-LEASH'
-%(leash)sEND-OF-LEASH
+cat >%(folder)s/lease <<'END-OF-SCRIPT'
+%(script)sEND-OF-SCRIPT
 : >%(held)s
 chmod 666 %(held)s
-systemd-run --no-block --unit=skyward-leash -p DefaultDependencies=no -p Restart=always -p OOMScoreAdjust=-1000 \
-    /bin/sh %(folder)s/leash >/dev/null 2>&1 ||
-    setsid sh %(folder)s/leash >/dev/null 2>&1 </dev/null &
+systemd-run --no-block --unit=skyward-lease -p DefaultDependencies=no -p Restart=always -p OOMScoreAdjust=-1000 \
+    /bin/sh %(folder)s/lease >/dev/null 2>&1 ||
+    setsid sh %(folder)s/lease >/dev/null 2>&1 </dev/null &
 """
 
 _REKEY = r"""set -e
@@ -106,18 +106,18 @@ systemctl reload ssh >/dev/null 2>&1 || systemctl reload sshd >/dev/null 2>&1 ||
 """
 
 
-def arming(limits: Limits) -> str:
-    """Return the script that arms the leash, and leaves it running."""
+def starting(limits: Limits) -> str:
+    """Return the command that starts the lease script and leaves it running."""
     values = {"folder": FOLDER, "held": HELD, "pause": limits.pause}
     seconds = {name: max(1, round(getattr(limits, name))) for name in ("first_contact", "lease", "lifetime")}
-    return _ARM % {**values, "leash": _LEASH % (values | seconds)}
+    return _START % {**values, "script": _LEASE_SCRIPT % (values | seconds)}
 
 
 def cloud_config(limits: Limits, host_key: tuple[str, str], authorized: str) -> str:
-    """Return the user data: limits, the private and public half of the host key, and who may log in."""
+    """Return the user data, with the private and public half of the host key, and the key that may log in."""
     private, public = host_key
     told = {
-        "bootcmd": [["sh", "-c", arming(limits)]],
+        "bootcmd": [["sh", "-c", starting(limits)]],
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": private, "ed25519_public": public},
         "ssh_authorized_keys": [authorized],
@@ -128,12 +128,12 @@ def cloud_config(limits: Limits, host_key: tuple[str, str], authorized: str) -> 
 
 
 def rekey(public: str) -> str:
-    """Return the command by which a machine takes another host key, whose private half comes on standard input."""
+    """Return the command that replaces a machine's host key; the private half comes on standard input."""
     return f"sudo -n sh -c {shlex.quote(_REKEY % {'public': shlex.quote(public)})}"
 
 
 def renewal(word: str, left: float | None = None) -> str:
-    """Return the command by which the driver says that it is there; the word is another one each time.
+    """Return the command that renews the lease; the word is another one each time.
 
     With `left`, the machine shuts itself down after this many seconds, unless it gets another message.
     """

@@ -73,13 +73,13 @@ def test_no_machine_gets_older_than_it_may(aws: Make, cloud: Cloud) -> None:
     asyncio.run(scenario())
 
 
-def test_a_machine_without_a_leash_is_not_used(aws: Make, cloud: Cloud) -> None:
+def test_a_machine_without_a_lease_script_is_not_used(aws: Make, cloud: Cloud) -> None:
     async def scenario() -> None:
         provider = aws()
         instance = await provider.launch(ORDER)
         await asyncio.to_thread(until, lambda: instance.id in cloud.hosts, "it runs")
         cloud.hosts[instance.id].run("rm -r /run/skyward")
-        with pytest.raises(sky.Unreachable, match="its leash was not armed at boot"):
+        with pytest.raises(sky.Unreachable, match="its lease script did not start at boot"):
             await provider.reach(instance)
 
     asyncio.run(scenario())
