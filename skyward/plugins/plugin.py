@@ -75,7 +75,8 @@ class Plugin:
         """Return a context manager that each worker process of a node enters before its first task.
 
         With `executor="process"` that is each slot, with `"thread"` the only process of the node. It is left when the
-        worker exits normally, not when it is killed.
+        worker exits normally, not when it is killed. At the end of a pool, workers without a call have 5 seconds to
+        leave it.
         """
         return nullcontext()
 

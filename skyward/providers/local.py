@@ -28,8 +28,8 @@ from skyward.providers.streams import merged
 
 log = logging.getLogger("skyward")
 
-TERMINATE_TIMEOUT_S = 2.0
-"""Seconds that a node has to shut itself down before it is killed."""
+TERMINATE_TIMEOUT_S = 9.0
+"""Seconds that a node has to shut itself down before it is killed: longer than the node gives its own processes."""
 
 _SPAWNING = threading.Lock()
 
@@ -134,7 +134,7 @@ class Local(StrictModel):
         return {"here": health_checks.judged(told.decode(errors="replace"), needs, bare=False)}
 
     async def terminate(self, instance: Instance) -> None:
-        """Ask the node to stop, kill it after two seconds, and remove its folder.
+        """Ask the node to stop, kill it after `TERMINATE_TIMEOUT_S`, and remove its folder.
 
         Raises
         ------

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -292,6 +293,26 @@ def test_what_a_plugin_raises_in_a_worker_fails_the_pool_and_is_told(tmp_path: P
 def test_what_a_plugin_raises_while_a_worker_leaves_changes_nothing() -> None:
     with sky.Compute(worker=ONE, plugins=[Failing("leaving a worker")]) as compute:
         assert compute.submit(work.square, 3).result(kit.SOON) == 9
+
+
+class Slow(Plugin):
+    """Takes a second to leave a worker."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @contextmanager
+    def worker(self, info: sky.InstanceInfo, /) -> Iterator[None]:
+        yield
+        time.sleep(1.0)
+        self.file.write_text("left")
+
+
+def test_an_idle_worker_has_time_to_leave_its_plugins(tmp_path: Path) -> None:
+    with sky.Compute(worker=ONE, plugins=[Slow(tmp_path / "slow")]) as compute:
+        assert compute.submit(work.square, 3).result(kit.SOON) == 9
+
+    assert (tmp_path / "slow").read_text() == "left"
 
 
 class Held(Plugin):

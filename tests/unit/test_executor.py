@@ -3,14 +3,17 @@
 import asyncio
 import marshal
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from skyward.providers import local
+from skyward.providers.ssh import scripts
 from skyward.remote.blobs import Ref
-from skyward.remote.node import zygote
+from skyward.remote.node import executor, parent_process, zygote
 from skyward.remote.node.executor import SHARED, Executor
 from skyward.remote.node.slot_state import Event, Exited, Finished, Started
 from skyward.remote.node.worker import HEAD
@@ -223,7 +226,7 @@ def test_a_worker_that_a_plugin_makes_useless_says_why() -> None:
 def test_closing_lets_the_workers_leave_and_starts_no_others() -> None:
     async def check(node: Node) -> None:
         worker = await node.fork(0)
-        closing = asyncio.create_task(node.executor.close(SOON))
+        closing = asyncio.create_task(node.executor.close(busy=()))
         assert await asyncio.get_running_loop().sock_recv(worker.link, 1) == b""
         node.bury(worker, "exit code 0")
         await closing
@@ -236,12 +239,46 @@ def test_closing_lets_the_workers_leave_and_starts_no_others() -> None:
     run(check)
 
 
-def test_closing_waits_no_longer_than_it_may_for_a_worker_that_stays() -> None:
+@pytest.mark.parametrize("threads", [False, True])
+def test_closing_waits_for_an_idle_worker_and_hardly_for_a_busy_one(
+    monkeypatch: pytest.MonkeyPatch, threads: bool
+) -> None:
+    monkeypatch.setattr(executor, "WORKER_EXIT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(executor, "IDLE_WORKER_EXIT_TIMEOUT_S", SOON)
+
     async def check(node: Node) -> None:
         await node.fork(0)
-        await node.executor.close(0.0)
+        await node.executor.close(busy={0})
+        closing = asyncio.create_task(node.executor.close(busy={1}))
+        assert await asyncio.wait({closing}, timeout=0.05) == (set(), {closing})
+        node.bury(node.workers[0], "exit code 0")
+        await closing
+
+    run(check, threads=threads)
+
+
+def test_closing_gives_up_a_worker_that_stays_or_is_not_up_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "WORKER_EXIT_TIMEOUT_S", 0.0)
+
+    async def check(node: Node) -> None:
+        node.start(0)
+        node.workers.append(Worker(*node.ordered()[1:]))
+        await node.executor.close(busy=())
+        monkeypatch.setattr(executor, "IDLE_WORKER_EXIT_TIMEOUT_S", 0.0)
+        node.executor._closing = False
+        await node.fork(1)
+        await node.executor.close(busy=())
 
     run(check)
+
+
+def test_each_limit_on_the_end_of_a_node_is_longer_than_those_within_it() -> None:
+    turns = re.search(r'"\$turns" -lt (\d+) \] && lives "\$leash"', scripts.finish("node"))
+    assert turns is not None
+    within_an_ssh_machine = int(turns[1]) * 0.05
+    own = executor.WORKER_EXIT_TIMEOUT_S + executor.IDLE_WORKER_EXIT_TIMEOUT_S
+    assert own + 1 < parent_process.EXIT_TIMEOUT_S
+    assert min(local.TERMINATE_TIMEOUT_S, within_an_ssh_machine) > parent_process.EXIT_TIMEOUT_S + 1
 
 
 def test_the_end_of_the_zygote_is_noticed() -> None:

@@ -50,7 +50,7 @@ finish() {
     if [ -n "$leash" ] && lives "$leash" "$1"; then
         kill -TERM "$leash"
         turns=0
-        while [ "$turns" -lt 80 ] && lives "$leash" "$1"; do
+        while [ "$turns" -lt 180 ] && lives "$leash" "$1"; do
             nap
             turns=$((turns + 1))
         done

@@ -27,9 +27,6 @@ from skyward.remote.node_config import NodeConfig
 from skyward.remote.node_messages import NodeStarted, encode
 from skyward.remote.protocol import COMPRESSION, LIMITS
 
-WORKER_EXIT_TIMEOUT_S = 0.5
-"""Seconds that idle workers have to leave by themselves."""
-
 RENEWAL_INTERVAL_S = 0.1
 """Seconds between two renewals of the lease, at least."""
 
@@ -81,7 +78,7 @@ async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.so
         watching = asyncio.create_task(_watch(config.notices, agent))
         await stop.wait()
         watching.cancel()
-        await executor.close(WORKER_EXIT_TIMEOUT_S)
+        await executor.close(agent.busy)
         os._exit(0)  # an orderly end of the cluster would tell nobody anything
 
 

@@ -111,6 +111,11 @@ class Agent:
         self._ticks = processor_ticks()
         self._looks: set[asyncio.Task[None]] = set()
 
+    @property
+    def busy(self) -> set[int]:
+        """The slots that have batches."""
+        return set(self._queue.running.values())
+
     async def open(self, system: ActorSystem, executor: Executor, slots: int) -> None:
         """Start the actors of the agent and its slots on the node's local system; return once every slot is up."""
         self._executor = executor
@@ -243,7 +248,7 @@ class Agent:
         request.reply_to.tell(Seen(running))
 
     def _facts(self) -> Facts:
-        busy = len(set(self._queue.running.values()))
+        busy = len(self.busy)
         queued = len(self._queue.queue) + len(self._queue.running) - busy
         (worked_before, before), (worked, now) = self._ticks, processor_ticks()
         self._ticks = worked, now

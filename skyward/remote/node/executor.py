@@ -9,7 +9,7 @@ import marshal
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
 from skyward.remote import failure_line, module_bundles
 from skyward.remote.blobs import Blob, BlobError, Ref
@@ -25,6 +25,12 @@ SHARED = -1
 
 STACK_POLL_INTERVAL_S = 0.02
 """Seconds between two looks at whether a worker has written down its stacks."""
+
+WORKER_EXIT_TIMEOUT_S, IDLE_WORKER_EXIT_TIMEOUT_S = 0.5, 5.0
+"""Seconds that workers have to leave when the node ends, and that those without a batch have after that.
+
+An idle worker leaves at once, unless its plugins or a busy machine take long. `parent_process` waits for longer.
+"""
 
 FUNCTIONS = 256
 """Functions by value that a worker holds before it starts over."""
@@ -75,7 +81,6 @@ class Executor:
         self.given: dict[int, float] = {}  # when each slot was given batches last
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._empty = asyncio.Event()
         self._closing = False
         self._news = bytearray()
         link.setblocking(False)
@@ -168,15 +173,22 @@ class Executor:
                     found |= {slot: stacks.get(ident, "") for slot, ident in worker.idents.items()}
         return found
 
-    async def close(self, patience: float) -> None:
-        """Let idle workers leave, for `patience` seconds; the zygote kills the others when this process ends."""
+    async def close(self, busy: Collection[int]) -> None:
+        """Let the workers leave, for some seconds those of slots that are not busy, and for a moment the others.
+
+        The zygote kills those that are left when this process ends.
+        """
         self._closing = True  # a slot whose worker has left asks for another one
-        for worker in self._workers.values():
+        workers = list(self._workers.values())
+        idle = [worker for worker in workers if worker.pid is not None and worker.slots.isdisjoint(busy)]
+        for worker in workers:
             if worker.transport is not None:
                 worker.transport.close()
-        if self._workers:
+        for leaving, seconds in ((workers, WORKER_EXIT_TIMEOUT_S), (idle, IDLE_WORKER_EXIT_TIMEOUT_S)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), patience)
+                async with asyncio.timeout(seconds):
+                    for worker in leaving:
+                        await worker.gone.wait()
 
     def begin_import(self, names: bytes) -> int:
         """Have the zygote import modules; return the number of the order."""
@@ -351,12 +363,11 @@ class Executor:
                 await asyncio.wait_for(worker.silent.wait(), 1.0)
             worker.transport.close()
         del self._workers[worker.number]
-        if not self._workers:
-            self._empty.set()
         unstarted = worker.take_back() + sum(map(self._preloader.take_back, worker.slots))
         for slot in [slot for slot, new in self._new.items() if new is worker]:
             del self._new[slot]
         worker.started.set()
+        worker.gone.set()
         self._hear(worker, b"")
         worker.close()
         for slot in sorted(worker.slots):

@@ -53,6 +53,10 @@ LOCK = "lock"
 IMPORTING_SIZE = 256
 """Bytes of the shared memory in which the zygote leaves the name of the module it imports."""
 
+EXIT_TIMEOUT_S = 7.0
+"""Seconds that the node's other processes have to end by themselves: longer than the actor process gives workers, and
+shorter than providers give this process."""
+
 CRASH_WAIT_S = 5.0
 """Seconds for which the leash waits for the exit status of a process that seems to have crashed."""
 
@@ -255,7 +259,7 @@ def _end(group: int, host: int, folder: Path) -> NoReturn:
     orphans included, and leave nothing behind."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(host or group, signal.SIGTERM)
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
     for each in (host, group):
         while time.monotonic() < deadline and not _ended(each):
             time.sleep(0.005)

@@ -20,7 +20,7 @@ class WorkerLink:
     it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
     at once; there they outlast it. It writes its stacks to `page` when it gets a signal; its slots' threads have these
     `idents`. `ended` are outcomes by slot of which the slot was not yet told. It is `used` once it was given a batch,
-    and `started` is set once it has started or ended.
+    `started` is set once it has started or ended, and `gone` once it has ended.
     """
 
     number: int
@@ -36,6 +36,7 @@ class WorkerLink:
     ended: dict[int, list[Outcome]] = field(default_factory=dict)
     used: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[bytes] = field(default_factory=list)
     silent: asyncio.Event = field(default_factory=asyncio.Event)
 
