@@ -7,7 +7,7 @@ Its `counts` are those of the events that the driver emits. Times are seconds of
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from skyward.telemetry.report import Lost, NodeUse, Report, apportioned
+from skyward.telemetry.report import LostTime, NodeUse, Report, apportioned
 from skyward.telemetry.run_counts import RunCounts
 
 
@@ -143,7 +143,7 @@ class Utilization:
         there = self.filled - opening
         running = min(self._running(now, at, held), there - counts.work) if self.open else 0.0
         work = min(counts.work + max(0.0, running), there)
-        lost = Lost(self.start, self.serialization, opening, self.idle, self.tail + self.empty, there - work)
+        lost = LostTime(self.start, self.serialization, opening, self.idle, self.tail + self.empty, there - work)
         return Report(
             tasks=counts.tasks,
             calls=counts.calls,

@@ -27,15 +27,15 @@ MAX_LOGS = 100
 """Number of records that are kept, the newest ones."""
 
 POLL_INTERVAL_S = 0.1
-"""Seconds between two looks at what has happened."""
+"""Seconds between two writes of new events."""
 
-SPOKEN = 100 << 20
-"""Bytes of output of tasks that are recorded per run."""
+MAX_OUTPUT_BYTES = 100 << 20
+"""Maximum bytes of output of tasks in a record."""
 
 SUFFIX = ".jsonl"
 
-OURS = re.compile(rf"\d{{8}}-[0-9a-f]{{8}}\{SUFFIX}", re.ASCII)
-"""How files of records are named, after their runs: others in the same folder are none of our business."""
+RECORD_NAME = re.compile(rf"\d{{8}}-[0-9a-f]{{8}}\{SUFFIX}", re.ASCII)
+"""Names of records, after their runs; other files in the folder are left alone."""
 
 _OFFSET = time.time() - time.perf_counter()
 
@@ -83,7 +83,7 @@ class EventLog:
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        """Note an event."""
+        """Queue an event."""
         self._news.append(event)
 
     def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
@@ -145,15 +145,15 @@ class EventLog:
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
 
     def _kept(self, news: Sequence[Event]) -> Iterator[bytes]:
-        """Yield the lines of what is kept: all, but not without end what tasks print."""
+        """Yield the lines to write: all events, but output of tasks only up to a limit."""
         for event in news:
             if not isinstance(event, Printed | Logged):
                 yield f"{to_json(event)}\n".encode()
-            elif self._spoken < SPOKEN:
+            elif self._spoken < MAX_OUTPUT_BYTES:
                 line = f"{to_json(event)}\n".encode()
                 self._spoken += len(line)
-                if self._spoken >= SPOKEN:
-                    log.warning("tasks have printed %d MB; further output is not recorded", SPOKEN >> 20)
+                if self._spoken >= MAX_OUTPUT_BYTES:
+                    log.warning("tasks have printed %d MB; further output is not recorded", MAX_OUTPUT_BYTES >> 20)
                 yield line
 
     def _open(self, folder: Path | None) -> int:
@@ -233,7 +233,9 @@ def find(name: str, folder: Path | None = None) -> Path:
 def records(folder: Path | None = None) -> list[Path]:
     """Return the paths of all records, the newest first."""
     where = usual() if folder is None else folder
-    return sorted((path for path in where.glob(f"*{SUFFIX}") if OURS.fullmatch(path.name)), key=_age, reverse=True)
+    return sorted(
+        (path for path in where.glob(f"*{SUFFIX}") if RECORD_NAME.fullmatch(path.name)), key=_age, reverse=True
+    )
 
 
 def _age(path: Path) -> float:

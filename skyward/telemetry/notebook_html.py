@@ -12,7 +12,7 @@ _LEGEND = "margin-right:1em;white-space:nowrap"
 _CELL = "text-align:left;padding:.15em .9em .15em 0"
 
 
-class Node(Protocol):
+class ShownNode(Protocol):
     """What is shown of a node."""
 
     @property
@@ -25,7 +25,7 @@ class Node(Protocol):
     def slots(self) -> int: ...
 
 
-class Report(Protocol):
+class ShownReport(Protocol):
     """What was done, as a notebook shows it, if anything was."""
 
     @property
@@ -33,7 +33,7 @@ class Report(Protocol):
     def _repr_html_(self) -> str: ...
 
 
-def pool(title: str, nodes: Iterable[Node], report: Report | None) -> str:
+def pool(title: str, nodes: Iterable[ShownNode], report: ShownReport | None) -> str:
     """Return a pool with the nodes that take calls, and what it has done."""
     rows = [(node.number, node.host, node.instance, node.slots) for node in nodes]
     shown = [f"<code>{escape(title)}</code>"]

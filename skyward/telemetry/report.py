@@ -58,7 +58,7 @@ class NodeUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostTime:
     """Where the slots' time went that was not work, as shares. With `Report.efficiency` they add up to 1.
 
     Attributes
@@ -141,7 +141,7 @@ class Report:
     total: float
     capacity: float
     work: float
-    lost: Lost
+    lost: LostTime
     imports: Mapping[str, float] = field(default_factory=dict)
     left: Mapping[str, float] = field(default_factory=dict)
     starts: Mapping[int, Sequence[tuple[str, float]]] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Report:
         }
         retried = {reason: tuple(calls) for reason, calls in given.get("retried", {}).items()}
         known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
-        return cls(**{**known, "nodes": nodes, "starts": starts, "retried": retried, "lost": Lost(**given["lost"])})
+        return cls(**{**known, "nodes": nodes, "starts": starts, "retried": retried, "lost": LostTime(**given["lost"])})
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Report"], tuple[dict[str, Any]]]:
         """What a copy is made of, here or elsewhere: all but the way to the run's events."""
@@ -368,8 +368,8 @@ def import_hint(imports: Mapping[str, float], work: float) -> str:
     return f"slots spent {in_seconds(spent)} importing {', '.join(packages)}: Image(preload=[{named}])"
 
 
-def apportioned(lost: Lost, capacity: float) -> Lost:
+def apportioned(lost: LostTime, capacity: float) -> LostTime:
     """Convert seconds of slots into shares of the capacity."""
     if not capacity:
-        return Lost()
-    return Lost(*(getattr(lost, each.name) / capacity for each in fields(lost)))
+        return LostTime()
+    return LostTime(*(getattr(lost, each.name) / capacity for each in fields(lost)))

@@ -20,12 +20,12 @@ from skyward.events import (
 )
 from skyward.telemetry.report import Report, without_slot
 
-CAUSES = 32
+MAX_CAUSES = 32
 """Causes of retries that are counted each by itself."""
 
-OTHERS = "other causes"
+OTHER_CAUSES = "other causes"
 
-NAMED = 5
+MAX_NAMED_CALLS = 5
 """Retried calls that are named for each cause."""
 
 
@@ -143,9 +143,9 @@ class RunCounts:
 
     def _retry(self, event: BatchRetried) -> None:
         cause = without_slot(event.cause)
-        if cause not in self.retries and len(self.retries) >= CAUSES:
-            cause = OTHERS
-        elif event.call and len(calls := self.retried.setdefault(cause, [])) < NAMED:
+        if cause not in self.retries and len(self.retries) >= MAX_CAUSES:
+            cause = OTHER_CAUSES
+        elif event.call and len(calls := self.retried.setdefault(cause, [])) < MAX_NAMED_CALLS:
             calls.append(event.call)
         self.retries[cause] = self.retries.get(cause, 0) + 1
 

@@ -1,13 +1,13 @@
-"""The display while a pool runs: lines at the bottom of a terminal or a notebook's cell, or lines that stay.
+"""The console of a run: lines that are redrawn at the bottom of a terminal or notebook cell, or a log.
 
-All is drawn from the events of the run, beside it, and goes to standard error.
+It shows the events of the run, in another thread, and writes to standard error.
 """
 
 import contextlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
 
 from skyward.events import Event
@@ -21,24 +21,24 @@ from skyward.view.sink import standard, whole_lines
 type How = Literal["auto", "plain", "off"]
 
 SHOW_DELAY_S = 0.4
-"""Seconds for which nothing is shown: a start that takes no longer needs no word."""
+"""Seconds for which nothing is shown, because a start that is quicker is not worth a line."""
 
 POLL_INTERVAL_S = 1.0
-"""Seconds between two looks at whether something takes its time."""
+"""Seconds between two checks of whether something takes long."""
 
 
 class Place(Protocol):
-    """Where lines are shown that change."""
+    """Where lines are redrawn."""
 
-    def show(self, painter: Callable[[], Sequence[status_text.StyledLine]]) -> None:
-        """Show what `painter` returns, time and again."""
+    def show(self, painter: status_text.Painter) -> None:
+        """Show what `painter` returns, again and again."""
 
-    def leave(self, painter: Callable[[], Sequence[status_text.StyledLine]], last: str = "") -> None:
-        """Show it no more, but for a last line."""
+    def leave(self, painter: status_text.Painter, last: str = "") -> None:
+        """Stop showing it, and leave a last line."""
 
 
 class Live:
-    """The run as lines that change, in a place for them."""
+    """The run as lines that are redrawn in a place."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -47,14 +47,14 @@ class Live:
         place.show(self.paint)
 
     def hear(self, events: Sequence[Event]) -> None:
-        """Take in what has happened."""
+        """Add events, and leave when the run ends."""
         with self._lock:
             self._progress.add(events)
         if self._progress.ended is not None:
             self._place.leave(self.paint, escape(status_text.summary(self._progress)))
 
     def paint(self) -> list[status_text.StyledLine]:
-        """Return what is to be seen now."""
+        """Return the lines to show now."""
         with self._lock:
             at = now()
             began = self._progress.began
@@ -63,7 +63,7 @@ class Live:
 
 
 class Plain:
-    """The run as lines that stay; what takes its time is told as well, although nothing happens."""
+    """The run as a log, which also mentions what takes long while no events come."""
 
     def __init__(self, stream: TextIO, *, brief: bool) -> None:
         self._stream = stream
@@ -74,7 +74,7 @@ class Plain:
         threading.Thread(target=self._run, name="skyward-console", daemon=True).start()
 
     def hear(self, events: Sequence[Event]) -> None:
-        """Take in what has happened, and say what is worth it."""
+        """Add events, and log what is new."""
         with self._lock:
             self._progress.add(events)
             self._say()
@@ -82,7 +82,7 @@ class Plain:
                 self._ended.set()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the stream is gone: whoever writes next will hear of it
+        with contextlib.suppress(OSError, ValueError):  # the stream is gone
             while not self._ended.wait(POLL_INTERVAL_S):
                 with self._lock:
                     if self._progress.began and not self._ended.is_set():
@@ -96,7 +96,7 @@ class Plain:
 
 
 def show(record: EventLog, how: How) -> None:
-    """Show the run of a record, from now on until it ends."""
+    """Show a run from now until it ends."""
     stream: TextIO | None = sys.stderr
     if how == "off" or stream is None:
         return
@@ -114,7 +114,7 @@ def show(record: EventLog, how: How) -> None:
 
 
 def _drawn(stream: TextIO) -> TextIO | None:
-    """Return the stream that lines are drawn on, if there is rich, a terminal that can do more than print, and one."""
+    """Return the stream to draw on; None without rich, or if the terminal cannot move the cursor."""
     if importlib.util.find_spec("rich") is None:
         return None
     from rich.console import Console

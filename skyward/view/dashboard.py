@@ -1,7 +1,7 @@
-"""The page of a run while it runs, for this user's browser alone: on 127.0.0.1, behind a link that opens it once.
+"""The live page of a run, for this user's browser only: on 127.0.0.1, behind a link that works once.
 
-The token of the link is exchanged for a cookie that no script can read and no other site can send. Events are folded in
-the record's thread, and browsers get what is new twice a second; a browser that cannot keep up gets everything again.
+The token of the link is exchanged for a cookie that no script can read and no other site can send. Events are added in
+the record's thread, and browsers are sent changes twice a second; a browser that cannot keep up is sent everything.
 """
 
 import asyncio
@@ -35,29 +35,29 @@ except ImportError as missing:
 log = logging.getLogger("skyward")
 
 requests = logging.getLogger("skyward.dashboard")
-requests.setLevel(logging.ERROR)  # no line for each request that is wrong: anybody on this machine can send many
+requests.setLevel(logging.ERROR)  # no line for each bad request: anybody on this machine can send many
 
 HOST = "127.0.0.1"
 
-PERIOD = 0.5
-"""Seconds between two tellings of what is new."""
+UPDATE_INTERVAL_S = 0.5
+"""Seconds between two updates."""
 
-BEHIND = 8
-"""Updates that a browser may be behind before it is sent everything again."""
+MAX_QUEUED_UPDATES = 8
+"""Updates queued for a browser, beyond which it is sent everything again."""
 
-CONNECTIONS = 32
-"""Connections that are open at once. Each is a descriptor of the driver, and others on this machine can connect."""
+MAX_CONNECTIONS = 32
+"""Maximum number of open connections: each is a descriptor of the driver, and anybody on this machine can connect."""
 
 BACKLOG = 32
-"""Connections that wait to be accepted, all of which are accepted at once."""
+"""Connections that may wait to be accepted; all are accepted at once."""
 
 IDLE_TIMEOUT_S = 5.0
-"""Seconds after which a connection is closed that has no request under way; uvicorn waits for a first one for ever."""
+"""Seconds after which a connection without a request is closed; uvicorn waits for the first one forever."""
 
 HEADER_BYTES = 16 << 10
-"""Bytes of a request's headers, and so of what is kept for each connection."""
+"""Maximum bytes of the headers of a request, and so of the memory for each connection."""
 
-OVER = "event: over\ndata: \n\n"
+OVER_MESSAGE = "event: over\ndata: \n\n"
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -75,7 +75,7 @@ HANDED_OVER = (
 
 
 class _Bounded(H11Protocol):
-    """A connection: one of a few, and only for as long as it is of use."""
+    """A connection that is closed when it is idle, or when there are too many."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -91,7 +91,7 @@ class _Bounded(H11Protocol):
         super().connection_made(transport)
         self.began = self.loop.time()
         self._looking = self.loop.call_later(IDLE_TIMEOUT_S, self._look)
-        if len(self.connections) > CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS:
             others = [each for each in self.connections if isinstance(each, _Bounded) and each.is_idle]
             min(others, key=lambda each: each.began).drop()  # this one is idle as well
 
@@ -112,7 +112,7 @@ class _Bounded(H11Protocol):
 
 
 class Dashboard:
-    """The live page of a run. It hears what happens from now on, and is served from `open` to `close`.
+    """The live page of a run. It listens to events from now on, and is served from `open` to `close`.
 
     Parameters
     ----------
@@ -151,13 +151,13 @@ class Dashboard:
         record.listen(self._hear)
 
     def open(self) -> None:
-        """Serve the page, and tell its link."""
+        """Serve the page, and log its link."""
         self._thread.start()
         log.info("this run can be watched at %s (the link works once)", self.url)
         self._record.put(DashboardOpened(now(), self.url))
 
     def close(self) -> None:
-        """Tell those who look on how it ended, and serve no more."""
+        """Send browsers the end of the run, and stop the server."""
         with self._lock:
             self._over = True
             closing = self._closing
@@ -185,7 +185,7 @@ class Dashboard:
     def _app(self) -> Starlette:
         return Starlette(
             routes=[Route("/", self._page), Route("/events", self._events)],
-            # another site whose name leads here says its own name
+            # a site whose name resolves to this machine sends its own name as the host
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)],
         )
 
@@ -213,31 +213,31 @@ class Dashboard:
         return StreamingResponse(self._told(), media_type="text/event-stream", headers=HEADERS)
 
     async def _told(self) -> AsyncIterator[str]:
-        queue: asyncio.Queue[str] = asyncio.Queue(BEHIND)
+        queue: asyncio.Queue[str] = asyncio.Queue(MAX_QUEUED_UPDATES)
         self._queues.add(queue)
         with self._lock:
             if self._closing is None and not self._over:
                 self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
                 self._telling = asyncio.create_task(self._tell())
             if self._over:
-                queue.put_nowait(OVER)
+                queue.put_nowait(OVER_MESSAGE)
             whole = self._timeline.snapshot()
         try:
             text = _said(whole)
-            while text != OVER:
+            while text != OVER_MESSAGE:
                 yield text
                 text = await queue.get()
-            yield OVER
+            yield OVER_MESSAGE
         finally:
             self._queues.discard(queue)
 
     async def _tell(self) -> None:
-        """Tell what is new until the run is over; then end the server."""
+        """Send changes until the run is over; then stop the server."""
         assert self._closing is not None
         ending = False
         while not ending:
             try:
-                ending = await asyncio.wait_for(self._closing.wait(), PERIOD)
+                ending = await asyncio.wait_for(self._closing.wait(), UPDATE_INTERVAL_S)
             except TimeoutError:
                 ending = False
             with self._lock:
@@ -245,17 +245,17 @@ class Dashboard:
                 self._is_new = False
             if news is not None:
                 self._pass_on(_said(news))
-        self._pass_on(OVER)
+        self._pass_on(OVER_MESSAGE)
         self._server.should_exit = True
 
     def _pass_on(self, text: str) -> None:
         for queue in self._queues:
-            if queue.qsize() >= BEHIND - 1:
+            if queue.qsize() >= MAX_QUEUED_UPDATES - 1:
                 while not queue.empty():
                     queue.get_nowait()
                 with self._lock:
                     queue.put_nowait(_said(self._timeline.snapshot()))
-                if text != OVER:
+                if text != OVER_MESSAGE:
                     continue
             queue.put_nowait(text)
 

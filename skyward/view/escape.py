@@ -1,7 +1,7 @@
-"""Text of others, made harmless for a terminal. Pure: no I/O, no clock.
+"""Escapes text of others, so that it cannot control the terminal. Pure: no I/O, no clock.
 
-A control sequence can move the cursor, rewrite what is shown, set the window's title or have the terminal answer. It is
-shown as `\\x1b[2J`, and does nothing. Tabs and newlines stay; colors do where they are wanted, and end with their line.
+A control sequence can move the cursor, overwrite text, set the window's title or make the terminal answer. It is shown
+as `\\x1b[2J` instead. Tabs and newlines stay; colors do where they are wanted, and end with their line.
 """
 
 import re

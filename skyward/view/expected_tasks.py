@@ -16,18 +16,18 @@ class _Group:
 
 @dataclass(slots=True)
 class Expected:
-    """The groups of which something may be yet to come."""
+    """The groups of which more tasks may arrive."""
 
     _groups: dict[int, _Group] = field(default_factory=dict)
 
     def count(self, event: TasksCounted) -> None:
-        """Take in what is said of a group."""
+        """Note the expected number of tasks of a group."""
         group = self._groups.setdefault(event.group, _Group())
         group.tasks, group.final = event.tasks, event.final
         self._forget(event.group, group)
 
     def arrive(self, number: int, tasks: int) -> bool:
-        """Take in that tasks of a group have arrived; return whether anything was said of it."""
+        """Note that tasks of a group have arrived; return whether a number was expected of it."""
         group = self._groups.get(number)
         if group is None:
             return False

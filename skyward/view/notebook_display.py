@@ -1,24 +1,21 @@
-"""A few lines in the output of a notebook's cell, which change while they are shown. It needs no widgets."""
+"""A few lines in the output of a notebook cell that are redrawn. It needs no widgets."""
 
 import html
 import threading
 import uuid
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from skyward.view.status_text import StyledLine, plain
+from skyward.view.status_text import Painter, plain
 
 REFRESH_INTERVAL_S = 0.5
-"""Seconds between two looks at what is to be shown."""
+"""Seconds between two updates."""
 
 STYLE = "margin:0;line-height:1.3;white-space:pre;overflow-x:auto;font-size:90%"
 
-type Painter = Callable[[], Sequence[StyledLine]]
-
 
 class NotebookDisplay:
-    """A place in the output of the cell that runs now."""
+    """A place in the output of the running cell."""
 
     def __init__(self) -> None:
         self._id = uuid.uuid4().hex
@@ -29,12 +26,12 @@ class NotebookDisplay:
         self._notebook.display(_bundle(""), raw=True, display_id=self._id)
 
     def show(self, painter: Painter) -> None:
-        """Show what `painter` returns, time and again."""
+        """Show what `painter` returns, again and again."""
         self._thread = threading.Thread(target=self._run, args=(painter,), name="skyward-cell", daemon=True)
         self._thread.start()
 
     def leave(self, painter: Painter, last: str = "") -> None:
-        """Show it no more, but for a last line."""
+        """Stop showing it, and leave a last line."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Shows what tasks print and log, as `output_filter` decides: on this program's streams, and through its loggers."""
+"""Shows what tasks print and log, filtered by `output_filter`, on this program's streams and through its loggers."""
 
 import contextlib
 import logging
@@ -9,12 +9,12 @@ from typing import TextIO
 
 from skyward.events import Event, Logged, RunEnded
 from skyward.view.escape import escape
-from skyward.view.output_filter import Effect, OutputFilter, Show, Stream, label
+from skyward.view.output_filter import Echo, OutputFilter, Show, Stream, label
 from skyward.view.sink import Sink, standard, whole_lines
 
 
 class OutputEcho:
-    """Listens to a record; `where` says where all of that is which is not shown, `raw` whether nothing is escaped."""
+    """A listener of an event log; `where` says where the complete output is, `raw` whether nothing is escaped."""
 
     def __init__(self, where: str, *, raw: bool = False) -> None:
         self._prints = OutputFilter(where, raw=raw)
@@ -22,7 +22,7 @@ class OutputEcho:
         self._current: list[tuple[TextIO, Sink]] = []
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Show what these events say."""
+        """Show the output in these events."""
         self._follow()
         for stream, effects in groupby(self._prints.heard(events), _stream):
             with whole_lines(*self._first):
@@ -36,13 +36,13 @@ class OutputEcho:
             self.close()
 
     def close(self) -> None:
-        """Follow the streams no more."""
+        """Stop following the streams."""
         for sink in (*self._first, *(sink for _, sink in self._current)):
             sink.release()
         self._first, self._current = [], []
 
     def _follow(self) -> None:
-        """Follow what stands in the place of the standard streams now, as by `contextlib.redirect_stdout`."""
+        """Follow the current standard streams, which `contextlib.redirect_stdout` may have replaced."""
         streams = standard()
         if streams != [stream for stream, _ in self._current]:
             before, self._current = self._current, [(stream, Sink.of(stream)) for stream in streams]
@@ -51,7 +51,7 @@ class OutputEcho:
 
 
 def harmless(record: logging.LogRecord) -> bool:
-    """Escape what our own logger says of others, such as a machine's error: a filter that lets everything through."""
+    """Escape text of others in our own log, such as a machine's error: a filter that lets everything through."""
     text = record.getMessage()
     if (shown := escape(text)) != text:
         record.msg, record.args = shown, ()
@@ -61,7 +61,7 @@ def harmless(record: logging.LogRecord) -> bool:
 
 
 def tame(logger: logging.Logger) -> None:
-    """Have our own logger say what it says in whole lines, and escape what is from others."""
+    """Make our own logger write whole lines, and escape text of others."""
     logger.addFilter(harmless)
     if "callHandlers" not in vars(logger):
         hand_on = logger.callHandlers
@@ -73,20 +73,20 @@ def tame(logger: logging.Logger) -> None:
         logger.callHandlers = in_whole_lines  # type: ignore[method-assign]
 
 
-def _stream(effect: Effect) -> Stream | None:
+def _stream(effect: Echo) -> Stream | None:
     return effect.stream if isinstance(effect, Show) else None
 
 
-def _texts(effects: Iterator[Effect]) -> Iterator[str]:
+def _texts(effects: Iterator[Echo]) -> Iterator[str]:
     for effect in effects:
         assert isinstance(effect, Show)
         yield f"{effect.text}\n"
 
 
 def _write(name: Stream, text: str) -> None:
-    """Write in one piece to what the stream is now, which may have been closed or be a pipe to `head`.
+    """Write in one piece to the current stream, which may be closed, or a pipe to `head`.
 
-    What rich puts around it while a display is live is left out: it draws that again, even when it has ended meanwhile.
+    The proxy of a live display of rich is bypassed: it would redraw the display, even one that has ended meanwhile.
     """
     stream = sys.stdout if name == "stdout" else sys.stderr
     stream = getattr(stream, "rich_proxied_file", stream)
@@ -99,7 +99,7 @@ def _write(name: Stream, text: str) -> None:
 
 
 def _log(event: Logged) -> None:
-    """Give a record to the logger of its name, if that wants it; the place it is from is part of it."""
+    """Pass a record to the logger of its name, if enabled, with node and slot as a prefix."""
     logger = logging.getLogger(event.logger)
     if not logger.isEnabledFor(event.level):
         return

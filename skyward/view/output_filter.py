@@ -1,7 +1,7 @@
-"""Which output of tasks is shown, and how. Pure: no I/O, no clock; `output_echo` shows it.
+"""Selects and formats the output of tasks that is shown. Pure: no I/O, no clock; `output_echo` shows it.
 
-Every line is told with its node and slot. Of a progress bar, which writes over its own line, the latest state is shown
-now and then and at its end. A node that prints more than anybody can read is shown in part, and the rest is counted.
+Every line has its node and slot as a prefix. Of a progress bar, which overwrites its own line, the latest state is
+shown now and then and at its end. The output of each node is limited to what can be read; the rest is counted.
 """
 
 import re
@@ -21,13 +21,13 @@ BURST = 1000
 BAR_INTERVAL_S = 5.0
 """Seconds between two states of a progress bar."""
 
-NOTE = 10.0
+NOTE_INTERVAL_S = 10.0
 """Seconds between two notes about lines that are not shown."""
 
 _UP = re.compile(r"\x1b\[\d*A")
 
 type Stream = Literal["stdout", "stderr"]
-type _Key = tuple[int, int, Stream]
+type _StreamKey = tuple[int, int, Stream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Show:
     text: str
 
 
-type Effect = Show | Logged
-"""A record of `logging` is to be given to the logger of its name."""
+type Echo = Show | Logged
+"""What is to be shown; `Logged` goes to the logger of its name."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class _Bar:
 
 @dataclass(slots=True)
 class _Second:
-    """How much of a node may yet be shown in the second that `began`, whether something was cut, and what was held."""
+    """What may still be shown of a node in the second that `began`, whether output was cut, and the lines held back."""
 
     began: float
     lines: float = BURST
@@ -65,29 +65,29 @@ class _Second:
 
 
 def label(node: int, slot: int) -> str:
-    """Return what stands before each line of a slot, or of the node itself."""
+    """Return the prefix of the lines of a slot, or of the node itself."""
     return f"[node {node}] " if slot < 0 else f"[node {node} slot {slot}] "
 
 
 class OutputFilter:
-    """What is shown of a run.
+    """The filter of one run.
 
     Parameters
     ----------
     where
-        Where all of it is.
+        Where the complete output is.
     raw
         Whether control sequences are written as they come.
     """
 
     def __init__(self, where: str, *, raw: bool = False) -> None:
         self._where, self._raw = where, raw
-        self._bars: dict[_Key, _Bar] = {}
+        self._bars: dict[_StreamKey, _Bar] = {}
         self._seconds: dict[int, _Second] = {}
 
-    def heard(self, events: Sequence[Event]) -> list[Effect]:
-        """Return what is to be shown now that these events have happened."""
-        effects: list[Effect] = []
+    def heard(self, events: Sequence[Event]) -> list[Echo]:
+        """Return what to show of these events."""
+        effects: list[Echo] = []
         for event in events:
             match event:
                 case Printed(at, node, slot, stream, text):
@@ -116,8 +116,8 @@ class OutputFilter:
             function=self._shown(record.function),
         )
 
-    def _lines(self, key: _Key, at: float, text: str) -> Iterator[str]:
-        """Yield the lines to be shown of a text, each as a terminal would show it in the end."""
+    def _lines(self, key: _StreamKey, at: float, text: str) -> Iterator[str]:
+        """Yield the lines to show of a text, each as it would finally look in a terminal."""
         *whole, rest = text.split("\n")
         parts = [(line.removesuffix("\r"), True) for line in whole] + ([(rest, False)] if rest else [])
         for line, ends in parts:
@@ -137,8 +137,8 @@ class OutputFilter:
                 bar.shown = at
                 yield from _news(bar)
 
-    def _limited(self, node: int, at: float, effect: Effect) -> list[Effect]:
-        """Return it, if one more of a node can be shown; if not, it is counted."""
+    def _limited(self, node: int, at: float, effect: Echo) -> list[Echo]:
+        """Return it if the node is within its limit; otherwise count it."""
         second = self._seconds.setdefault(node, _Second(at))
         effects = self._turn(node, second, at)
         size = len(effect.text)
@@ -152,11 +152,11 @@ class OutputFilter:
         second.size -= size
         return [*effects, effect]
 
-    def _turn(self, node: int, second: _Second, at: float) -> list[Effect]:
-        """Begin another second if one is over. Once less is printed, or now and then, say what was not shown."""
+    def _turn(self, node: int, second: _Second, at: float) -> list[Echo]:
+        """Begin another second if one is over. Note what was not shown once less is printed, or now and then."""
         if at - second.began < 1.0:
             return []
-        told = second.held and (not second.cut or at - second.noted >= NOTE)
+        told = second.held and (not second.cut or at - second.noted >= NOTE_INTERVAL_S)
         second.lines = min(BURST, second.lines + MAX_LINES_PER_S * (at - second.began))
         second.began, second.size, second.cut = at, MAX_CHARACTERS_PER_S, False
         if not told:
@@ -171,7 +171,7 @@ class OutputFilter:
 
 
 def _latest(line: str) -> str:
-    """What stands in a line after everything that wrote over it; nothing if it was wiped."""
+    """Return the final text of a line that was overwritten; empty if it was erased."""
     return final(_UP.sub("", line))
 
 

@@ -1,6 +1,6 @@
-"""One page that shows a run: self-contained, without any network, drawn from the run's events by `drawing/page.js`.
+"""The page of a run: a single file that needs no network, drawn from the run's events by `drawing/page.js`.
 
-A page is allowed to run its own script and to use its own style, both named by their hash, and nothing else.
+A page may run its own script and use its own style, both allowed by their hashes, and nothing else.
 """
 
 import base64
@@ -20,14 +20,14 @@ from skyward.view.timeline import Timeline
 
 
 def page(events: Iterable[Event], report: Report | None = None) -> str:
-    """Return the page of a run, of one that has not ended as far as it has come.
+    """Return the page of a run so far.
 
     Parameters
     ----------
     events
         All of the run so far, the oldest first.
     report
-        What the pool says of itself; left out, it is that at the end of the events.
+        The report to show; by default, the one at the end of the events.
     """
     timeline = Timeline()
     timeline.add(events)
@@ -40,12 +40,12 @@ def save(path: str | os.PathLike[str], events: Iterable[Event], report: Report |
 
 
 def live() -> str:
-    """Return the page of a run that goes on: what it draws, it hears."""
+    """Return the live page, which is sent its data by the server."""
     return filled(None)
 
 
 def filled(data: dict[str, Any] | None) -> str:
-    """Return the page with what it draws, None for one that hears it."""
+    """Return the page with its data; None for the live page."""
     html, style, script = _parts()
     told = "null" if data is None else json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     values = {
@@ -59,7 +59,7 @@ def filled(data: dict[str, Any] | None) -> str:
 
 
 def policy(more: str = "") -> str:
-    """Return what the page may do, as its Content-Security-Policy; `more` is allowed as well."""
+    """Return the Content-Security-Policy of the page, with `more` allowed."""
     _, style, script = _parts()
     allowed = (
         "default-src 'none'",

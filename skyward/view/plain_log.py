@@ -1,23 +1,23 @@
-"""The lines about a run that stay, where no line can be changed. Pure: no I/O, no clock, no actor."""
+"""The log of a run where lines cannot be redrawn. Pure: no I/O, no clock, no actor."""
 
 from skyward.formatting import clock, counted
 from skyward.view import status_text
 from skyward.view.progress import Progress
 
 PROGRESS_INTERVAL_S = 10.0
-"""Seconds between two lines about the work."""
+"""Seconds between two lines about the progress of the work."""
 
 START_NOTICE_DELAY_S = 5.0
-"""Seconds that a start may take before a word is said about it, in short."""
+"""Seconds that a start may take before the brief log mentions it."""
 
 
 class PlainLog:
-    """What was said of a run, so that nothing is said twice.
+    """The lines of a run that were logged, so that none is logged twice.
 
     Parameters
     ----------
     brief
-        Whether only that is said which somebody would miss: what machines cost, and a start that takes its time.
+        Whether to log only what machines cost, and starts that take long.
     """
 
     def __init__(self, *, brief: bool) -> None:
@@ -27,7 +27,7 @@ class PlainLog:
         self._work = ""
 
     def news(self, progress: Progress, now: float) -> list[str]:
-        """Return the lines that are to be said now."""
+        """Return the lines to log now."""
         if progress.ended is not None:
             return [line for line in [status_text.summary(progress)] if line and (progress.dollars or not self._brief)]
         said = [quote.text for number, quote in enumerate(progress.quotes) if self._new("cost", number)]
@@ -53,7 +53,7 @@ class PlainLog:
         return []
 
     def _go(self, progress: Progress, now: float) -> list[str]:
-        """Say how the work goes, and what is not right; what was lost is in the log as well."""
+        """Return the progress of the work, and new problems."""
         if self._brief:
             return []
         found = [
@@ -76,9 +76,9 @@ class PlainLog:
 
 
 def _first(progress: Progress) -> str:
-    """Say where the node is that is furthest behind."""
+    """Return the stage of the node that is furthest behind."""
     behind = min(
         (node for node in progress.nodes.values() if node.stage != "ready"),
-        key=lambda node: (status_text.ORDER.index(node.stage), node.number),
+        key=lambda node: (status_text.STAGES.index(node.stage), node.number),
     )
     return f"{behind.number} is {status_text.where(behind)}"

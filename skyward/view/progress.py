@@ -35,40 +35,40 @@ from skyward.events import (
 from skyward.telemetry.run_counts import RunCounts
 from skyward.view.expected_tasks import Expected
 
-LOOKS_BACK = (5.0, 120.0)
-"""Seconds of the past that a pace is taken from: three times as long as a task takes, within these bounds."""
+PACE_WINDOW_S = (5.0, 120.0)
+"""Seconds over which the rate is measured: three times as long as a task takes, within these bounds."""
 
-SETTLED = 0.5
-"""Seconds for which tasks have ended and none has arrived: then all that are to come are known."""
+SETTLE_DELAY_S = 0.5
+"""Seconds in which tasks ended and none arrived, after which no more are expected."""
 
-SLOW = 2.5
-"""A node is slow where its tasks take so many times as long as those of the others."""
+SLOW_RATIO = 2.5
+"""A node is slow if its tasks take this many times as long as those of the others."""
 
-FULL = 64 << 20, 0.05
-"""A node is full where so many bytes of memory are left, or this share of the most that there was."""
+LOW_MEMORY = 64 << 20, 0.05
+"""Memory is low below this many bytes, or below this share of the most that was available."""
 
-REMEMBERED = 30.0
-"""Seconds for which a node that was lost is spoken of after another has come in its place."""
+LOST_NODE_SHOWN_S = 30.0
+"""Seconds for which a lost node is shown after its replacement is ready."""
 
-COARSE = 10.0
-"""Seconds in one sum of the pace of a node: there may be many nodes."""
+NODE_PACE_GRAIN_S = 10.0
+"""Seconds that are summed up for the pace of a node; coarse, because there may be many nodes."""
 
 type Trouble = Literal["lost", "gone", "silent", "leaving", "full", "slow"]
 
 
 class Pace:
-    """Tasks that ended, and the seconds that they ran, in sums of `grain` seconds each."""
+    """The tasks that ended, and the seconds that they ran, summed up per `grain` seconds."""
 
     def __init__(self, grain: float = 1.0) -> None:
         self._grain = grain
         self._sums: deque[list[float]] = deque()
 
     def add(self, at: float, tasks: int, ran: float) -> None:
-        """Note that tasks have ended."""
+        """Add tasks that have ended."""
         time = at // self._grain
         if not self._sums or self._sums[-1][0] < time:
             self._sums.append([time, 0, 0.0])
-            while self._sums[0][0] < (at - LOOKS_BACK[1]) // self._grain:
+            while self._sums[0][0] < (at - PACE_WINDOW_S[1]) // self._grain:
                 self._sums.popleft()
         self._sums[-1][1] += tasks
         self._sums[-1][2] += ran
@@ -85,10 +85,10 @@ class Pace:
 
 @dataclass(slots=True)
 class NodeProgress:
-    """A node on its way. One that replaces it goes on under its number.
+    """The state of a node. A replacement continues under its number.
 
-    `held` are the batches that were sent to it and not answered, `lost` says when and why its last life ended too soon,
-    `gone` why none comes after it.
+    `held` are the batches that were sent to it and not answered, `lost` says when and why the previous node was lost,
+    `gone` why it will not be replaced.
     """
 
     number: int
@@ -104,22 +104,22 @@ class NodeProgress:
     silent: tuple[float, float] | None = None
     memory: int | None = None
     most: int = 0
-    pace: Pace = field(default_factory=lambda: Pace(COARSE))
+    pace: Pace = field(default_factory=lambda: Pace(NODE_PACE_GRAIN_S))
 
     @property
     def busy(self) -> int:
-        """How many of its slots have something to do."""
+        """The number of its slots that have a batch."""
         return min(self.held, self.slots)
 
     @property
     def full(self) -> bool:
-        """Whether its memory is nearly used up."""
-        return self.memory is not None and self.memory < max(FULL[0], FULL[1] * self.most)
+        """Whether it is running out of memory."""
+        return self.memory is not None and self.memory < max(LOW_MEMORY[0], LOW_MEMORY[1] * self.most)
 
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """What is not right with a node. `figures` are seconds: silent since, grace; or for a task here, and elsewhere."""
+    """A problem of a node. `figures` are seconds: silent since, grace; or per task here, and elsewhere."""
 
     node: NodeProgress
     trouble: Trouble
@@ -190,26 +190,26 @@ class Progress:
             self.nodes[number] = NodeProgress(number)
         return self.nodes[number]
 
-    # ------------------------------------------------------------ what can be asked
+    # ------------------------------------------------------------ queries
 
     @property
     def ready(self) -> list[NodeProgress]:
-        """The nodes that take tasks."""
+        """The nodes that are ready."""
         return [node for node in self.nodes.values() if node.stage == "ready"]
 
     @property
     def coming(self) -> list[NodeProgress]:
-        """The nodes that are on their way, or being replaced."""
+        """The nodes that are starting or being replaced."""
         return [node for node in self.nodes.values() if node.stage != "ready" and node.gone is None]
 
     @property
     def slots(self) -> int:
-        """How many tasks can run at once, now."""
+        """The number of slots that are ready."""
         return sum(node.slots for node in self.ready)
 
     @property
     def busy(self) -> int:
-        """How many slots have something to do."""
+        """The number of slots that have a batch."""
         return sum(node.busy for node in self.ready)
 
     @property
@@ -224,42 +224,42 @@ class Progress:
 
     @property
     def open(self) -> bool:
-        """Whether something waits, runs or is yet to come."""
+        """Whether anything is queued, running or expected."""
         return self.closed < self.batches or bool(self._expected)
 
     @property
     def settled(self) -> bool:
-        """Whether all tasks that are to come are known."""
-        return not self.open or (self._expected.known and self.counts.answered - self._arrived > SETTLED)
+        """Whether the total number of tasks is known."""
+        return not self.open or (self._expected.known and self.counts.answered - self._arrived > SETTLE_DELAY_S)
 
     @property
     def total(self) -> int:
-        """How many tasks there are, with those that are known to be yet to come."""
+        """The number of tasks, including expected ones."""
         return self.known + self._expected.tasks
 
     def rate(self, now: float) -> float | None:
-        """Return the tasks that ended in each of the last seconds; None where it is too early to say."""
+        """Return the tasks per second of the last seconds; None if it is too early to tell."""
         if self.worked is None:
             return None
-        tasks, ran = self._pace.since(now - LOOKS_BACK[1])
+        tasks, ran = self._pace.since(now - PACE_WINDOW_S[1])
         look = 3 * ran / tasks if tasks else 0.0
-        start = max(self.worked, (now - min(max(look, LOOKS_BACK[0]), LOOKS_BACK[1])) // 1)
+        start = max(self.worked, (now - min(max(look, PACE_WINDOW_S[0]), PACE_WINDOW_S[1])) // 1)
         tasks, _ = self._pace.since(start)
         return tasks / (now - start) if tasks and now - start >= 1 else None
 
     def left(self, now: float) -> float | None:
-        """Return the seconds until all is done; None where that cannot be known."""
+        """Return the estimated seconds until all tasks are done; None if that is not known."""
         rate = self.rate(now)
         return (self.total - self.done) / rate if rate and self.open and self.settled else None
 
     def concerns(self, now: float) -> list[Concern]:
-        """Return what is not right with nodes now, the worst first."""
+        """Return the problems of nodes, the worst first."""
         slow = self._slow(now)
         found: list[Concern] = []
         for node in self.nodes.values():
             if node.gone:
                 found.append(Concern(node, "gone", node.gone))
-            elif node.lost is not None and (node.stage != "ready" or now - node.since < REMEMBERED):
+            elif node.lost is not None and (node.stage != "ready" or now - node.since < LOST_NODE_SHOWN_S):
                 found.append(Concern(node, "lost", node.lost[1]))
             elif node.silent is not None:
                 found.append(Concern(node, "silent", figures=node.silent))
@@ -273,20 +273,20 @@ class Progress:
         return sorted(found, key=lambda each: (order.index(each.trouble), each.node.number))
 
     def _slow(self, now: float) -> dict[int, tuple[float, float]]:
-        """Return the slow nodes, each with the seconds of its tasks and of those of the others."""
+        """Return the slow nodes, each with its seconds per task and those of the others."""
         takes: dict[int, float] = {}
         for node in self.ready:
-            tasks, ran = node.pace.since(now - LOOKS_BACK[1] / 2)
+            tasks, ran = node.pace.since(now - PACE_WINDOW_S[1] / 2)
             if tasks >= max(3, node.slots):
                 takes[node.number] = ran / tasks
         found = {}
         for number, mine in takes.items():
             others = [each for other, each in takes.items() if other != number]
-            if others and mine > 0.1 and mine > SLOW * (theirs := median(others)):
+            if others and mine > 0.1 and mine > SLOW_RATIO * (theirs := median(others)):
                 found[number] = (mine, theirs)
         return found
 
-    # ------------------------------------------------------------ how events are folded
+    # ------------------------------------------------------------ events
 
     def _arrive(self, event: BatchesArrived) -> None:
         if not self.open:
@@ -365,10 +365,10 @@ class Progress:
         node.silent, node.noticed = None, ""
         node.host, node.slots = event.host or node.host, event.slots or node.slots
         node.held, node.memory = 0, None
-        node.pace = Pace(COARSE)
+        node.pace = Pace(NODE_PACE_GRAIN_S)
         self._begin()
 
     def _begin(self) -> None:
-        """Say whether the nodes that were asked for are all there, or given up."""
+        """Note when all requested nodes are ready or given up."""
         if not self.complete and len(self.nodes) >= self.wanted:
             self.complete = not self.coming

@@ -1,6 +1,6 @@
 """The newest lines that tasks printed and logged, by slot, for the page of a run. Pure: no I/O, no clock, no actor.
 
-All of it is in the record of the run; here are so many lines of each slot that a page stays small.
+The record of the run has all of it; here each slot keeps as many lines as leave a page small.
 """
 
 import re
@@ -12,20 +12,20 @@ from skyward.events import Logged, Printed
 from skyward.view.escape import final
 
 MAX_CHARACTERS = 1 << 20
-"""Characters that are kept of all slots together, about: each gets an equal share."""
+"""Characters to keep, about, of all slots together; each gets an equal share."""
 
-LINE = 2000
-"""Characters that are kept of a line."""
+MAX_LINE_LENGTH = 2000
+"""Characters to keep of a line."""
 
 _CONTROL = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
-type Told = dict[str, tuple[int, list[tuple[int, str, str]]]]
+type OutputBySlot = dict[str, tuple[int, list[tuple[int, str, str]]]]
 """By `node:slot`, the number of the first line and the lines: the tick at which each came, its kind, and its text."""
 
 
 @dataclass(slots=True)
-class Slot:
+class SlotOutput:
     """The newest lines of a slot: `first` is the number of the oldest of them, and the page has those before `told`."""
 
     first: int = 0
@@ -47,21 +47,21 @@ class Output:
 
     def __init__(self, most: int = MAX_CHARACTERS) -> None:
         self._most = most
-        self._slots: dict[tuple[int, int], Slot] = {}
+        self._slots: dict[tuple[int, int], SlotOutput] = {}
 
     def add(self, at: int, event: Printed | Logged) -> None:
-        """Keep what a task wrote."""
-        slot = self._slots.setdefault((event.node, event.slot), Slot())
+        """Add what a task wrote."""
+        slot = self._slots.setdefault((event.node, event.slot), SlotOutput())
         for kind, text in _lines(event):
-            slot.add((at, kind, text[:LINE]), self._most // len(self._slots))
+            slot.add((at, kind, text[:MAX_LINE_LENGTH]), self._most // len(self._slots))
 
-    def all(self) -> Told:
-        """Return all lines that are kept."""
+    def all(self) -> OutputBySlot:
+        """Return all lines."""
         return {f"{node}:{slot}": (each.first, list(each.lines)) for (node, slot), each in self._slots.items()}
 
-    def news(self) -> Told:
-        """Return the lines that are new since this was asked before."""
-        told: Told = {}
+    def news(self) -> OutputBySlot:
+        """Return the lines that are new since the last call."""
+        told: OutputBySlot = {}
         for (node, slot), each in self._slots.items():
             begin = max(each.told, each.first)
             each.told = each.first + len(each.lines)

@@ -1,8 +1,8 @@
-"""A few lines at the bottom of a terminal that whatever else is written there never meets.
+"""A few lines at the bottom of a terminal that never mix with other output.
 
-The lines stand below the cursor, which stays where the text of others has ended. Before a text of others is written
-they are erased, and they come back only when the cursor is at the beginning of a line: so prints, `logging`, the bars
-of tqdm and joblib's `verbose` stay whole.
+The lines are below the cursor, which stays where other output has ended. They are erased before other output is
+written, and redrawn only when the cursor is at the beginning of a line: so prints, `logging`, the bars of tqdm and
+joblib's `verbose` stay whole.
 """
 
 import atexit
@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Self, TextIO
 
@@ -18,22 +18,20 @@ from rich.console import Console
 from rich.text import Text
 
 from skyward.view.sink import Sink
-from skyward.view.status_text import StyledLine
+from skyward.view.status_text import Painter, StyledLine
 
 REFRESH_INTERVAL_S = 0.25
-"""Seconds between two looks at what is to be shown."""
+"""Seconds between two updates."""
 
 REDRAW_DELAY_S = 0.1
-"""Seconds after which the lines come back at once when something was written; else at the next look."""
+"""Seconds after which the lines are redrawn at once when something was written; else at the next update."""
 
 SAVE, RESTORE, DOWN = "\x1b7", "\x1b8", "\x1b[B\r"
 ERASE = "\x1b[J"
 """Of all from the cursor on: right of it there is nothing but our own lines, where somebody has pressed Return."""
 
 ASCII = str.maketrans("█░·…", "#.-~")
-"""What stands for our own characters where the terminal has no others."""
-
-type Painter = Callable[[], Sequence[StyledLine]]
+"""Replacements of our own characters on a terminal that has only ASCII."""
 
 
 class Screen:
@@ -63,13 +61,13 @@ class Screen:
         return cls(stream, sink)
 
     def show(self, painter: Painter) -> None:
-        """Show what `painter` returns, time and again."""
+        """Show what `painter` returns, again and again."""
         with self._lock:
             self._painters.append(painter)
         self._woken.set()
 
     def leave(self, painter: Painter, last: str = "") -> None:
-        """Show it no more, and leave a last line."""
+        """Stop showing it, and leave a last line."""
         with self._lock:
             self._painters = [each for each in self._painters if each != painter]
             self.erase()
@@ -84,7 +82,7 @@ class Screen:
         self._woken.set()
 
     def close(self) -> None:
-        """Leave the terminal as if nothing had been here."""
+        """Remove all lines, and restore the terminal."""
         with self._lock:
             if self._ended or os.getpid() != self._process:
                 return
@@ -96,7 +94,7 @@ class Screen:
         atexit.unregister(self.close)
 
     def written(self) -> None:
-        """Somebody has ended a line: show the lines again, unless that was done just now."""
+        """Redraw the lines after somebody ended a line, unless that was done just now."""
         if monotonic() - self._back > REDRAW_DELAY_S:
             self._back = monotonic()
             self._draw()
@@ -117,7 +115,7 @@ class Screen:
                 self._woken.clear()
 
     def _rendered(self, lines: Sequence[StyledLine]) -> str:
-        """Return lines as what a terminal is sent: each within its width, all within its height."""
+        """Return the text that a terminal is sent for lines: each within its width, all within its height."""
         if not lines:
             return ""
         try:
@@ -158,5 +156,5 @@ class Screen:
     def _put(self, text: str) -> None:
         try:
             self._sink.put(self._stream, text)
-        except (OSError, ValueError):  # the terminal is gone: whoever writes next will hear of it
+        except (OSError, ValueError):  # the terminal is gone
             self._frame = self._shown = ""

@@ -1,8 +1,8 @@
-"""The targets of this program's streams, watched so that output of tasks never mixes with another line.
+"""Hooks on this program's streams, so that the output of tasks never mixes with other lines.
 
-A line that has not ended, such as a progress bar, stays whole: in a terminal and in a notebook, lines of tasks are put
-above it. In a file it is ended first, as nothing there can be moved. What does not go through `sys.stdout` and
-`sys.stderr`, such as the output of a subprocess, is not seen coming.
+An unfinished line, such as a progress bar, stays whole: in a terminal and in a notebook, lines of tasks are inserted
+above it. In a file it is ended first. Output that bypasses `sys.stdout` and `sys.stderr`, such as that of a subprocess,
+is not noticed.
 """
 
 import builtins
@@ -21,12 +21,12 @@ from skyward.view.terminal_rows import MAX_ROW_LENGTH, UNKNOWN, Rows, cells, mov
 type Kind = Literal["terminal", "cell", "file"]
 
 
-UNREAD = 64
-"""Texts after which they are read, as after a long one: none is kept for long."""
+MAX_UNREAD_TEXTS = 64
+"""Written texts that are kept until they are parsed; a long one is parsed at once."""
 
 
 class Footer(Protocol):
-    """Lines below the cursor, which are there only where nobody else writes."""
+    """Lines below the cursor, which are shown only while nobody else writes."""
 
     def erase(self) -> None:
         """Remove the lines."""
@@ -42,7 +42,7 @@ class _Whole(threading.local):
 
 
 class Sink:
-    """What one or several streams write to. All pools of a program share it: see `of`."""
+    """The target of one or more streams. All pools of a program share it: see `of`."""
 
     def __init__(self, stream: TextIO) -> None:
         self.lock = threading.RLock()
@@ -78,7 +78,7 @@ class Sink:
 
     @property
     def rows(self) -> Rows:
-        """The rows that may still change. What was written is read once that is asked: there may be much of it."""
+        """The rows that may still change. Written texts are parsed only now, as there may be many."""
         self._read()
         return self._rows
 
@@ -89,11 +89,11 @@ class Sink:
 
     @property
     def followed(self) -> bool:
-        """Whether what is written is heard, in this process."""
+        """Whether the streams are followed, in this process."""
         return bool(self._hooked) and self._process == os.getpid()
 
     def release(self) -> None:
-        """Follow the streams no more, unless somebody else uses them."""
+        """Stop following the streams, unless somebody else uses them."""
         with self.lock:
             self._users -= 1
             if self._users or os.getpid() != self._process:
@@ -105,10 +105,10 @@ class Sink:
             if builtins.input == self._input:
                 builtins.input = self._asks
 
-    # ------------------------------------------------------------ what others write
+    # ------------------------------------------------------------ writes of others
 
     def _hook(self, stream: TextIO) -> None:
-        """Hear of all that is written to a stream, by whoever holds it: a handler of `logging` as well."""
+        """Follow all writes to a stream, also those of a handler of `logging` that keeps it."""
         real: Callable[[str], int] = stream.write
 
         def write(text: str) -> int:
@@ -134,7 +134,7 @@ class Sink:
             self._rows.close()
         else:
             self._unread.append(text)
-        if len(self._unread) >= UNREAD or len(text) >= MAX_ROW_LENGTH:
+        if len(self._unread) >= MAX_UNREAD_TEXTS or len(text) >= MAX_ROW_LENGTH:
             self._read()
         if self.footer is not None and not self.rows.open:
             stream.flush()
@@ -142,7 +142,7 @@ class Sink:
         return written
 
     def _input(self, prompt: object = "", /) -> str:
-        """Stand back while somebody is asked something, by a debugger as well: that goes by no stream."""
+        """Erase the footer while the user is prompted, also by a debugger; that bypasses the streams."""
         if not self.followed:
             return self._asks(prompt)
         with self.lock:
@@ -159,7 +159,7 @@ class Sink:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """In this thread, have every line that is written stand by itself, whatever is on the last line."""
+        """In this thread, write every line by itself, whatever is on the last line."""
         state = self._whole
         if state.held is not None:
             yield
@@ -174,7 +174,7 @@ class Sink:
                     write(text)
 
     def _write_whole(self, stream: TextIO, real: Callable[[str], int], text: str) -> int:
-        """Write what ends a line, with what was held of it; what has no end yet is held. Who moves about knows how."""
+        """Write whole lines, and hold an unfinished one. Text that moves the cursor is written as it is."""
         held = self._whole.held
         assert held is not None
         _, before = held.pop(id(stream), (stream.write, ""))
@@ -218,7 +218,7 @@ class Sink:
         stream.flush()
 
     def is_free(self) -> bool:
-        """Whether nobody else uses the line of the cursor."""
+        """Whether the cursor is on an empty line that nobody else uses."""
         return not self.rows.open and not self.is_edited() and self.is_in_front()
 
     def is_edited(self) -> bool:
@@ -243,7 +243,7 @@ class Sink:
 
 
 def standard() -> list[TextIO]:
-    """Return the standard streams, without what somebody has put around them; not what is no stream of `io`."""
+    """Return the standard streams without wrappers, and without objects that are not streams of `io`."""
     found: dict[int, TextIO] = {}
     for stream, original in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if stream is None:
@@ -256,9 +256,9 @@ def standard() -> list[TextIO]:
 
 @contextlib.contextmanager
 def whole_lines(*more: Sink) -> Iterator[None]:
-    """In this thread, have every line that is written stand by itself, whatever stands on the last line there.
+    """In this thread, write every line by itself, whatever is on the last line.
 
-    `more` are sinks to which the standard streams may lead, by what somebody has put in their place.
+    `more` are sinks that the standard streams, or what replaced them, may lead to.
     """
     streams = [*standard(), *filter(None, (sys.__stdout__, sys.__stderr__))]
     with contextlib.ExitStack() as stack:
@@ -288,7 +288,7 @@ def _kind(stream: TextIO) -> Kind:
 
 
 def _ends_open(stream: TextIO) -> bool:
-    """Whether the last line that was written to a text in memory or to a file has not ended."""
+    """Whether the last line of a text in memory or of a file is unfinished."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: somebody's own stream
         if isinstance(stream, io.StringIO):
             return stream.getvalue()[-1:] not in ("", "\n")
@@ -312,7 +312,7 @@ def _is_same(one: TextIO, other: TextIO) -> bool:
 
 @contextlib.contextmanager
 def _still() -> Iterator[None]:
-    """Keep tqdm from going to another one of its bars meanwhile, which takes it several writes."""
+    """Keep tqdm from moving to another of its bars meanwhile, which takes several writes."""
     bars: Any = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
     if bars is None or len(getattr(bars, "_instances", ())) < 2:
         yield

@@ -4,7 +4,7 @@ A line is pieces of text, each with a style as `rich` names them.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -13,23 +13,24 @@ from skyward.telemetry.report import import_hint
 from skyward.view.progress import Concern, NodeProgress, Progress
 
 type StyledLine = tuple[tuple[str, str], ...]
+type Painter = Callable[[], Sequence[StyledLine]]
 
-EACH = 12
-"""So many nodes have a line each; of more there is a summary."""
+MAX_NODE_LINES = 12
+"""Nodes that have a line each; more are summarized."""
 
-NAMED = 4
-"""So many nodes that are not right are told one by one."""
+MAX_TROUBLES = 4
+"""Problems of nodes that have a line each."""
 
-WIDTH = 12
-"""Characters of the bar,"""
+BAR_WIDTH = 12
+"""Characters of the progress bar."""
 
 BAR = "█", "░"
-"""which are done, and which are not: readable without colors."""
+"""Its characters for what is done and what is not: readable without colors."""
 
-HEAD = ("skyward", "bold cyan")
-DOT = (" · ", "dim")
-ORDER = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
-COLOURS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
+PREFIX = ("skyward", "bold cyan")
+SEPARATOR = (" · ", "dim")
+STAGES = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
+COLORS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
 
 
 def plain(line: StyledLine) -> str:
@@ -38,7 +39,7 @@ def plain(line: StyledLine) -> str:
 
 
 def live(progress: Progress, now: float) -> list[StyledLine]:
-    """Return what is shown now: how nodes start, or how the work goes. Nothing where there is nothing to wait for."""
+    """Return the lines to show: how nodes start, or how the work proceeds; none if nothing is waited for."""
     if progress.ended is not None:
         return []
     if progress.open:
@@ -54,49 +55,49 @@ def live(progress: Progress, now: float) -> list[StyledLine]:
 
 
 def watching(progress: Progress) -> list[StyledLine]:
-    """Say where the run can be watched."""
+    """Return the link to the live page."""
     return [(("  watch it at ", "dim"), (progress.link, "underline"))] if progress.link else []
 
 
 def starting(progress: Progress, now: float) -> StyledLine:
-    """Say how many nodes are ready, and what all of them cost."""
+    """Return how many nodes are ready, and what they cost."""
     wanted = max(progress.wanted, len(progress.nodes))
     text = f"{len(progress.ready)} of {counted(wanted, 'node')} ready"
     said = [(text, ""), (progress.provider, "dim"), (cost(progress), "green"), (clock(now - progress.began), "dim")]
-    return (HEAD, ("  ", ""), *dotted(said))
+    return (PREFIX, ("  ", ""), *dotted(said))
 
 
 def nodes(progress: Progress, now: float) -> list[StyledLine]:
-    """Say where each node is; of many nodes, how many are where."""
+    """Return the stage of each node; of many nodes, how many are in each stage."""
     there = sorted(progress.nodes.values(), key=lambda node: node.number)
-    if len(there) > EACH:
+    if len(there) > MAX_NODE_LINES:
         found = Counter(where(node) for node in there)
-        ranked = sorted(found.items(), key=lambda each: (ORDER.index(each[0].split(":")[0]), -each[1]))
-        lines: list[StyledLine] = [((f"  {count:>5}  ", ""), (at, _colour(at))) for at, count in ranked[:EACH]]
+        ranked = sorted(found.items(), key=lambda each: (STAGES.index(each[0].split(":")[0]), -each[1]))
+        lines: list[StyledLine] = [((f"  {count:>5}  ", ""), (at, _color(at))) for at, count in ranked[:MAX_NODE_LINES]]
         return lines
     digits = max((len(str(node.number)) for node in there), default=1)
     return [_node(node, digits, now) for node in there]
 
 
 def where(node: NodeProgress) -> str:
-    """Say where a node is: its stage, and the step of its bootstrap."""
+    """Return the stage of a node, and the step of its bootstrap."""
     if node.gone:
         return "ended: given up"
     return f"{node.stage}: {node.step}" if node.step and node.stage == "booting" else node.stage
 
 
 def work(progress: Progress, now: float) -> StyledLine:
-    """Say in one line how the work goes, with a bar where it is known how much there is."""
+    """Return the progress of the work in one line, with a bar if the total is known."""
     total, done = progress.total, progress.done
     if not progress.settled:
-        return (HEAD, ("  ", ""), *dotted(going(progress, now)))
-    filled = WIDTH * done // max(total, 1)
-    bar = (BAR[0] * filled, "cyan"), (BAR[1] * (WIDTH - filled), "bright_black")
-    return (HEAD, ("  ", ""), *bar, ("  ", ""), *dotted(going(progress, now)))
+        return (PREFIX, ("  ", ""), *dotted(going(progress, now)))
+    filled = BAR_WIDTH * done // max(total, 1)
+    bar = (BAR[0] * filled, "cyan"), (BAR[1] * (BAR_WIDTH - filled), "bright_black")
+    return (PREFIX, ("  ", ""), *bar, ("  ", ""), *dotted(going(progress, now)))
 
 
 def going(progress: Progress, now: float) -> list[tuple[str, str]]:
-    """Say how the work goes, in pieces: of how many tasks only where that is known."""
+    """Return the progress of the work in pieces, with the total if it is known."""
     total, done, counts = progress.total, progress.done, progress.counts
     so_far = f"{counted(done, 'task')} done, {progress.known - done:,} queued or running"
     return [
@@ -112,20 +113,20 @@ def going(progress: Progress, now: float) -> list[tuple[str, str]]:
 
 
 def troubles(progress: Progress, now: float, but: str = "") -> list[StyledLine]:
-    """Say what is not right with nodes, the worst first."""
+    """Return the problems of nodes, the worst first."""
     found = [each for each in progress.concerns(now) if each.trouble != but]
     lines: list[StyledLine] = []
-    for each in found[:NAMED]:
+    for each in found[:MAX_TROUBLES]:
         said = trouble(replace(each, text=headed(each.text)), now)
-        lines.append((("  ", ""), (f"node {each.node.number}", "bold"), (" ", ""), (said, COLOURS[each.trouble])))
-    if len(found) > NAMED:
-        rest = Counter(each.trouble for each in found[NAMED:])
+        lines.append((("  ", ""), (f"node {each.node.number}", "bold"), (" ", ""), (said, COLORS[each.trouble])))
+    if len(found) > MAX_TROUBLES:
+        rest = Counter(each.trouble for each in found[MAX_TROUBLES:])
         lines.append((("  and ", "dim"), (", ".join(f"{count} more {what}" for what, count in rest.items()), "yellow")))
     return lines
 
 
 def trouble(concern: Concern, now: float) -> str:
-    """Say what is not right with a node, for whatever reason, and what is done about it."""
+    """Describe a problem of a node, and what is done about it."""
     node, (first, second) = concern.node, concern.figures
     match concern.trouble:
         case "gone":
@@ -148,9 +149,9 @@ def trouble(concern: Concern, now: float) -> str:
 
 
 def summary(progress: Progress) -> str:
-    """Say in one short line what came of the run; nothing where nothing was done and nothing was spent.
+    """Return the result of the run in one line; empty if nothing was done and nothing was spent.
 
-    Another line says what slots should have imported before.
+    A second line hints which modules to preload.
     """
     assert progress.ended is not None
     counts = progress.counts
@@ -169,7 +170,7 @@ def summary(progress: Progress) -> str:
 
 
 def headed(reason: str) -> str:
-    """Return the first line of a reason, which may have a log below it."""
+    """Return the first line of a reason that may include a log."""
     first, *more = reason.splitlines() or [""]
     return first + (" ..." if more else "")
 
@@ -178,7 +179,7 @@ def headed(reason: str) -> str:
 
 
 def cost(progress: Progress) -> str:
-    """Return what all machines cost an hour, or will, where that is known."""
+    """Return what all machines cost or will cost per hour; empty if that is not known."""
     hourly = max(progress.hourly, sum(quote.hourly for quote in progress.quotes[-1:]))
     return f"{dollars(hourly)}/h" if hourly else ""
 
@@ -191,14 +192,14 @@ def _node(node: NodeProgress, digits: int, now: float) -> StyledLine:
         rest = f"{clock(now - node.since)}  after the one before: {headed(node.lost[1])}"
     else:
         rest = clock(now - node.since)
-    return (f"  node {node.number:>{digits}}  ", ""), (f"{at:<9}", _colour(at)), (f"  {rest}", "dim")
+    return (f"  node {node.number:>{digits}}  ", ""), (f"{at:<9}", _color(at)), (f"  {rest}", "dim")
 
 
-def _colour(at: str) -> str:
+def _color(at: str) -> str:
     return "green" if at == "ready" else "red" if at.startswith(("ending", "ended")) else "yellow"
 
 
 def dotted(said: Iterable[tuple[str, str]]) -> StyledLine:
-    """Join what is not empty."""
+    """Join the pieces that are not empty."""
     told = [piece for piece in said if piece[0]]
-    return tuple(each for number, piece in enumerate(told) for each in ((DOT, piece) if number else (piece,)))
+    return tuple(each for number, piece in enumerate(told) for each in ((SEPARATOR, piece) if number else (piece,)))

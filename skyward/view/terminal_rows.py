@@ -1,7 +1,7 @@
-"""The rows at the end of a terminal's text that may still change, as those of a progress bar. Pure: no I/O, no clock.
+"""The last rows of a terminal that may still change, such as a progress bar. Pure: no I/O, no clock.
 
-What was written in one piece that did not end its last line may be written over as a whole, and so may all from the row
-on that the cursor was moved up to: these are nested bars and displays of several rows, whoever draws them.
+A text that was written at once and did not end its last line may be overwritten as a whole, and so may all rows from
+the one that the cursor was moved up to: nested bars, and displays of several rows.
 """
 
 import re
@@ -17,14 +17,14 @@ _MOVES = re.compile(r"[\r\b]|\x1b(?!\[[0-9;:]*m)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 MAX_ROW_LENGTH, MAX_ROWS = 4096, 500
-"""Characters of a row, and rows, that are remembered."""
+"""Maximum characters of a row, and rows, that are kept."""
 
 UNKNOWN = "?"
-"""Stands for a row that the cursor was moved up to, and that was written before."""
+"""Placeholder for a row that was written before, and that the cursor was moved up to."""
 
 
 class Rows:
-    """The rows that may still change, the highest one first, and the place of the cursor in them."""
+    """The rows that may still change, the highest first, and the position of the cursor in them."""
 
     def __init__(self) -> None:
         self.rows = [""]
@@ -33,7 +33,7 @@ class Rows:
 
     @property
     def open(self) -> bool:
-        """Whether something stands in the row of the cursor, or below it."""
+        """Whether the row of the cursor, or one below it, has text."""
         return any(row.strip() for row in self.rows[self.row :])
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Rows:
         self.rows, self.row, self.column = [""], 0, 0
 
     def feed(self, text: str) -> None:
-        """Follow the cursor through a text that is written in one piece."""
+        """Follow the cursor through a text that is written at once."""
         if self.row == len(self.rows) - 1 and text.endswith("\n") and "\x1b" not in text:
             self.close()
             return
@@ -123,7 +123,7 @@ class Rows:
         self._revised |= missing > 0
 
     def above(self, text: str, width: int, height: int) -> str:
-        """Return what a terminal of this size is sent to show lines above the rows, or below if there is no room."""
+        """Return the text that shows lines above the rows in a terminal of this size, or below if there is no room."""
         tall = [_height(row, width) for row in self.rows]
         up = sum(tall[: self.row]) + _height(self.rows[self.row][: self.column], width) - 1
         down = sum(tall) - 1 - up
@@ -143,7 +143,7 @@ class Rows:
 
 
 def _beginning(text: str) -> int:
-    """Return where the rows begin that are remembered of a long text."""
+    """Return where the last `MAX_ROWS` rows of a text begin."""
     at = len(text)
     for _ in range(MAX_ROWS):
         at = text.rfind("\n", 0, at)
@@ -158,7 +158,7 @@ def moves(text: str) -> bool:
 
 
 def cells(text: str) -> int:
-    """Return the columns that a text takes in a terminal."""
+    """Return the number of columns of a text in a terminal."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF") for each in text)
@@ -173,9 +173,9 @@ def _height(text: str, width: int) -> int:
 
 
 def _inserted(lines: str, count: int, up: int, down: int) -> str:
-    """Return what inserts lines `up` rows above the cursor, which stays at its place in what moves down.
+    """Return the text that inserts lines `up` rows above the cursor, which moves down with its row.
 
-    Room is made first by scrolling: of the rows `down` from the cursor none is lost.
+    It scrolls first, so that no row of the `down` ones below the cursor is lost.
     """
     room = "\x1bD" * (down + count) + f"\x1b[{down + count}A"
     climb = f"\x1b[{up}A" if up else ""

@@ -37,10 +37,10 @@ from skyward.view.progress import NodeProgress, Progress
 from skyward.view.recent_output import Output
 from skyward.view.timeline_bins import MAX_CELLS, STATUSES, TICKS, Bins, TimelineBins, Usage
 
-TOLD = 100
-"""Incidents of each kind that are told one by one, and functions by name; of more incidents there is the number."""
+MAX_INCIDENTS = 100
+"""Incidents of each kind that are listed, and functions that are named; further incidents are only counted."""
 
-OTHERS = "another function"
+OTHER_FUNCTIONS = "another function"
 
 
 class NodeHistory:
@@ -57,11 +57,11 @@ class NodeHistory:
 
     @property
     def stage(self) -> str:
-        """Where it is, `""` where it has not begun."""
+        """Its stage; empty if it has not begun."""
         return self.stages[-1][2] if self.stages else ""
 
     def change(self, at: int, event: NodeChanged) -> tuple[str, str] | None:
-        """Note a stage; return kind and text of the incident that it is, if it is one."""
+        """Note a stage; return the kind and text of the incident, if it is one."""
         before = self.stage
         self.stages.append((at, event.generation, event.stage, event.reason))
         self.hear(at)
@@ -77,7 +77,7 @@ class NodeHistory:
             self.silences[-1][1] = at
 
     def as_dict(self, node: NodeProgress, counts: NodeCounts) -> dict[str, Any]:
-        """Return what the page knows of it."""
+        """Return what the page shows of it."""
         return {
             "node": node.number,
             "host": self.host,
@@ -99,7 +99,7 @@ class NodeHistory:
 
 @dataclass(slots=True)
 class Function:
-    """How often a function ran, and for how many seconds; `index` is what cells call it."""
+    """How often a function ran, and for how many seconds; `index` is its number in cells."""
 
     index: int
     calls: int = 0
@@ -108,24 +108,24 @@ class Function:
     longest: float = 0.0
 
     def add(self, tasks: int, seconds: float) -> None:
-        """Note a call that has ended."""
+        """Add a call that has ended."""
         self.calls += 1
         self.tasks += tasks
         self.seconds += seconds
         self.longest = max(self.longest, seconds)
 
     def figures(self) -> tuple[float, ...]:
-        """Return calls, tasks, seconds in all, and those of the longest call."""
+        """Return calls, tasks, total seconds, and those of the longest call."""
         return self.calls, self.tasks, round(self.seconds, 4), round(self.longest, 4)
 
 
 class Timeline:
-    """A run, as far as its events have been told.
+    """The history of a run, as far as its events are known.
 
     Parameters
     ----------
     most
-        How many cells are drawn; see `TimelineBins`.
+        Maximum number of cells; see `TimelineBins`.
     """
 
     def __init__(self, most: int = MAX_CELLS) -> None:
@@ -244,27 +244,27 @@ class Timeline:
                 self._happen(at, "raised", event.node, error, call, slot)
 
     def _spend(self, spent: tuple[int, float, float]) -> None:
-        """Note the cost; of very many figures every other one will do."""
+        """Add a cost; if there are very many, every other one is dropped."""
         if len(self._cost) >= 2000:
             self._cost = self._cost[::2]
         self._cost.append(spent)
 
     def _function(self, name: str) -> Function:
-        """Return what is known of a function; of very many functions all but the first share the last one."""
+        """Return the figures of a function; beyond the first `MAX_INCIDENTS`, functions share one."""
         known = self._functions
-        if name not in known and len(known) >= TOLD:
-            name = OTHERS
+        if name not in known and len(known) >= MAX_INCIDENTS:
+            name = OTHER_FUNCTIONS
         return known.setdefault(name, Function(len(known)))
 
     def _happen(self, at: int, kind: str, node: int | None, text: str, call: str = "", slot: int | None = None) -> None:
         self._kinds[kind] += 1
-        if self._kinds[kind] <= TOLD:
+        if self._kinds[kind] <= MAX_INCIDENTS:
             self._incidents.append((at, kind, node, slot, call, text))
 
-    # ------------------------------------------------------------ what can be drawn
+    # ------------------------------------------------------------ data of the page
 
     def head(self, report: Report | None = None) -> dict[str, Any]:
-        """Return all but the cells: a few kilobytes, and so much for each node."""
+        """Return everything except cells and output: a few kilobytes, and more for each node."""
         started, ended = self._started, self._ended
         final = report or (None if ended is None else self._report)
         report = final or self._report
@@ -297,19 +297,19 @@ class Timeline:
                 for number, node in sorted(self._nodes.items())
             ],
             "incidents": self._incidents,
-            "untold": {kind: count - TOLD for kind, count in self._kinds.items() if count > TOLD},
-            "causes": (self._lost + Counter(counts.retries)).most_common(TOLD),
+            "untold": {kind: count - MAX_INCIDENTS for kind, count in self._kinds.items() if count > MAX_INCIDENTS},
+            "causes": (self._lost + Counter(counts.retries)).most_common(MAX_INCIDENTS),
             "rate": {"width": self._rate.width, "amounts": self._rate.amounts},
             "cost": self._cost,
             "quotes": self._quotes,
         }
 
     def snapshot(self, report: Report | None = None) -> dict[str, Any]:
-        """Return all of it."""
+        """Return everything."""
         return self.head(report) | {"fresh": True, "cells": self.cells.all(), "output": self._output.all()}
 
     def news(self) -> dict[str, Any]:
-        """Return what has changed since this was asked before: the head as a whole, of the cells what is other."""
+        """Return the head, and the cells and output that changed since the last call."""
         cells, output = self.cells.news(), self._output.news()
         if cells is None:
             return self.snapshot()

@@ -1,6 +1,6 @@
-"""The calls of all slots as so many cells that they can be drawn, however many calls there were. Pure: no I/O.
+"""The calls of all slots as a bounded number of cells that can be drawn. Pure: no I/O.
 
-Times are whole ticks since the run began. A node tells several calls in one message, and how long each ran, but not
+Times are whole ticks since the run began. A node reports several calls in one message, and how long each ran, but not
 when: they are laid one after the other, so that the last one ends when the message came, or as much later as the
 message before was late. Calls of one slot that ended alike and began in the same `grain` are one cell, and the grain
 doubles whenever there are too many cells.
@@ -9,13 +9,13 @@ doubles whenever there are too many cells.
 from collections.abc import Iterable, Sequence
 
 TICKS = 10_000
-"""Ticks of a second."""
+"""Ticks per second."""
 
 MAX_CELLS = 40_000
-"""Cells that are drawn at most."""
+"""Maximum number of cells."""
 
 STATUSES = ("returned", "raised", "overdue", "killed", "died")
-"""How a call ends; what ends otherwise counts as `died`."""
+"""How a call ends; any other status counts as `died`."""
 
 type Lane = tuple[int, int, int]
 """Number of the node, number of its slot, and index of the status."""
@@ -34,7 +34,7 @@ class TimelineBins:
     Parameters
     ----------
     most
-        How many there may be.
+        Maximum number of cells.
     """
 
     def __init__(self, most: int = MAX_CELLS) -> None:
@@ -110,7 +110,7 @@ class TimelineBins:
         return [[*lane, packed(cells.values())] for lane, cells in sorted(self._lanes.items())]
 
     def news(self) -> list[list[object]] | None:
-        """Return the cells that are new or other since this was asked before; None where all of them are."""
+        """Return the cells that are new or changed since the last call; None if all are."""
         changed, coarser = self._changed, self._coarser
         self._changed, self._coarser = {}, False
         if coarser:
@@ -122,7 +122,7 @@ class TimelineBins:
 
 
 def packed(cells: Iterable[Cell]) -> list[int]:
-    """Return cells as few short numbers, eight of each.
+    """Return cells as small numbers, eight for each.
 
     They are the begin (as its distance from that of the cell before), the length, how much of it was idle, calls,
     tasks, the number of the first call (as the begin), the index of the function, and the number of the first task.
@@ -136,7 +136,7 @@ def packed(cells: Iterable[Cell]) -> list[int]:
 
 
 def _join(there: Cell, cell: Cell) -> None:
-    """Add to a cell one that comes after it."""
+    """Merge a later cell into a cell."""
     there[1] = cell[1]
     there[2:5] = (a + b for a, b in zip(there[2:5], cell[2:5], strict=True))
     if there[6] != cell[6]:
@@ -144,12 +144,12 @@ def _join(there: Cell, cell: Cell) -> None:
 
 
 class Bins:
-    """How much happened in each of at most `most` equal times of the run.
+    """How much happened in each of at most `most` equal intervals of the run.
 
     Parameters
     ----------
     most
-        How many there may be; their width doubles when there are more.
+        Maximum number of intervals; their width doubles when there are more.
     """
 
     def __init__(self, most: int = 600) -> None:
@@ -158,7 +158,7 @@ class Bins:
         self._most = most
 
     def add(self, at: int, amount: int) -> None:
-        """Count what happened at a tick."""
+        """Add an amount at a tick."""
         while at // self.width >= self._most:
             self.width *= 2
             pairs = [*self.amounts, 0] if len(self.amounts) % 2 else self.amounts
@@ -180,7 +180,7 @@ class Usage:
         self._most, self._every = most, 1
 
     def add(self, at: int, cpu: float, memory: float) -> None:
-        """Note the shares that are in use at a tick."""
+        """Add the shares in use at a tick."""
         sample = [at, round(100 * cpu), round(100 * memory)]
         if self.samples and at - self.samples[-1][0] < self._every:
             _raise(self.samples[-1], sample)

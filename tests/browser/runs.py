@@ -23,7 +23,7 @@ from skyward.events import (
     Spent,
     Stage,
 )
-from skyward.telemetry.report import Lost, NodeUse, Report
+from skyward.telemetry.report import LostTime, NodeUse, Report
 
 STAGES: tuple[Stage, ...] = ("launching", "reaching", "booting", "joining", "ready")
 
@@ -103,7 +103,7 @@ def troubled(nodes: int = 4, slots: int = 4, tasks: int = 2000) -> list[Event]:
 
 def ended(events: list[Event], tasks: int, error: str = "") -> list[Event]:
     """The same run with its end."""
-    lost = Lost(start=0.04, serialization=0.01, idle=0.02, tail=0.05, link=0.03)
+    lost = LostTime(start=0.04, serialization=0.01, idle=0.02, tail=0.05, link=0.03)
     nodes = {node: NodeUse(4, tasks // 4, (tasks / 16,) * 4, 10_000_000, 3_000_000) for node in range(4)}
     retries = {"node 3: not heard for 30 s": 8}
     report = Report(tasks, tasks, 1, 0, tasks + 8, retries, 0, nodes, tasks / 14, tasks * 1.15, tasks * 0.9775, lost)
@@ -117,7 +117,7 @@ def importing() -> list[Event]:
     """A run of one call of ten seconds, of which a module took half."""
     begin, calls = 1_795_000_060.0, ((0,), (0,), (5.0,), ("returned",), (1,))
     nodes = {0: NodeUse(1, 1, (5.0,), 100, 100)}
-    report = Report(1, 1, 0, 0, 1, {}, 0, nodes, 10.0, 10.0, 5.0, Lost(opening=0.5), {"slow": 5.0})
+    report = Report(1, 1, 0, 0, 1, {}, 0, nodes, 10.0, 10.0, 5.0, LostTime(opening=0.5), {"slow": 5.0})
     return [
         *start(1, 1),
         BatchesArrived(begin, 1, 1),

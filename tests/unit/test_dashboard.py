@@ -140,18 +140,18 @@ def test_who_cannot_keep_up_is_told_everything_anew(served: Dashboard) -> None:
     async def look_on() -> list[str]:
         stream = served._told()
         first = await anext(stream)
-        for number in range(3 * dashboard.BEHIND):
+        for number in range(3 * dashboard.MAX_QUEUED_UPDATES):
             served._pass_on(f"data: {number}\n\n")
-        served._pass_on(dashboard.OVER)
+        served._pass_on(dashboard.OVER_MESSAGE)
         rest = [text async for text in stream]
         served._telling.cancel()
         served._closing = None
         return [first, *rest]
 
     texts = asyncio.run(look_on())
-    assert len(texts) <= dashboard.BEHIND + 1
+    assert len(texts) <= dashboard.MAX_QUEUED_UPDATES + 1
     assert '"fresh":true' in texts[1]
-    assert texts[-1] == dashboard.OVER
+    assert texts[-1] == dashboard.OVER_MESSAGE
 
 
 def test_the_link_is_told_and_logged(record: EventLog, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,8 +231,8 @@ def test_idle_connections_are_few_and_cost_the_driver_few_descriptors(
         ours.append(idle((b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")[number % 3]))
         if number % 50 == 0:
             assert get(served, "/", cookie=cookie).status == 200  # whom the link has let in is let in still
-    assert all(is_closed(connection) for connection in ours[: MANY - dashboard.CONNECTIONS - dashboard.BACKLOG])
-    kit.until(lambda: descriptors() - before - MANY <= dashboard.CONNECTIONS + dashboard.BACKLOG)
+    assert all(is_closed(connection) for connection in ours[: MANY - dashboard.MAX_CONNECTIONS - dashboard.BACKLOG])
+    kit.until(lambda: descriptors() - before - MANY <= dashboard.MAX_CONNECTIONS + dashboard.BACKLOG)
     assert get(served, "/", cookie=cookie).status == 200
 
 
@@ -254,7 +254,7 @@ def test_who_looks_on_is_not_idle(
     answer = get(served, "/events", cookie=let_in(served))
     while not told(answer)["fresh"]:
         pass
-    for _ in range(2 * dashboard.CONNECTIONS):
+    for _ in range(2 * dashboard.MAX_CONNECTIONS):
         others = [idle(b"")]
     assert is_closed(others[-1])
     record.put(BatchesEnded(101.0, 0, (1,), (0,), (0.5,), ("returned",), (3,), 1))

@@ -188,7 +188,7 @@ def test_a_run_goes_on_when_its_disk_is_full(tmp_path: Path, caplog: pytest.LogC
 def test_what_tasks_print_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(event_log, "SPOKEN", 1000)
+    monkeypatch.setattr(event_log, "MAX_OUTPUT_BYTES", 1000)
     made = EventLog("run", tmp_path)
     found: list[Event] = []
     made.listen(found.extend)

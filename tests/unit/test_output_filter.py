@@ -6,7 +6,7 @@ from skyward.view.output_filter import (
     BURST,
     MAX_CHARACTERS_PER_S,
     MAX_LINES_PER_S,
-    NOTE,
+    NOTE_INTERVAL_S,
     OutputFilter,
     Show,
     label,
@@ -128,7 +128,7 @@ def test_a_flood_that_goes_on_is_told_of_now_and_then() -> None:
     for tenth in range(250):
         told += [text for text in shown(prints, *flood(MAX_LINES_PER_S, tenth / 10)) if text != "x"]
     assert len(told) == 3
-    assert NOTE == 10.0
+    assert NOTE_INTERVAL_S == 10.0
 
 
 def test_lines_are_shown_again_when_the_flood_is_over() -> None:

@@ -28,7 +28,7 @@ from skyward.events import (
     Spent,
     TasksCounted,
 )
-from skyward.view.progress import FULL, LOOKS_BACK, REMEMBERED, Progress
+from skyward.view.progress import LOST_NODE_SHOWN_S, LOW_MEMORY, PACE_WINDOW_S, Progress
 
 GB = 1 << 30
 
@@ -207,7 +207,7 @@ def test_the_pace_of_long_tasks_is_taken_over_a_longer_time() -> None:
 def test_the_pace_forgets_what_is_long_ago_and_waiting_is_none() -> None:
     progress = run(BatchesArrived(2.0, 1, 1), ended(3.0, "returned"))
     assert progress.left(4.0) is None
-    later = 3.0 + 2 * LOOKS_BACK[1]
+    later = 3.0 + 2 * PACE_WINDOW_S[1]
     progress.add([BatchesArrived(later, 3, 3), ended(later + 1, "returned"), ended(later + 1, "returned")])
     assert progress.rate(later + 2) == pytest.approx(1.0)
 
@@ -220,7 +220,7 @@ def test_a_lost_node_is_a_concern_until_another_has_been_there_for_a_while() -> 
     assert troubles(progress, 500.0) == [(0, "lost")]
     progress.add([NodeChanged(2.0, 0, 1, "launching"), NodeChanged(9.0, 0, 1, "ready", slots=2)])
     assert troubles(progress, 10.0) == [(0, "lost")]
-    assert troubles(progress, 9.0 + REMEMBERED) == []
+    assert troubles(progress, 9.0 + LOST_NODE_SHOWN_S) == []
 
 
 def test_a_node_that_was_to_leave_is_none() -> None:
@@ -234,7 +234,7 @@ def test_silent_leaving_full_and_given_up_nodes_are_concerns_the_worst_first() -
         NodeNoticed(3.0, 1, "in two minutes"),
         NodeSilent(3.0, 2, 30.0),
         NodeGivenUp(3.0, 3, "no capacity"),
-        NodeFacts(3.0, 4, 0, 0, 0.0, FULL[0] - 1),
+        NodeFacts(3.0, 4, 0, 0, 0.0, LOW_MEMORY[0] - 1),
         nodes=5,
     )
     assert troubles(progress, 4.0) == [(3, "gone"), (2, "silent"), (1, "leaving"), (0, "full"), (4, "full")]

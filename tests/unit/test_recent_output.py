@@ -3,7 +3,7 @@
 import pytest
 
 from skyward.events import Logged, Printed
-from skyward.view.recent_output import LINE, Output
+from skyward.view.recent_output import MAX_LINE_LENGTH, Output
 
 
 def printed(text: str, slot: int = 0) -> Printed:
@@ -17,7 +17,7 @@ def printed(text: str, slot: int = 0) -> Printed:
         pytest.param("part", ["part"], id="what there is of a line"),
         pytest.param("10%\r20%\rall\n", ["all"], id="a bar"),
         pytest.param("\x1b[31mred\x1b[0m\n\n", ["red", ""], id="colors"),
-        pytest.param("x" * (LINE + 9), ["x" * LINE], id="a long line"),
+        pytest.param("x" * (MAX_LINE_LENGTH + 9), ["x" * MAX_LINE_LENGTH], id="a long line"),
     ],
 )
 def test_lines_are_as_a_terminal_shows_them(text: str, lines: list[str]) -> None:

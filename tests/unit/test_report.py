@@ -9,10 +9,10 @@ from dataclasses import astuple, replace
 import pytest
 
 from skyward.errors import NoCompute
-from skyward.telemetry.report import Lost, NodeUse, Report, apportioned, import_hint, without_slot
+from skyward.telemetry.report import LostTime, NodeUse, Report, apportioned, import_hint, without_slot
 
 NODES = {0: NodeUse(2, 30, (4.5, 4.0), 1_500_000, 200), 1: NodeUse(2, 10, (4.0, 3.5), 500_000, 100)}
-LOST = apportioned(Lost(start=0.4, serialization=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
+LOST = apportioned(LostTime(start=0.4, serialization=0.2, opening=0.2, idle=0.8, tail=1.2, link=1.2), 20.0)
 REPORT = Report(
     tasks=80,
     calls=40,
@@ -30,7 +30,7 @@ REPORT = Report(
     raised=3,
     retried={"node 0: exit code 3": ("train, task 7",)},
 )
-NOTHING = replace(REPORT, tasks=0, nodes={}, starts={}, total=0.0, capacity=0.0, work=0.0, lost=Lost())
+NOTHING = replace(REPORT, tasks=0, nodes={}, starts={}, total=0.0, capacity=0.0, work=0.0, lost=LostTime())
 
 
 def test_what_was_work_and_what_was_lost_add_up_to_everything() -> None:
@@ -143,7 +143,7 @@ def test_nodes_of_several_sizes_give_a_range_and_those_given_up_do_not_count() -
 def test_a_pool_that_did_nothing_has_a_report_of_zeros() -> None:
     assert (NOTHING.throughput, NOTHING.efficiency, NOTHING.ideal) == (0.0, 0.0, 0.0)
     assert "Concurrency: 0" in str(NOTHING)
-    assert apportioned(Lost(start=1.0), 0.0) == Lost()
+    assert apportioned(LostTime(start=1.0), 0.0) == LostTime()
 
 
 def test_it_comes_back_from_a_dict_whatever_a_newer_one_knows() -> None:

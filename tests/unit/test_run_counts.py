@@ -16,8 +16,8 @@ from skyward.events import (
     ResultsLost,
     RunEnded,
 )
-from skyward.telemetry.report import Lost, Report
-from skyward.telemetry.run_counts import CAUSES, NAMED, OTHERS, RunCounts
+from skyward.telemetry.report import LostTime, Report
+from skyward.telemetry.run_counts import MAX_CAUSES, MAX_NAMED_CALLS, OTHER_CAUSES, RunCounts
 
 
 def counts(*events: Event) -> RunCounts:
@@ -70,17 +70,17 @@ def test_lost_and_cancelled_calls_are_counted() -> None:
 
 
 def test_retries_are_counted_by_cause_and_the_first_calls_named() -> None:
-    named = [BatchRetried(1.0, 0, "exit code 1", 0, f"train, task {number}") for number in range(NAMED + 2)]
+    named = [BatchRetried(1.0, 0, "exit code 1", 0, f"train, task {number}") for number in range(MAX_NAMED_CALLS + 2)]
     found = counts(*named, BatchRetried(1.0, 0, "silent"))
-    assert found.retries == {"exit code 1": NAMED + 2, "silent": 1}
-    assert found.retried == {"exit code 1": [f"train, task {number}" for number in range(NAMED)]}
+    assert found.retries == {"exit code 1": MAX_NAMED_CALLS + 2, "silent": 1}
+    assert found.retried == {"exit code 1": [f"train, task {number}" for number in range(MAX_NAMED_CALLS)]}
 
 
 def test_of_many_causes_the_last_ones_count_together() -> None:
-    causes = [*(f"cause {number}" for number in range(CAUSES)), "cause 0", "one more", "and another"]
+    causes = [*(f"cause {number}" for number in range(MAX_CAUSES)), "cause 0", "one more", "and another"]
     found = counts(*(BatchRetried(1.0, 0, cause, 0, "train, task 1") for cause in causes))
-    assert found.retries == dict.fromkeys(causes[:CAUSES], 1) | {"cause 0": 2, OTHERS: 2}
-    assert found.retried.keys() == set(causes[:CAUSES])
+    assert found.retries == dict.fromkeys(causes[:MAX_CAUSES], 1) | {"cause 0": 2, OTHER_CAUSES: 2}
+    assert found.retried.keys() == set(causes[:MAX_CAUSES])
 
 
 def test_retries_for_the_same_reason_on_a_node_count_together_whatever_their_slot() -> None:
@@ -89,7 +89,7 @@ def test_retries_for_the_same_reason_on_a_node_count_together_whatever_their_slo
 
 
 def test_the_final_report_counts_as_a_record_may_be_incomplete() -> None:
-    report = Report(8, 6, 2, 1, 9, {"x": 1}, 4, {}, 1.0, 1.0, 1.0, Lost(), raised=3)
+    report = Report(8, 6, 2, 1, 9, {"x": 1}, 4, {}, 1.0, 1.0, 1.0, LostTime(), raised=3)
     found = counts(ended(3.0, "raised"), RunEnded(4.0, "", (), report.as_dict()), RunEnded(4.0, "", (), {}))
     assert (found.tasks, found.calls, found.raised, found.lost) == (8, 6, 3, 2)
     assert (found.cancelled, found.late, found.retries) == (1, 4, {"x": 1})

@@ -30,11 +30,11 @@ from skyward.events import (
     Spent,
     Stage,
 )
-from skyward.telemetry.report import Lost, NodeUse, Report
-from skyward.view.timeline import OTHERS, TOLD, Timeline
+from skyward.telemetry.report import LostTime, NodeUse, Report
+from skyward.view.timeline import MAX_INCIDENTS, OTHER_FUNCTIONS, Timeline
 
 STARTED = RunStarted(100.0, "run-1", "aws", 2, 2, 2, "process", "train.py", "0.1.0", "3.12.1")
-REPORT = Report(8, 4, 0, 0, 4, {}, 0, {0: NodeUse(2, 4, (1.0, 1.0), 10, 10)}, 2.0, 4.0, 2.0, Lost(start=0.5))
+REPORT = Report(8, 4, 0, 0, 4, {}, 0, {0: NodeUse(2, 4, (1.0, 1.0), 10, 10)}, 2.0, 4.0, 2.0, LostTime(start=0.5))
 
 
 def changed(at: float, stage: Stage, reason: str = "", node: int = 0, generation: int = 0) -> NodeChanged:
@@ -80,8 +80,11 @@ def test_functions_are_told_with_how_long_they_ran() -> None:
 
 
 def test_of_very_many_functions_all_but_the_first_are_one() -> None:
-    told = head(*(replace(ended(101.0 + number), functions=(f"f{number}",)) for number in range(TOLD + 5)))
-    assert [each[:2] for each in told["functions"][TOLD - 1 :]] == [[f"f{TOLD - 1}", 1], [OTHERS, 5]]
+    told = head(*(replace(ended(101.0 + number), functions=(f"f{number}",)) for number in range(MAX_INCIDENTS + 5)))
+    assert [each[:2] for each in told["functions"][MAX_INCIDENTS - 1 :]] == [
+        [f"f{MAX_INCIDENTS - 1}", 1],
+        [OTHER_FUNCTIONS, 5],
+    ]
 
 
 def test_what_tasks_print_is_told_once() -> None:
@@ -159,7 +162,7 @@ def test_a_run_that_ended_is_told_by_its_report() -> None:
 
 
 def test_the_share_of_opening_and_its_hint_are_told() -> None:
-    slow = replace(REPORT, lost=Lost(start=0.25, opening=0.25), imports={"slow": 1.0})
+    slow = replace(REPORT, lost=LostTime(start=0.25, opening=0.25), imports={"slow": 1.0})
     told = head(RunEnded(103.0, "", (), slow.as_dict()))
     assert dict(told["lost"])["opening"] == 0.25
     assert told["hint"] == 'slots spent 1.0 s importing slow: Image(preload=["slow"])'
@@ -274,8 +277,10 @@ def test_while_a_run_goes_on_its_shares_have_the_time_at_which_they_were_told() 
 
 
 def test_of_very_many_incidents_only_the_number_is_told() -> None:
-    told = head(*(ended(101.0 + number, "raised") for number in range(TOLD + 5)), BatchRetried(300.0, 1, "died"))
-    assert len(told["incidents"]) == TOLD + 1
+    told = head(
+        *(ended(101.0 + number, "raised") for number in range(MAX_INCIDENTS + 5)), BatchRetried(300.0, 1, "died")
+    )
+    assert len(told["incidents"]) == MAX_INCIDENTS + 1
     assert told["untold"] == {"raised": 5}
 
 

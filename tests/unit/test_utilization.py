@@ -7,7 +7,7 @@ import pytest
 
 from skyward.actors.utilization import Utilization
 from skyward.events import BatchesEnded, BatchesLate, BatchesSent
-from skyward.telemetry.report import Lost, Report
+from skyward.telemetry.report import LostTime, Report
 
 OFFSET = 1000.0
 """Seconds by which the clock of events is ahead."""
@@ -42,10 +42,10 @@ def report(ledger: Utilization, now: float, held: Mapping[int, int] | None = Non
     return told
 
 
-def lost(ledger: Utilization, now: float) -> Lost:
+def lost(ledger: Utilization, now: float) -> LostTime:
     """The seconds of slots that were lost."""
     told = report(ledger, now)
-    return Lost(*(share * told.capacity for share in astuple(told.lost)))
+    return LostTime(*(share * told.capacity for share in astuple(told.lost)))
 
 
 def test_time_without_calls_does_not_count(ledger: Utilization) -> None:
