@@ -243,7 +243,7 @@ class _Distant:
         return await self._local.launch(order)
 
     async def reach(self, instance: Instance) -> "_DistantHost":
-        return _DistantHost(await self._local.reach(instance), self._links, int(instance.node.split("-")[-2]))
+        return _DistantHost(await self._local.reach(instance), self._links, int(instance.name.split("-")[-2]))
 
     async def find(self, pool: str) -> Sequence[Instance]:
         return await self._local.find(pool)

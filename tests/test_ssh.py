@@ -332,7 +332,7 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
     async def main() -> None:
         provider = sky.SSH(hosts=["no..such", "127.0.0.1:1"])
         with pytest.raises(Refused) as refused:
-            await provider.reach(await provider.launch(Order(pool="pool", node="pool-0-0")))
+            await provider.reach(await provider.launch(Order(pool="pool", name="pool-0-0")))
         assert not refused.value.final
 
     asyncio.run(main())
@@ -343,14 +343,14 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
 def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("skyward.providers.ssh.ssh.OTHERS_S", kit.SOON)
+    monkeypatch.setattr("skyward.providers.ssh.ssh.OTHER_ATTEMPTS_S", kit.SOON)
     unknown = "no..such: the host name 'no..such' is unknown. Is it spelled right?"
     refusing = "127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?"
     also = "These machines cannot be reached either:"
 
     async def main() -> None:
         provider = sky.SSH(hosts=["no..such", "127.0.0.1:1"])
-        instances = [await provider.launch(Order(pool="pool", node=f"pool-{number}-0")) for number in range(2)]
+        instances = [await provider.launch(Order(pool="pool", name=f"pool-{number}-0")) for number in range(2)]
         errors = await asyncio.gather(*map(provider.reach, instances), return_exceptions=True)
         assert [str(error).splitlines() for error in errors] == [
             [unknown, also, f"  {refusing}"],
@@ -361,7 +361,7 @@ def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason
         for generation in range(1, 3):
             for instance in instances:
                 await provider.terminate(instance)
-            instances = [await provider.launch(Order(pool="other", node=f"other-0-{generation}"))]
+            instances = [await provider.launch(Order(pool="other", name=f"other-0-{generation}"))]
             with pytest.raises(Unreachable) as failed:
                 await provider.reach(instances[0])
             one_by_one.append(str(failed.value).splitlines())

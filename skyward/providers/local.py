@@ -90,7 +90,7 @@ class Local(StrictModel):
         if order.pool not in self._pools:
             self._pools.add(order.pool)
             await asyncio.to_thread(self._clear_abandoned, order.pool)
-        path = self._root / f"skyward-{order.node}"
+        path = self._root / f"skyward-{order.name}"
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -104,7 +104,7 @@ class Local(StrictModel):
             with contextlib.suppress(OSError):  # it is empty, and this needs no descriptor
                 path.rmdir()
             raise ProvisioningError(f"cannot write into the folder of a local node: {explain(error)}") from error
-        return Instance(str(path), order.pool, order.node, socket.gethostname())
+        return Instance(str(path), order.pool, order.name, socket.gethostname())
 
     def _clear_abandoned(self, pool: str) -> None:
         try:

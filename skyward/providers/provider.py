@@ -1,4 +1,4 @@
-"""The contract of a provider, which launches machines and connects to them.
+"""The contract of a provider.
 
 A provider launches machines, finds those of a pool, connects to one and terminates it. It knows nothing of slots,
 batches or plugins: what runs on a machine is passed to `Host` as files and a command.
@@ -17,7 +17,7 @@ class Quote:
     Attributes
     ----------
     machine, zone, count
-        Their type, their zone, and how many they are.
+        Their type, their zone, and their number.
     hourly
         Dollars per hour for each, including the named `extras`; None if the price is not known, because of `problem`.
     """
@@ -49,55 +49,89 @@ class Purse(Protocol):
         ...
 
     def begin(self, machine: str, hourly: float | None) -> None:
-        """Note a launched machine by its id, as soon as that is known: the next check counts it.
+        """Count a launched machine from now on. Call this as soon as its id is known; calling it twice is harmless.
 
-        That it was launched and that it has ended is noted by whoever ordered it, too; it may be said twice.
+        Whoever placed the order also calls this, and notes the end of the machine.
         """
         ...
 
     def left(self) -> float | None:
-        """Return the seconds until the budget is spent, when no machine may run any more; None: never."""
+        """Return the seconds until the budget is spent and all machines must have stopped; None for no limit."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order for one machine of the pool `pool`, tagged with the pool and with `node`, which is unique.
+    """An order for one machine.
 
-    `node` is also the client token: launching the same order twice gives one machine. `lease` is the seconds without
-    contact to the driver after which a machine that costs money shuts itself down; `purse` is asked before the launch.
-    `wanted` says whether the machine is still needed: a launch that tries several places asks it before each attempt.
+    Attributes
+    ----------
+    pool
+        The pool that the machine is for; the machine is tagged with it.
+    name
+        Unique name of the node, with which the machine is tagged. It is also the client token: launching the same order
+        twice gives one machine.
+    lease
+        Seconds without contact to the driver after which a machine that costs money shuts itself down.
+    purse
+        Checked before the launch.
+    wanted
+        Whether the machine is still needed. A launch that tries several places calls it before each attempt.
     """
 
     pool: str
-    node: str
+    name: str
     lease: float = 300.0
     purse: Purse | None = None
     wanted: Callable[[], bool] = lambda: True
 
+    @property
+    def node(self) -> str:
+        """The former name of `name`."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A launched machine: the provider's `id` of it, and the tags of its order.
+    """A launched machine.
 
-    `slots` is the number of its slots, if the provider was given one for this machine. `hourly` is its price in dollars
-    per hour, if it has one that is known.
+    Attributes
+    ----------
+    id
+        The provider's id of it.
+    pool, name
+        The tags of its order.
+    host
+        Its host name or address, for people.
+    slots
+        Number of its slots, if the provider was given one for this machine.
+    hourly
+        Its price in dollars per hour, if known.
     """
 
     id: str
     pool: str
-    node: str
+    name: str
     host: str
     slots: int | None = None
     hourly: float | None = None
 
+    @property
+    def node(self) -> str:
+        """The former name of `name`."""
+        return self.name
+
 
 type Content = bytes | mmap
-"""What a file is to contain; what is large is mapped, and not held in memory."""
+"""The content of a file; a large one is mapped, not held in memory."""
 
 
-class LeftToLeash(Exception):
+class LeftToLease(Exception):
     """A machine that has to be terminated does not answer. What runs there stops by itself when its lease expires."""
+
+
+LeftToLeash = LeftToLease
+"""The former name of `LeftToLease`."""
 
 
 class Process(Protocol):
@@ -122,12 +156,13 @@ class Host(Protocol):
     python
         Command that starts Python there.
     tethered
-        Whether a command's standard input ends when the driver's process does, so that a node may end itself by that.
-        Where it does not, the machine holds what is started there until it has a leash of its own: it is ended when the
-        file `alive` in the folder was not written again for as many seconds as the file `lease` says, 15 without one.
+        Whether a command's standard input ends when the driver's process does, by which a node notices that the driver
+        is gone. Where it does not, what is started there needs a lease until the node has its own: the machine ends it
+        when the driver has not written the file `alive` into the folder for as many seconds as the file `lease` says,
+        15 without that file.
     shares_memory
-        Whether what runs there can open what this process holds in anonymous memory, by its path under `/proc`, and the
-        other way round: it is this machine, this user, and Linux.
+        Whether processes there can open anonymous memory of this process by its path under `/proc`, and the other way
+        round: this machine, this user, and Linux.
     """
 
     @property
@@ -158,7 +193,7 @@ class Host(Protocol):
 
 @runtime_checkable
 class SupportsAcknowledged(Protocol):
-    """A host that knows how much of what was sent has arrived, which tells a slow connection from a dead one."""
+    """A host that knows how much of the data sent has arrived, to distinguish a slow connection from a dead one."""
 
     def acknowledged(self) -> int:
         """Return the number of bytes that the machine has received over the tunnels so far."""
@@ -179,7 +214,7 @@ class Provider(Protocol):
 
     @property
     def bare(self) -> bool:
-        """Whether its machines lack what a node needs, so that a bootstrap script must install it."""
+        """Whether a bootstrap script must install on its machines what a node needs."""
         ...
 
     async def launch(self, order: Order) -> Instance:
@@ -207,12 +242,13 @@ class Provider(Protocol):
         ...
 
     async def terminate(self, instance: Instance) -> None:
-        """Terminate the machine and everything on it, and return when that is confirmed. A machine that is already gone
-        is no error.
+        """Terminate the machine and everything on it, and return when that is confirmed.
+
+        Terminating a machine that is already gone is no error.
 
         Raises
         ------
-        LeftToLeash
+        LeftToLease
             It cannot be terminated from here, and trying again would not help.
         """
         ...
@@ -224,7 +260,7 @@ class SupportsNotices(Protocol):
 
     @property
     def notices(self) -> str:
-        """How a machine is told, as `skyward.remote.node.interruption` calls it; empty for not at all."""
+        """The source of notices, as named in `skyward.remote.node.interruption`; empty for none."""
         ...
 
 

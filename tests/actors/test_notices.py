@@ -22,7 +22,7 @@ class Scarce(sky.Local):
     async def launch(self, order: Order) -> Instance:
         assert self.folder is not None
         if (self.folder / "full").exists() or len(list(self.folder.glob("skyward-*"))) >= 2:
-            work.note(self.folder / "asked", order.node)
+            work.note(self.folder / "asked", order.name)
             raise sky.NoCapacity("there is no room")
         return await super().launch(order)
 

@@ -21,7 +21,7 @@ from skyward.providers.provider import Order
 from tests import byhand, kit, work
 
 ONE = sky.Worker(concurrency=1)
-ORDER = Order(pool="pool", node="pool-0-0")
+ORDER = Order(pool="pool", name="pool-0-0")
 
 DRIVER = """
 import os, sys, time

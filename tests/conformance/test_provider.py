@@ -18,9 +18,9 @@ PROVIDERS: dict[str, Callable[[Path], Provider]] = {
     "local": lambda folder: sky.Local(folder=folder),
 }
 
-ORDER = Order(pool="pool", node="pool-0-0")
-OTHER = Order(pool="pool", node="pool-1-0")
-STRANGER = Order(pool="someone-else", node="someone-else-0-0")
+ORDER = Order(pool="pool", name="pool-0-0")
+OTHER = Order(pool="pool", name="pool-1-0")
+STRANGER = Order(pool="someone-else", name="someone-else-0-0")
 
 
 @pytest.fixture(params=PROVIDERS)
@@ -59,7 +59,7 @@ async def output(process: Process) -> list[tuple[str, str]]:
 def test_an_instance_carries_the_tags_of_its_order(provider: Provider) -> None:
     instance = run(provider.launch(ORDER))
 
-    assert (instance.pool, instance.node) == (ORDER.pool, ORDER.node)
+    assert (instance.pool, instance.name) == (ORDER.pool, ORDER.name)
     assert instance.id
     assert instance.host
 

@@ -1,6 +1,6 @@
-"""Which machine of a list is a node to have? Pure: no I/O, no clock, no luck.
+"""Which machine of a list does a node get? Pure: no I/O, no clock, no luck.
 
-The first that no node has; of several, one that did not fail before. One that failed is taken last.
+The first free one, of those that failed least often.
 """
 
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class HostAllocator:
-    """The machines of a list, by place.
+    """The machines of a list, identified by their place in it. Nodes are identified by name.
 
     Attributes
     ----------
     taken
-        The place that each node has.
+        The place of each node.
     failures
-        How often a place has failed.
+        How often each place has failed.
     problems
-        By pool, why each place could not be used when it was tried last.
+        By pool, why each place could not be used when it was last tried.
     used
-        The places at which something was done for a pool's nodes.
+        By pool, the places where something has been done for its nodes.
     untouched
-        The nodes for which nothing has been done yet at their places.
+        The nodes for which nothing has been done on their machines yet.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -30,39 +30,39 @@ class HostAllocator:
     used: dict[str, set[int]] = field(default_factory=dict)
     untouched: set[str] = field(default_factory=set)
 
-    def take(self, pool: str, node: str, places: int) -> int | None:
-        """Return the place that the node has or now gets; None when all are taken."""
-        if node not in self.taken:
+    def take(self, pool: str, name: str, places: int) -> int | None:
+        """Return the place of the node, which gets a free one if it has none; None when all are taken."""
+        if name not in self.taken:
             busy = set(self.taken.values())
             free = [place for place in range(places) if place not in busy]
             if not free:
                 return None
-            self.taken[node] = min(free, key=lambda place: (self.failures.get(place, 0), place))
+            self.taken[name] = min(free, key=lambda place: (self.failures.get(place, 0), place))
             self.used.setdefault(pool, set())
             self.problems.setdefault(pool, {})
-            self.untouched.add(node)
-        return self.taken[node]
+            self.untouched.add(name)
+        return self.taken[name]
 
-    def touch(self, pool: str, node: str) -> None:
-        """Note that something is done for the node at its place."""
-        self.untouched.discard(node)
-        self.used.setdefault(pool, set()).add(self.taken[node])
-        self.problems.setdefault(pool, {}).pop(self.taken[node], None)
+    def touch(self, pool: str, name: str) -> None:
+        """Note that something is done for the node on its machine."""
+        self.untouched.discard(name)
+        self.used.setdefault(pool, set()).add(self.taken[name])
+        self.problems.setdefault(pool, {}).pop(self.taken[name], None)
 
     def spare(self, places: int) -> bool:
-        """Whether there is a place that no node has and that did not fail."""
+        """Whether there is a free place that has never failed."""
         return any(place not in self.failures for place in set(range(places)) - set(self.taken.values()))
 
-    def fail(self, node: str) -> None:
+    def fail(self, name: str) -> None:
         """Note that the node's place has failed."""
-        if (place := self.taken.get(node)) is not None:
+        if (place := self.taken.get(name)) is not None:
             self.failures[place] = self.failures.get(place, 0) + 1
 
-    def note(self, pool: str, node: str, problem: str) -> None:
+    def note(self, pool: str, name: str, problem: str) -> None:
         """Note why the node's place cannot be used."""
-        self.problems.setdefault(pool, {})[self.taken[node]] = problem
+        self.problems.setdefault(pool, {})[self.taken[name]] = problem
 
-    def leave(self, node: str) -> None:
-        """The node needs its place no more."""
-        self.taken.pop(node, None)
-        self.untouched.discard(node)
+    def leave(self, name: str) -> None:
+        """Free the place of the node."""
+        self.taken.pop(name, None)
+        self.untouched.discard(name)

@@ -13,7 +13,7 @@ from skyward.config.validation import StrictModel, Text, existing_file, matching
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers.batching import Attempts, side_by_side
 from skyward.providers.health_checks import Finding, Needs
-from skyward.providers.provider import Instance, LeftToLeash, Order
+from skyward.providers.provider import Instance, LeftToLease, Order
 from skyward.providers.ssh import scripts
 from skyward.providers.ssh.allocation import HostAllocator
 from skyward.providers.ssh.target import Refused, Target
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("skyward")
 
-GOODBYE = 5.0
-"""Seconds for which a machine that does not answer is tried when its node is to be ended; its leash ends it anyway."""
+TERMINATE_CONNECT_TIMEOUT_S = 5.0
+"""Seconds to connect to a machine whose node has to be terminated; without an answer, the node ends with its lease."""
 
-OTHERS_S = 2.0
-"""Seconds for which a failed attempt waits for those at other machines: one error is to name all that failed."""
+OTHER_ATTEMPTS_S = 2.0
+"""Seconds that a failed attempt waits for those at other machines, so that one error names all that failed."""
 
 _HOST = re.compile(r"(?:(?P<user>[^@\s:]+)@)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^@\s:\[\]]+)(?::(?P<port>\d{1,5}))?")
 
@@ -134,7 +134,7 @@ class SSH(StrictModel):
     slots: Annotated[int | Mapping[str, int] | None, BeforeValidator(_slots)] = Field(
         default=None, description="give a number of slots, or one for each name", examples=["{'gpu-box': 8}"]
     )
-    _seats: HostAllocator = PrivateAttr(default_factory=HostAllocator)
+    _allocator: HostAllocator = PrivateAttr(default_factory=HostAllocator)
     _attempts: dict[str, Attempts] = PrivateAttr(default_factory=dict)
 
     if TYPE_CHECKING:  # lists are welcome, and a type checker should know
@@ -171,10 +171,10 @@ class SSH(StrictModel):
 
     async def launch(self, order: Order) -> Instance:
         """Choose a machine that no other node uses. Nothing is done on it yet."""
-        place = self._seats.take(order.pool, order.node, len(self.hosts))
+        place = self._allocator.take(order.pool, order.name, len(self.hosts))
         if place is None:
             raise NoCapacity(f"all {len(self.hosts)} machines of hosts= are in use: give more, or ask for fewer nodes")
-        return self._instance(order.pool, order.node, place)
+        return self._instance(order.pool, order.name, place)
 
     async def reach(self, instance: Instance) -> "RemoteHost":
         """Connect to the machine, and make the node's folder there."""
@@ -185,25 +185,25 @@ class SSH(StrictModel):
         try:
             with attempts.under_way():
                 await tunnel.open()
-                self._seats.touch(instance.pool, instance.node)
-                return RemoteHost(tunnel, await settled(tunnel, instance.node), "python3")
+                self._allocator.touch(instance.pool, instance.name)
+                return RemoteHost(tunnel, await settled(tunnel, instance.name), "python3")
         except BaseException as error:
-            self._seats.fail(instance.node)
+            self._allocator.fail(instance.name)
             await shut(tunnel)
             if isinstance(error, Refused):
-                error.final = not self._seats.spare(len(self.hosts))
+                error.final = not self._allocator.spare(len(self.hosts))
                 if not error.final:
                     log.warning("using another machine in place of %s", error)
             if isinstance(error, Unreachable):
-                self._seats.note(instance.pool, instance.node, str(error))
-                await attempts.settle(OTHERS_S)
+                self._allocator.note(instance.pool, instance.name, str(error))
+                await attempts.settle(OTHER_ATTEMPTS_S)
                 error.args = ("\n".join([str(error), *self._also(instance)]),)
             raise
 
     async def find(self, pool: str) -> Sequence[Instance]:
         """Return the nodes of the pool: those that this provider was asked for, and those that the machines know of."""
-        taken = {node: place for node, place in self._seats.taken.items() if node.startswith(f"{pool}-")}
-        places = sorted(self._seats.used.get(pool, range(len(self.hosts))))
+        taken = {node: place for node, place in self._allocator.taken.items() if node.startswith(f"{pool}-")}
+        places = sorted(self._allocator.used.get(pool, range(len(self.hosts))))
         for place, nodes in zip(places, await side_by_side(*(self._ask(pool, place) for place in places)), strict=True):
             taken |= dict.fromkeys(nodes, place)
         return [self._instance(pool, node, place) for node, place in sorted(taken.items())]
@@ -213,24 +213,24 @@ class SSH(StrictModel):
 
         Raises
         ------
-        LeftToLeash
+        LeftToLease
             The machine does not answer.
         """
-        if instance.node in self._seats.untouched:
-            self._seats.leave(instance.node)
+        if instance.name in self._allocator.untouched:
+            self._allocator.leave(instance.name)
             return
         tunnel = self._tunnel(self._place(instance))
         try:
-            await tunnel.open(GOODBYE)
-            ran = await tunnel.run(scripts.finish(instance.node))
+            await tunnel.open(TERMINATE_CONNECT_TIMEOUT_S)
+            ran = await tunnel.run(scripts.finish(instance.name))
             if ran.code:
                 raise Unreachable(f"{tunnel.to}: the node cannot be stopped: {ran.stderr.strip()}")
         except Unreachable as error:
-            self._seats.fail(instance.node)
-            raise LeftToLeash(str(error)) from error
+            self._allocator.fail(instance.name)
+            raise LeftToLease(str(error)) from error
         finally:
             await tunnel.close()
-            self._seats.leave(instance.node)
+            self._allocator.leave(instance.name)
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
         """Check whether each machine can be a node and whether this program can reach it, all at the same time."""
@@ -241,7 +241,7 @@ class SSH(StrictModel):
 
     def _also(self, instance: Instance) -> list[str]:
         """Return lines that name the other machines that could not be reached for this pool, with the reasons."""
-        problems = self._seats.problems[instance.pool]
+        problems = self._allocator.problems[instance.pool]
         others = [f"  {text}" for place, text in sorted(problems.items()) if place != self._place(instance)]
         return ["These machines cannot be reached either:", *others] if others else []
 
@@ -287,5 +287,5 @@ class SSH(StrictModel):
 
     def _place(self, instance: Instance) -> int:
         with contextlib.suppress(KeyError):
-            return self._seats.taken[instance.node]
+            return self._allocator.taken[instance.name]
         return next(place for place, to in enumerate(self.hosts) if instance.id.startswith(f"{to}/"))
