@@ -15,9 +15,9 @@ def task(x: int) -> int:
 
 def kill(node: sky.Node) -> None:
     """Kill a local node as a power cut would; a file in its folder names its processes."""
-    leash, group = map(int, (Path(node.instance) / "pids").read_text().split())
+    parent, group = map(int, (Path(node.instance) / "pids").read_text().split())
     os.killpg(group, signal.SIGKILL)
-    os.kill(leash, signal.SIGKILL)
+    os.kill(parent, signal.SIGKILL)
 
 
 if __name__ == "__main__":

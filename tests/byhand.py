@@ -48,7 +48,7 @@ class Node:
 
     @property
     def zygote(self) -> int:
-        """The pid of the process that the slots are forked from, and of the group of all but the leash."""
+        """The pid of the process that the slots are forked from, and of the group of all but the parent process."""
         return int((self.folder / "pids").read_text().split()[1])
 
     @property
@@ -58,8 +58,8 @@ class Node:
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the node."""
-        leash = psutil.Process(self.process.pid)
-        return [leash, *leash.children(recursive=True)]
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
 
     def says(self) -> Message | None:
         """Wait for the next message on its standard output."""

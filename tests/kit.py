@@ -50,24 +50,24 @@ class Apart(sky.Local):
 
 
 def pids(node: sky.Node) -> tuple[int, int]:
-    """The pids of a local node's leash and of its zygote, which leads the group of all its other processes."""
-    leash, group = (Path(node.instance) / "pids").read_text().split()
-    return int(leash), int(group)
+    """The pids of a local node's parent process and of its zygote, which leads the group of all its other processes."""
+    parent, group = (Path(node.instance) / "pids").read_text().split()
+    return int(parent), int(group)
 
 
 def host(node: sky.Node) -> int:
     """The pid of a local node's host, which holds the foreman."""
-    leash, zygote = pids(node)
-    return next(child.pid for child in psutil.Process(leash).children() if child.pid != zygote)
+    parent, zygote = pids(node)
+    return next(child.pid for child in psutil.Process(parent).children() if child.pid != zygote)
 
 
 def tree(folder: Path) -> list[psutil.Process]:
     """Every process of the local nodes whose scratch folders are in `folder`."""
-    leashes = [each for each in psutil.process_iter() if _is_leash(each, folder)]
-    return leashes + [child for leash in leashes for child in leash.children(recursive=True)]
+    parents = [each for each in psutil.process_iter() if _is_parent(each, folder)]
+    return parents + [child for parent in parents for child in parent.children(recursive=True)]
 
 
-def _is_leash(process: psutil.Process, folder: Path) -> bool:
+def _is_parent(process: psutil.Process, folder: Path) -> bool:
     try:
         command, parent = process.cmdline(), process.parent()
         child_of_a_node = parent is not None and "skyward.remote.node" in parent.cmdline()

@@ -1,8 +1,8 @@
-"""The scratch folders of local nodes: who uses one, and what is done with one that nobody uses any more.
+"""The scratch folders of local nodes: whether one is in use, and removing those that are not.
 
-A folder is used for as long as a process holds a shared `flock` on its file `lock`: the driver until it has removed
-the folder, and the leash of the node. The kernel takes the lock away when a process dies in whatever way, and the lock
-counts in containers that share the file system as well, where a pid would mean another process.
+A folder is in use while a process holds a shared `flock` on its file `lock`: the driver until it has removed the
+folder, and the parent process of the node. The kernel releases the lock however a process dies, and the lock works
+across containers that share the file system, where a pid would mean another process.
 """
 
 import contextlib
@@ -17,23 +17,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
-"""The file in a scratch folder whose lock says that the folder is used; `skyward.remote.node` takes it as well."""
+"""The file in a scratch folder that is locked while the folder is in use, also by `skyward.remote.node`."""
 
 ATTEMPTS = 100
-"""How often a folder is emptied in which new files appear, before it is called one that cannot be removed."""
+"""How often removing a folder is tried while new files appear in it."""
 
 NAME = re.compile(r"skyward-(?P<pool>\d{8}-[0-9a-f]{8})-\d+-\d+")
-"""The name of a scratch folder; the pool's name has the time at which it began, and a random number."""
+"""The name of a scratch folder; the pool's name consists of its start time and a random number."""
 
 
 def lock(folder: Path) -> int:
-    """Make the lock of a new folder, and return the descriptor that holds it."""
+    """Create the lock file of a new folder, and return the descriptor that holds the lock."""
     new = folder / f".{LOCK}"
-    held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # the file is not made if there is no descriptor
+    held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # without a descriptor left, there is no file
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: nobody can tell that it is not used
+        with contextlib.suppress(OSError):  # a file system without locks: it always counts as in use
             fcntl.flock(held, fcntl.LOCK_SH)
-            new.rename(folder / LOCK)  # so that nobody ever sees it without its lock
+            new.rename(folder / LOCK)  # so that it is never seen unlocked
     except BaseException:
         os.close(held)
         raise
@@ -41,16 +41,16 @@ def lock(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, also while what is about to end still writes into it.
+    """Remove a folder and its content, even while processes that are about to end still write into it.
 
     Raises
     ------
     OSError
-        Something of it, perhaps a key, cannot be removed.
+        Something in it, perhaps a key, cannot be removed.
     """
 
     def fail(_: object, path: str, error: BaseException) -> None:
-        if not isinstance(error, FileNotFoundError):  # the leash may remove it at the same time
+        if not isinstance(error, FileNotFoundError):  # the node may remove it at the same time
             raise error
 
     for attempt in range(ATTEMPTS):
@@ -63,9 +63,10 @@ def remove(folder: Path) -> None:
 
 
 def clear_abandoned(root: Path, pool: str) -> Iterator[tuple[Path, OSError | None]]:
-    """Remove the folders of other pools of this user whose driver and leash are dead, and end what is left there.
+    """Remove the folders of this user's other pools whose driver and node are dead, and kill what still runs there.
 
-    Whatever is not certainly such a folder is not touched. Each is yielded, with the reason if it cannot be removed.
+    Anything that is not certainly such a folder is left alone. Yield each folder, with the error if it could not be
+    removed.
     """
     for folder in sorted(root.glob("skyward-*")):
         match = NAME.fullmatch(folder.name)
@@ -84,7 +85,7 @@ def clear_abandoned(root: Path, pool: str) -> Iterator[tuple[Path, OSError | Non
 
 @contextlib.contextmanager
 def _abandoned(folder: Path) -> Iterator[bool]:
-    """Whether the folder is ours and nobody uses it; nobody else can begin to while the context is open."""
+    """Whether the folder is this user's and not in use; while the context is open, nobody else can lock it."""
     with contextlib.ExitStack() as stack:
         try:
             there = folder.lstat()
@@ -94,15 +95,15 @@ def _abandoned(folder: Path) -> Iterator[bool]:
                 stack.callback(os.close, held)
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 ours = os.path.samestat(os.fstat(held), os.stat(folder / LOCK, follow_symlinks=False))
-        except OSError:  # there is no lock, somebody holds it, or it cannot be looked at: it may be used
+        except OSError:  # no lock, locked by somebody, or not readable: it may be in use
             ours = False
         yield ours
 
 
 def _kill_all(folder: Path) -> None:
-    """Kill the processes of the folder's node: all that begin as it does are forks of its leash."""
+    """Kill the processes of the folder's node: its forks have the same command line."""
     command = f"skyward.remote.node\0{folder}\0".encode()
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has just ended, or is somebody else's
+        with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
             if entry.stat().st_uid == os.getuid() and (entry / "cmdline").read_bytes().endswith(command):
                 os.kill(int(entry.name), signal.SIGKILL)

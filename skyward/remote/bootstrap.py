@@ -3,7 +3,7 @@
 The script stands in the node's folder beside its other files. It looks for the environment of its recipe in the
 machine's cache, builds it if it is not there, and becomes the node. What it needs for that and does not find it asks
 for, in messages (see `node_messages`), and waits until the driver has put that into `sent`, as long as the folder is
-there: whoever made it holds what runs in it, until the node's leash does.
+there: what runs in it has a lease, which the node's parent process takes over.
 
 Everything in the cache is named by its content and appears whole or not at all, so that a start that was cut off leaves
 nothing half done, and several drivers do not disturb each other. When something new comes in, what was not used for

@@ -294,13 +294,13 @@ def test_a_node_that_is_called_from_its_folder_goes_on_until_that_stops(folder: 
         assert not folder.exists()
 
 
-def test_a_leash_counts_on_from_where_the_one_before_it_was(folder: Path) -> None:
+def test_a_parent_counts_on_from_where_the_one_before_it_was(folder: Path) -> None:
     with byhand.node(folder, also={SILENT: b"598\n"}, first_contact=600.0) as node:
         assert byhand.ended(node.processes())
         assert not folder.exists()
 
 
-def leash(node: Node) -> int:
+def parent(node: Node) -> int:
     return node.process.pid
 
 
@@ -312,7 +312,7 @@ def zygote(node: Node) -> int:
     return node.zygote
 
 
-@pytest.mark.parametrize("part", [leash, host, zygote])
+@pytest.mark.parametrize("part", [parent, host, zygote])
 def test_whichever_process_of_a_node_is_killed_all_of_them_end(
     folder: Path, tmp_path: Path, bell: Bell, part: Callable[[Node], int]
 ) -> None:
@@ -321,7 +321,7 @@ def test_whichever_process_of_a_node_is_killed_all_of_them_end(
         os.kill(part(node), signal.SIGKILL)
 
         assert byhand.ended(processes)
-        assert folder.exists() == (part is leash)  # it was the one to remove it: now the provider does
+        assert folder.exists() == (part is parent)  # it was the one to remove it: now the provider does
 
 
 def test_what_a_call_has_started_ends_with_the_node(folder: Path, tmp_path: Path, bell: Bell) -> None:

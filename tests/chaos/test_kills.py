@@ -21,7 +21,7 @@ from tests.work import die, die_once, task
 pytestmark = pytest.mark.kill
 
 
-def leash(node: sky.Node) -> None:
+def parent(node: sky.Node) -> None:
     kit.kill(kit.pids(node)[0])
 
 
@@ -57,7 +57,7 @@ def compute(tmp_path: Path) -> Iterator[sky.Compute]:
         yield compute
 
 
-@pytest.mark.parametrize("part", [leash, host, zygote, everything])
+@pytest.mark.parametrize("part", [parent, host, zygote, everything])
 def test_a_node_killed_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, part: Callable[[sky.Node], None]) -> None:
     notes = tmp_path / "notes"
     made = History(notes, notes.read_text)

@@ -76,7 +76,7 @@ async def frozen(processes: list[psutil.Process]) -> None:
 
 
 async def headless(processes: list[psutil.Process]) -> None:
-    """A node whose leash is frozen, so that it cannot end the others."""
+    """A node whose parent process is frozen, so that it cannot end the others."""
     processes[0].send_signal(signal.SIGSTOP)
 
 
@@ -99,7 +99,7 @@ def test_terminate_ends_every_process_of_a_node_and_removes_its_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_node_whose_leash_has_ended_is_found_as_its_folder_with_a_key_is_there(tmp_path: Path) -> None:
+def test_a_node_whose_parent_process_has_ended_is_found_as_its_folder_with_a_key_is_there(tmp_path: Path) -> None:
     async def scenario() -> None:
         provider = local(tmp_path)
         instance = await provider.launch(ORDER)

@@ -57,14 +57,14 @@ def run_a_pool(folder: Path) -> None:
         assert compute.submit(work.square, 3).result(kit.SOON) == 9
 
 
-def test_the_next_pool_clears_what_a_killed_pair_of_driver_and_leash_left(
+def test_the_next_pool_clears_what_a_killed_pair_of_driver_and_node_left(
     driver: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     left = folder_of(driver)
-    leash, group = map(int, (left / "pids").read_text().split())
+    parent, group = map(int, (left / "pids").read_text().split())
     processes = kit.tree(tmp_path)
     os.kill(group, signal.SIGSTOP)  # it cannot end by itself, nor end its workers
-    os.kill(leash, signal.SIGKILL)
+    os.kill(parent, signal.SIGKILL)
     driver.kill()
     driver.wait()
     assert (left / "key.pem").exists()
@@ -87,12 +87,12 @@ def test_a_pool_leaves_alone_what_another_program_uses(driver: "subprocess.Popen
     kit.until(lambda: not used.exists())
 
 
-def test_a_node_whose_driver_has_been_killed_is_left_alone_until_its_leash_has_ended_it(
+def test_a_node_whose_driver_has_been_killed_is_left_alone_until_its_parent_process_has_ended_it(
     driver: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     used = folder_of(driver)
-    leash, group = map(int, (used / "pids").read_text().split())
-    os.kill(leash, signal.SIGSTOP)
+    parent, group = map(int, (used / "pids").read_text().split())
+    os.kill(parent, signal.SIGSTOP)
     driver.kill()
     driver.wait()
 
@@ -100,7 +100,7 @@ def test_a_node_whose_driver_has_been_killed_is_left_alone_until_its_leash_has_e
 
     assert used.exists()
     assert psutil.pid_exists(group)
-    os.kill(leash, signal.SIGCONT)
+    os.kill(parent, signal.SIGCONT)
     kit.until(lambda: not used.exists())
 
 
@@ -163,7 +163,7 @@ def test_a_node_of_which_nothing_can_be_read_is_not_said_to_have_ended(
     asyncio.run(scenario())
 
 
-def test_a_folder_that_its_leash_removes_at_the_same_time_is_removed(tmp_path: Path) -> None:
+def test_a_folder_that_its_parent_process_removes_at_the_same_time_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     scratch.remove(folder)
     folder.mkdir()

@@ -258,7 +258,7 @@ def test_a_machine_that_is_frozen_at_the_end_is_named_and_costs_nobody_an_except
     assert 0 <= seconds <= 12
     assert nothing_is_left(machines[0])
     machines[1].thaw()
-    until(lambda: nothing_is_left(machines[1]), "the leash ends what runs there")
+    until(lambda: nothing_is_left(machines[1]), "the lease ends what runs there")
 
 
 def test_slots_may_be_given_for_each_machine(hosts: Hosts, lab: Lab) -> None:

@@ -34,7 +34,7 @@ def holds(root: Path, node: str) -> psutil.Process:
 
 @pytest.fixture
 def sleeper(root: Path) -> Iterator[Callable[[str], "subprocess.Popen[bytes]"]]:
-    """Starts a process that belongs to the node of that name, as its leash does."""
+    """Starts a process that belongs to the node of that name, as its parent process does."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(node: str) -> "subprocess.Popen[bytes]":
@@ -101,7 +101,7 @@ def test_a_folder_is_held_as_long_as_the_driver_calls(shell: Callable[[str], str
     assert "given up" in shell(f"({scripts.start(str(folder), 2, 'token', ['true'])}) 2>&1 || true")
 
 
-def test_a_leash_takes_over_from_what_holds_the_folder(shell: Callable[[str], str], root: Path) -> None:
+def test_a_parent_takes_over_from_what_holds_the_folder(shell: Callable[[str], str], root: Path) -> None:
     shell(scripts.settle("pool-0-0"))
     held = holds(root, "pool-0-0")
     kit.until((root / "pool-0-0" / "silent").exists)

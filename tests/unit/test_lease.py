@@ -8,15 +8,15 @@ from skyward.remote.node.lease import (
     End,
     Event,
     FolderGone,
-    Heard,
     HostGone,
-    Leash,
-    Told,
+    Lease,
+    Renewed,
+    StopRequested,
     Wait,
     step,
 )
 
-HELD = Leash(lease=10, first_contact=60, began=100)
+HELD = Lease(duration=10, first_contact=60, began=100)
 
 
 def test_a_node_waits_for_the_first_contact() -> None:
@@ -28,18 +28,18 @@ def test_a_node_never_contacted_ends() -> None:
 
 
 def test_a_word_from_the_driver_renews_the_lease() -> None:
-    leash, decision = step(HELD, Heard(150))
-    assert leash.heard == 150
+    lease, decision = step(HELD, Renewed(150))
+    assert lease.renewed == 150
     assert decision == Wait(160)
 
 
 def test_a_node_whose_lease_has_run_out_ends() -> None:
-    leash, _ = step(HELD, Heard(150))
-    assert step(leash, Elapsed(160))[1] == End("the driver was not heard from any more")
+    lease, _ = step(HELD, Renewed(150))
+    assert step(lease, Elapsed(160))[1] == End("the driver was not heard from any more")
 
 
-@pytest.mark.parametrize("event", [DriverGone(), HostGone(), FolderGone(), Told()])
+@pytest.mark.parametrize("event", [DriverGone(), HostGone(), FolderGone(), StopRequested()])
 def test_some_news_end_a_node_at_once(event: Event) -> None:
-    leash, decision = step(HELD, event)
-    assert leash is HELD
+    lease, decision = step(HELD, event)
+    assert lease is HELD
     assert isinstance(decision, End)

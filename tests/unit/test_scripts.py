@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from skyward.providers.ssh import scripts
+from skyward.remote.node import parent_process
 from tests import kit
 from tests.shells import shell as shell
 
@@ -23,6 +24,11 @@ def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[
         shell(f'PATH="{tmp_path}:$PATH"\n{scripts.finish("pool-0-0")}')
     assert raised.value.stderr == "rm: Device or resource busy\n"
     shell(scripts.finish("pool-0-0"))
+
+
+@pytest.mark.parametrize("name", ["ALIVE", "LEASE", "PIDS", "SILENT"])
+def test_the_files_of_a_lease_are_those_of_a_node(name: str) -> None:
+    assert f'"$folder/{getattr(parent_process, name)}"' in scripts._LEASE
 
 
 def test_a_pool_finds_nothing_where_nothing_ever_was(shell: Callable[[str], str]) -> None:

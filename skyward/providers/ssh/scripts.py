@@ -1,20 +1,21 @@
-"""The lines of shell that the SSH provider has run on a machine. Pure: no I/O, no clock, no luck.
+"""The shell scripts that the SSH provider runs on a machine. Pure: no I/O, no clock, no luck.
 
-All that a pool has on a machine lies in a folder of its own for each node, below `~/.cache/skyward/run`; there, each
-machine has a folder, as several may share a home.
+Each node has a folder of its own in `~/.cache/skyward/run/MACHINE`, as several machines may share a home. A node that
+is being started has a lease, which a shell watches until the parent process of the node does. The files of the lease
+are those of `skyward.remote.node.parent_process`.
 """
 
 import shlex
 from collections.abc import Sequence
 
 ENDED = "skyward-command-ended"
-"""What the last line of both streams of a command begins with; a token and the exit code follow."""
+"""The beginning of the last line of both streams of a command; a token and the exit code follow."""
 
 _ROOT = r"""
 umask 077
 root="$HOME/.cache/skyward/run/$(uname -n)"
 
-# Whether a process of this number belongs to the node in this folder: numbers are used again.
+# Whether a process with this pid belongs to the node in this folder: pids are reused.
 lives() {
     kill -0 "$1" 2>/dev/null || return 1
     if [ -r "/proc/$1/cmdline" ]; then
@@ -24,44 +25,44 @@ lives() {
     fi
 }
 
-# Whether anything of the node in this folder runs: its leash, what is to become it, or what holds it until then.
+# Whether anything of the node in this folder runs: its parent process, its start, or the shell that watches its lease.
 runs() {
-    leash=$(cat "$1/hold" 2>/dev/null)
-    [ -f "$1/pids" ] && read -r leash _ <"$1/pids"
-    for each in $leash $(cat "$1"/.*.pid 2>/dev/null); do
+    parent=$(cat "$1/hold" 2>/dev/null)
+    [ -f "$1/pids" ] && read -r parent _ <"$1/pids"
+    for each in $parent $(cat "$1"/.*.pid 2>/dev/null); do
         lives "$each" "$1" && return 0
     done
     return 1
 }
 
-# What runs with this folder in its command line: more than its files tell, if they are lost.
+# The processes with this folder in their command line, for files that are lost.
 named() { grep -lF "$1" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'; }
 
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 
-# Remove the folder of a node; an environment that was not finished ends with the node's name.
+# Remove the folder of a node, and its unfinished environments, whose names end with that of the node.
 clear() { rm -rf "$1" "$HOME/.cache/skyward/env/"*".${1##*/}"; }
 
-# End everything of the node in this folder, and the folder: first its leash is asked, which ends the rest.
+# End everything of the node in this folder, and the folder: ask its parent process first, which ends the rest.
 finish() {
-    leash= group=
-    [ -f "$1/pids" ] && read -r leash group <"$1/pids"
+    parent= group=
+    [ -f "$1/pids" ] && read -r parent group <"$1/pids"
     starts="$(cat "$1/hold" "$1"/.*.pid 2>/dev/null) $(named "$1")"
-    if [ -n "$leash" ] && lives "$leash" "$1"; then
-        kill -TERM "$leash"
+    if [ -n "$parent" ] && lives "$parent" "$1"; then
+        kill -TERM "$parent"
         turns=0
-        while [ "$turns" -lt 180 ] && lives "$leash" "$1"; do
+        while [ "$turns" -lt 180 ] && lives "$parent" "$1"; do
             nap
             turns=$((turns + 1))
         done
-        lives "$leash" "$1" && kill -KILL "$leash"
+        lives "$parent" "$1" && kill -KILL "$parent"
     fi
     for each in $group $starts; do
         [ "$each" = $$ ] && continue
         lives "$each" "$1" && { kill -KILL "-$each" || kill -KILL "$each"; } 2>/dev/null
     done
     turns=0
-    until clear "$1" 2>/dev/null || [ "$turns" -ge 40 ]; do # a file that is under way may arrive in between
+    until clear "$1" 2>/dev/null || [ "$turns" -ge 40 ]; do # a file transfer may still add to it
         nap
         turns=$((turns + 1))
     done
@@ -69,7 +70,7 @@ finish() {
 }
 """
 
-_HOLD = (
+_LEASE = (
     _ROOT
     + r"""
 folder=$1
@@ -88,23 +89,23 @@ while sleep 1; do
 done
 """
 )
-"""Hold a node that is being started, until its own leash does: end it when the driver has put no file `alive` into its
-folder for as many seconds as `lease` says there. Turns are counted, as the time of day may be set."""
+"""Watch the lease of a node that is being started until its parent process does: end the node when the driver has not
+written the file `alive` for as many seconds as the file `lease` says. Turns are counted, as the clock may be set."""
 
 
 def settle(node: str) -> str:
-    """Make the node's folder, hold it, print its path, and clear what earlier runs left whose lease has lapsed."""
+    """Make the node's folder, start its lease, print its path, and clear what earlier runs left after their lease."""
     return (
         _ROOT
-        + f'folder="$root/"{shlex.quote(node)}\nhold={shlex.quote(_HOLD)}\n'
+        + f'folder="$root/"{shlex.quote(node)}\nlease_script={shlex.quote(_LEASE)}\n'
         + r"""
 mkdir -p "$folder" && chmod 700 "${root%/*}" "$root" "$folder" || exit 1
 now=$(date +%s)
 echo "$now" >"$folder/began" || exit 1
 cd "$folder" || exit 1
-if ! held=$(cat hold 2>/dev/null) || ! lives "$held" "$folder"; then
+if ! watcher=$(cat hold 2>/dev/null) || ! lives "$watcher" "$folder"; then
     command -v setsid >/dev/null && alone=setsid || alone=nohup
-    $alone sh -c "$hold" skyward-hold "$folder" >/dev/null 2>&1 </dev/null &
+    $alone sh -c "$lease_script" skyward-lease "$folder" >/dev/null 2>&1 </dev/null &
 fi
 pwd
 for old in "$root"/*/; do
@@ -121,14 +122,14 @@ exit 0
 
 
 def finish(node: str) -> str:
-    """End everything of the node, and leave the machine as it was found, but for the cache."""
+    """End everything of the node, and leave nothing on the machine but the cache."""
     name = shlex.quote(node)
     gone = f'finish "$root/"{name} || exit 1\n'
     return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 
 def find(pool: str) -> str:
-    """Print the names of the pool's nodes that live, or are being started, one a line."""
+    """Print the names of the pool's nodes that run or are being started, one per line."""
     return (
         _ROOT
         + f'for found in "$root/"{shlex.quote(pool)}-*; do\n'
@@ -143,7 +144,7 @@ exit 0
 
 
 def make(folders: Sequence[str]) -> str:
-    """Make these folders, the first with its parents, as this user's alone, or see that they are."""
+    """Make these folders, the first with its parents, readable by this user only, or check that they are."""
     parent = shlex.quote(folders[0].rpartition("/")[0] or "/")
     return (
         f"umask 077; LC_ALL=C; export LC_ALL; mkdir -p {parent} || exit 1\n"
@@ -161,7 +162,7 @@ done
 
 
 def write(path: str, size: int) -> str:
-    """Make a file of the standard input, if so many bytes of it come: less is what a connection that is lost gives."""
+    """Write the standard input to a file, unless it is shorter than `size`: the connection was lost."""
     return (
         f"umask 077; LC_ALL=C; export LC_ALL; path={shlex.quote(path)}; part=$path.$$.part\n"
         f'if cat >"$part" && [ "$(($(wc -c <"$part")))" = {size} ]; then mv -f "$part" "$path" && exit 0; fi\n'
@@ -170,9 +171,9 @@ def write(path: str, size: int) -> str:
 
 
 def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
-    """Start a command that goes on when the connection is lost; what it prints goes to files in the folder.
+    """Start a command that continues when the connection is lost; its output goes to files in the folder.
 
-    There must be one that was made by `settle`: nobody holds what is started in another.
+    `settle` must have made the folder: what is started in another has no lease.
     """
     wrapper = (
         'echo $$ >"$1.pid"; shift; "$@"; code=$?; '
@@ -188,6 +189,6 @@ def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
 
 
 def follow(folder: str, number: int, out: int, err: int) -> str:
-    """Print what a command has printed and prints, after so many lines of each stream."""
+    """Print and follow the output of a command, after the given number of lines of each stream."""
     out_file, err_file = (shlex.quote(f"{folder}/.{number}.{name}") for name in ("out", "err"))
     return f"tail -n +{out + 1} -f {out_file} & tail -n +{err + 1} -f {err_file} >&2 & wait"

@@ -1,48 +1,48 @@
-"""When a node must shut itself down. Pure: no I/O, no clock, no actor.
+"""The lease of a node: when it must shut itself down. Pure: no I/O, no clock, no actor.
 
-The leash lives in a process of its own, started before anything else on the node. It is told what happened and when, in
-seconds of a clock that only goes forward, and answers with the time to look again or the reason to end.
+The parent process of the node, started before anything else there, reports what happened and when, in seconds of a
+monotonic clock. The answer is the time of the next check, or the reason to end the node.
 """
 
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 HOST_GONE = "the host process is gone"
-"""The reason to end for which nobody outside has asked."""
+"""The only reason that is a failure of the node itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leash:
-    """What a node is held by.
+class Lease:
+    """The lease of a node.
 
     Attributes
     ----------
-    lease
+    duration
         Seconds without contact to the driver after which the node shuts itself down.
     first_contact
-        The same, until the driver has been heard for the first time.
+        The same, until the first contact.
     began
         When the node began.
-    heard
-        When the driver was last heard; None for not yet.
+    renewed
+        The time of the last contact; None before the first.
     """
 
-    lease: float
+    duration: float
     first_contact: float
     began: float
-    heard: float | None = None
+    renewed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """The driver was heard."""
+class Renewed:
+    """The driver has made contact."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class Elapsed:
-    """Time has gone by."""
+    """Time has passed."""
 
     now: float
 
@@ -54,25 +54,25 @@ class DriverGone:
 
 @dataclass(frozen=True, slots=True)
 class HostGone:
-    """The process with the foreman has ended."""
+    """The process of the actors has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderGone:
-    """Somebody has removed the node's folder, or the machine has lost its files."""
+    """The node's folder has been removed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Somebody asked the node to end."""
+class StopRequested:
+    """The node was asked to end."""
 
 
-type Event = Heard | Elapsed | DriverGone | HostGone | FolderGone | Told
+type Event = Renewed | Elapsed | DriverGone | HostGone | FolderGone | StopRequested
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """All is well until this time; say `Elapsed` then."""
+    """Send `Elapsed` at this time, unless something happens before."""
 
     until: float
 
@@ -84,28 +84,28 @@ class End:
     reason: str
 
 
-def step(leash: Leash, event: Event) -> tuple[Leash, Wait | End]:
-    """Return the leash after the event, and what follows from it."""
+def step(lease: Lease, event: Event) -> tuple[Lease, Wait | End]:
+    """Return the lease after the event, and what to do."""
     match event:
-        case Heard(now):
-            held = replace(leash, heard=now)
-            return held, _look(held, now)
+        case Renewed(now):
+            renewed = replace(lease, renewed=now)
+            return renewed, _check(renewed, now)
         case Elapsed(now):
-            return leash, _look(leash, now)
+            return lease, _check(lease, now)
         case DriverGone():
-            return leash, End("the driver is gone")
+            return lease, End("the driver is gone")
         case HostGone():
-            return leash, End(HOST_GONE)
+            return lease, End(HOST_GONE)
         case FolderGone():
-            return leash, End("its folder is gone")
-        case Told():
-            return leash, End("told to stop")
+            return lease, End("its folder is gone")
+        case StopRequested():
+            return lease, End("told to stop")
     assert_never(event)
 
 
-def _look(leash: Leash, now: float) -> Wait | End:
-    if leash.heard is None:
-        last, reason = leash.began + leash.first_contact, "the driver never made contact"
+def _check(lease: Lease, now: float) -> Wait | End:
+    if lease.renewed is None:
+        last, reason = lease.began + lease.first_contact, "the driver never made contact"
     else:
-        last, reason = leash.heard + leash.lease, "the driver was not heard from any more"
+        last, reason = lease.renewed + lease.duration, "the driver was not heard from any more"
     return Wait(last) if now < last else End(reason)

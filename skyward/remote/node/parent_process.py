@@ -1,9 +1,8 @@
-"""`python -m skyward.remote.node FOLDER`: one node. This process is its leash.
+"""`python -m skyward.remote.node FOLDER`: one node. This is its parent process, which watches its lease.
 
-FOLDER is private to the node and holds `node.json`, a `NodeConfig`, and the files of its identity. Before
-casty is imported the leash forks two processes into a process group of their own: the zygote, whose children are the
-slots, and the host, which imports casty. When the leash ends the node, for whatever reason, it kills that group,
-removes FOLDER and leaves.
+FOLDER is private to the node and holds `node.json`, a `NodeConfig`, and the files of its identity. Before casty is
+imported, this process forks two others into a process group of their own: the zygote, whose children are the slots, and
+the host, which imports casty. To end the node, for whatever reason, it kills that group, removes FOLDER and exits.
 """
 
 import contextlib
@@ -32,23 +31,24 @@ WORK = "work"
 where the node was started."""
 
 LEASE = "lease"
-"""The file in the folder that says for how many seconds a node that is being started is held."""
+"""The file in the folder with the seconds after which a node that is being started ends without a renewal."""
 
 ALIVE = "alive"
-"""The file that the driver puts into the folder of a node that is being started, again and again. Whoever holds
-the node takes it away: a shell, until there is a leash, and that until the driver reaches it in person."""
+"""The file that the driver writes into the folder to renew the lease of a node that is being started. Whoever watches
+the lease removes it: first a shell (see `skyward.providers.ssh.scripts`), then this process, until the driver has
+connected."""
 
 SILENT = "silent"
-"""The file in the folder that says for how many seconds the driver had been silent when the leash took over."""
+"""The file in the folder with the seconds since the last renewal, when this process took over from the shell."""
 
 POLL_INTERVAL_S, IDLE_POLL_INTERVAL_S = 0.5, 2.0
-"""Seconds between two looks into the folder: for `ALIVE`, and later only for whether the folder is still there."""
+"""Seconds between two checks of the folder: for `ALIVE`, and later only whether the folder is still there."""
 
 PIDS = "pids"
-"""The file in the folder with the pid of the leash, and that of the zygote, which leads the group of the others."""
+"""The file in the folder with the pid of this process, and that of the zygote, which leads the group of the others."""
 
 LOCK = "lock"
-"""The file in the folder whose lock says that somebody uses the folder; see `skyward.providers.scratch`."""
+"""The file in the folder that is locked while the folder is in use; see `skyward.providers.scratch`."""
 
 IMPORTING_SIZE = 256
 """Bytes of the shared memory in which the zygote leaves the name of the module it imports."""
@@ -58,7 +58,7 @@ EXIT_TIMEOUT_S = 7.0
 shorter than providers give this process."""
 
 CRASH_WAIT_S = 5.0
-"""Seconds for which the leash waits for the exit status of a process that seems to have crashed."""
+"""Seconds to wait for the exit status of a process that seems to have crashed."""
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -80,7 +80,7 @@ def cpus() -> int:
 
 
 def main(folder: Path) -> None:
-    """Run the node until its leash says that it must end."""
+    """Run the node until its lease expires, or something else ends it."""
     lock = _take_lock(folder)
     config = NodeConfig.decode((folder / CONFIG_FILE).read_bytes())
     if (work := folder / WORK).is_dir():
@@ -124,7 +124,7 @@ def main(folder: Path) -> None:
     os.close(hear)
     (folder / PIDS).write_text(f"{os.getpid()} {group}")
     try:
-        reason = _hold(config, heard, folder)
+        reason = _watch(config, heard, folder)
         if reason == lease.HOST_GONE:
             _report_crash(host, group, importing, starvations)
         with contextlib.suppress(BrokenPipeError):
@@ -134,7 +134,7 @@ def main(folder: Path) -> None:
 
 
 def _take_lock(folder: Path) -> tuple[int, ...]:
-    """Say for as long as this process lives that the folder is used, where it has a lock; return what holds that."""
+    """Lock the folder for as long as this process lives, if it has a lock; return the descriptors that hold it."""
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -186,7 +186,7 @@ def _setting(config: NodeConfig, slots: int, folder: Path) -> Setting:
 
 
 def _forget(*ends: int | socket.socket, stdin: bool) -> None:
-    """Close what belongs to another process, and read nothing from the leash's standard input."""
+    """Close what belongs to another process, and do not read the standard input of the parent process."""
     for end in ends:
         end.close() if isinstance(end, socket.socket) else os.close(end)
     if stdin:
@@ -195,40 +195,40 @@ def _forget(*ends: int | socket.socket, stdin: bool) -> None:
         os.close(null)
 
 
-def _hold(config: NodeConfig, heard: int, folder: Path) -> str:
-    """Watch until the node must end; return why."""
-    told, tell = socket.socketpair()
-    tell.setblocking(False)
+def _watch(config: NodeConfig, heard: int, folder: Path) -> str:
+    """Wait until the node must end; return why."""
+    stop, stopping = socket.socketpair()
+    stopping.setblocking(False)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    signal.set_wakeup_fd(stopping.fileno(), warn_on_full_buffer=False)
     began = time.monotonic() - _silence(folder)
-    state = lease.Leash(config.lease, config.first_contact, began)
-    watched = [heard, told.fileno()] + ([0] if config.stdin else [])
+    state = lease.Lease(config.lease, config.first_contact, began)
+    watched = [heard, stop.fileno()] + ([0] if config.stdin else [])
     event: lease.Event = lease.Elapsed(time.monotonic())
-    look = POLL_INTERVAL_S
+    interval = POLL_INTERVAL_S
     while True:
         state, decision = lease.step(state, event)
         if isinstance(decision, lease.End):
             signal.set_wakeup_fd(-1)
             return decision.reason
-        ready, _, _ = select.select(watched, [], [], max(0.0, min(look, decision.until - time.monotonic())))
+        ready, _, _ = select.select(watched, [], [], max(0.0, min(interval, decision.until - time.monotonic())))
         event = lease.Elapsed(time.monotonic())
-        if told.fileno() in ready:
-            event = lease.Told()
+        if stop.fileno() in ready:
+            event = lease.StopRequested()
         elif 0 in ready and not os.read(0, 4096):
             event = lease.DriverGone()
         elif heard in ready:
-            event = lease.Heard(time.monotonic()) if os.read(heard, 65536) else lease.HostGone()
-            look = IDLE_POLL_INTERVAL_S
+            event = lease.Renewed(time.monotonic()) if os.read(heard, 65536) else lease.HostGone()
+            interval = IDLE_POLL_INTERVAL_S
         elif not _is_there(folder):
             event = lease.FolderGone()
-        elif look == POLL_INTERVAL_S and _is_called(folder):
-            event = lease.Heard(time.monotonic())
+        elif interval == POLL_INTERVAL_S and _is_renewed(folder):
+            event = lease.Renewed(time.monotonic())
 
 
 def _silence(folder: Path) -> float:
-    """Return for how long the driver has been silent, as far as is known."""
+    """Return the seconds since the last renewal, as far as is known."""
     try:
         return float((folder / SILENT).read_text())
     except (OSError, ValueError):
@@ -236,7 +236,7 @@ def _silence(folder: Path) -> float:
 
 
 def _is_there(folder: Path) -> bool:
-    """Whether the folder is what it was. The file is touched, as what is old may be cleared away."""
+    """Whether the folder is still there. A file in it is touched, as old files may be cleared away."""
     with contextlib.suppress(OSError):
         try:
             os.utime(folder / PIDS)
@@ -245,8 +245,8 @@ def _is_there(folder: Path) -> bool:
     return True
 
 
-def _is_called(folder: Path) -> bool:
-    """Whether the driver has said since the last look that it is there."""
+def _is_renewed(folder: Path) -> bool:
+    """Whether the driver has renewed the lease since the last check."""
     try:
         (folder / ALIVE).unlink()
     except OSError:
@@ -255,8 +255,8 @@ def _is_called(folder: Path) -> bool:
 
 
 def _end(group: int, host: int, folder: Path) -> NoReturn:
-    """Let the host leave in order, for a moment, and the zygote print what the slots wrote; then end everything,
-    orphans included, and leave nothing behind."""
+    """Give the host a moment to exit in order, and the zygote to print what the slots wrote; then kill everything,
+    orphans included, and remove the folder."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(host or group, signal.SIGTERM)
     deadline = time.monotonic() + EXIT_TIMEOUT_S
@@ -287,6 +287,6 @@ def _ended(pid: int) -> bool:
 
 
 def _die_with_parent() -> None:
-    """Be killed when the leash is (Linux: PR_SET_PDEATHSIG); zygote and slots end when this process does."""
+    """Die with the parent process (Linux: PR_SET_PDEATHSIG); zygote and slots end when this process does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -88,7 +88,7 @@ def test_killed_drivers_leave_nothing_however_often(hosts: Hosts, lab: Lab) -> N
         until(lambda: nothing_is_left(host), "the node ends itself", 10)
 
 
-def test_what_a_dead_leash_left_is_cleared_by_the_next_start(hosts: Hosts, lab: Lab) -> None:
+def test_what_a_dead_node_left_is_cleared_by_the_next_start(hosts: Hosts, lab: Lab) -> None:
     (host,) = hosts(used=True)
     with program(lab, [host], "time.sleep(1000)", lease=5) as process:
         host.run("kill -STOP $(cut -d' ' -f1 /home/ubuntu/.cache/skyward/run/*/*/pids)")
