@@ -21,6 +21,12 @@ from tests import byhand, kit
 from tests.conformance.test_provider import ORDER, machine, output, run
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not give nodes that cannot end by themselves all the time of a busy machine."""
+    monkeypatch.setattr(local_provider, "TERMINATE_TIMEOUT_S", 2.0)
+
+
 def local(folder: Path) -> sky.Local:
     return sky.Local(folder=folder)
 
