@@ -273,7 +273,7 @@ def test_closing_gives_up_a_worker_that_stays_or_is_not_up_yet(monkeypatch: pyte
 
 
 def test_each_limit_on_the_end_of_a_node_is_longer_than_those_within_it() -> None:
-    turns = re.search(r'"\$turns" -lt (\d+) \] && lives "\$leash"', scripts.finish("node"))
+    turns = re.search(r'"\$turns" -lt (\d+) \] && lives "\$parent"', scripts.finish("node"))
     assert turns is not None
     within_an_ssh_machine = int(turns[1]) * 0.05
     own = executor.WORKER_EXIT_TIMEOUT_S + executor.IDLE_WORKER_EXIT_TIMEOUT_S
