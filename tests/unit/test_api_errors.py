@@ -3,7 +3,7 @@
 import pytest
 
 import skyward as sky
-from skyward.providers.aws.api_errors import concerns_all, explained, is_busy, missing_action, quota
+from skyward.providers.aws.api_errors import concerns_every_call, explained, is_temporary, missing_action, quota
 
 RUN = "ec2:RunInstances"
 
@@ -19,7 +19,7 @@ RUN = "ec2:RunInstances"
     ],
 )
 def test_what_may_pass_is_tried_again(code: str, status: int, busy: bool) -> None:
-    assert is_busy(code, status) is busy
+    assert is_temporary(code, status) is busy
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_what_may_pass_is_tried_again(code: str, status: int, busy: bool) -> Non
     [("AuthFailure", 401, True), ("RequestLimitExceeded", 503, True), ("UnauthorizedOperation", 403, False)],
 )
 def test_what_another_call_would_be_told_as_well(code: str, status: int, all_of_them: bool) -> None:
-    assert concerns_all(code, status) is all_of_them
+    assert concerns_every_call(code, status) is all_of_them
 
 
 @pytest.mark.parametrize(

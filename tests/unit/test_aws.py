@@ -14,7 +14,7 @@ from skyward.errors import InvalidArgument
 from skyward.providers.aws import resources
 from skyward.providers.aws.api import Api, Unanswered
 from skyward.providers.aws.pool import _chunks
-from skyward.providers.aws.security_group import source
+from skyward.providers.aws.security_group import allowed_network
 from skyward.providers.ssh.key_pair import KeyPair
 
 
@@ -181,14 +181,14 @@ def test_without_the_extra_the_line_that_installs_it_is_given_at_once(
     [("203.0.113.7", "203.0.113.7/32"), ("203.0.113.0/24", "203.0.113.0/24"), ("203.0.113.7/24", "203.0.113.0/24")],
 )
 def test_an_address_is_a_network_of_one(allow: str, network: str) -> None:
-    assert source(allow) == network
+    assert allowed_network(allow) == network
 
 
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="allow='here': not an address"):
-        source("here")
+        allowed_network("here")
     with pytest.raises(sky.ProvisioningError, match=r"allow='http://127.0.0.1:1/': .*give the address"):
-        source("http://127.0.0.1:1/")
+        allowed_network("http://127.0.0.1:1/")
 
 
 def test_nodes_are_cut_into_launches_whose_tag_names_them_all() -> None:

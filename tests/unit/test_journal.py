@@ -38,7 +38,7 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_has_grown_is_begun_anew_and_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "LONGEST", 100)
+    monkeypatch.setattr(journal, "MAX_SIZE", 100)
     written = Journal(tmp_path / "aws.jsonl")
     for number in range(3):
         asyncio.run(written.note("run_instances", pool=f"pool-{number}", region="eu-central-1"))

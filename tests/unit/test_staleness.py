@@ -20,7 +20,7 @@ def other() -> Iterator[str]:
     command = [
         sys.executable,
         "-c",
-        "from skyward.providers.aws import staleness as s; print(s.whose(), flush=True); input()",
+        "from skyward.providers.aws import staleness as s; print(s.owner(), flush=True); input()",
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -34,9 +34,9 @@ def test_what_a_process_made_that_has_ended_is_an_orphan(other: str) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
 
-    assert not is_orphan({BY: staleness.whose()})
+    assert not is_orphan({BY: staleness.owner()})
     assert not is_orphan({BY: other})
-    assert not is_orphan({BY: f"{host}:1:{place}-{staleness._began(1)}"})
+    assert not is_orphan({BY: f"{host}:1:{place}-{staleness._start_time(1)}"})
     assert is_orphan({BY: f"{host}:{ended.pid}:{life}"})
     assert is_orphan({BY: f"{host}:{pid}:{place}-{int(began) - 1}"}), "its pid was given to another one"
 
@@ -44,7 +44,7 @@ def test_what_a_process_made_that_has_ended_is_an_orphan(other: str) -> None:
 def test_of_other_boots_and_other_containers_nothing_is_known() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    host, _, life = staleness.whose().split(":")
+    host, _, life = staleness.owner().split(":")
     boot, space, began = life.split("-")
 
     assert is_orphan({BY: f"{host}:{ended.pid}:{life}"})
@@ -56,7 +56,7 @@ def test_of_other_boots_and_other_containers_nothing_is_known() -> None:
 
 
 def test_where_there_is_no_proc_nobody_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staleness, "_place", lambda: "")
+    monkeypatch.setattr(staleness, "_boot", lambda: "")
     assert not is_orphan({BY: "mac:1:-"})
 
 
@@ -97,9 +97,9 @@ def test_a_pool_with_machines_is_judged_by_them(machines: list[dict[str, str]], 
 
 
 def test_what_is_made_is_stamped_with_its_end() -> None:
-    stamps = staleness.stamps(60.0)
+    stamps = staleness.owner_tags(60.0)
     made, until = (dt.datetime.fromisoformat(stamps[name]) for name in (MADE, UNTIL))
 
     assert dt.timedelta(0) <= dt.datetime.now(dt.UTC) - made < dt.timedelta(seconds=10)
     assert until - made == dt.timedelta(seconds=60)
-    assert stamps[BY] == staleness.whose()
+    assert stamps[BY] == staleness.owner()

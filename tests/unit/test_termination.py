@@ -175,7 +175,7 @@ def test_what_is_left_when_the_time_is_up_is_named(ec2: FakeEC2) -> None:
 
 def test_groups_of_processes_that_have_ended_are_removed(ec2: FakeEC2) -> None:
     pid, gone = os.getpid(), 1 << 22  # above the largest pid
-    mine = staleness.whose()
+    mine = staleness.owner()
     ec2.machines = {}
     ec2.groups = {
         "sg-mine": {"skyward:pool": "a", staleness.BY: mine},

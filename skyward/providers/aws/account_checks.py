@@ -10,16 +10,16 @@ from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.health_checks import AGREES, Finding, Needs
 
 SIGNED_WITHIN_S = 300.0
-"""Seconds by which a signature's time may be wrong."""
+"""Seconds by which the time of a signature may be off."""
 
 EXPIRY_WARNING = dt.timedelta(hours=1)
-"""Credentials that end so soon are a warning."""
+"""Credentials that expire sooner are a warning."""
 
-DRY = "DryRunOperation"
-"""The code of the answer to a dry run of something that is allowed."""
+DRY_RUN_CODE = "DryRunOperation"
+"""The error code of a dry run that is allowed."""
 
-UNTRIED = ("ec2:AuthorizeSecurityGroupIngress", "ec2:TerminateInstances", "ec2:DeleteSecurityGroup")
-"""Permissions that depend on the tags of what they are used on, so that no dry run tells."""
+ACTIONS_WITHOUT_DRY_RUN = ("ec2:AuthorizeSecurityGroupIngress", "ec2:TerminateInstances", "ec2:DeleteSecurityGroup")
+"""Permissions that depend on the tags of a resource, so that a dry run cannot check them."""
 
 PYTHON = "3.12"
 """The Python of the default image."""
@@ -135,7 +135,7 @@ def permissions(missing: Sequence[str], odd: Sequence[str], tried: int) -> list[
     found += [Finding("launch", "FAIL", f"a dry run says {each}", "see what it refers to") for each in odd]
     if found:
         return found
-    later = f"not known before there are machines: {', '.join(UNTRIED)}"
+    later = f"not known before there are machines: {', '.join(ACTIONS_WITHOUT_DRY_RUN)}"
     return [Finding("permissions", "ok", f"all {tried} actions tried by dry run are allowed ({later})")]
 
 

@@ -18,15 +18,15 @@ from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.batching import side_by_side
 from skyward.providers.health_checks import Finding, Needs
 
-PATIENCE_S = 10.0
-"""How long a call is repeated that may pass."""
+CALL_TIMEOUT_S = 10.0
+"""Seconds for which a call with a temporary error is retried."""
 
-LONGEST_S = 60.0
-"""How long all checks may take."""
+TIMEOUT_S = 60.0
+"""Seconds that all checks may take."""
 
 TAGS = [{"Key": "skyward:pool", "Value": "doctor"}]
 
-LOOKS = (
+LOOKUP_ACTIONS = (
     "describe_images",
     "describe_instances",
     "describe_instance_type_offerings",
@@ -35,27 +35,27 @@ LOOKS = (
     "describe_subnets",
     "describe_volumes",
 )
-"""What a launch and its end look at."""
+"""The lookups of a launch and its end."""
 
 
 async def examine(config: LaunchConfig, needs: Needs, nodes: int = 1) -> Mapping[str, Sequence[Finding]]:
-    """Return what was found; what depends on a failure is not looked at. `nodes` is what the quota must allow."""
+    """Return the findings; what depends on a failed check is not checked. The quota must allow `nodes` machines."""
     found: list[Finding] = []
-    api = Api(config.region, config.profile, PATIENCE_S)
+    api = Api(config.region, config.profile, CALL_TIMEOUT_S)
     try:
-        async with asyncio.timeout(LONGEST_S), api.open():
+        async with asyncio.timeout(TIMEOUT_S), api.open():
             if await _account(api, found):
                 await _region(api, config, needs, nodes, found)
     except TimeoutError:
         fix = "check whether a proxy or a firewall is in the way"
-        found.append(Finding("network", "FAIL", f"Amazon did not answer everything within {LONGEST_S:g} s", fix))
+        found.append(Finding("network", "FAIL", f"Amazon did not answer everything within {TIMEOUT_S:g} s", fix))
     except ProvisioningError as error:
         found.append(_unreachable(error))
     return {"here": [Finding("extra", "ok", f"aioboto3 {version('aioboto3')}")], "aws": found}
 
 
 async def _account(api: Api, found: list[Finding]) -> bool:
-    """Look at region, credentials and clock; return whether to go on."""
+    """Check region, credentials and clock; return whether to go on."""
     try:
         session = await api.session()
     except InvalidArgument as error:
@@ -91,11 +91,11 @@ async def _account(api: Api, found: list[Finding]) -> bool:
 
 
 async def _region(api: Api, config: LaunchConfig, needs: Needs, nodes: int, found: list[Finding]) -> None:
-    """Look at what a launch in the region would need."""
+    """Check what a launch in the region needs."""
     try:
         network = await _network(api, config)
     except Refusal as refusal:
-        if refusal.code not in api_errors.STRANGER:
+        if refusal.code not in api_errors.AUTHENTICATION_CODES:
             network = [_refused("network", refusal)]
         else:  # the account is known: it is the region that is not
             found.append(account_checks.not_enabled(await api.region(), refusal.code))
@@ -120,7 +120,7 @@ async def _network(api: Api, config: LaunchConfig) -> list[Finding]:
 
 
 async def _offers(plan: LaunchPlan) -> tuple[Sequence[Offer], list[Finding]]:
-    """Return what a launch would try, and what to think of the first; without prices, if they cannot be asked for."""
+    """Return the offers that a launch would try, and the finding about the first; without prices if none are known."""
     try:
         offers: Sequence[Offer] = await plan.launchable()
         with contextlib.suppress(Denied, Refusal, Unanswered):
@@ -136,7 +136,7 @@ async def _offers(plan: LaunchPlan) -> tuple[Sequence[Offer], list[Finding]]:
 
 async def _permissions(api: Api, plan: LaunchPlan, config: LaunchConfig, offers: Sequence[Offer]) -> list[Finding]:
     tagged = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume", "security-group")]
-    asked: dict[str, dict[str, Any]] = {name: {} for name in LOOKS}
+    asked: dict[str, dict[str, Any]] = {name: {} for name in LOOKUP_ACTIONS}
     if config.spot:
         asked["describe_spot_price_history"] = {}
     if not config.security_groups:
@@ -150,7 +150,7 @@ async def _permissions(api: Api, plan: LaunchPlan, config: LaunchConfig, offers:
         try:
             image = await plan.image_id(offers[0].architecture)
         except Refusal as refusal:
-            (missing if refusal.code in api_errors.FORBIDDEN else odd).append(_named(refusal))
+            (missing if refusal.code in api_errors.PERMISSION_CODES else odd).append(_named(refusal))
         except InvalidArgument as error:
             odd.append(str(error))
         else:
@@ -160,9 +160,9 @@ async def _permissions(api: Api, plan: LaunchPlan, config: LaunchConfig, offers:
         try:
             await api.call("ec2", action, DryRun=True, **more)
         except Refusal as refusal:
-            if refusal.code in api_errors.FORBIDDEN:
+            if refusal.code in api_errors.PERMISSION_CODES:
                 missing.append(_named(refusal))
-            elif refusal.code != account_checks.DRY:
+            elif refusal.code != account_checks.DRY_RUN_CODE:
                 odd.append(_named(refusal))
 
     await side_by_side(*(dry(action, more) for action, more in asked.items()))
@@ -170,7 +170,7 @@ async def _permissions(api: Api, plan: LaunchPlan, config: LaunchConfig, offers:
 
 
 def _launch(offer: Offer, image: str, config: LaunchConfig) -> dict[str, Any]:
-    """Return what a dry run of a launch asks for."""
+    """Return the parameters for a dry run of a launch."""
     asked: dict[str, Any] = {"ImageId": image, "InstanceType": offer.kind, "MinCount": 1, "MaxCount": 1}
     asked |= {"SubnetId": config.subnet[0]} if config.subnet else {"Placement": {"AvailabilityZone": offer.zone}}
     if offer.spot:
@@ -199,13 +199,14 @@ async def _address(config: LaunchConfig) -> list[Finding]:
     if config.security_groups:
         return []
     try:
-        return [Finding("address", "ok", f"{await asyncio.to_thread(security_group.source, config.allow)} is let in")]
+        network = await asyncio.to_thread(security_group.allowed_network, config.allow)
+        return [Finding("address", "ok", f"{network} is let in")]
     except (InvalidArgument, ProvisioningError) as error:
         return [Finding("address", "FAIL", str(error), "pass the address from which you reach machines: --allow")]
 
 
 def _named(refusal: Refusal) -> str:
-    if refusal.code in api_errors.FORBIDDEN:
+    if refusal.code in api_errors.PERMISSION_CODES:
         return api_errors.missing_action(refusal.action, refusal.text)
     return f"{refusal.action}: {refusal.code}: {refusal.text}"
 

@@ -1,4 +1,4 @@
-"""Amazon's API for one account and region, with its own retries. The only file that imports aioboto3.
+"""The AWS API for one account and region, with its own retries. The only file that imports aioboto3.
 
 The SDK's own retries are off: it would retry for seconds what another zone may offer at once, and would not spread
 callers that were throttled together. Here, temporary failures are retried with growing, random pauses. That is safe for
@@ -20,16 +20,16 @@ from skyward.providers.aws import api_errors, region_names
 from skyward.retry import backoff, jittered, retry
 
 RETRY_TIMEOUT_S = 60.0
-"""Seconds for which a call is repeated that may pass."""
+"""Seconds for which a call with a temporary error is retried."""
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
-"""Seconds for a connection, and for an answer on it."""
+"""Timeouts of a connection and of an answer, in seconds."""
 
-PRICES = "us-east-1"
-"""Where the price list of all regions is."""
+PRICE_LIST_REGION = "us-east-1"
+"""The region whose endpoint has the price list of all regions."""
 
-IDENTITIES = {"cn": "cn-north-1", "us-gov": "us-gov-west-1"}
-"""Regions that know an account's credentials whichever others it has enabled, by the beginning of their names."""
+IDENTITY_REGIONS = {"cn": "cn-north-1", "us-gov": "us-gov-west-1"}
+"""Regions that accept the credentials of an account whatever regions it has enabled, by partition."""
 
 
 class Refusal(Exception):
@@ -76,7 +76,7 @@ def _sdk() -> Any:
 
 @functools.cache
 def regions() -> tuple[str, ...]:
-    """Return the regions that the SDK knows; none where it is not installed."""
+    """Return the regions that the SDK knows; none if it is not installed."""
     try:
         from botocore.session import Session
     except ModuleNotFoundError:
@@ -93,9 +93,9 @@ class Api:
     Parameters
     ----------
     region, profile
-        As the SDK knows them; None is what its own chain of settings says.
+        As for the SDK; None for those of its own configuration.
     patience
-        Seconds for which a call is repeated that may pass.
+        Seconds for which a call with a temporary error is retried.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Api:
         self._opening: asyncio.Lock | None = None
 
     async def session(self) -> Any:
-        """Return the SDK's session; importing it takes a second, so that is done beside the loop."""
+        """Return the SDK's session. Importing the SDK takes a second, so a thread does it."""
         if self._session is None:
             sdk = await asyncio.to_thread(_sdk)
             from botocore.exceptions import ProfileNotFound
@@ -137,7 +137,7 @@ class Api:
     async def credentials(self) -> Credentials | None:
         """Return the credentials, fetched if necessary, or None if there are none."""
         session = await self.session()
-        with _told_of_credentials():
+        with _explaining_credentials():
             found = await session.get_credentials()
             if found is None:
                 return None
@@ -152,7 +152,7 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Api"]:
-        """Keep connections for the length of the block."""
+        """Keep connections open for the length of the block."""
         self._users += 1
         try:
             yield self
@@ -163,14 +163,14 @@ class Api:
                 await stack.aclose()
 
     async def call(self, service: str, action: str, *, patience: float | None = None, **asked: Any) -> dict[str, Any]:
-        """Call an action, such as `run_instances`, and retry it while that may help.
+        """Call an action, such as `run_instances`; retry it while its error is temporary.
 
         Raises
         ------
         Refusal
-            It was answered with an error.
+            The answer is an error.
         Unanswered
-            It was not answered at all.
+            There was no answer.
         """
         await self.session()
         from botocore import exceptions as known
@@ -198,11 +198,11 @@ class Api:
 
         def may_pass(error: Exception) -> bool:
             if isinstance(error, Refusal):
-                return api_errors.is_busy(error.code, error.status)
+                return api_errors.is_temporary(error.code, error.status)
             return isinstance(error, (known.HTTPClientError, known.ConnectionError))
 
         try:
-            with _told_of_credentials():
+            with _explaining_credentials():
                 return await retry(attempt, on=may_pass, delays=jittered(backoff()), within=patience or self._patience)
         except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error
@@ -210,7 +210,7 @@ class Api:
             raise ProvisioningError(f"{named}: {error}") from error
 
     async def pages(self, service: str, action: str, key: str, **asked: Any) -> list[Any]:
-        """Return what all pages of an answer have under a key."""
+        """Return the items under a key on all pages of an answer."""
         found: list[Any] = []
         more: dict[str, Any] = {}
         while True:
@@ -238,18 +238,21 @@ class Api:
         return self._clients[service]
 
     async def _home(self, service: str) -> str:
-        """Return the region whose endpoint of a service is to be asked."""
+        """Return the region whose endpoint of a service to call."""
         match service:
             case "pricing":
-                return PRICES
+                return PRICE_LIST_REGION
             case "sts":
                 region = (await self.session()).region_name or ""
-                return next((home for name, home in IDENTITIES.items() if region.startswith(f"{name}-")), PRICES)
+                return next(
+                    (home for name, home in IDENTITY_REGIONS.items() if region.startswith(f"{name}-")),
+                    PRICE_LIST_REGION,
+                )
             case _:
                 return await self.region()
 
     async def _doubt(self) -> str:
-        """Return what is odd about the region, to be added to an error."""
+        """Return a sentence for an error if the SDK does not know the region."""
         region, known = (await self.session()).region_name or "", await asyncio.to_thread(regions)
         if region in known:
             return ""
@@ -264,8 +267,8 @@ class Api:
 
 
 @contextlib.contextmanager
-def _told_of_credentials() -> Iterator[None]:
-    """Tell the user what is wrong with credentials."""
+def _explaining_credentials() -> Iterator[None]:
+    """Raise errors about credentials as `Denied`, with what to do."""
     from botocore import exceptions as known
 
     try:
@@ -281,11 +284,11 @@ def _told_of_credentials() -> Iterator[None]:
     ) as error:
         raise Denied(f"could not obtain AWS credentials: {error}") from error
     except RuntimeError as error:
-        if "still expired" not in str(error):  # all that the SDK says where AWS_CREDENTIAL_EXPIRATION is past
+        if "still expired" not in str(error):  # what the SDK says if AWS_CREDENTIAL_EXPIRATION is past
             raise
         raise Denied("the AWS credentials have expired: renew them, or name others by profile=") from error
 
 
 def _permission(service: str, action: str) -> str:
-    """What a policy calls the action."""
+    """Return the name of the action in a policy."""
     return f"{service}:{''.join(word.capitalize() for word in action.split('_'))}"

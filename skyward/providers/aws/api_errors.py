@@ -1,10 +1,10 @@
-"""Turn an error code of Amazon into an error that says what to do. Pure: no I/O, no clock, no luck."""
+"""Turn an error code of AWS into an error that says what to do. Pure: no I/O, no clock, no luck."""
 
 import re
 
 from skyward.errors import Denied, InvalidArgument, NoCapacity, ProvisioningError, QuotaExceeded
 
-NO_ROOM = {
+CAPACITY_CODES = {
     "InsufficientAddressCapacity",
     "InsufficientCapacity",
     "InsufficientFreeAddressesInSubnet",
@@ -12,11 +12,11 @@ NO_ROOM = {
     "InsufficientInstanceCapacity",
     "InsufficientReservedInstanceCapacity",
     "SpotMaxPriceTooLow",
-    "Unsupported",  # what is said when a zone does not have the type
+    "Unsupported",  # the zone does not have the type
 }
-"""Another zone, or another type, may still do."""
+"""There is no capacity; another zone or type may have some."""
 
-BUSY = {
+TEMPORARY_CODES = {
     "EC2ThrottledException",
     "InternalError",
     "InternalFailure",
@@ -32,9 +32,9 @@ BUSY = {
     "TooManyRequestsException",
     "Unavailable",
 }
-"""The same call may do in a moment."""
+"""The same call may succeed in a moment."""
 
-STRANGER = {
+AUTHENTICATION_CODES = {
     "AuthFailure",
     "ExpiredToken",
     "ExpiredTokenException",
@@ -45,10 +45,10 @@ STRANGER = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
-"""The credentials are not accepted at all."""
+"""The credentials are not accepted."""
 
-FORBIDDEN = {"AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "UnauthorizedOperation"}
-"""They are, and are not enough."""
+PERMISSION_CODES = {"AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "UnauthorizedOperation"}
+"""The credentials are accepted, but do not allow the call."""
 
 TOKEN_SPENT = "IdempotentInstanceTerminated"
 """The machines of an earlier launch with this client token have been terminated: it needs another token."""
@@ -65,18 +65,18 @@ _QUOTAS = {
 _OF_SIZE = {"InstanceLimitExceeded", "MaxSpotInstanceCountExceeded", "SpotLimitExceeded", "VcpuLimitExceeded"}
 
 
-def is_busy(code: str, status: int) -> bool:
-    """Whether the same call may do in a moment; a lack of room is told with a status of 500, too."""
-    return code in BUSY or (status >= 500 and code not in NO_ROOM)
+def is_temporary(code: str, status: int) -> bool:
+    """Whether the same call may succeed in a moment; a lack of capacity has a status of 500, too."""
+    return code in TEMPORARY_CODES or (status >= 500 and code not in CAPACITY_CODES)
 
 
-def concerns_all(code: str, status: int) -> bool:
-    """Whether another call would be answered the same, whatever it is about."""
-    return code in STRANGER or is_busy(code, status)
+def concerns_every_call(code: str, status: int) -> bool:
+    """Whether every other call would get the same answer."""
+    return code in AUTHENTICATION_CODES or is_temporary(code, status)
 
 
 def quota(code: str, kind: str, spot: bool) -> str | None:
-    """Return the name of the quota that is used up, as the console of service quotas has it; None if none is."""
+    """Return the name of the exhausted quota, as in the console of Service Quotas; None if it is not about a quota."""
     if code in _QUOTAS:
         return _QUOTAS[code]
     if code not in _OF_SIZE:
@@ -88,7 +88,7 @@ def quota(code: str, kind: str, spot: bool) -> str | None:
 
 
 def family(kind: str) -> str:
-    """Return the letters that a type of machine begins with: `g` for `g5.xlarge`."""
+    """Return the letters that an instance type begins with: `g` for `g5.xlarge`."""
     return re.split("[^a-z]", kind)[0]
 
 
@@ -99,17 +99,17 @@ def missing_action(action: str, text: str) -> str:
 
 
 def explained(action: str, code: str, text: str, *, kind: str = "", spot: bool = False) -> Exception:
-    """Return the error to raise when `action`, named as in a policy, was answered with this code and text."""
+    """Return the error to raise when the answer to `action`, named as in a policy, has this code and text."""
     text = re.sub(r"Encoded authorization failure message:\s*\S+", "", " ".join(text.split())).strip()
-    if code in NO_ROOM:
+    if code in CAPACITY_CODES:
         return NoCapacity(f"{action}: {code}: {text}")
     if (name := quota(code, kind, spot)) is not None:
         fix = "ask for more in the console of Service Quotas, or use fewer or smaller machines"
         return QuotaExceeded(f"the quota {name!r} is exhausted ({code}: {text}); {fix}")
-    if code in FORBIDDEN:
+    if code in PERMISSION_CODES:
         missing = missing_action(action, text)
         return Denied(f"your credentials do not allow {missing}: {code}: {text}; allow {missing} in their policy")
-    if code in STRANGER:
+    if code in AUTHENTICATION_CODES:
         return Denied(f"the credentials are not accepted: {code}: {text}; renew them, or name others by profile=")
     if code.startswith("InvalidAMIID"):
         return InvalidArgument(f"image: {text}; give an image of this region")

@@ -151,13 +151,13 @@ class AWS(LaunchConfig):
 
     async def launch(self, order: Order) -> Instance:
         """Launch a machine, in one request with those that are ordered at about the same time."""
-        with _told(self.instance_type or ""):
+        with _explaining(self.instance_type or ""):
             return await self._pool(order.pool).launch(order)
 
     async def reach(self, instance: Instance) -> "CloudHost":
         """Wait until the machine runs and accepts the login; renew its lease; give it a new host key."""
         pool = self._pool(instance.pool)
-        with _told():
+        with _explaining():
             address = await self._address(pool, instance)
         from skyward.providers.aws.cloud_host import CloudHost, enter, touch
         from skyward.providers.ssh.remote_host import settled, shut
@@ -174,19 +174,19 @@ class AWS(LaunchConfig):
 
     async def find(self, pool: str) -> Sequence[Instance]:
         """Return the machines that carry the pool's tag and are not shutting down."""
-        with _told():
+        with _explaining():
             return await self._pool(pool).find()
 
     async def terminate(self, instance: Instance) -> None:
         """Terminate the machine, and return when the API confirms that it is shutting down."""
-        with _told():
+        with _explaining():
             await self._pool(instance.pool).terminate(instance)
         self._host_keys.pop(instance.id, None)
         self._rekeyed.discard(instance.id)
 
     async def clear(self, pool: str) -> Sequence[str]:
         """Remove the pool's security group, which is possible once its machines are terminated."""
-        with _told():
+        with _explaining():
             left = await self._pool(pool).clear()
         if not left:
             self._pools.pop(pool, None)
@@ -194,7 +194,7 @@ class AWS(LaunchConfig):
 
     async def offers(self) -> Sequence[Offer]:
         """Return the offers that a launch would try, in order: type, zone, and price per hour with address and disk."""
-        with _told(self.instance_type or ""):
+        with _explaining(self.instance_type or ""):
             async with Api(self.region, self.profile).open() as api:
                 return await LaunchPlan(self, api).priced()
 
@@ -244,7 +244,7 @@ class AWS(LaunchConfig):
 
 
 @contextlib.contextmanager
-def _told(kind: str = "") -> Iterator[None]:
+def _explaining(kind: str = "") -> Iterator[None]:
     """Raise what a refusal of the API means for the user."""
     try:
         yield

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-HOURS = 730.0
-"""Hours of a month, as the prices of disks count them."""
+HOURS_PER_MONTH = 730.0
+"""Hours of a month in the prices of disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def address(products: Iterable[str]) -> float | None:
 
 def disk(products: Iterable[str]) -> float | None:
     """Return dollars an hour for a GB of disk."""
-    prices = [price / HOURS for _, unit, price in listed(products) if unit == "GB-Mo"]
+    prices = [price / HOURS_PER_MONTH for _, unit, price in listed(products) if unit == "GB-Mo"]
     return min(prices, default=None)
 
 

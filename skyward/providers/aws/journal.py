@@ -10,7 +10,7 @@ from typing import Any
 
 from skyward.telemetry.state_dir import state_dir
 
-LONGEST = 1 << 20
+MAX_SIZE = 1 << 20
 """Size in bytes from which a journal is rotated; the previous file is kept."""
 
 
@@ -36,7 +36,7 @@ class Journal:
 
     def _write(self, line: str) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.path.exists() and self.path.stat().st_size > LONGEST:
+        if self.path.exists() and self.path.stat().st_size > MAX_SIZE:
             self.path.replace(self.path.with_suffix(".old"))
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

@@ -13,11 +13,11 @@ from skyward.providers.aws.instance_selection import InstanceType, Needs, Offer,
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.batching import side_by_side
 
-UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
+UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 """The public parameter in which Canonical publishes its latest image, in every region."""
 
-NAMES = {"arm64": "arm64", "x86_64": "amd64"}
-USUAL = "t4g.micro"
+UBUNTU_ARCHITECTURES = {"arm64": "arm64", "x86_64": "amd64"}
+DEFAULT_TYPE = "t4g.micro"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Image:
 
 
 PRICE_TTL_S = 300.0
-"""Seconds for which spot prices are good: they change a few times a day."""
+"""Seconds for which spot prices are kept: they change a few times a day."""
 
 
 class LaunchPlan:
@@ -75,7 +75,7 @@ class LaunchPlan:
     async def image_id(self, architecture: str) -> str:
         """Return the id of the image for an architecture."""
         if architecture not in self._ids:
-            named = self._config.image or UBUNTU.format(NAMES[architecture])
+            named = self._config.image or UBUNTU_PARAMETER.format(UBUNTU_ARCHITECTURES[architecture])
             self._ids[architecture] = await self._parameter(named) if named.startswith("/") else named
         return self._ids[architecture]
 
@@ -186,7 +186,7 @@ class LaunchPlan:
         """Return the types that meet the needs, and the zones that have them."""
         config = self._config
         if not config.has_needs:
-            name = config.instance_type or USUAL
+            name = config.instance_type or DEFAULT_TYPE
             one, zones = await side_by_side(
                 self._api.call("ec2", "describe_instance_types", InstanceTypes=[name]), self._zones([name])
             )

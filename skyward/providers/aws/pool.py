@@ -40,7 +40,7 @@ from skyward.providers.ssh.key_pair import KeyPair
 
 log = logging.getLogger("skyward")
 
-TAG = 256
+MAX_TAG_LENGTH = 256
 """Characters that the value of a tag may have, which limits the nodes of one launch."""
 
 LAUNCH = "ec2:RunInstances"
@@ -261,7 +261,7 @@ class EC2Pool:
 
     def _tags(self) -> dict[str, str]:
         """Return the tags of a resource that is created now."""
-        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **staleness.stamps(self._config.max_lifetime)}
+        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **staleness.owner_tags(self._config.max_lifetime)}
         return {**self._config.tags, **ours}
 
     @contextlib.asynccontextmanager
@@ -291,7 +291,7 @@ class EC2Pool:
             return self._config.security_groups
         if self._group is None:
             async with self._creating("ec2:CreateSecurityGroup"):
-                self._group = await security_group.make(
+                self._group = await security_group.create(
                     self.api, self._plan, self._journal, self.pool, self._config.allow, self._tags()
                 )
         return [self._group]
@@ -366,10 +366,10 @@ def _is_young(since: float | None) -> bool:
 def _chunks(pool: str, nodes: Sequence[str]) -> list[list[str]]:
     """Split nodes into launches whose tag can name them all."""
     chunks: list[list[str]] = []
-    length = TAG
+    length = MAX_TAG_LENGTH
     for node in nodes:
         size = len(node.removeprefix(f"{pool}-")) + 1
-        if length + size > TAG:
+        if length + size > MAX_TAG_LENGTH:
             chunks.append([])
             length = 0
         chunks[-1].append(node)

@@ -10,11 +10,11 @@ from skyward.providers.aws.api import Api
 from skyward.providers.aws.instance_selection import Prices
 from skyward.providers.batching import side_by_side
 
-FEW = 5
-"""Types for each of which the price list is asked; for more it is read as a whole."""
+MAX_PRICED_BY_NAME = 5
+"""Instance types up to which the price list is queried for each; for more it is read as a whole."""
 
-MANY = 100
-"""Types at most for which spot prices are asked."""
+MAX_SPOT_TYPES = 100
+"""Instance types at most whose spot prices are queried."""
 
 _MACHINE = {
     "operatingSystem": "Linux",
@@ -27,7 +27,7 @@ _MACHINE = {
 async def prices(api: Api, kinds: Sequence[str], *, spot: bool) -> Prices:
     """Return the prices of these types, of the first hundred also on the spot market, of addresses and of disks."""
     region = await api.region()
-    machines = [_MACHINE | {"instanceType": kind} for kind in kinds] if len(kinds) <= FEW else [_MACHINE]
+    machines = [_MACHINE | {"instanceType": kind} for kind in kinds] if len(kinds) <= MAX_PRICED_BY_NAME else [_MACHINE]
     asked = (
         _products(api, "AmazonEC2", region, machines),
         _products(api, "AmazonVPC", region, [{}]),
@@ -46,7 +46,7 @@ async def spot_prices(api: Api, kinds: Sequence[str]) -> dict[tuple[str, str], f
         "ec2",
         "describe_spot_price_history",
         "SpotPriceHistory",
-        InstanceTypes=list(kinds[:MANY]),
+        InstanceTypes=list(kinds[:MAX_SPOT_TYPES]),
         ProductDescriptions=["Linux/UNIX"],
         StartTime=dt.datetime.now(dt.UTC),  # what is valid since then is the latest
     )

@@ -15,9 +15,9 @@ from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.batching import side_by_side
 
 
-async def make(api: Api, plan: LaunchPlan, journal: Journal, pool: str, allow: str, tags: Mapping[str, str]) -> str:
+async def create(api: Api, plan: LaunchPlan, journal: Journal, pool: str, allow: str, tags: Mapping[str, str]) -> str:
     """Create the group of a pool if it does not exist, and return its id."""
-    network, subnets = await side_by_side(asyncio.to_thread(source, allow), plan.subnets())
+    network, subnets = await side_by_side(asyncio.to_thread(allowed_network, allow), plan.subnets())
     name = f"skyward-{pool}"
     more: dict[str, Any] = {"VpcId": next(iter(subnets.values()))[1]} if subnets else {}
     await journal.note("create_security_group", pool=pool, region=await api.region(), name=name)
@@ -56,7 +56,7 @@ def _ignoring(code: str) -> Iterator[None]:
             raise
 
 
-def source(allow: str) -> str:
+def allowed_network(allow: str) -> str:
     """Return the network that may reach sshd: as it was given, or this machine's address as a server sees it."""
     text = allow
     if "://" in allow:

@@ -104,7 +104,7 @@ class Terminator:
         try:
             answer = await self._api.call("ec2", "terminate_instances", InstanceIds=machines)
         except (Refusal, ProvisioningError) as error:
-            alike = not isinstance(error, Refusal) or api_errors.concerns_all(error.code, error.status)
+            alike = not isinstance(error, Refusal) or api_errors.concerns_every_call(error.code, error.status)
             if len(machines) == 1 or alike:
                 return dict.fromkeys(machines, error)
             return {each: (await self._call([each]))[each] for each in machines}
