@@ -14,7 +14,7 @@ event.
 | `TasksCounted` | how many tasks the caller will submit |
 | `BatchesArrived`, `BatchesSent`, `BatchesEnded` | a batch on its usual way |
 | `BatchesReturned`, `BatchRetried`, `BatchLost`, `BatchesCancelled` | a batch on its other ways |
-| `BatchesLate`, `ResultsLost` | answers that count no more |
+| `BatchesLate`, `ResultsLost` | answers that no longer count |
 | `Printed`, `Logged` | what a task wrote; what it logged |
 | `DashboardOpened` | the link to the live page |
 """
