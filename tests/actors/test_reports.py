@@ -15,11 +15,12 @@ from joblib import Parallel, delayed
 
 import skyward as sky
 from skyward.actors.office import Office
-from skyward.events import BatchesEnded, BatchesLate, BatchRetried, RunEnded
+from skyward.events import BatchesEnded, BatchesLate, BatchRetried, Reported, RunEnded
 from skyward.providers.provider import Instance, LeftToLeash
 from skyward.remote.call_options import CallOptions
 from skyward.telemetry.report import without_slot
 from skyward.view.progress import Progress
+from skyward.view.timeline import Timeline
 from tests import kit, work
 from tests.kit import Bell
 
@@ -105,7 +106,7 @@ def test_what_was_lost_and_what_was_cancelled_is_counted(compute: sky.Compute, b
     assert (compute.report().lost_calls, compute.report().cancelled) == (1, 1)
 
 
-def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.Compute, tmp_path: Path) -> None:
+def test_report_console_and_page_agree(compute: sky.Compute, tmp_path: Path) -> None:
     Parallel(n_jobs=-1, batch_size=2)(delayed(work.square)(number) for number in range(9))
     compute.submit(work.die_once, tmp_path / "mark").result(60)
     with pytest.raises(ZeroDivisionError):
@@ -118,15 +119,20 @@ def test_events_and_report_agree_on_what_raised_and_what_was_lost(compute: sky.C
         list(compute.map(divmod, [1] * 9, [0] * 9, chunksize=3))
     compute.shutdown()
 
-    report, progress = compute.report(), Progress()
-    progress.add([event for event in compute.events() if not isinstance(event, RunEnded)])
+    report, progress, timeline = compute.report(), Progress(), Timeline()
+    events = [event for event in compute.events() if not isinstance(event, RunEnded | Reported)]
+    progress.add(events)
+    timeline.add(events)
     assert (report.raised >= 3, report.lost_calls, sum(report.retries.values())) == (True, 1, 1)
     counts = progress.counts
     assert (counts.tasks, counts.calls, counts.raised) == (report.tasks, report.calls, report.raised)
     assert (counts.lost, counts.retries) == (1, report.retries)
-    assert {number: node.calls for number, node in counts.nodes.items()} == {
-        number: node.calls for number, node in report.nodes.items() if node.calls
-    }
+    nodes = {number: (node.calls, round(sum(node.busy), 3)) for number, node in report.nodes.items()}
+    page, figures = timeline.head(), dict(report.figures())
+    assert {node["node"]: (node["calls"], node["ran"]) for node in page["nodes"]} == nodes
+    assert [dict(page["numbers"])[each] for each in ("Tasks", "Raised", "Lost", "Effective workers")] == [
+        figures[each] for each in ("Tasks", "Raised", "Lost", "Effective workers")
+    ]
     [event] = [event for event in compute.events() if isinstance(event, BatchRetried)]
     assert event.call.startswith("die_once (call ")
     assert event.node in (0, 1)
