@@ -57,7 +57,7 @@ def test_what_is_ordered_together_is_one_call_and_each_machine_is_somebodys(prov
         made = await launch_all(provider, 10)
 
         assert cloud.endpoint.count("RunInstances") == 1
-        assert [each.node for each in made] == [order.node for order in orders(10)]
+        assert [each.name for each in made] == [order.name for order in orders(10)]
         assert sorted(await provider.find("pool"), key=lambda each: each.id) == sorted(made, key=lambda each: each.id)
 
     run(scenario())
@@ -69,7 +69,7 @@ def test_as_many_as_a_tag_can_name_are_one_call(provider: sky.AWS, cloud: Cloud)
         made = await launch_all(provider, 120)
 
         assert cloud.endpoint.count("RunInstances") == 3
-        assert {each.node for each in await provider.find("pool")} == {each.node for each in made}
+        assert {each.name for each in await provider.find("pool")} == {each.name for each in made}
         assert len(cloud.living()) == 120
 
     run(scenario())
@@ -334,7 +334,7 @@ def test_the_machine_of_a_launch_that_was_not_answered_is_found_when_the_api_tel
         with pytest.raises(sky.ProvisioningError, match="RunInstances"):
             await provider.launch(ORDER)
         (machine,) = cloud.living()
-        assert [(each.id, each.node) for each in await provider.find("pool")] == [(machine.id, ORDER.node)]
+        assert [(each.id, each.name) for each in await provider.find("pool")] == [(machine.id, ORDER.name)]
 
     run(scenario())
 

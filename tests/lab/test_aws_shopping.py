@@ -31,7 +31,7 @@ def test_what_a_zone_has_no_room_for_is_had_in_the_next(provider: sky.AWS, cloud
 
         zones = {place.partition("/")[0]: count for place, count in cloud.spread().items()}
         assert zones == {"us-east-1a": 3, "us-east-1c": 4, "us-east-1d": 3}
-        assert {each.node for each in await provider.find("pool")} == {each.node for each in made}
+        assert {each.name for each in await provider.find("pool")} == {each.name for each in made}
 
     run(scenario())
 

@@ -126,7 +126,7 @@ def test_orders_of_the_same_time_are_one_call_and_an_order_that_is_repeated_is_n
 ) -> None:
     async def scenario() -> None:
         made = await launch(pool, 3)
-        assert [each.node for each in made] == ["pool-0-0", "pool-1-0", "pool-2-0"]
+        assert [each.name for each in made] == ["pool-0-0", "pool-1-0", "pool-2-0"]
         assert [each.id for each in made] == ["i-0", "i-1", "i-2"]
         assert await launch(pool, 3) == made
         (asked,) = ec2.asked("run_instances")
@@ -157,7 +157,7 @@ def test_what_one_zone_has_no_capacity_for_is_launched_in_the_next(pool: EC2Pool
     assert ec2.zones == {ZONES[0]: 1, ZONES[2]: 3}
     assert [asked["MaxCount"] for asked in ec2.asked("run_instances")] == [4, 3, 3]
     assert len({asked["ClientToken"] for asked in ec2.asked("run_instances")}) == 3
-    assert {each.node: ec2.machines[each.id].tags["skyward:nodes"] for each in made} == {
+    assert {each.name: ec2.machines[each.id].tags["skyward:nodes"] for each in made} == {
         "pool-0-0": "0-0 1-0 2-0 3-0",
         **dict.fromkeys(["pool-1-0", "pool-2-0", "pool-3-0"], "1-0 2-0 3-0"),
     }
@@ -277,7 +277,7 @@ def test_a_machine_that_is_not_listed_yet_is_found(pool: EC2Pool, ec2: FakeEC2) 
     async def scenario() -> None:
         made = await launch(pool, 2)
         ec2.unknown = {"i-1"}
-        assert [(each.id, each.node) for each in await pool.find()] == [(each.id, each.node) for each in made]
+        assert [(each.id, each.name) for each in await pool.find()] == [(each.id, each.name) for each in made]
         ec2.unknown = set()
         ec2.machines["i-1"].state = "terminated"
         assert [each.id for each in await pool.find()] == ["i-0"]
@@ -297,7 +297,7 @@ def test_the_machine_of_a_launch_without_an_answer_is_waited_for(
         for _ in range(3):
             ec2.fail("describe_instances")
         ec2.fail("describe_instances", do=ec2.unknown.clear)
-        assert [(each.id, each.node) for each in await groupless.find()] == [("i-0", "pool-0-0")]
+        assert [(each.id, each.name) for each in await groupless.find()] == [("i-0", "pool-0-0")]
         assert len(ec2.asked("describe_instances")) == 4
 
     run(scenario())
@@ -362,7 +362,8 @@ def test_a_node_that_was_terminated_is_launched_as_another_machine(pool: EC2Pool
         first = await pool.launch(order())
         await pool.terminate(first)
         second = await pool.launch(order())
-        assert (first.node, first.id) != (second.node, second.id)
+        assert first.name == second.name
+        assert first.id != second.id
         await pool.terminate(first)  # it is not the node's machine any more
         assert ec2.alive == [second.id]
 

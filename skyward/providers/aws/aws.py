@@ -167,7 +167,7 @@ class AWS(LaunchConfig):
             await enter(tunnel)
             await touch(tunnel)
             await self._rekey(pool, instance, tunnel)
-            return CloudHost(tunnel, await settled(tunnel, instance.node), "python3", pool.lease, pool.left)
+            return CloudHost(tunnel, await settled(tunnel, instance.name), "python3", pool.lease, pool.left)
         except BaseException:
             await shut(tunnel)
             raise

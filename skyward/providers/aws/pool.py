@@ -104,7 +104,7 @@ class EC2Pool:
 
     async def launch(self, order: Order) -> Instance:
         """Return the machine of a node; launch it, together with those of other nodes, if it does not exist."""
-        node = order.node
+        node = order.name
         self.lease, self.purse, self._orders[node] = order.lease, order.purse, order
         try:
             return self._known.get(node) or await self._launches.do(node)
@@ -176,7 +176,7 @@ class EC2Pool:
                 continue
             except (BudgetExceeded, ProvisioningError) as error:
                 return done | dict.fromkeys(left, error)
-            done |= {each.node: each for each in made}
+            done |= {each.name: each for each in made}
             left = [node for node in left if node not in done]
             full.append(f"{offer.kind} in {offer.zone} after {len(made)}")
         if not left:
@@ -222,7 +222,7 @@ class EC2Pool:
             )
             for each in answer["Instances"]
         ]
-        self._known |= {each.node: each for each in made}
+        self._known |= {each.name: each for each in made}
         if self.purse is not None:
             for each in made:  # at once: the next call is checked before anybody else learns of these
                 self.purse.begin(each.id, each.hourly)
@@ -323,17 +323,17 @@ class EC2Pool:
         found = {each.id: Instance(each.id, self.pool, each.node, each.id) for each in told if each.is_alive}
         gone = {each.id for each in told} - found.keys()
         launched = {each.id: each for each in self._known.values() if each.id not in gone}  # its price is known, too
-        return sorted((found | launched).values(), key=lambda each: each.node)
+        return sorted((found | launched).values(), key=lambda each: each.name)
 
     async def terminate(self, instance: Instance) -> None:
         """Terminate a machine, if it belongs to this pool and this node."""
-        known = self._known.get(instance.node)
+        known = self._known.get(instance.name)
         if known is None or known.id != instance.id:
             told = await self.look(instance.id)
-            if told is None or told.node != instance.node or told.state in TERMINATING:
+            if told is None or told.node != instance.name or told.state in TERMINATING:
                 return
         await self._terminator.terminate(instance.id, lambda: _is_young(self._launched.get(instance.id)))
-        self._known.pop(instance.node, None)
+        self._known.pop(instance.name, None)
         self.first_host_keys.pop(instance.id, None)
         self._launched.pop(instance.id, None)
 
