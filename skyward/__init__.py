@@ -16,7 +16,7 @@
 | `instance_info`, `InstanceInfo`, `shard` | `remote/context.py` | where a task runs, and its node's share of the data |
 | `Future` | `remote/future.py` | the future of a call |
 | `TaskGroup` | `calls/task_groups.py` | a group of calls |
-| `Node` | `actors/office.py` | a node as `Compute.nodes` shows it |
+| `Node` | `telemetry/node.py` | a node as `Compute.nodes` shows it |
 | `Stack` | `telemetry/stacks.py` | the Python stack of a running call, from `Compute.stacks()` |
 | `Report` | `telemetry/report.py` | what a pool did, from `Compute.report()` |
 | `ls`, `down`, `CloudPool`, `CloudMachine` | `providers/aws/inventory.py` | list and terminate cloud machines |
@@ -33,7 +33,6 @@ from skyward.remote.function import remote
 
 if TYPE_CHECKING:
     from skyward import plugins
-    from skyward.actors.office import Node
     from skyward.api.compute import Compute
     from skyward.calls.task_groups import TaskGroup
     from skyward.config.image import Image
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from skyward.providers.ssh.ssh import SSH
     from skyward.remote.context import InstanceInfo, instance_info, shard
     from skyward.remote.future import Future
+    from skyward.telemetry.node import Node
     from skyward.telemetry.report import Report
     from skyward.telemetry.stacks import Stack
 
@@ -123,7 +123,7 @@ _HOMES = {
     "Image": "skyward.config.image",
     "InstanceInfo": "skyward.remote.context",
     "Local": "skyward.providers.local",
-    "Node": "skyward.actors.office",
+    "Node": "skyward.telemetry.node",
     "Nodes": "skyward.config.nodes",
     "Options": "skyward.config.spec",
     "Report": "skyward.telemetry.report",

@@ -16,7 +16,7 @@ import uvloop
 from casty import Runtime
 
 from skyward.actors import provisioner, reclaim, router, routing, scaling
-from skyward.actors.office import Node, Office
+from skyward.actors.office import Office
 from skyward.actors.tls import Authority, held
 from skyward.calls.blob_store import BlobStore
 from skyward.calls.completion import CompletionThreads, PendingCall
@@ -26,6 +26,7 @@ from skyward.errors import BudgetExceeded, InvalidArgument, NoCompute, PoolFaile
 from skyward.events import BatchesArrived, Reported, TasksCounted
 from skyward.remote.future import result_of
 from skyward.telemetry.event_log import EventLog, now
+from skyward.telemetry.node import Node
 from skyward.telemetry.report import Report
 from skyward.telemetry.stacks import Stack
 

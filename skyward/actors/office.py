@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
@@ -33,6 +33,7 @@ from skyward.events import BatchesLate, BatchLost, BatchRetried
 from skyward.events import Event as RunEvent
 from skyward.providers.provider import LeftToLeash, Provider
 from skyward.telemetry.event_log import EventLog, now
+from skyward.telemetry.node import Node
 from skyward.telemetry.report import Report
 from skyward.telemetry.stacks import Stack
 
@@ -51,16 +52,6 @@ class Quiet:
 
     def __call__(self, event: Event, /) -> None:
         log.debug("casty: %s", event)
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A ready node of the pool: its number, the provider's id of its machine, its host name, its slots."""
-
-    number: int
-    instance: str
-    host: str
-    slots: int
 
 
 class Office(ActorSystem):

@@ -15,7 +15,7 @@ from casty import Context, Ref, System, actor
 from skyward.actors import lifecycle, router, routing, scaling
 from skyward.actors.node_client import NodeClient
 from skyward.actors.node_starter import NodeStarter
-from skyward.actors.office import Node, Office
+from skyward.actors.office import Office
 from skyward.errors import (
     BootFailed,
     BudgetExceeded,
@@ -31,6 +31,7 @@ from skyward.providers.provider import Host, Instance, LeftToLeash, Order, Suppo
 from skyward.remote.node_messages import NodeStarted
 from skyward.remote.protocol import FOREVER
 from skyward.telemetry.event_log import now
+from skyward.telemetry.node import Node
 
 log = logging.getLogger("skyward")
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Never, Self
 from weakref import WeakSet
 
 from skyward.actors.driver import Driver
-from skyward.actors.office import Node
 from skyward.api.observers import Observers
 from skyward.api.pool_executor import PoolExecutor
 from skyward.calls.completion import CompletionThread, GroupState
@@ -42,6 +41,7 @@ from skyward.remote.serialization import call_codec
 from skyward.remote.serialization.arrays import Mode
 from skyward.telemetry import notebook_html
 from skyward.telemetry.event_log import now
+from skyward.telemetry.node import Node
 from skyward.telemetry.report import Report
 from skyward.telemetry.stacks import Stack
 
