@@ -9,18 +9,35 @@ nothing is late.
 
 import asyncio
 import contextlib
+import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from casty import TLS, Askable, Client, ConnectionLost, Event, Ref, Refused, System, Unavailable
+from casty import (
+    TLS,
+    ActivationEnded,
+    ActivationStarted,
+    Askable,
+    Client,
+    ConnectionLost,
+    Event,
+    Observer,
+    Ref,
+    Refused,
+    Runtime,
+    System,
+    Unavailable,
+)
 
-from skyward.actors.office import Office, Quiet
+from skyward.actors.tls import IdentityFiles
 from skyward.errors import Unreachable
 from skyward.remote.node import gateway
 from skyward.remote.protocol import COMPRESSION, LIMITS, Beat, Facts
+
+log = logging.getLogger("skyward")
 
 BEAT = 2.0
 """Seconds between two beats, and how long one may take."""
@@ -39,19 +56,62 @@ ATTEMPTS = (0.5, 0.5, 1.0, 2.0)
 """Seconds, beside ten round trips, that attempts at a new connection are given in turn. Each dials at once."""
 
 
+class DebugLog:
+    """An observer that notes what casty reports as details: what matters of it, the supervisors say themselves."""
+
+    def wants(self, kind: type[Event], /) -> bool:
+        """Leave out the starts and ends of actors."""
+        return kind not in (ActivationStarted, ActivationEnded)
+
+    def __call__(self, event: Event, /) -> None:
+        log.debug("casty: %s", event)
+
+
+class Clients:
+    """Makes the casty clients of a pool, with the identity of its driver.
+
+    Attributes
+    ----------
+    identity
+        The files of the driver's certificate and key.
+    made
+        All that were made, for `reclaim`.
+    """
+
+    def __init__(self, identity: IdentityFiles, runtime: Runtime) -> None:
+        self.identity, self._runtime = identity, runtime
+        self.made: list[Client] = []
+
+    def make(self, cluster: str, address: str, port: int, observer: Observer) -> Client:
+        """Make a client of the node that listens on `address` over there and is reached through `port` here."""
+        identity = self.identity
+        client = Client(
+            seeds=(address,),
+            name=cluster,
+            tls=TLS(cert=str(identity.cert), key=str(identity.key), ca=str(identity.ca)),
+            compression=COMPRESSION,
+            limits=LIMITS,
+            address_map=lambda _: f"127.0.0.1:{port}",
+            ask_timeout=timedelta(days=1),
+            sync_every=timedelta(seconds=1),
+            observer=observer,
+            runtime=self._runtime,
+        )
+        self.made.append(client)
+        return client
+
+
 class NodeConnection:
     """A connection to one node that outlives its breaks.
 
     Parameters
     ----------
-    office
-        The driver's tables.
+    make
+        Makes a client of the node that tells its events to an observer.
     to
         Gives the actor that is asked, from a client and the node's address.
     cluster, address
         The name of the node's cluster, and the address it listens on over there.
-    port
-        The port of 127.0.0.1 here that leads to it.
     heard
         Called with whether the node was heard, whenever that changes.
     measured
@@ -65,20 +125,20 @@ class NodeConnection:
 
     def __init__(
         self,
-        office: Office,
+        make: Callable[[Observer], Client],
         to: Callable[[System, str], Ref[Any]],
         *,
         cluster: str,
         address: str,
-        port: int,
         heard: Callable[[bool], None] = lambda _: None,
         measured: Callable[[float], None] = lambda _: None,
         said: Callable[[Facts], None] = lambda _: None,
         acknowledged: Callable[[], int] | None = None,
     ) -> None:
-        self._office, self._to, self._cluster, self._address, self._port = office, to, cluster, address, port
+        self._make, self._to, self._cluster, self._address = make, to, cluster, address
         self._heard, self._measured, self._said, self._acknowledged = heard, measured, said, acknowledged
-        self._client = self._make()
+        self._ear = _Ear(weakref.WeakMethod(self._ask_again))  # casty never frees a client: it must not hold `self`
+        self._client = make(self._ear)
         self._waiting: dict[asyncio.Timeout, float] = {}  # and the seconds that each is given
         self._hurry = asyncio.Event()
         self._alive = True
@@ -185,7 +245,7 @@ class NodeConnection:
 
     async def _replace(self, seconds: float) -> None:
         """Connect again, and repeat pending requests over the new connection; keep the old one if that fails."""
-        fresh, entered = self._make(), False
+        fresh, entered = self._make(self._ear), False
         try:
             async with asyncio.timeout(seconds):
                 await fresh.__aenter__()
@@ -209,23 +269,6 @@ class NodeConnection:
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
 
-    def _make(self) -> Client:
-        identity, port = self._office.identity, self._port  # casty never frees a client, so it must not hold `self`
-        client = Client(
-            seeds=(self._address,),
-            name=self._cluster,
-            tls=TLS(cert=str(identity.cert), key=str(identity.key), ca=str(identity.ca)),
-            compression=COMPRESSION,
-            limits=LIMITS,
-            address_map=lambda _: f"127.0.0.1:{port}",
-            ask_timeout=timedelta(days=1),
-            sync_every=timedelta(seconds=1),
-            observer=_Ear(weakref.WeakMethod(self._ask_again)),
-            runtime=self._office.runtime,
-        )
-        self._office.clients.append(client)
-        return client
-
     def _ask_again(self) -> None:
         """A connection is gone, perhaps with requests or answers on it."""
         now = asyncio.get_running_loop().time()
@@ -239,7 +282,7 @@ class NodeConnection:
             self._heard(alive)
 
 
-class _Ear(Quiet):
+class _Ear(DebugLog):
     """Hears that a connection was lost."""
 
     def __init__(self, lost: weakref.WeakMethod[Callable[[], None]]) -> None:

@@ -9,21 +9,20 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from weakref import WeakSet
 
-from skyward.actors import router, routing
+from skyward.actors import routing
 from skyward.actors.blob_cache import BlobCache
 from skyward.actors.blob_transfer import BlobTransfer
+from skyward.actors.call_table import CallTable
 from skyward.actors.connection import NodeConnection
-from skyward.actors.office import Office
 from skyward.calls.completion import Answer, PendingCall
 from skyward.events import NOT_COUNTED, BatchesEnded, BatchesReturned, BatchesSent, NodeFacts, ResultsLost
 from skyward.remote.blobs import Blob
 from skyward.remote.node import blob_server, gateway
 from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Opening, Outcome, Revoke, Seen
 from skyward.remote.serialization import exceptions
-from skyward.telemetry.event_log import now
+from skyward.telemetry.event_log import EventLog, now
 
 DEADLINE = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
@@ -49,46 +48,46 @@ class NodeClient:
 
     Parameters
     ----------
-    office
-        The driver's tables.
     node
         The number of the node.
-    cluster, address
-        The name of the node's cluster, and the address it listens on over there.
-    port
-        The port of 127.0.0.1 here that leads to it.
+    connect
+        Makes a connection to an actor of the node, as `NodeConnection` does.
+    calls
+        The calls that the numbers stand for.
+    bundles
+        The user's own modules as the node is sent them, by name.
+    record
+        Where it is noted what is sent to the node and what it answers.
+    tell
+        Tells the router something.
     store_size
         Bytes of large buffers that the node may keep; None when it finds them in this process's memory.
     heard
         Called with whether the node was heard, whenever that changes.
     noticed
         Called when the node says that its machine is about to be taken away, once or more often.
-    acknowledged
-        Gives the bytes that the machine has received so far, as in `NodeConnection`.
     broken
         Called with the reason when this end of the connection has failed, which is a bug; the node is of no more use.
     """
 
     def __init__(
         self,
-        office: Office,
         node: int,
         *,
-        cluster: str,
-        address: str,
-        port: int,
+        connect: Callable[..., NodeConnection],
+        calls: CallTable,
+        bundles: Mapping[str, bytes],
+        record: EventLog,
+        tell: Callable[[routing.Event], None],
         store_size: int | None,
         heard: Callable[[bool], None],
         noticed: Callable[[str], None],
-        acknowledged: Callable[[], int] | None,
         broken: Callable[[str], None],
     ) -> None:
-        self._office, self._node, self._broken = office, node, broken
-        self._router = router.ref(office)
-        self._noticed = noticed
-        line = partial(NodeConnection, office, cluster=cluster, address=address, port=port, acknowledged=acknowledged)
-        self._line = line(gateway.ref, heard=heard, measured=self._measured, said=self._said)
-        self._bulk = None if store_size is None else BlobTransfer(line(blob_server.ref), store_size)
+        self._node, self._calls, self._bundles, self._record, self._tell = node, calls, bundles, record, tell
+        self._noticed, self._broken = noticed, broken
+        self._line = connect(gateway.ref, heard=heard, measured=self._measured, said=self._said)
+        self._bulk = None if store_size is None else BlobTransfer(connect(blob_server.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
         self._functions = BlobCache(FUNCTIONS)
         self._wake = asyncio.Event()
@@ -158,11 +157,11 @@ class NodeClient:
         """Tell the router of a round trip that has changed by a tenth."""
         if abs(seconds - self._told) > 0.1 * self._told:
             self._told = seconds
-            self._router.tell(routing.Measured(self._node, seconds))
+            self._tell(routing.Measured(self._node, seconds))
 
     def _said(self, facts: Facts) -> None:
         used = facts.load, facts.memory, round(facts.cpu, 4), facts.total
-        self._office.record.put(NodeFacts(now(), self._node, facts.queued, facts.running, *used))
+        self._record.put(NodeFacts(now(), self._node, facts.queued, facts.running, *used))
         if facts.notice:
             self._noticed(facts.notice)
 
@@ -183,8 +182,8 @@ class NodeClient:
 
     def _give_back(self, batches: tuple[int, ...]) -> None:
         self._left(batches)
-        gone = tuple(batch for batch in batches if batch not in self._office.entries)
-        self._router.tell(routing.GaveBack(self._node, batches, batches, gone))
+        gone = tuple(batch for batch in batches if self._calls.get(batch) is None)
+        self._tell(routing.GaveBack(self._node, batches, batches, gone))
 
     def _left(self, batches: Sequence[int]) -> None:
         """These batches are not on the node any more."""
@@ -196,7 +195,7 @@ class NodeClient:
     # ------------------------------------------------------------ large buffers
 
     def _must_load(self, batch: int) -> bool:
-        entry = self._office.entries.get(batch)
+        entry = self._calls.get(batch)
         if self._bulk is None or entry is None or not entry.packed.blobs:
             return False
         self._bulk.stock.need(batch, (blob.name for blob in entry.packed.blobs))
@@ -216,13 +215,13 @@ class NodeClient:
 
     async def _load_next(self, bulk: BlobTransfer, batch: int) -> None:
         """Bring one thing that a batch needs, or send it."""
-        entry = self._office.entries.get(batch)
+        entry = self._calls.get(batch)
         missing = bulk.stock.missing(batch)
         if entry is not None and missing:
             blob = next(blob for blob in entry.packed.blobs if blob.name == missing[0])
             problem = await bulk.put(blob)
             if not problem:
-                self._office.ledger.share(self._node, blob.size)
+                self._calls.usage.share(self._node, blob.size)
             elif batch in self._loads:
                 self._loads.remove(batch)
                 self._left((batch,))
@@ -238,7 +237,7 @@ class NodeClient:
         cause = f"its result was lost on node {self._node}"
 
         def wanted() -> bool:
-            return outcome.batch in self._office.entries
+            return self._calls.get(outcome.batch) is not None
 
         try:
             if self._bulk is not None:
@@ -254,19 +253,19 @@ class NodeClient:
             self._died(outcome.batch, cause)
             return
         del self._unfetched[outcome.batch]
-        self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks, result)
+        self._calls.keep({outcome.batch: Answer(outcome, self._node, tasks, result)})
         if result is not None:
-            self._office.ledger.fetch(self._node, len(result))
-        self._router.tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
+            self._calls.usage.fetch(self._node, len(result))
+        self._tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
 
     def _results_lost(self, batches: Sequence[int]) -> None:
         lost = [self._unfetched.pop(batch) for batch in batches]
         tasks, seconds = sum(tasks for _, tasks in lost), sum(outcome.seconds for outcome, _ in lost)
         raised = sum(outcome.status != "returned" for outcome, _ in lost)
-        self._office.note(ResultsLost(now(), self._node, len(lost), tasks, raised, round(seconds, 6)))
+        self._calls.note(ResultsLost(now(), self._node, len(lost), tasks, raised, round(seconds, 6)))
 
     def _died(self, batch: int, cause: str) -> None:
-        self._router.tell(routing.Answered(self._node, died=(routing.Died(batch, cause),)))
+        self._tell(routing.Answered(self._node, died=(routing.Died(batch, cause),)))
 
     # ------------------------------------------------------------ commands
 
@@ -280,7 +279,7 @@ class NodeClient:
             taken = 0
             for number in order:
                 taken += 1
-                entry = self._office.entries.get(number)
+                entry = self._calls.get(number)
                 if entry is None:  # cancelled in the meantime
                     gone.append(number)
                     continue
@@ -291,7 +290,7 @@ class NodeClient:
                 needed = entry.packed.functions
                 self._functions.need(number, (*needed, *entry.packed.modules))
                 for name in self._functions.missing(number):
-                    functions[name] = needed[name] if name in needed else self._office.sources.bundles[name]
+                    functions[name] = needed[name] if name in needed else self._bundles[name]
                     size += len(functions[name])
                     forget += self._functions.admit(name, len(functions[name]))
                     self._functions.arrived()
@@ -306,23 +305,23 @@ class NodeClient:
             return
         self._number += 1
         sent = BatchesSent(now(), self._node, len(batches), size)
-        self._office.ledger.counts.send(sent)
-        self._office.record.put(sent)
+        self._calls.usage.counts.send(sent)
+        self._record.put(sent)
         await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
 
     def _map(self, blobs: Iterable[Blob]) -> None:
         """Note the large buffers that the node maps from now on."""
         new = [blob for blob in blobs if blob not in self._mapped]
         self._mapped.update(new)
-        self._office.ledger.share(self._node, sum(blob.size for blob in new))
+        self._calls.usage.share(self._node, sum(blob.size for blob in new))
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
         answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
         self._left(answer.batches)
         if answer.batches:
-            self._office.record.put(BatchesReturned(now(), self._node, len(answer.batches)))
-        self._router.tell(routing.GaveBack(self._node, order.batches, answer.batches))
+            self._record.put(BatchesReturned(now(), self._node, len(answer.batches)))
+        self._tell(routing.GaveBack(self._node, order.batches, answer.batches))
 
     async def _collect(self) -> None:
         after = 0
@@ -338,13 +337,13 @@ class NodeClient:
     def _take(self, outcomes: Sequence[Outcome], openings: Mapping[int, Opening]) -> None:
         """Pass on what the node has answered; some of it may have been sent before."""
         opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
-        entries = self._office.entries
-        known = [entries.get(outcome.batch) for outcome in outcomes]
+        known = [self._calls.get(outcome.batch) for outcome in outcomes]
         ended = self._ended(outcomes, known, opened)
-        self._office.ledger.counts.end(ended)
-        self._office.record.put(ended)
+        self._calls.usage.counts.end(ended)
+        self._record.put(ended)
         self._left([outcome.batch for outcome in outcomes])
-        done, killed, died, ran = [], [], [], 0.0
+        killed, died, ran = [], [], 0.0
+        answers: dict[int, Answer] = {}
         for outcome, entry in zip(outcomes, known, strict=True):
             tasks = 1 if entry is None else entry.tasks  # of an entry that may be cancelled before it is settled
             if outcome.large is not None:
@@ -358,12 +357,11 @@ class NodeClient:
                     cause = f"slot {outcome.slot} of node {self._node}: {outcome.payload.decode()}"
                     died.append(routing.Died(outcome.batch, cause))
                 case _:
-                    done.append(outcome.batch)
                     ran += outcome.seconds
-                    self._office.answers[outcome.batch] = Answer(outcome, self._node, tasks)
-        self._router.tell(
-            routing.Answered(self._node, tuple(done), tuple(killed), tuple(died), ran / max(1, len(done)))
-        )
+                    answers[outcome.batch] = Answer(outcome, self._node, tasks)
+        self._calls.keep(answers)
+        seconds = ran / max(1, len(answers))
+        self._tell(routing.Answered(self._node, tuple(answers), tuple(killed), tuple(died), seconds))
 
     def _ended(
         self, outcomes: Sequence[Outcome], known: Sequence[PendingCall | None], openings: Sequence[Opening | None]

@@ -7,13 +7,14 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import repeat
 from typing import assert_never
 
-from skyward.actors.office import Office
-from skyward.environment.bundle import EnvironmentBundle, contents
+from skyward.actors.pool_context import PoolContext
+from skyward.config.image import Image
+from skyward.environment.bundle import EnvironmentBundle, contents, pack
 from skyward.errors import BootFailed, Unreachable
 from skyward.events import Logged, NodeStep, Printed
 from skyward.providers.provider import Host, Process, SupportsNotices
@@ -50,40 +51,68 @@ SEND_RETRY_DELAY_S = 0.2
 """Seconds before a file is sent again whose connection was cut."""
 
 
+class BundleTask:
+    """Makes what bare machines are sent, once, beside the launch of the first."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._task: asyncio.Task[EnvironmentBundle] | None = None
+
+    def start(self) -> None:
+        """Begin, if nobody has."""
+        if self._task is None:
+            self._task = asyncio.create_task(asyncio.to_thread(pack, self._image))
+            self._task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks
+
+    async def result(self) -> EnvironmentBundle:
+        """Return the bundle when it is made."""
+        self.start()
+        assert self._task is not None
+        return await asyncio.shield(self._task)
+
+
 class NodeStarter:
     """The start of one node, and what it prints from then on.
 
     Parameters
     ----------
-    office
-        The driver's tables.
+    context
+        The configuration of the pool.
     number, name
         The node's.
     host
         The machine.
     slots
         How many the node has, if its provider said so.
+    bundle
+        Gives what a bare machine is sent.
+    note_step
+        Called with the number of the node and each step of its script, and when it began.
     exited
         Called with the reason when the node has ended.
     """
 
     def __init__(
         self,
-        office: Office,
+        context: PoolContext,
         number: int,
         name: str,
         host: Host,
         slots: int | None,
+        *,
+        bundle: Callable[[], Awaitable[EnvironmentBundle]],
+        note_step: Callable[[int, str, float], None],
         exited: Callable[[str], None],
     ) -> None:
-        self._office, self._number, self._name, self._host, self._exited = office, number, name, host, exited
-        self._slots = slots or office.blueprint.worker.concurrency
+        self._context, self._number, self._name, self._host = context, number, name, host
+        self._get_bundle, self._note_step, self._exited = bundle, note_step, exited
+        self._slots = slots or context.spec.worker.concurrency
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._step = ""
         self._failed: NodeFailed | None = None
         self._mismatch = ""
         self._requested: list[str] = []
-        self._parcel: EnvironmentBundle | None = None
+        self._bundle: EnvironmentBundle | None = None
         self._ear = FrameDecoder()
         self.watching: asyncio.Task[None] | None = None
 
@@ -95,14 +124,14 @@ class NodeStarter:
         BootFailed
             It did not start; the error carries what it printed.
         """
-        host, identity = self._host, self._office.authority.issue(self._name, server=True)
+        host, identity = self._host, self._context.authority.issue(self._name, server=True)
         command = [host.python, "-m", "skyward.remote.node", host.folder]
         files = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
-        if self._office.provider.bare:
-            self._parcel = await self._office.parcel()
-            files[bootstrap.SCRIPT] = self._parcel.script
+        if self._context.provider.bare:
+            self._bundle = await self._get_bundle()
+            files[bootstrap.SCRIPT] = self._bundle.script
             command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
-        elif image_files := self._office.blueprint.image.files:
+        elif image_files := self._context.spec.image.files:
             placed = await asyncio.to_thread(contents, image_files)
             await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
         await host.write({CONFIG_FILE: self._config().encode(), **files})
@@ -115,7 +144,7 @@ class NodeStarter:
 
         A node that would notice the end of this process in another way needs none of it.
         """
-        lease = self._office.blueprint.options.lease
+        lease = self._context.spec.options.lease
         files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
         while not self._host.tethered:
             try:
@@ -127,40 +156,39 @@ class NodeStarter:
 
     async def _send(self, names: list[str]) -> None:
         """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""
-        assert self._parcel is not None
+        assert self._bundle is not None
         log.debug("node %s: sending %s", self._name, ", ".join(names))
         for name in names:
-            content = await asyncio.to_thread(self._parcel.content, name)
+            content = await asyncio.to_thread(self._bundle.content, name)
             write = partial(self._host.write, {f"sent/{name}": content})
             await retry(write, on=Unreachable, delays=repeat(SEND_RETRY_DELAY_S))
 
     def _first_contact(self) -> float:
-        options = self._office.blueprint.options
+        options = self._context.spec.options
         return options.lease + (options.start_timeout if self._host.tethered else 0.0)
 
     def _config(self) -> NodeConfig:
-        blueprint = self._office.blueprint
-        provider = self._office.provider
+        spec, provider = self._context.spec, self._context.provider
         requirements: Requirements | None = None
         modules: dict[str, bytes] = {}
-        if self._parcel is not None:
-            sources, preload = self._office.sources, blueprint.image.preload
-            plugins = (type(plugin).__module__ for plugin in blueprint.plugins if plugin.has_node_hooks())
-            modules = {name: sources.bundles[name] for name in sources.needed((*preload, *plugins))}
-            installed = tuple(name for name in preload if not sources.needed([name]))
-            requirements = self._parcel.requirements(installed)
+        if self._bundle is not None:
+            sent, preload = self._context.modules, spec.image.preload
+            plugins = (type(plugin).__module__ for plugin in spec.plugins if plugin.has_node_hooks())
+            modules = {name: sent.bundles[name] for name in sent.needed((*preload, *plugins))}
+            installed = tuple(name for name in preload if not sent.needed([name]))
+            requirements = self._bundle.requirements(installed)
         return NodeConfig(
             cluster=self._name,
             node=self._number,
-            nodes=blueprint.nodes.count,
+            nodes=spec.nodes.count,
             concurrency=self._slots,
-            executor=blueprint.worker.executor,
-            lease=blueprint.options.lease,
+            executor=spec.worker.executor,
+            lease=spec.options.lease,
             first_contact=self._first_contact(),
-            env=dict(blueprint.image.env),
-            preload=tuple(blueprint.image.preload),
-            preload_on_demand=all(plugin.allows_new_workers() for plugin in blueprint.plugins),
-            hooks=self._office.hooks,
+            env=dict(spec.image.env),
+            preload=tuple(spec.image.preload),
+            preload_on_demand=all(plugin.allows_new_workers() for plugin in spec.plugins),
+            hooks=self._context.hooks,
             modules=modules,
             stdin=self._host.tethered,
             notices=provider.notices if isinstance(provider, SupportsNotices) else "",
@@ -227,8 +255,8 @@ class NodeStarter:
         log.debug("node %s: %s", self._name, step)
         self._step = step
         at = now()
-        self._office.record.put(NodeStep(at, self._number, step))
-        self._office.note_step(self._number, step, at)
+        self._context.record.put(NodeStep(at, self._number, step))
+        self._note_step(self._number, step, at)
         self._log.clear()
 
     def _tell(self, slot: int, stream: int, text: str) -> None:
@@ -240,9 +268,9 @@ class NodeStarter:
                 except (ValueError, TypeError):  # two processes of a task logged at once, more than fits in one piece
                     self._tell(slot, ERR, f"{line}\n")
                 else:
-                    self._office.record.put(event)
+                    self._context.record.put(event)
         elif text:
-            self._office.record.put(Printed(now(), self._number, slot, "stderr" if stream == ERR else "stdout", text))
+            self._context.record.put(Printed(now(), self._number, slot, "stderr" if stream == ERR else "stdout", text))
 
     def _failure(self, code: int) -> BootFailed:
         if self._mismatch:

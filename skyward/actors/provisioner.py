@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from typing import assert_never
 
-from casty import Context, Ref, System, actor
+from casty import Context, DefaultedActor, actor
 
-from skyward.actors import lifecycle, router, routing, scaling, supervisor
-from skyward.actors.office import Office
+from skyward.actors import lifecycle, routing, scaling, supervisor
+from skyward.actors.node_table import NodeTable
+from skyward.actors.pool_context import PoolContext
+from skyward.actors.pool_status import Guard, PoolStatus
+from skyward.actors.router_state import RouterState
 from skyward.events import NodeGivenUp
 from skyward.providers.provider import LeftToLeash, SupportsClear
 from skyward.remote.protocol import FOREVER
@@ -22,32 +26,42 @@ SCALING_INTERVAL_S = 1.0
 """Seconds between two looks at what an elastic pool has to do."""
 
 
-@actor(initial=0, idle_after=FOREVER)
-async def provisioner(ctx: Context[int, Message]) -> None:
-    """The provisioner; its key is the provider's name."""
-    acting = _Provisioner(ctx)
-    with acting.office.vital("provisioner"), closing(acting):
-        async for event in ctx.inbox:
-            acting.handle(event)
+class Provisioner:
+    """Carries out what `scaling` decides.
 
+    Parameters
+    ----------
+    context
+        The configuration of the pool.
+    nodes
+        Where it is noted which nodes there should be.
+    status
+        Is told when the pool is open, has failed, or is closed.
+    load
+        What the router decides by: it says what waits for slots, and which nodes have nothing to do.
+    route, supervise, tell
+        Send a message to the router, to the supervisor of a generation of a node, and to this provisioner.
+    """
 
-def ref(system: System) -> Ref[Message]:
-    """Return the provisioner of the pool's provider."""
-    return system.ref(provisioner, Office.of(system).provider.name)
-
-
-class _Provisioner:
-    def __init__(self, ctx: Context[int, Message]) -> None:
-        self.office = Office.of(ctx.system)
-        self.me = ctx.self
-        self.state = scaling.Scaling(self.office.blueprint.options.launch_attempts)
+    def __init__(
+        self,
+        context: PoolContext,
+        nodes: NodeTable,
+        status: PoolStatus,
+        load: RouterState,
+        *,
+        route: Callable[[routing.Event], None],
+        supervise: Callable[[int, int, supervisor.Message], None],
+        tell: Callable[[Message], None],
+    ) -> None:
+        self.context, self.nodes, self.status, self.load = context, nodes, status, load
+        self.route, self.supervise, self.tell = route, supervise, tell
+        self.state = scaling.Scaling(context.spec.options.launch_attempts)
         self.tasks: set[asyncio.Task[None]] = set()
         self.idle_since: dict[int, float] = {}
         self.pauses: dict[int, asyncio.TimerHandle] = {}
         self.looking: asyncio.TimerHandle | None = None
-        self.office.over = lambda: self.me.tell(scaling.Closing())
-        self.office.has_left = lambda node: self.me.tell(scaling.NodeDrained(node))
-        if self.office.blueprint.nodes.elastic:
+        if context.spec.nodes.elastic:
             self.look_later()
 
     def handle(self, event: Message) -> None:
@@ -65,41 +79,38 @@ class _Provisioner:
             timer.cancel()
 
     def perform(self, effect: scaling.Effect) -> None:
-        office = self.office
         match effect:
             case scaling.Start(node, generation):
-                supervisor.ref(office, node, generation).tell(supervisor.Begin(boss=self.me))
-                office.numbers.add(node)
-                router.ref(office).tell(routing.NodeComing(node))
+                self.supervise(node, generation, supervisor.Begin())
+                self.nodes.request(node)
+                self.route(routing.NodeComing(node))
             case scaling.Pause(node, generation, seconds, reason):
                 log.warning("node %s failed again; restarting it in %g s: %s", node, seconds, reason)
                 paused = scaling.Paused(node, generation)
-                self.pauses[node] = asyncio.get_running_loop().call_later(seconds, self.me.tell, paused)
+                self.pauses[node] = asyncio.get_running_loop().call_later(seconds, self.tell, paused)
             case scaling.ReportWaiting(node, reason):
                 log.warning("will request node %s again once the departing one is gone: %s", node, reason)
             case scaling.DrainNode(node):
                 log.info("node %s is draining: it finishes its running calls and gets no new ones", node)
-                office.numbers.discard(node)
-                router.ref(office).tell(routing.Drain(node))
+                self.nodes.drain(node)
+                self.route(routing.Drain(node))
             case scaling.Dismiss(node, generation):
-                supervisor.ref(office, node, generation).tell(lifecycle.Dismissed())
+                self.supervise(node, generation, lifecycle.Dismissed())
             case scaling.ReportOpened():
-                if not office.opened.done():
-                    office.opened.set_result(None)
+                self.status.open()
             case scaling.ReportFailed(node, reason):
-                office.fail(office.problem(node, reason))
+                self.status.fail(self.nodes.error(node, reason))
             case scaling.ReportGivenUp(node, reason):
                 if reason:
                     log.warning("giving up on node %s; the pool continues without it: %s", node, reason)
-                office.record.put(NodeGivenUp(now(), node, reason))
-                office.nodes.pop(node, None)
-                router.ref(office).tell(routing.NodeGivenUp(node, reason or f"node {node} has left the pool"))
+                self.context.record.put(NodeGivenUp(now(), node, reason))
+                self.nodes.give_up(node)
+                self.route(routing.NodeGivenUp(node, reason or f"node {node} has left the pool"))
             case scaling.Sweep():
                 task = asyncio.create_task(self.sweep())
                 self.tasks.add(task)
             case scaling.ReportClosed(leaked):
-                if not office.closed.done():
-                    office.closed.set_result(leaked)
+                self.status.close(leaked)
             case _:
                 assert_never(effect)
 
@@ -110,12 +121,12 @@ class _Provisioner:
         """Say what waits for slots, and who has nothing to do."""
         if self.state.closing:
             return
-        clock, state = asyncio.get_running_loop().time(), self.office.routing
+        clock, state = asyncio.get_running_loop().time(), self.load
         empty = [number for number, node in state.nodes.items() if not node.held]
         self.idle_since = {number: self.idle_since.get(number, clock) for number in empty}
         idle = {number: clock - since for number, since in self.idle_since.items()}
         slots = max((node.slots for node in state.nodes.values()), default=1)
-        self.me.tell(scaling.ScalingTick(state.waiting(), slots, idle))
+        self.tell(scaling.ScalingTick(state.waiting(), slots, idle))
         self.look_later()
 
     async def sweep(self) -> None:
@@ -125,21 +136,34 @@ class _Provisioner:
         """
         leaked: list[str] = []
         asked = True
+        provider, pool = self.context.provider, self.context.pool
         try:
-            for instance in await self.office.provider.find(self.office.pool):
+            for instance in await provider.find(pool):
                 log.info("%s is still running although its launch was abandoned; terminating it", instance.id)
                 try:
-                    await self.office.provider.terminate(instance)
-                    self.office.left.pop(instance.id, None)
+                    await provider.terminate(instance)
+                    self.nodes.terminated(instance.id)
                 except LeftToLeash as error:
-                    self.office.leave(instance.id, error, self.office.blueprint.options.lease)
+                    self.nodes.leave(instance.id, error, self.context.spec.options.lease)
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("could not terminate %s: %s", instance.id, error)
                     leaked.append(instance.id)
-            if isinstance(self.office.provider, SupportsClear):
-                leaked += [each for each in await self.office.provider.clear(self.office.pool) if each not in leaked]
+            if isinstance(provider, SupportsClear):
+                leaked += [each for each in await provider.clear(pool) if each not in leaked]
         except Exception as error:  # noqa: BLE001 - it is reported
-            log.warning("%s: cannot check what is left: %s", self.office.provider.name, error)
-            leaked.append(f"whatever is left of {self.office.pool}")
+            log.warning("%s: cannot check what is left: %s", provider.name, error)
+            leaked.append(f"whatever is left of {pool}")
             asked = False
-        self.me.tell(scaling.Swept(tuple(leaked), asked))
+        self.tell(scaling.Swept(tuple(leaked), asked))
+
+
+def define(make: Callable[[Callable[[Message], None]], Provisioner], guard: Guard) -> DefaultedActor[int, Message]:
+    """Define the provisioner of a pool; its key is the provider's name."""
+
+    @actor(initial=0, idle_after=FOREVER)
+    async def provisioner(ctx: Context[int, Message]) -> None:
+        with guard("provisioner"), closing(make(ctx.self.tell)) as acting:
+            async for event in ctx.inbox:
+                acting.handle(event)
+
+    return provisioner

@@ -1,15 +1,16 @@
 """Free what a closed pool would leave behind: casty 0.30.2 never frees a system or a client that was entered.
 
-Each of them holds itself, its event loop (250 kB of uvloop's), its observer and its runtime (a thread and three
-descriptors). So runtimes are lent to one pool after another, and what was entered is entered once more, in a small
-event loop, which makes it let go of the first one.
+Each of them holds itself, its event loop (250 kB of uvloop's), its observer, its runtime (a thread and three
+descriptors) and the definitions of its actors. So runtimes are lent to one pool after another, what was entered is
+entered once more, in a small event loop, which makes it let go of the first one, and definitions hold a pool `weakly`.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from casty import ActorSystem, Client, Runtime
@@ -38,6 +39,18 @@ def lend_runtime() -> Iterator[Runtime]:
         yield runtime
     finally:
         free.append(runtime)
+
+
+def weakly[**P, R](method: Callable[P, R]) -> Callable[P, R]:
+    """Return a bound method that does not keep its object."""
+    held = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        alive = held()
+        assert alive is not None, "an actor runs after its pool is gone"
+        return alive(*args, **kwargs)
+
+    return call
 
 
 def reclaim(system: ActorSystem, clients: Iterable[Client], runtime: Runtime) -> None:

@@ -1,93 +1,99 @@
 """The one router of a pool: who runs what, and was it answered? `routing` decides, this acts."""
 
 import asyncio
-import time
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Protocol, assert_never
 
-from casty import Context, Ref, System, actor
+from casty import Context, DefaultedActor, actor
 
 from skyward.actors import routing
-from skyward.actors.office import Office
+from skyward.actors.call_table import CallTable
 from skyward.actors.placement import REBALANCE_INTERVAL_S
-from skyward.events import BatchesCancelled
+from skyward.actors.pool_status import Guard
 from skyward.remote.protocol import FOREVER
-from skyward.telemetry.event_log import now as clock
 
 type Message = routing.Event
 
 
-@actor(initial=0, idle_after=FOREVER)
-async def router(ctx: Context[int, Message]) -> None:
-    """The router; its key is the pool."""
-    office = Office.of(ctx.system)
-    state = office.routing
-    look: asyncio.TimerHandle | None = None
-    try:
-        with office.vital("router"):
+class NodeQueue(Protocol):
+    """The connection to a node, as the router knows it."""
+
+    def assign(self, batches: Sequence[int]) -> None:
+        """Send these batches soon."""
+
+    def revoke(self, batches: Sequence[int], *, kill: bool) -> None:
+        """Ask these batches back."""
+
+
+class Router:
+    """Carries out what `routing` decides.
+
+    Parameters
+    ----------
+    calls
+        The calls that it routes.
+    client
+        Returns the connection to a node, or None when it has just been lost and the router is about to hear of it.
+    drained
+        Called with the number of a node that was told to drain and holds nothing any more.
+    tell
+        Sends the router a message.
+    """
+
+    def __init__(
+        self,
+        calls: CallTable,
+        client: Callable[[int], NodeQueue | None],
+        drained: Callable[[int], None],
+        tell: Callable[[Message], None],
+    ) -> None:
+        self._calls, self._client, self._drained, self._tell = calls, client, drained, tell
+        self._rebalance: asyncio.TimerHandle | None = None
+
+    def hear(self, event: Message) -> None:
+        """Take one step."""
+        for effect in routing.step(self._calls.state, event):
+            self._perform(effect)
+        self._calls.account(event)
+
+    def close(self) -> None:
+        """Cancel the timer: nobody can be told once the system has stopped."""
+        if self._rebalance is not None:
+            self._rebalance.cancel()
+
+    def _perform(self, effect: routing.Effect) -> None:
+        match effect:
+            case routing.Assign(node, batches):
+                if client := self._client(node):
+                    client.assign(batches)
+            case routing.Revoke(node, batches, kill):
+                if client := self._client(node):
+                    client.revoke(batches, kill=kill)
+            case routing.Complete(batches):
+                self._calls.settle(batches)
+            case routing.DiscardLate(node, batches):
+                self._calls.discard_late(node, batches)
+            case routing.Retry(batch, cause, node):
+                self._calls.retry(batch, cause, node)
+            case routing.Fail(batch, causes):
+                self._calls.lose(batch, causes)
+            case routing.Drained(node):
+                self._drained(node)
+            case routing.ScheduleRebalance():
+                loop = asyncio.get_running_loop()
+                self._rebalance = loop.call_later(REBALANCE_INTERVAL_S, self._tell, routing.RebalanceTick())
+            case _:
+                assert_never(effect)
+
+
+def define(make: Callable[[Callable[[Message], None]], Router], guard: Guard) -> DefaultedActor[int, Message]:
+    """Define the router of a pool; its key is the pool."""
+
+    @actor(initial=0, idle_after=FOREVER)
+    async def router(ctx: Context[int, Message]) -> None:
+        with guard("router"), closing(make(ctx.self.tell)) as acting:
             async for event in ctx.inbox:
-                for effect in routing.step(state, event):
-                    if isinstance(effect, routing.ScheduleRebalance):
-                        look = asyncio.get_running_loop().call_later(
-                            REBALANCE_INTERVAL_S, ctx.self.tell, routing.RebalanceTick()
-                        )
-                    else:
-                        perform(office, effect)
-                enter(office, event)
-    finally:
-        if look is not None:
-            look.cancel()  # nobody can be told once the system has stopped
+                acting.hear(event)
 
-
-def enter(office: Office, event: routing.Event) -> None:
-    """Enter in the ledger what the turn changed."""
-    ledger, state, now = office.ledger, office.routing, time.perf_counter()
-    match event:
-        case routing.Arrived():
-            began, packing = office.arrivals.popleft()
-            ledger.arrive(began, now, packing)
-        case routing.NodeUp(node, slots):
-            ledger.come(node, slots)
-        case routing.NodeGivenUp(node):
-            ledger.go(node)
-        case routing.Cancelled(batches):
-            office.note(BatchesCancelled(clock(), len(batches)))
-        case _:
-            pass
-    ledger.turn(now, state.filled, state.slots, open=bool(state.items))
-
-
-def perform(
-    office: Office,
-    effect: routing.Assign
-    | routing.Revoke
-    | routing.Complete
-    | routing.DiscardLate
-    | routing.Retry
-    | routing.Fail
-    | routing.Drained,
-) -> None:
-    """Carry out one effect. A node without a link has just been lost; the router is about to hear of it."""
-    match effect:
-        case routing.Assign(node, batches):
-            if link := office.links.get(node):
-                link.assign(batches)
-        case routing.Revoke(node, batches, kill):
-            if link := office.links.get(node):
-                link.revoke(batches, kill=kill)
-        case routing.Complete(batches):
-            office.settle(batches)
-        case routing.DiscardLate(node, batches):
-            office.drop(node, batches)
-        case routing.Retry(batch, cause, node):
-            office.retry(batch, cause, node)
-        case routing.Fail(batch, causes):
-            office.lose(batch, causes)
-        case routing.Drained(node):
-            office.has_left(node)
-        case _:
-            assert_never(effect)
-
-
-def ref(system: System) -> Ref[Message]:
-    """Return the router of the pool."""
-    return system.ref(router, Office.of(system).pool)
+    return router

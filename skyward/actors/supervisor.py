@@ -8,14 +8,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, assert_never
 
-from casty import Context, Ref, System, actor
+from casty import Context, DefaultedActor, actor
 
-from skyward.actors import lifecycle, router, routing, scaling
+from skyward.actors import lifecycle, routing, scaling
+from skyward.actors.budget import BudgetGuard
+from skyward.actors.call_table import CallTable
+from skyward.actors.connection import NodeConnection
 from skyward.actors.node_client import NodeClient
-from skyward.actors.node_starter import NodeStarter
-from skyward.actors.office import Office
+from skyward.actors.node_starter import BundleTask, NodeStarter
+from skyward.actors.node_table import NodeTable
+from skyward.actors.pool_context import PoolContext
+from skyward.actors.pool_status import Guard
 from skyward.errors import (
     BootFailed,
     BudgetExceeded,
@@ -62,44 +68,56 @@ JOIN = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Bring up a node, and report to `boss`."""
-
-    boss: Ref[scaling.Event]
+    """Bring up a node."""
 
 
 type Message = Begin | lifecycle.Event
 
 
-@actor(initial=0, idle_after=FOREVER)
-async def supervisor(ctx: Context[int, Message]) -> None:
-    """The supervisor of one node; its key is `number.generation`."""
-    acting = _Supervisor(ctx)
-    with acting.office.vital("supervisor"):
-        async for message in ctx.inbox:
-            acting.hear(message)
-            if isinstance(acting.stage, lifecycle.Ended):
-                return
-    await acting.give_up()
+class Supervisor:
+    """Carries out what `lifecycle` decides for one machine.
 
+    Parameters
+    ----------
+    context
+        The configuration of the pool.
+    calls
+        The calls that the node may be given.
+    nodes
+        Where it is noted what has become of the node.
+    budget
+        Who pays for the machine.
+    bundle
+        What a bare machine is sent.
+    number, generation
+        The node's number, and how many machines came under it before.
+    route, report, tell
+        Send a message to the router, to the provisioner and to this supervisor.
+    """
 
-def ref(system: System, node: int, generation: int) -> Ref[Message]:
-    """Return the supervisor of this generation of a node."""
-    return system.ref(supervisor, f"{node}.{generation}")
-
-
-class _Supervisor:
     stage: lifecycle.Stage = lifecycle.Launching()
     said: NodeStarted
     renewing: asyncio.Task[None]
 
-    def __init__(self, ctx: Context[int, Message]) -> None:
-        self.office = Office.of(ctx.system)
-        self.me = ctx.self
-        number, _, generation = ctx.key.partition(".")
-        self.number, self.generation = int(number), int(generation)
-        self.name = f"{self.office.pool}-{self.number}-{self.generation}"
-        self.provider = self.office.provider
-        self.router = router.ref(ctx.system)
+    def __init__(
+        self,
+        context: PoolContext,
+        calls: CallTable,
+        nodes: NodeTable,
+        budget: BudgetGuard,
+        bundle: BundleTask,
+        *,
+        number: int,
+        generation: int,
+        route: Callable[[routing.Event], None],
+        report: Callable[[scaling.Event], None],
+        tell: Callable[[Message], None],
+    ) -> None:
+        self.context, self.calls, self.nodes, self.budget, self.bundle = context, calls, nodes, budget, bundle
+        self.number, self.generation = number, generation
+        self.route, self.report, self.tell = route, report, tell
+        self.name = f"{context.pool}-{number}-{generation}"
+        self.provider, self.options = context.provider, context.spec.options
         self.instance: Instance | None = None
         self.host: Host | None = None
         self.link: NodeClient | None = None
@@ -112,7 +130,6 @@ class _Supervisor:
 
     def hear(self, message: Message) -> None:
         if isinstance(message, Begin):
-            self.boss = message.boss
             self.stage, effects = lifecycle.begin()
             self.note(None)
         else:
@@ -126,7 +143,7 @@ class _Supervisor:
             self.perform(effect)
 
     def perform(self, effect: lifecycle.Effect) -> None:
-        options = self.office.blueprint.options
+        options = self.options
         match effect:
             case lifecycle.Launch():
                 self.do("launch", self.launch)
@@ -145,9 +162,8 @@ class _Supervisor:
                 self.announce()
             case lifecycle.AnnounceDown(reason):
                 log.log(logging.DEBUG if reason == "dismissed" else logging.WARNING, "node %s: %s", self.name, reason)
-                self.office.links.pop(self.number, None)
-                self.office.up.discard(self.number)
-                self.router.tell(routing.NodeDown(self.number, f"node {self.number}: {reason}"))
+                self.nodes.down(self.number)
+                self.route(routing.NodeDown(self.number, f"node {self.number}: {reason}"))
             case lifecycle.Terminate(attempt):
                 for task in self.tasks:
                     task.cancel()
@@ -158,19 +174,19 @@ class _Supervisor:
                     timer.cancel()
                 left = self.called() if leaked else ""
                 served = 0.0 if self.since is None else asyncio.get_running_loop().time() - self.since
-                self.boss.tell(scaling.NodeEnded(self.number, self.generation, reason, left, final, served))
+                self.report(scaling.NodeEnded(self.number, self.generation, reason, left, final, served))
             case _:
                 assert_never(effect)
 
     def note_overdue(self) -> None:
         """Keep what is known of a start that takes too long; of a node that is ready nobody asks for it."""
-        stage, limit = STAGES[type(self.stage)], self.office.blueprint.options.start_timeout
+        stage, limit = STAGES[type(self.stage)], self.options.start_timeout
         text = f"node {self.number} was not ready within {limit:g} s (Options(start_timeout=)): it was {stage}"
-        self.office.problems[self.number] = BootFailed(text, log="" if self.start is None else self.start.log)
+        self.nodes.note_problem(self.number, BootFailed(text, log="" if self.start is None else self.start.log))
 
     def note(self, before: lifecycle.Stage | None) -> None:
         """Note the stage, if it is another one."""
-        put, grace = self.office.record.put, self.office.blueprint.options.grace
+        put, grace = self.context.record.put, self.options.grace
         match before, self.stage:
             case _, lifecycle.Unresponsive():
                 if not isinstance(before, lifecycle.Unresponsive):
@@ -181,7 +197,7 @@ class _Supervisor:
                 at, machine = now(), self.instance
                 stage: Stage = STAGES[type(self.stage)]
                 if stage not in ("ending", "ended"):
-                    self.office.note_step(self.number, stage, at)
+                    self.nodes.note_step(self.number, stage, at)
                 reason = getattr(self.stage, "reason", "")
                 where = ("", "") if machine is None else (machine.id, machine.host)
                 slots = self.said.slots if stage == "ready" else 0
@@ -202,10 +218,10 @@ class _Supervisor:
                     problem = NodeError(f"node {self.number}, step {step!r}: {explain(error)}")
                     problem.__cause__ = error
                     error = problem
-                self.office.problems[self.number] = error
+                self.nodes.note_problem(self.number, error)
                 final = isinstance(error, FINAL) or (isinstance(error, NodeError) and error.final)
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
-            self.me.tell(event)
+            self.tell(event)
 
         self.keep(done())
 
@@ -215,14 +231,14 @@ class _Supervisor:
         task.add_done_callback(self.tasks.discard)
 
     def later(self, seconds: float, event: lifecycle.Event) -> None:
-        self.timers.append(asyncio.get_running_loop().call_later(seconds, self.me.tell, event))
+        self.timers.append(asyncio.get_running_loop().call_later(seconds, self.tell, event))
 
     async def launch(self) -> lifecycle.Event:
         if self.provider.bare:
-            self.office.prepare()
-        lease, purse = self.office.blueprint.options.lease, self.office.purse
-        self.instance = await self.provider.launch(Order(self.office.pool, self.name, lease, purse, self.is_wanted))
-        purse.begin(self.instance.id, self.instance.hourly)
+            self.bundle.start()
+        order = Order(self.context.pool, self.name, self.options.lease, self.budget, self.is_wanted)
+        self.instance = await self.provider.launch(order)
+        self.budget.begin(self.instance.id, self.instance.hourly)
         return lifecycle.Launched()
 
     def is_wanted(self) -> bool:
@@ -239,7 +255,16 @@ class _Supervisor:
         assert self.host is not None
         assert self.instance is not None
         slots = self.instance.slots
-        self.start = NodeStarter(self.office, self.number, self.name, self.host, slots, self.note_exit)
+        self.start = NodeStarter(
+            self.context,
+            self.number,
+            self.name,
+            self.host,
+            slots,
+            bundle=self.bundle.result,
+            note_step=self.nodes.note_step,
+            exited=self.note_exit,
+        )
         self.renewing = asyncio.create_task(self.start.renew())
         self.tasks.add(self.renewing)
         self.said = await self.start.run()
@@ -247,29 +272,36 @@ class _Supervisor:
         return lifecycle.Booted()
 
     def note_exit(self, reason: str) -> None:
-        self.me.tell(lifecycle.Exited(reason))
+        self.tell(lifecycle.Exited(reason))
 
     def note_notice(self, said: str) -> None:
         """The machine is about to be taken away."""
         if not self.noticed:
             self.noticed = True
-            self.office.record.put(NodeNoticed(now(), self.number, said))
+            self.context.record.put(NodeNoticed(now(), self.number, said))
             log.warning("node %s: its machine is about to be reclaimed; requesting another: %s", self.name, said)
-            self.boss.tell(scaling.Noticed(self.number, self.generation))
+            self.report(scaling.Noticed(self.number, self.generation))
 
     async def join(self) -> lifecycle.Event:
         assert self.host is not None
-        kept = self.office.blueprint.options.blob_store or self.said.memory // 2
+        kept = self.options.blob_store or self.said.memory // 2
+        address = f"127.0.0.1:{self.said.port}"
         self.link = NodeClient(
-            self.office,
             self.number,
-            cluster=self.name,
-            address=f"127.0.0.1:{self.said.port}",
-            port=self.port,
+            connect=partial(
+                NodeConnection,
+                partial(self.context.clients.make, self.name, address, self.port),
+                cluster=self.name,
+                address=address,
+                acknowledged=self.host.acknowledged if isinstance(self.host, SupportsAcknowledged) else None,
+            ),
+            calls=self.calls,
+            bundles=self.context.modules.bundles,
+            record=self.context.record,
+            tell=self.route,
             store_size=None if self.host.shares_memory else kept,
-            heard=lambda alive: self.me.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
+            heard=lambda alive: self.tell(lifecycle.Heard() if alive else lifecycle.Silenced()),
             noticed=self.note_notice,
-            acknowledged=self.host.acknowledged if isinstance(self.host, SupportsAcknowledged) else None,
             broken=self.note_exit,
         )
         await self.link.open(JOIN)
@@ -279,13 +311,11 @@ class _Supervisor:
     def announce(self) -> None:
         assert self.link is not None
         assert self.instance is not None
-        self.office.links[self.number] = self.link
-        self.office.nodes[self.number] = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
-        self.office.mounts[self.number] = frozenset(self.said.mounts)
-        self.office.up.add(self.number)
+        node = Node(self.number, self.instance.id, self.instance.host, self.said.slots)
+        self.nodes.up(node, frozenset(self.said.mounts), self.link)
         self.since = asyncio.get_running_loop().time()
-        self.router.tell(routing.NodeUp(self.number, self.said.slots, self.link.round_trip))
-        self.boss.tell(scaling.NodeReady(self.number, self.generation))
+        self.route(routing.NodeUp(self.number, self.said.slots, self.link.round_trip))
+        self.report(scaling.NodeReady(self.number, self.generation))
 
     async def terminate(self, attempt: int) -> None:
         """Let go of the node and end its machine; when the launch never answered, whatever carries the node's tag."""
@@ -294,16 +324,16 @@ class _Supervisor:
             await self.end()
         except LeftToLeash as error:
             self.leave(error)
-            self.me.tell(lifecycle.Terminated())
+            self.tell(lifecycle.Terminated())
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
             log.warning("node %s: cannot terminate its machine: %s", self.name, error)
-            self.me.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
+            self.tell(lifecycle.TerminateFailed(f"{type(error).__name__}: {error}"))
         else:
-            self.me.tell(lifecycle.Terminated())
+            self.tell(lifecycle.Terminated())
 
     def leave(self, why: LeftToLeash) -> None:
         """Note a machine that does not answer, and when whatever runs there has ended itself at the latest."""
-        self.office.leave(self.called(), why, self.office.blueprint.options.lease)
+        self.nodes.leave(self.called(), why, self.options.lease)
 
     async def end(self) -> None:
         """Let go, which may fail; then end the machine, which must not; then hear what the node still had to say.
@@ -316,10 +346,10 @@ class _Supervisor:
         self.link = None
         known = [] if self.instance is None else [self.instance]
         try:
-            for instance in known or await self.provider.find(self.office.pool):
+            for instance in known or await self.provider.find(self.context.pool):
                 if instance.node == self.name:
                     await self.provider.terminate(instance)
-                    self.office.purse.end(instance.id)
+                    self.budget.end(instance.id)
         finally:
             if self.start is not None and (watching := self.start.watching) is not None:
                 await asyncio.wait({watching}, timeout=LAST_WORDS)
@@ -342,7 +372,7 @@ class _Supervisor:
         """This supervisor has failed, and the pool with it: end the machine all the same, and say so."""
         for task in self.tasks:
             task.cancel()
-        self.office.links.pop(self.number, None)
+        self.nodes.down(self.number)
         left = ""
         try:
             await self.end()
@@ -351,4 +381,28 @@ class _Supervisor:
         except Exception:
             log.warning("node %s: cannot terminate its machine", self.name, exc_info=True)
             left = self.called()
-        self.boss.tell(scaling.NodeEnded(self.number, self.generation, "its supervisor failed", left))
+        self.report(scaling.NodeEnded(self.number, self.generation, "its supervisor failed", left))
+
+
+def define(
+    make: Callable[[int, int, Callable[[Message], None]], Supervisor], guard: Guard
+) -> DefaultedActor[int, Message]:
+    """Define the supervisors of a pool; the key of one is `number.generation`."""
+
+    @actor(initial=0, idle_after=FOREVER)
+    async def supervisor(ctx: Context[int, Message]) -> None:
+        number, _, generation = ctx.key.partition(".")
+        acting = make(int(number), int(generation), ctx.self.tell)
+        with guard("supervisor"):
+            async for message in ctx.inbox:
+                acting.hear(message)
+                if isinstance(acting.stage, lifecycle.Ended):
+                    return
+        await acting.give_up()
+
+    return supervisor
+
+
+def key(number: int, generation: int) -> str:
+    """Return the key of the supervisor of this generation of a node."""
+    return f"{number}.{generation}"

@@ -15,7 +15,7 @@ import pytest
 
 import skyward as sky
 from skyward.actors.driver import Driver
-from skyward.actors.supervisor import _Supervisor
+from skyward.actors.supervisor import Supervisor
 from skyward.events import BatchesSent
 from skyward.providers.local import LocalHost
 from skyward.providers.provider import Instance
@@ -75,7 +75,7 @@ def test_a_supervisor_that_fails_ends_its_machine_and_the_pool_says_so(
 ) -> None:
     with sky.Compute(provider=sky.Local(folder=folder), worker=ONE) as compute:
         waiting = compute.submit(work.sleep, 600.0)
-        monkeypatch.setattr(_Supervisor, "announce", None)
+        monkeypatch.setattr(Supervisor, "announce", None)
         kit.kill(kit.host(compute.nodes[0]))
         assert isinstance(waiting.exception(kit.SOON), sky.PoolFailed)
         with pytest.raises(sky.PoolFailed):

@@ -52,7 +52,7 @@ def test_an_edited_and_reloaded_module_is_imported_again_by_nodes_of_this_machin
 def test_an_edited_module_is_sent_again_also_when_nothing_but_its_content_shows_that(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Driver, "sources", property(lambda self: self._office.sources))  # as for bare machines
+    monkeypatch.setattr(Driver, "sources", property(lambda self: self._modules))  # as for bare machines
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     file = folder / "own_edited.py"
     os.utime(file, (1_000_000_000, 1_000_000_000))

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import astuple
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.actors.office import Office
+from skyward.actors.call_table import CallTable
 from skyward.events import BatchesEnded, BatchesLate, BatchRetried, Reported, RunEnded
 from skyward.providers.provider import Instance, LeftToLeash
 from skyward.remote.call_options import CallOptions
@@ -143,15 +143,14 @@ def test_report_console_and_page_agree(compute: sky.Compute, tmp_path: Path) -> 
 def test_what_was_answered_and_is_cancelled_before_it_is_settled_is_counted_off(
     compute: sky.Compute, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    settle = Office.settle
+    settle = CallTable.settle
 
-    def settle_cancelled(office: Office, batches: Iterable[int]) -> None:
-        for batch in batches:
-            del office.entries[batch]
-        settle(office, batches)
+    def settle_cancelled(calls: CallTable, numbers: Sequence[int]) -> None:
+        assert calls.forget(numbers) == tuple(numbers)
+        settle(calls, numbers)
 
     with monkeypatch.context() as patch, compute.task_group(holds=lambda _: 3) as group:
-        patch.setattr(Office, "settle", settle_cancelled)
+        patch.setattr(CallTable, "settle", settle_cancelled)
         future = group.submit(bytes, size)
         kit.until(lambda: any(isinstance(event, BatchesLate) for event in compute.events()))
         future.cancel()

@@ -169,7 +169,7 @@ def test_another_account_cannot_make_the_node_run_anything(hosts: Hosts, lab: La
             f"{as_mallory} sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null' | tr '\\0' ' '"
         )
         assert compute._driver is not None
-        ours = compute._driver._office.identity
+        ours = compute._driver._context.clients.identity
         assert (
             knock(host, as_mallory, folder, port, Authority.create("mallory").issue("driver", server=False))
             == "refused"

@@ -70,26 +70,33 @@ class Started:
         asyncio.run(self._run(machine, bare))
 
     async def _run(self, machine: Any, bare: bool) -> None:
-        async def parcel() -> SimpleNamespace:
+        async def bundle() -> Any:
             return SimpleNamespace(
                 script=b"true",
                 content=str.encode,
                 requirements=lambda modules: Requirements("3.12", {"casty": "0.30"}, modules),
             )
 
-        office: Any = SimpleNamespace(
-            blueprint=SimpleNamespace(
+        context: Any = SimpleNamespace(
+            spec=SimpleNamespace(
                 nodes=sky.Nodes(count=3), worker=sky.Worker(), image=sky.Image(), options=sky.Options(), plugins=()
             ),
             authority=SimpleNamespace(issue=lambda name, server: Identity(b"cert", b"key", b"ca")),
             provider=SimpleNamespace(bare=bare),
             hooks=b"hooks",
-            sources=UserModules(),
-            parcel=parcel,
+            modules=UserModules(),
             record=SimpleNamespace(put=self.events.append),
-            note_step=lambda number, step, at: self.steps.append((number, step)),
         )
-        boot = NodeStarter(office, 1, "pool-1-0", machine, 2, self.reasons.append)
+        boot = NodeStarter(
+            context,
+            1,
+            "pool-1-0",
+            machine,
+            2,
+            bundle=bundle,
+            note_step=lambda number, step, at: self.steps.append((number, step)),
+            exited=self.reasons.append,
+        )
         try:
             self.answer = await boot.run()
         except (sky.NodeError, OSError) as error:
