@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from importlinter import configuration
 from importlinter.application import use_cases
+from importlinter.contracts.acyclic_siblings import AcyclicSiblingsContract
 from importlinter.contracts.forbidden import ForbiddenContract
 from importlinter.contracts.protected import ProtectedContract
 from importlinter.domain.contract import registry
@@ -45,6 +46,12 @@ PROOFS = {
         ("api/compute.py", "from skyward import Worker"),
     ],
     "few-files-know-asyncssh": [("api/compute.py", "import asyncssh"), ("providers/local.py", "import asyncssh")],
+    "no-circles": [
+        ("actors/connection.py", "from skyward.actors.node_client import NodeClient"),
+        ("actors/call_table.py", "if TYPE_CHECKING: from skyward.actors.router import Router"),
+        ("providers/aws/watchdog.py", "from skyward.providers.aws.pool import EC2Pool"),
+        ("telemetry/report.py", "def late(): import skyward.calls.completion"),
+    ],
     "one-file-knows-aws": [("api/compute.py", "import aioboto3"), ("providers/local.py", "import botocore.session")],
     "one-file-serves": [("view/page.py", "import starlette"), ("api/compute.py", "from uvicorn import Server")],
     "nobody-is-watched": [
@@ -109,6 +116,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def broken() -> set[str]:
     """The ids of the contracts that do not hold in the package found first."""
     configuration.configure()
+    registry.register(AcyclicSiblingsContract, "acyclic_siblings")
     registry.register(ForbiddenContract, "forbidden")
     registry.register(ProtectedContract, "protected")
     report = use_cases.create_report(use_cases.read_user_options(str(ROOT / "pyproject.toml")), cache_dir=None)
