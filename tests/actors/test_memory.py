@@ -8,6 +8,7 @@ import itertools
 import logging
 import threading
 import warnings
+import weakref
 from typing import cast
 
 import psutil
@@ -88,6 +89,15 @@ def held() -> tuple[int, int, int]:
     process = psutil.Process()
     loops = sum(isinstance(each, uvloop.Loop) for each in gc.get_objects())
     return process.num_fds(), process.num_threads(), loops
+
+
+def test_a_pool_that_has_ended_is_freed_though_its_system_is_not() -> None:
+    with sky.Compute(worker=sky.Worker(concurrency=1)) as compute:
+        assert compute._driver is not None
+        driver = weakref.ref(compute._driver)
+    del compute
+    gc.collect()
+    assert driver() is None
 
 
 @pytest.mark.slow
