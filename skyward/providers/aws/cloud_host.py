@@ -1,7 +1,6 @@
 """A cloud machine as the host of one node: the driver renews its lease over SSH, or the machine shuts itself down."""
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 from collections.abc import Callable
@@ -12,10 +11,8 @@ from skyward.providers.aws.userdata import renewal
 from skyward.providers.ssh.remote_host import RemoteHost
 from skyward.providers.ssh.target import Refused
 from skyward.providers.ssh.tunnel import Tunnel
+from skyward.renewal import keep_renewing
 from skyward.retry import retry
-
-RENEWAL_SHARE = 0.1
-"""Share of the lease after which it is renewed: a connection may be down for the rest of it."""
 
 LOGIN_GRACE_S = 60.0
 """Seconds, from when a machine runs, in which a refused login is retried: sshd may still be starting."""
@@ -38,7 +35,7 @@ class CloudHost(RemoteHost):
         self, tunnel: Tunnel, folder: str, python: str, lease: float, left: Callable[[], float | None]
     ) -> None:
         super().__init__(tunnel, folder, python)
-        self._renewing = asyncio.create_task(_renew(tunnel, lease, left))
+        self._renewing = asyncio.create_task(keep_renewing(partial(_renew, tunnel, lease, left), lease))
 
     async def close(self) -> None:
         """Release the machine: it shuts itself down when the lease expires, if nobody terminates it before."""
@@ -47,10 +44,7 @@ class CloudHost(RemoteHost):
 
 
 async def _renew(tunnel: Tunnel, lease: float, left: Callable[[], float | None]) -> None:
-    for turn in itertools.count():
-        with contextlib.suppress(Unreachable):  # the connection is down; renewed as soon as it is up
-            await tunnel.run(renewal(f"{secrets.token_hex(4)}-{turn}", left()), within=lease)
-        await asyncio.sleep(lease * RENEWAL_SHARE)
+    await tunnel.run(renewal(secrets.token_hex(8), left()), within=lease)
 
 
 async def enter(tunnel: Tunnel) -> None:
