@@ -1,22 +1,22 @@
-"""Do in one go what several callers request at about the same time; and do several things side by side."""
+"""Combine requests of several callers into one, and run coroutines concurrently."""
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-GATHER = 0.02
-"""Seconds for which the first waits for others."""
+GATHER_S = 0.02
+"""Seconds that the first request waits for others."""
 
 POLL_INTERVAL_S = 0.5
-"""Seconds between looks whether something is still wanted."""
+"""Seconds between two checks whether a result is still wanted."""
 
 
 class RequestCoalescer[K, V]:
-    """Does `work` for all keys that came meanwhile; one after another, so that it never runs beside itself.
+    """Calls `work` with all keys that have been requested meanwhile; never twice at the same time.
 
-    `work` says for each key what came of it; an exception is raised where that key was asked for, and one that `work`
-    raises is raised for all. Whoever stops waiting changes nothing for the others.
+    `work` returns the result of each key. An exception as the result is raised where that key was requested; one that
+    `work` raises is raised for all. Cancelling one caller does not affect the others.
     """
 
     def __init__(self, work: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]]) -> None:
@@ -25,7 +25,7 @@ class RequestCoalescer[K, V]:
         self._running: asyncio.Task[None] | None = None
 
     async def do(self, key: K) -> V:
-        """Have it done for a key."""
+        """Request the result of a key."""
         if key not in self._waiting:
             self._waiting[key] = asyncio.get_running_loop().create_future()
         future = self._waiting[key]
@@ -34,13 +34,13 @@ class RequestCoalescer[K, V]:
         return await asyncio.shield(future)
 
     async def idle(self) -> None:
-        """Wait until nothing is being done."""
+        """Wait until no work is running."""
         if self._running is not None:
             await asyncio.wait({self._running})
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(GATHER_S)
             waiting, self._waiting = self._waiting, {}
             try:
                 done = await self._work(list(waiting))
@@ -50,20 +50,20 @@ class RequestCoalescer[K, V]:
                 outcome = done[key]
                 if isinstance(outcome, Exception):
                     future.set_exception(outcome)
-                    future.exception()  # perhaps nobody waits any more
+                    future.exception()  # marks it as retrieved: perhaps no caller is left
                 else:
                     future.set_result(outcome)
 
 
 class Attempts:
-    """Attempts that are under way at the same time, each in a task of its own."""
+    """Concurrent attempts, each in a task of its own."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
-        """Count the current task as an attempt, for the length of the block."""
+        """Count the current task as an attempt while in the block."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -73,7 +73,7 @@ class Attempts:
             self._tasks.discard(task)
 
     async def settle(self, seconds: float) -> None:
-        """Wait for the end of the tasks whose attempts are under way now, for so many seconds at most."""
+        """Wait until the tasks with current attempts have ended, for so many seconds at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
@@ -87,7 +87,7 @@ async def side_by_side[A](*works: Coroutine[Any, Any, A]) -> tuple[A, ...]: ...
 
 
 async def side_by_side(*works: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
-    """Return what each gives. The first error is raised once the others have been stopped: nothing goes on unseen."""
+    """Return the results of all. The first error is raised after the others have been cancelled."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]
@@ -97,7 +97,7 @@ async def side_by_side(*works: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
 
 
 async def while_wanted[A](work: Coroutine[Any, Any, A], wanted: Callable[[], bool]) -> A | None:
-    """Return what the work gives; None, and stop it, once it is not wanted any more."""
+    """Return the result of the work, or cancel it and return None when it is no longer wanted."""
     task = asyncio.create_task(work)
     try:
         while not (await asyncio.wait({task}, timeout=POLL_INTERVAL_S))[0]:

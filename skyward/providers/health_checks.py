@@ -1,6 +1,6 @@
-"""What a machine needs to be a node, and how to fix what is missing. Pure: no I/O, no clock.
+"""Checks whether a machine can be a node, and how to fix what is missing. Pure: no I/O, no clock.
 
-`script` is a text for the machine's shell, `judged` makes findings of what it printed.
+`script` returns a script for the machine's shell, `judged` turns its output into findings.
 """
 
 import re
@@ -13,16 +13,16 @@ from skyward.remote.node_messages import SHELL, MachineFact, decode
 
 DISK_LEAST, DISK_USUAL = 128, 1024
 MEMORY_LEAST, MEMORY_USUAL = 128, 512
-"""Megabytes without which nothing works, and with which most works. A node's own packages take 60 on a disk."""
+"""Megabytes that are the minimum, and that are usually enough. A node's own packages take 60 on a disk."""
 
 EARLY = 86_400 - 3600
-"""Seconds that a clock may be slow: certificates are made out to have begun a day ago."""
+"""Seconds that a clock may be slow: certificates are valid from a day ago."""
 
 AGREES = 30.0
-"""Seconds by which clocks may differ without a word."""
+"""Seconds that clocks may differ without a warning."""
 
 FAR = 0.3
-"""Seconds of a round trip from which on short tasks are a poor idea."""
+"""Seconds of a round trip above which short tasks are inefficient."""
 
 TOOLS = "cat chmod cp date df find grep id kill ln ls mkdir mv nohup rm rmdir sleep tail touch tr uname wc"
 """The commands that Skyward's scripts use."""
@@ -40,20 +40,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a program needs of a machine.
+    """The requirements of a program on a machine.
 
     Attributes
     ----------
     python
         `major.minor` of its own Python.
     suffix
-        What its extension modules end with.
+        Suffix of its extension modules.
     looks
-        Functions of shell that look for a Python, `find_python`, and for `uv`, `find_uv`.
+        Shell functions that look for a Python (`find_python`) and for `uv` (`find_uv`).
     system
-        Its own system and kind of machine, as `uname -sm` says.
+        Its own system and architecture, as `uname -sm` prints them.
     uv
-        Whether it has a `uv` to send to machines of its own kind.
+        Whether it has a `uv` that it can send to machines of the same system.
     """
 
     python: str
@@ -64,7 +64,7 @@ class Needs:
 
 
 def script(needs: Needs, folder: str = "") -> str:
-    """Return what a machine's shell is to run; `folder` is where files will be, if that is not the usual cache."""
+    """Return the script for a machine's shell; `folder` is where files will be, if not in the usual cache."""
     cache = shlex.quote(folder) if folder else '"$HOME/.cache/skyward"'
     head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(TOOLS)}"
     return f"{head}\n{_SCRIPT}".replace("@SAY@", SHELL).replace("@LOOKS@", needs.looks)
@@ -102,7 +102,7 @@ exit 0
 
 
 def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
-    """Judge what the script printed. A machine that is not `bare` uses the program's own Python."""
+    """Turn the output of the script into findings. A machine that is not `bare` uses the program's own Python."""
     messages = (decode(line)[1] for line in told.split("\n"))
     facts = [message for message in messages if isinstance(message, MachineFact)]
     said = {fact.name: fact.value.strip() for fact in facts}
@@ -189,7 +189,7 @@ def _memory(said: dict[str, str]) -> Finding:
 
 
 def clock(ahead: float, within: float) -> Finding:
-    """Judge a clock that is `ahead` seconds ahead of the one here, give or take `within`."""
+    """Check a clock that is `ahead` seconds ahead of the local one, plus or minus `within`."""
     off = max(abs(ahead) - within, 0.0)
     if off <= AGREES:
         return Finding("clock", "ok", f"within {max(within, abs(ahead)):.0f} s of the one here")
@@ -201,7 +201,7 @@ def clock(ahead: float, within: float) -> Finding:
 
 
 def round_trip(seconds: float) -> Finding:
-    """Judge the time that a message takes there and back."""
+    """Check the round trip time."""
     text = f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
     if seconds < FAR:
         return Finding("round trip", "ok", text)
@@ -209,7 +209,7 @@ def round_trip(seconds: float) -> Finding:
 
 
 def shell(code: int, told: str) -> Finding:
-    """Judge a login shell by what came of `PROBE`."""
+    """Check a login shell by the exit code and output of `PROBE`."""
     if code == 0 and told == f"{_SAYS}\n":
         return Finding("shell", "ok", "a POSIX shell, which prints nothing of its own")
     if code == 0 and told.endswith(f"{_SAYS}\n"):
@@ -221,7 +221,7 @@ def shell(code: int, told: str) -> Finding:
 
 _SAYS = "a shell"
 PROBE = f'x="a"; f() {{ printf "%s shell\\n" "$1"; }}; [ -n "${{x#b}}" ] && f "$x" # {_SAYS}'
-"""A line that any POSIX shell understands, and others do not."""
+"""A line that every POSIX shell understands, and other shells do not."""
 
 
 def advised(error: str, name: str) -> tuple[str, str]:

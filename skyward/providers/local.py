@@ -1,4 +1,4 @@
-"""Nodes on this machine: real node processes, for development, for tests, and for using all its cores."""
+"""Nodes on this machine: real node processes, for development, for tests, and to use all its cores."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ _SPAWNING = threading.Lock()
 
 
 def _writable(value: object) -> object:
-    """Return the folder for scratch folders, None for that of temporary files; this user may write there."""
+    """Return the folder for scratch folders, or None for the system's; check that this user may write there."""
     folder = existing_folder(value)
     if folder is None:
         try:
@@ -78,7 +78,7 @@ class Local(StrictModel):
 
     @property
     def bare(self) -> bool:
-        """No: they have what this program has."""
+        """No: local nodes use the environment of this program."""
         return False
 
     @property
@@ -86,7 +86,7 @@ class Local(StrictModel):
         return (self.folder or Path(tempfile.gettempdir())).absolute()
 
     async def launch(self, order: Order) -> Instance:
-        """Make the scratch folder, which is all that the machine of a local node consists of."""
+        """Make the scratch folder of the node."""
         if order.pool not in self._pools:
             self._pools.add(order.pool)
             await asyncio.to_thread(self._clear_abandoned, order.pool)
@@ -101,7 +101,7 @@ class Local(StrictModel):
         try:
             self._locks[str(path)] = scratch.lock(path)
         except OSError as error:
-            with contextlib.suppress(OSError):  # it is empty, and this needs no descriptor
+            with contextlib.suppress(OSError):  # which is empty; needs no descriptor
                 path.rmdir()
             raise ProvisioningError(f"cannot write into the folder of a local node: {explain(error)}") from error
         return Instance(str(path), order.pool, order.name, socket.gethostname())
@@ -121,13 +121,13 @@ class Local(StrictModel):
         return LocalHost(Path(instance.id), self._commands.setdefault(instance.id, []))
 
     async def find(self, pool: str) -> Sequence[Instance]:
-        """Return the nodes of the pool whose folder is there: it has a key in it, whether the node lives or not."""
+        """Return the nodes of the pool whose folder exists, running or not: there is a key in it."""
         host = socket.gethostname()
         paths = sorted(self._root.glob(f"skyward-{pool}-*"))
         return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths]
 
     async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
-        """Say whether this machine can have nodes."""
+        """Check whether this machine can run nodes."""
         text = health_checks.script(needs, str(self._root))
         ran = await _spawned("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)
         told, _ = await ran.communicate()
@@ -146,7 +146,7 @@ class Local(StrictModel):
         group = _group(path)
         for process in processes:
             _close_stdin(process)
-            if group is not None:  # until then a signal would end only one of the node's processes
+            if group is not None:  # before that, a signal would end only one of the node's processes
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
         running = await _still_running(processes)
@@ -181,19 +181,19 @@ class LocalHost:
         self._path, self._commands = path, commands
 
     async def write(self, files: Mapping[str, Content]) -> None:
-        """Write files into the scratch folder, which must be there; names may have folders in them."""
+        """Write files into the scratch folder, which must exist; names may contain folders."""
         await asyncio.to_thread(self._write, files)
 
     def _write(self, files: Mapping[str, Content]) -> None:
         for name, data in files.items():
             path = self._path / name
-            for folder in reversed(Path(name).parents[:-1]):  # not the scratch folder itself, which may just be removed
+            for folder in reversed(Path(name).parents[:-1]):  # not the scratch folder itself, which may be gone
                 (self._path / folder).mkdir(mode=0o700, exist_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(data)
 
     async def start(self, command: Sequence[str]) -> "LocalProcess":
-        """Start a command in a session of its own, so that Ctrl-C here does not reach it; it imports what we can."""
+        """Start a command with this program's import path, in a session of its own, out of reach of Ctrl-C here."""
         spawned = _spawned(
             *command,
             stdin=asyncio.subprocess.PIPE,
@@ -211,7 +211,7 @@ class LocalHost:
         return port
 
     async def close(self) -> None:
-        """Close the standard input of what was started, by which a node knows that its driver is done with it."""
+        """Close the standard input of what was started, which tells a node to end."""
         for process in await _processes(self._commands):
             _close_stdin(process)
 
@@ -223,7 +223,7 @@ class LocalProcess:
         self._process = process
 
     def lines(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield what it prints, line by line, until it ends."""
+        """Yield its output, line by line, until it ends."""
         stdout, stderr = self._process.stdout, self._process.stderr
         assert stdout is not None
         assert stderr is not None
@@ -235,7 +235,7 @@ class LocalProcess:
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, or as much of a very long one as the reader holds."""
+    """Return the next line, or as much of a very long one as the buffer holds."""
     try:
         return await stream.readuntil()
     except asyncio.IncompleteReadError as error:
@@ -245,7 +245,7 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
 
 
 async def _spawned(*command: str, **how: Any) -> Process:
-    """Start a process. uvloop cannot do that in two loops at a time: the one that is second leaks its pipes."""
+    """Start a process. uvloop cannot do this in two loops at once: the second one leaks its pipes."""
     while not _SPAWNING.acquire(blocking=False):  # noqa: ASYNC110 - its holder may be of this loop
         await asyncio.sleep(0.001)
     try:
@@ -259,7 +259,7 @@ async def _spawned(*command: str, **how: Any) -> Process:
 
 
 def _group(path: Path) -> int | None:
-    """The process group of a node, once it has started."""
+    """Return the process group of a node, once it has started."""
     try:
         _, group = (path / "pids").read_text().split()
         return int(group)
@@ -268,14 +268,14 @@ def _group(path: Path) -> int | None:
 
 
 async def _processes(commands: Sequence[asyncio.Task[Process]]) -> list[Process]:
-    """The processes of these commands, without those that could not be started."""
+    """Return the processes of these commands, without those that could not be started."""
     if commands:
         await asyncio.wait(commands)
     return [each.result() for each in commands if not each.cancelled() and each.exception() is None]
 
 
 async def _still_running(processes: Sequence[Process]) -> list[Process]:
-    """Wait until these have ended; return those that have not within `TERMINATE_TIMEOUT_S`."""
+    """Wait until these have ended; return those that have not after `TERMINATE_TIMEOUT_S`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TERMINATE_TIMEOUT_S):
             for process in processes:
@@ -284,7 +284,7 @@ async def _still_running(processes: Sequence[Process]) -> list[Process]:
 
 
 def _kill(process: Process) -> bool:
-    """Kill a process; false if it has ended already, and somebody else in this program has waited for it."""
+    """Kill a process; return False if it was already gone because other code of this program has waited for it."""
     try:
         process.kill()
     except ProcessLookupError:

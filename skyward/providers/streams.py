@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 BUFFERED_LINES = 1000
-"""Lines that are read ahead of whoever takes them."""
+"""Lines that are read ahead of the consumer."""
 
 
 async def merged(streams: Mapping[str, Callable[[], Awaitable[bytes]]]) -> AsyncGenerator[tuple[str, str]]:
-    """Yield the lines of several streams as they come, each after the name of its stream, until all streams end.
+    """Yield the lines of several streams as they arrive, as `(stream, line)`, until all streams end.
 
     Parameters
     ----------
     streams
-        By name, what reads the next line; it returns no bytes when there are no more.
+        By name, a function that reads the next line; no bytes mean the end.
     """
     queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(BUFFERED_LINES)
 

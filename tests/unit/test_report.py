@@ -125,7 +125,7 @@ def test_the_modules_are_named_that_took_nearly_all_of_it(imports: dict[str, flo
     assert import_hint(imports, work) == hint
 
 
-def test_machines_that_were_left_to_their_leash_are_named() -> None:
+def test_machines_that_were_left_to_their_lease_are_named() -> None:
     told = replace(REPORT, left={"gpu-box/p-0-0": 299.6, "node-7/p-1-0": 0.0}).explain().splitlines()
 
     assert told[-2:] == [

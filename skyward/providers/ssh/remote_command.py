@@ -1,4 +1,4 @@
-"""A command on a machine, ended by its process group.
+"""A command on a machine, killed by its process group.
 
 sshd ignores the signals that are sent to a session of root, and keeps the session of a command busy until the command
 has ended. So every command prints its process group first, and another session sends the signal.
@@ -20,10 +20,10 @@ from skyward.providers.streams import merged
 log = logging.getLogger("skyward")
 
 END_TIMEOUT_S = 10.0
-"""Seconds for ending a command; after that its session is given back, whatever became of it."""
+"""Seconds to kill a command; after that its session counts as free in any case."""
 
 _GROUP = "skyward-process-group "
-"""What a command prints before its own output; the number follows."""
+"""Printed before the output of a command; its process group follows."""
 
 _END = """
 kill -TERM "-{group}" 2>/dev/null || exit 0
@@ -34,20 +34,20 @@ while [ "$turns" -lt 10 ] && kill -0 "-{group}" 2>/dev/null; do
 done
 kill -KILL "-{group}" 2>/dev/null
 """
-"""Ends a process group, within half a second where `sleep` knows fractions."""
+"""Kills a process group, within half a second if `sleep` accepts fractions."""
 
 
 class RemoteProcess:
-    """A command that runs on the machine, as `providers.provider.Process` wants it.
+    """A command that runs on the machine; implements `providers.provider.Process`.
 
     Parameters
     ----------
     process
-        What `begin` has returned.
+        The result of `begin`.
     to
         The machine, for error messages.
     signal
-        Runs a line of shell in another session.
+        Runs a shell command in another session.
     ended
         Called once sshd has its session again, or when the connection is lost.
     """
@@ -61,31 +61,31 @@ class RemoteProcess:
     ) -> None:
         self._process, self._to, self._signal, self._ended = process, to, signal, ended
         self._head = asyncio.create_task(self._read_head())
-        self._head.add_done_callback(lambda head: head.cancelled() or head.exception())  # it is told to who waits
+        self._head.add_done_callback(lambda head: head.cancelled() or head.exception())  # raised in those that wait
         self._closed = asyncio.create_task(process.wait_closed())
         self._closed.add_done_callback(lambda _: self._ending or ended(self))
         self._ending: asyncio.Task[None] | None = None
 
     def feed(self, stdin: bytes) -> None:
         """Write its whole standard input."""
-        with contextlib.suppress(BrokenPipeError):  # it may have ended without a look at it
+        with contextlib.suppress(BrokenPipeError):  # it may have ended without reading it
             self._process.stdin.write(stdin)
             self._process.stdin.write_eof()
 
     async def ran(self) -> Ran:
-        """Return what came of it, once it has ended.
+        """Return its result, once it has ended.
 
         Raises
         ------
         Lost
-            The connection was cut before that.
+            The connection was lost before that.
         """
         _, before = await asyncio.shield(self._head)
         done = await self._process.wait()
         return Ran(self._code(), _text(before) + _text(done.stdout), _text(done.stderr))
 
     async def lines(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield what it prints, line by line, until it ends or the connection is lost."""
+        """Yield its output, line by line, until it ends or the connection is lost."""
         try:
             _, before = await asyncio.shield(self._head)
         except asyncssh.Error:
@@ -103,18 +103,18 @@ class RemoteProcess:
         Raises
         ------
         Lost
-            The connection was cut before that.
+            The connection was lost before that.
         """
         await asyncio.shield(self._closed)
         return self._code()
 
     def close(self) -> None:
-        """End it, if it has not; `closed` waits for that."""
+        """Kill it, if it still runs; `closed` waits for that."""
         if self._ending is None and not self._closed.done():
             self._ending = asyncio.create_task(self._end())
 
     async def closed(self) -> None:
-        """Wait until it has ended, or its session was given up."""
+        """Wait until it has ended, or was given up."""
         await asyncio.shield(self._ending or self._closed)
 
     async def _end(self) -> None:
@@ -132,7 +132,7 @@ class RemoteProcess:
             self._ended(self)
 
     async def _read_head(self) -> tuple[int | None, bytes]:
-        """Return its process group, and what the shell has printed before it; all, if it does not say its group."""
+        """Return its process group and the output before that; None and all output if the group is not printed."""
         before = b""
         while line := await self._process.stdout.readline():
             if line.startswith(_GROUP.encode()):
@@ -141,13 +141,13 @@ class RemoteProcess:
         return None, before
 
     def _code(self) -> int:
-        if self._process.returncode is None:  # how asyncssh says that the connection was lost
+        if self._process.returncode is None:  # asyncssh: the connection was lost
             raise Lost(f"{self._to}: the connection was lost during a command")
         return self._process.returncode
 
 
 def begin(connection: asyncssh.SSHClientConnection, line: str) -> Awaitable[asyncssh.SSHClientProcess[bytes]]:
-    """Start a line of shell for a `RemoteProcess`."""
+    """Start a shell command for a `RemoteProcess`."""
     return connection.create_process(f"echo {_GROUP}$$\n{line}", encoding=None)
 
 
@@ -155,7 +155,7 @@ async def _line(stream: asyncssh.SSHReader[bytes]) -> bytes:
     try:
         return await stream.readline()
     except asyncssh.Error:
-        return b""  # the connection was lost, as `wait` says
+        return b""  # the connection was lost; `wait` raises
 
 
 def _text(data: Any) -> str:

@@ -1,4 +1,4 @@
-"""A machine reached by SSH as the host of one node: its commands, and what they print, outlive the connection."""
+"""A machine reached by SSH as the host of one node: its commands and their output outlive the connection."""
 
 import asyncio
 import secrets
@@ -10,17 +10,17 @@ from skyward.providers.ssh import scripts
 from skyward.providers.ssh.tunnel import Lost, Tunnel
 
 LOST = -1
-"""The exit code of a command whose real exit code was lost."""
+"""Reported for a command whose exit code was lost."""
 
 RECONNECT_TIMEOUT_S = 3600.0
-"""Seconds that a cut connection is waited for at a time; others decide how long is too long."""
+"""Seconds of each wait for a lost connection; the supervisor decides when to give up."""
 
 RETRY_DELAY_S = 0.05
-"""Seconds until output is followed again after the connection was lost, in which others hear of the loss, too."""
+"""Seconds until output is followed again after the connection was lost, so that others notice the loss, too."""
 
 
 class RemoteHost:
-    """A machine at the end of a tunnel, on which only this node uses `folder`."""
+    """A machine behind a tunnel, on which only this node uses `folder`."""
 
     tethered = False
     shares_memory = False
@@ -31,11 +31,11 @@ class RemoteHost:
         self._commands = 0
 
     async def write(self, files: Mapping[str, Content]) -> None:
-        """Write files into the folder, readable by nobody else."""
+        """Write files into the folder, readable only by this user."""
         await self._tunnel.put(self.folder, files)
 
     async def start(self, command: Sequence[str]) -> "DetachedProcess":
-        """Start a command in a session of its own, which goes on when the connection is lost."""
+        """Start a command in a session of its own, which continues when the connection is lost."""
         self._commands += 1
         token = secrets.token_hex(8)
         ran = await self._tunnel.run(scripts.start(self.folder, self._commands, token, command))
@@ -48,16 +48,16 @@ class RemoteHost:
         return self._tunnel.acknowledged()
 
     async def tunnel(self, port: int) -> int:
-        """Return a port of 127.0.0.1 here that leads to `port` of 127.0.0.1 there."""
+        """Return a local port on 127.0.0.1 that forwards to `port` on 127.0.0.1 there."""
         return await self._tunnel.forward(port)
 
     async def close(self) -> None:
-        """Let go of the machine. What runs on it goes on running."""
+        """Release the machine. What runs on it continues to run."""
         await self._tunnel.close()
 
 
 class DetachedProcess:
-    """A command that runs on the machine, and is followed over as many connections as that takes."""
+    """A command on the machine, whose output is followed over as many connections as needed."""
 
     def __init__(self, tunnel: Tunnel, folder: str, number: int, token: str) -> None:
         self._tunnel, self._folder, self._number = tunnel, folder, number
@@ -65,10 +65,10 @@ class DetachedProcess:
         self._code: int | None = None
 
     async def lines(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield what it prints, line by line, until it ends."""
+        """Yield its output, line by line, until it ends."""
         seen = {"stdout": 0, "stderr": 0}
         open_streams = set(seen)
-        blank = dict.fromkeys(seen, False)  # an empty line was held back: the last one is ours
+        blank = dict.fromkeys(seen, False)  # an empty line is held back: the last one comes from us
         while open_streams:
             try:
                 await self._tunnel.up(RECONNECT_TIMEOUT_S)
@@ -121,5 +121,5 @@ async def settled(tunnel: Tunnel, node: str) -> str:
 
 
 async def shut(tunnel: Tunnel) -> None:
-    """Close a tunnel, whatever becomes of the task that does."""
+    """Close a tunnel, even if the calling task is cancelled."""
     await asyncio.shield(tunnel.close())
