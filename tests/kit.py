@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +145,29 @@ class Line:
         with contextlib.suppress(ConnectionResetError):
             return self._line.recv(1) == b""
         return True
+
+
+def repeated(threads: int, seconds: float, work: Callable[[int], Generator[str]]) -> tuple[list[str], list[int]]:
+    """Have threads go on with `work` of their number for a while; it yields, step by step, what was wrong or nothing.
+
+    Return what was wrong, and how many steps each thread made.
+    """
+    wrong, steps = list[str](), [0] * threads
+    deadline = time.monotonic() + seconds
+
+    def run(thread: int) -> None:
+        try:
+            with contextlib.closing(work(thread)) as found:
+                while time.monotonic() < deadline and not wrong:
+                    if said := next(found):
+                        wrong.append(said)
+                    steps[thread] += 1
+        except BaseException as error:  # noqa: BLE001 - the test says it
+            wrong.append(repr(error))
+
+    with futures.ThreadPoolExecutor(threads) as executor:
+        list(executor.map(run, range(threads)))
+    return wrong, steps
 
 
 def until(true: Callable[[], object], seconds: float = SOON) -> None:

@@ -4,7 +4,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,21 @@ def run(guide: Path, folder: Path, *options: str) -> subprocess.CompletedProcess
     )
 
 
+type Once = Callable[[Path], tuple[subprocess.CompletedProcess[str], Path]]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Runs a guide, if it has not run yet; gives what it said, and the folder of its scratch folders."""
+
+    @cache
+    def ran(guide: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.mktemp(guide.stem)
+        return run(guide, folder, *OPTIONS.get(guide.stem, ())), folder
+
+    return ran
+
+
 def promised(text: str) -> list[str]:
     """The lines of the comment that ends the text of a guide; empty if it ends with anything else."""
     block = text.rstrip().rpartition("\n\n")[2].splitlines()
@@ -42,16 +58,16 @@ def matches(line: str, promise: str) -> bool:
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
-def test_a_guide_prints_what_it_says_and_leaves_nothing(guide: Path, tmp_path: Path) -> None:
-    ran = run(guide, tmp_path, *OPTIONS.get(guide.stem, ()))
+def test_a_guide_prints_what_it_says_and_leaves_nothing(guide: Path, once: Once) -> None:
+    ran, folder = once(guide)
 
     assert ran.returncode == 0, ran.stderr
     printed, promises = ran.stdout.splitlines(), promised(guide.read_text())
     assert promises, "a guide ends with a comment that lists what it prints"
     wrong = [pair for pair in zip(printed, promises, strict=False) if not matches(*pair)]
     assert (wrong, len(printed)) == ([], len(promises)), ran.stdout
-    assert list(tmp_path.iterdir()) == []
-    assert [process for process in psutil.process_iter(["cmdline"]) if mentions(process, tmp_path)] == []
+    assert list(folder.iterdir()) == []
+    assert [process for process in psutil.process_iter(["cmdline"]) if mentions(process, folder)] == []
 
 
 def mentions(process: psutil.Process, folder: Path) -> bool:
@@ -85,8 +101,8 @@ def test_a_placeholder_stands_for_some_text_and_no_other_line() -> None:
     assert not matches("x+y", "x.y")
 
 
-def test_the_figures_of_the_main_guide_belong_together(tmp_path: Path) -> None:
-    ran = run(ROOT / "guides/10_joblib_concurrency.py", tmp_path, *QUICK)
+def test_the_figures_of_the_main_guide_belong_together(once: Once) -> None:
+    ran, _ = once(ROOT / "guides/10_joblib_concurrency.py")
 
     found = dict(line.split(": ") for line in ran.stdout.splitlines())
     number = {name: float(text.split()[0].removesuffix("%")) for name, text in found.items()}

@@ -4,9 +4,7 @@ import contextlib
 import gc
 import os
 import resource
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -61,35 +59,20 @@ def test_threads_that_pass_equal_arrays_get_right_answers_and_lose_no_node(
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     with sky.Compute(provider=provider(), nodes=2, worker=sky.Worker(concurrency=2)) as compute:
         before = [node.instance for node in compute.nodes]
-        deadline = time.monotonic() + seconds
-        wrong: list[str] = []
-        answers = [0] * 8
 
-        def call(thread: int) -> None:
+        def call(thread: int) -> Generator[str]:
             random = np.random.default_rng(thread)
             with compute.task_group() as group:
                 submit = group.submit if thread % 2 else compute.submit
-                while time.monotonic() < deadline and not wrong:
+                while True:
                     value, size = int(random.integers(3)), SIZE + int(random.integers(2))
                     found = submit(work.totals, *make(value, size)).result(60)
-                    if found != (value * size, 2 * value * size):
-                        wrong.append(f"{found} for {value} * {size}")
-                    answers[thread] += 1
+                    right = found == (value * size, 2 * value * size)
+                    yield "" if right else f"{found} for {value} * {size}"
                     if not random.integers(10):
                         gc.collect()
 
-        def guarded(thread: int) -> None:
-            try:
-                call(thread)
-            except BaseException as error:  # noqa: BLE001 - the test says it
-                wrong.append(repr(error))
-
-        threads = [threading.Thread(target=guarded, args=(thread,)) for thread in range(len(answers))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
+        wrong, answers = kit.repeated(8, seconds, call)
         assert not wrong
         assert min(answers) > 0
         assert [node.instance for node in compute.nodes] == before

@@ -3,8 +3,8 @@
 import gc
 import hashlib
 import pickle
-import threading
 import time
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from skyward.calls import blob_store
 from skyward.calls.blob_store import BlobStore, BufferCache
 from skyward.remote.blobs import Blob, view
+from tests import kit
 
 
 class Counting(BlobStore):
@@ -217,35 +218,21 @@ SECONDS = [pytest.param(1.5, id="short"), pytest.param(120, id="long", marks=pyt
 def test_threads_that_put_equal_buffers_find_their_content_while_blobs_come_and_go(
     by_content: bool, seconds: float
 ) -> None:
-    here, wrong, looked = BlobStore(lambda: by_content), list[str](), [0] * 6
+    here = BlobStore(lambda: by_content)
     groups = [BufferCache(here) for _ in range(2)]
     arrays = [np.full(5000, value, "u1") for value in range(3)]
-    deadline = time.monotonic() + seconds
 
-    def put(thread: int) -> None:
+    def put(thread: int) -> Generator[str]:
         random = np.random.default_rng(thread)
-        while time.monotonic() < deadline and not wrong:
+        while True:
             content = raw(arrays[random.integers(3)].copy() if thread % 2 else arrays[random.integers(3)])
             blob = (groups[thread % 2] if thread < 3 else here).put(content)
             found = bytes(view(blob.ref))
-            if found != bytes(content):
-                wrong.append(f"{found[:1]!r} for {bytes(content[:1])!r}")
+            yield "" if found == bytes(content) else f"{found[:1]!r} for {bytes(content[:1])!r}"
             if not random.integers(50):
                 groups[thread % 2].clear()
                 gc.collect(0)
-            looked[thread] += 1
 
-    def guarded(thread: int) -> None:
-        try:
-            put(thread)
-        except Exception as error:  # noqa: BLE001 - the test says it
-            wrong.append(repr(error))
-
-    threads = [threading.Thread(target=guarded, args=(thread,)) for thread in range(len(looked))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
+    wrong, looked = kit.repeated(6, seconds, put)
     assert not wrong
     assert min(looked) > 10
