@@ -2,12 +2,13 @@
 
 import contextlib
 import getpass
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -37,6 +38,32 @@ def ssh(**more):
 with sky.Compute({}):
     raise SystemExit("it has started")
 """
+
+PYTHON = [sys.executable, "-W", "always::ResourceWarning", "-c"]
+
+FORKED = """
+import json, os, sys, threading
+import aioboto3, asyncssh, skyward
+skyward.Compute
+assert threading.active_count() == 1
+for line in sys.stdin:
+    given = json.loads(line)
+    if not (pid := os.fork()):
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+else:
+    raise SystemExit
+os.dup2(os.open(given["stderr"], os.O_WRONLY | os.O_CREAT), 2)
+nothing = os.open(os.devnull, os.O_RDWR)
+os.dup2(nothing, 0)
+os.dup2(nothing, 1)
+os.environ.clear()
+os.environ.update(given["environment"])
+os.chdir(given["environment"]["HOME"])
+sys.path[1:1] = given["environment"]["PYTHONPATH"].split(os.pathsep)
+exec(given["program"], {"__name__": "__main__"})
+"""
+"""Runs each program that it is given in a fork of itself: what a start imports takes longer than the start."""
 
 COMPLAINTS = (
     "Leaked",
@@ -220,6 +247,38 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield started
 
 
+class Forks:
+    """A Python that has imported what each start needs, and runs programs in forks of itself, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stderr = folder / "stderr"
+        self.process = subprocess.Popen(
+            [*PYTHON, FORKED],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, program: str, environment: Mapping[str, str]) -> tuple[int, str]:
+        """Return the exit code of a program, and what it said on stderr."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._stderr.unlink(missing_ok=True)
+        given = {"program": program, "environment": dict(environment), "stderr": str(self._stderr)}
+        print(json.dumps(given), file=self.process.stdin, flush=True)
+        code = self.process.stdout.readline()
+        return int(code), self._stderr.read_text()
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    with forks.process:
+        yield forks
+        forks.process.terminate()
+
+
 class Start:
     """A program that opens a pool, in a home and a folder for temporary files of its own."""
 
@@ -245,16 +304,13 @@ class Start:
         } | more
 
     def begin(self, program: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-W", "always::ResourceWarning", "-c", program]
-        return subprocess.Popen(
-            command, env=self.environment, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        out, env = subprocess.PIPE, self.environment
+        return subprocess.Popen([*PYTHON, program], env=env, cwd=self.home, stdout=out, stderr=out, text=True)
 
-    def fail(self, arguments: str, reason: str) -> None:
+    def fail(self, forks: Forks, arguments: str, reason: str) -> None:
         """Run it, and see that it fails for this reason alone."""
-        with self.begin(PROGRAM.replace("{}", arguments)) as process:
-            _, stderr = process.communicate(timeout=50)
-        assert process.returncode == 1, stderr
+        code, stderr = forks.run(PROGRAM.replace("{}", arguments), self.environment)
+        assert code == 1, stderr
         self.check(stderr, reason)
 
     def check(self, stderr: str, reason: str) -> None:
@@ -287,28 +343,30 @@ def _still_running(home: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("arguments", "reason"), (LOCAL | SSH).values(), ids=LOCAL | SSH)
-def test_a_start_that_fails_gives_its_reason_and_leaves_nothing(arguments: str, reason: str, tmp_path: Path) -> None:
-    Start(tmp_path).fail(arguments, reason)
+def test_a_start_that_fails_gives_its_reason_and_leaves_nothing(
+    arguments: str, reason: str, tmp_path: Path, forks: Forks
+) -> None:
+    Start(tmp_path).fail(forks, arguments, reason)
 
 
 @pytest.mark.parametrize(("arguments", "reason"), AWS.values(), ids=AWS)
 def test_a_start_that_fails_in_the_cloud_leaves_nothing_either(
-    arguments: str, reason: str, tmp_path: Path, refusing: str
+    arguments: str, reason: str, tmp_path: Path, forks: Forks, refusing: str
 ) -> None:
     denied = {"AWS_ENDPOINT_URL": refusing, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    Start(tmp_path, **(denied if "eu-west-1" in arguments else {})).fail(arguments, reason)
+    Start(tmp_path, **(denied if "eu-west-1" in arguments else {})).fail(forks, arguments, reason)
 
 
 @pytest.mark.parametrize(("arguments", "reason"), SERVED.values(), ids=SERVED)
 def test_a_start_that_fails_on_a_machine_leaves_nothing_there(
-    arguments: str, reason: str, tmp_path: Path, served: Sshd
+    arguments: str, reason: str, tmp_path: Path, forks: Forks, served: Sshd
 ) -> None:
     def filled(text: str) -> str:
         for name, value in (("port", served.port), ("user", getpass.getuser()), ("folder", served.folder)):
             text = text.replace(f"{{{name}}}", str(value))
         return text.replace("provider=box", f"provider=sky.SSH(hosts=['box'], config='{served.folder}/config')")
 
-    Start(tmp_path).fail(filled(arguments), filled(reason))
+    Start(tmp_path).fail(forks, filled(arguments), filled(reason))
 
     kit.until(lambda: not served.commands())
     assert list((served.remote_home() / ".cache" / "skyward" / "run").glob("*/*")) == []
