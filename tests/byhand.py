@@ -53,7 +53,7 @@ class Node:
 
     @property
     def host(self) -> int:
-        """The pid of the process with the foreman."""
+        """The pid of the process with the actors."""
         return next(each.pid for each in psutil.Process(self.process.pid).children() if each.pid != self.zygote)
 
     def processes(self) -> list[psutil.Process]:

@@ -3,12 +3,12 @@
 import pytest
 
 from skyward.remote.node.lease import (
+    ActorsGone,
     DriverGone,
     Elapsed,
     End,
     Event,
     FolderGone,
-    HostGone,
     Lease,
     Renewed,
     StopRequested,
@@ -38,7 +38,7 @@ def test_a_node_whose_lease_has_run_out_ends() -> None:
     assert step(lease, Elapsed(160))[1] == End("the driver was not heard from any more")
 
 
-@pytest.mark.parametrize("event", [DriverGone(), HostGone(), FolderGone(), StopRequested()])
+@pytest.mark.parametrize("event", [DriverGone(), ActorsGone(), FolderGone(), StopRequested()])
 def test_some_news_end_a_node_at_once(event: Event) -> None:
     lease, decision = step(HELD, event)
     assert lease is HELD

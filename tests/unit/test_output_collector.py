@@ -19,31 +19,31 @@ from tests.kit import SOON
 
 
 class Desk:
-    """A scribe at work: `heard` is what it has printed of each slot and stream."""
+    """A collector at work: `heard` is what it has printed of each slot and stream."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self.selector = selector
         self.read, self.out = os.pipe()
         os.set_blocking(self.read, False)
-        self.scribe = OutputCollector(selector, self.out)
+        self.collector = OutputCollector(selector, self.out)
         self.heard: list[tuple[int, int, str]] = []
         self._ear, self._part = FrameDecoder(), b""
 
     def worker(self, number: int, slot: int) -> OutputPipes:
         """Open the pipes of a worker, which keeps its ends."""
-        given = self.scribe.open(number, slot)
+        given = self.collector.open(number, slot)
         kept = OutputPipes(*(os.dup(end) for end in (given.out, given.err, given.page)))
-        self.scribe.forked()
+        self.collector.forked()
         return kept
 
     def work(self, until: Callable[[], object]) -> None:
-        """Have the scribe work until something is true."""
+        """Have the collector work until something is true."""
         deadline = time.monotonic() + SOON
         while not until():
             assert time.monotonic() < deadline
-            for key, _ in self.selector.select(min(self.scribe.patience() or 0.01, 0.01)):
-                assert self.scribe.hear(key.data)
-            self.scribe.tend()
+            for key, _ in self.selector.select(min(self.collector.timeout() or 0.01, 0.01)):
+                assert self.collector.handle_ready(key.data)
+            self.collector.flush()
             self.listen()
 
     def listen(self) -> None:
@@ -93,7 +93,7 @@ def test_lines_of_a_slot_come_in_the_order_they_were_written(desk: Desk) -> None
         for stream, name in ((OUT, "out"), (ERR, "err"), (LOG, "log"))
     ]
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_what_other_programs_write_has_the_worker_s_slot(desk: Desk) -> None:
@@ -103,7 +103,7 @@ def test_what_other_programs_write_has_the_worker_s_slot(desk: Desk) -> None:
     desk.work(lambda: len(desk.heard) == 2)
     assert sorted(desk.heard) == [(3, OUT, "a\n"), (3, ERR, "b\n")]
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_a_program_that_a_task_runs_comes_between_what_the_task_prints(desk: Desk) -> None:
@@ -115,13 +115,13 @@ def test_a_program_that_a_task_runs_comes_between_what_the_task_prints(desk: Des
         say(pens, 0, f"{number} just before\n")
         os.write(pens.out, f"{number} meanwhile\n".encode())
         for key, _ in desk.selector.select(0):
-            desk.scribe.hear(key.data)
+            desk.collector.handle_ready(key.data)
         say(pens, 0, f"{number} after\n")
         expected += f"{number} just before\n{number} meanwhile\n{number} after\n"
     desk.work(lambda: len(desk.text(0, OUT)) == len(expected))
     assert desk.text(0, OUT) == expected
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_a_part_of_a_line_is_printed_after_a_while(desk: Desk) -> None:
@@ -132,7 +132,7 @@ def test_a_part_of_a_line_is_printed_after_a_while(desk: Desk) -> None:
     assert desk.heard == [(0, OUT, "wait")]
     assert time.monotonic() - began >= output_collector.PARTIAL_LINE_DELAY_S / 2
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_a_record_of_logging_is_printed_when_it_is_whole_however_long_that_takes(desk: Desk) -> None:
@@ -145,7 +145,7 @@ def test_a_record_of_logging_is_printed_when_it_is_whole_however_long_that_takes
     desk.work(lambda: len(desk.heard) == 2)
     assert desk.heard[1] == (0, LOG, '["half a record"]\n')
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_large_tables_come_in_whole_lines_although_somebody_reads_late(desk: Desk) -> None:
@@ -155,14 +155,14 @@ def test_large_tables_come_in_whole_lines_although_somebody_reads_late(desk: Des
     until = time.monotonic() + 2 * output_collector.PARTIAL_LINE_DELAY_S
     while time.monotonic() < until:  # nobody takes what is printed
         for key, _ in desk.selector.select(0.01):
-            desk.scribe.hear(key.data)
-        desk.scribe.tend()
+            desk.collector.handle_ready(key.data)
+        desk.collector.flush()
     desk.work(lambda: len(desk.text(0, OUT)) == len(table))
     writer.join(SOON)
     assert desk.text(0, OUT) == table
     assert all(text.endswith("\n") for _, _, text in desk.heard if text)
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_what_a_worker_wrote_before_it_died_is_there_at_once(desk: Desk) -> None:
@@ -170,17 +170,17 @@ def test_what_a_worker_wrote_before_it_died_is_there_at_once(desk: Desk) -> None
     say(pens, 0, "last words\nand no end")
     os.write(pens.err, b"a dump")
     let_go(pens)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
     desk.listen()
     assert desk.heard == [(0, OUT, "last words\n"), (0, OUT, "and no end"), (0, ERR, "a dump")]
-    assert desk.scribe.patience() is None
+    assert desk.collector.timeout() is None
 
 
 def test_who_a_dead_worker_has_started_is_still_heard(desk: Desk) -> None:
     pens = desk.worker(1, 0)
     os.close(pens.page)
     os.close(pens.err)
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
     os.write(pens.out, b"later\n")
     desk.work(lambda: desk.heard)
     os.close(pens.out)
@@ -198,23 +198,23 @@ def test_who_writes_much_is_held_up_until_somebody_reads(desk: Desk) -> None:
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     deadline = time.monotonic() + SOON
-    while desk.scribe._size <= output_collector.FULL:
+    while desk.collector._size <= output_collector.MAX_WAITING_BYTES:
         assert time.monotonic() < deadline
         for key, _ in desk.selector.select(0.01):
-            desk.scribe.hear(key.data)
-        desk.scribe.tend()
+            desk.collector.handle_ready(key.data)
+        desk.collector.flush()
     assert writer.is_alive()
     desk.work(lambda: len(desk.text(0, OUT)) == 1000 * len(text))
     writer.join(SOON)
     assert desk.text(0, OUT) == text * 1000
-    desk.scribe.finish(1)
+    desk.collector.finish(1)
 
 
 def test_the_end_of_the_node_leaves_nothing_unsaid(desk: Desk) -> None:
     pens = [desk.worker(number, number) for number in range(3)]
     for number in range(3):
         say(pens[number], number, f"I am {number}")
-    desk.scribe.close()
+    desk.collector.close()
     desk.listen()
     assert sorted(desk.heard) == [(number, OUT, f"I am {number}") for number in range(3)]
     for each in pens:
@@ -228,14 +228,14 @@ def test_it_goes_on_when_nobody_listens_any_more() -> None:
         os.close(desk.read)
         for _ in range(3):
             say(pens, 0, "text\n" * 100)
-            desk.scribe.finish(1)
+            desk.collector.finish(1)
         let_go(pens)
-        desk.scribe.finish(1)
+        desk.collector.finish(1)
         os.close(desk.out)
 
 
 def test_a_disk_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_collector, "DISK", 1 << 20)
+    monkeypatch.setattr(output_collector, "MAX_FILE_BYTES", 1 << 20)
     with selectors.DefaultSelector() as selector, (tmp_path / "out").open("wb") as out:
         made = OutputCollector(selector, out.fileno())
         given = made.open(1, 0)

@@ -145,7 +145,7 @@ def test_a_batch_to_be_stopped_that_its_slot_refused_never_starts() -> None:
     desk = NodeQueue()
     told(desk, SlotOpened(0), Arrived((1,)), Withdrawn((1,), kill=True), Asked(0, 1))
     assert told(desk, Refused(0, (1,)), SlotOpened(0)) == [NoteKilled(1), Answer(1, (1,)), Rest()]
-    assert desk.doomed == set()
+    assert desk.stopping == set()
 
 
 QUICK = (SlotOpened(0), Arrived((1,)), Ended(0, (1,), free=True, seconds=0.0001))
@@ -191,7 +191,7 @@ def test_what_is_to_run_alone_does() -> None:
 
 
 def test_a_node_of_threads_gives_one_by_one() -> None:
-    desk = NodeQueue(most=1)
+    desk = NodeQueue(max_together=1)
     told(desk, *QUICK)
     assert told(desk, Arrived((2, 3))) == [Start(0, (2,))]
 

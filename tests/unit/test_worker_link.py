@@ -44,7 +44,7 @@ def test_messages_arrive_in_whatever_pieces_they_come(link: WorkerLink, size: in
     frames.connection_lost(None)
 
     assert heard == [b"one", b"", b"three", bytes(50)]
-    assert link.silent.is_set()
+    assert link.disconnected.is_set()
 
 
 def test_tokens_are_taken_by_either_end_once(link: WorkerLink) -> None:
@@ -58,14 +58,14 @@ def test_tokens_are_taken_by_either_end_once(link: WorkerLink) -> None:
 
 
 def test_what_a_worker_left_is_there_after_it_has_died(link: WorkerLink) -> None:
-    assert link.left() == b""
-    link.tray, end = os.pipe2(os.O_NONBLOCK)
+    assert link.read_outcomes() == b""
+    link.outcome_pipe, end = os.pipe2(os.O_NONBLOCK)
     os.write(end, b"outcome")
     os.write(end, b" and another")
     os.close(end)
 
-    assert link.left() == b"outcome and another"
-    assert link.left() == b""
+    assert link.read_outcomes() == b"outcome and another"
+    assert link.read_outcomes() == b""
 
 
 def test_messages_wait_until_there_is_a_connection(link: WorkerLink) -> None:

@@ -79,7 +79,7 @@ async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.so
         await stop.wait()
         watching.cancel()
         await executor.close(agent.busy)
-        os._exit(0)  # an orderly end of the cluster would tell nobody anything
+        os._exit(0)  # nobody needs an orderly end of the cluster
 
 
 async def _watch(source: str, agent: Agent) -> None:

@@ -98,7 +98,7 @@ class Agent:
         self.functions: dict[str, bytes] = {}
         self.notice = ""
         self._renew, self._keep_result, self._drop_result = renew, keep_result, drop_result
-        self._queue = scheduler.NodeQueue(most=max_together)
+        self._queue = scheduler.NodeQueue(max_together=max_together)
         self._outcomes: dict[int, Outcome] = {}  # those that the driver has not acknowledged
         self._openings: dict[int, Opening] = {}  # of those, where opening the batch took long
         self._command = 0

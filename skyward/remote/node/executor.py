@@ -1,6 +1,7 @@
 """Run batches in worker processes forked from the zygote, or in one worker with a thread for each slot.
 
-This is the host's end. `Executor` starts and stops workers, hands them calls, and tells the slots what it hears.
+This is the end in the actor process. `Executor` starts and stops workers, sends them calls, and tells the slots what
+happens to those.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ SHARED = -1
 """The number of the one worker of a node whose slots are threads."""
 
 STACK_POLL_INTERVAL_S = 0.02
-"""Seconds between two looks at whether a worker has written down its stacks."""
+"""Seconds between two checks whether a worker has written down its stacks."""
 
 WORKER_EXIT_TIMEOUT_S, IDLE_WORKER_EXIT_TIMEOUT_S = 0.5, 5.0
 """Seconds that workers have to leave when the node ends, and that those without a batch have after that.
@@ -70,28 +71,28 @@ class Executor:
         lost: Callable[[], None],
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
-        self._keep, self._lost = keep, lost
+        self._keep, self._zygote_lost = keep, lost
         self._callbacks: dict[int, Callable[[slot_state.Event], None]] = {}  # of the slots
         self._workers: dict[int, WorkerLink] = {}  # by number; a number is never used again
-        self._of: dict[int, WorkerLink] = {}  # by slot
-        self._new: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
+        self._by_slot: dict[int, WorkerLink] = {}  # by slot
+        self._replacements: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
         self._preloader = Preloader(self, functions)
-        self._preloads = preload and not threads and sys.platform == "linux"  # elsewhere nobody adopts orphans
+        self._preloads = preload and not threads and sys.platform == "linux"  # elsewhere orphans are not adopted
         self._waited: dict[int, Opening] = {}  # by batch: it waited for imports before it was given
         self.given: dict[int, float] = {}  # when each slot was given batches last
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._news = bytearray()
+        self._zygote_data = bytearray()
         link.setblocking(False)
-        asyncio.get_running_loop().add_reader(link, self._hear_zygote)
+        asyncio.get_running_loop().add_reader(link, self._read_zygote)
 
     def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
         """Bring up a worker for the slot, and tell it `Started`, or `Exited`, and what happens to the worker later."""
         if self._closing:
             return
         self._callbacks[slot] = tell
-        if (new := self._new.pop(slot, None)) is not None:
+        if (new := self._replacements.pop(slot, None)) is not None:
             self._use(slot, new)
             if new.pid is not None:
                 self._tell(slot, slot_state.Started())
@@ -104,7 +105,7 @@ class Executor:
 
     def stop(self, slot: int) -> None:
         """End what the slot runs; the slot is told `Exited`. A process is killed, a thread is asked and abandoned."""
-        worker = self._of[slot]
+        worker = self._by_slot[slot]
         self._preloader.take_back(slot)
         if self._threads:
             worker.send("stop", slot)
@@ -112,13 +113,13 @@ class Executor:
             self._order(zygote.KILL, worker.number)
 
     def send(self, slot: int, batches: Sequence[Batch]) -> None:
-        """Hand the batches to the slot's worker, which may first have to be one that has imported what they need."""
-        if not self._preloads or self._of[slot].used or not self._preloader.holds(slot, batches):
+        """Send the batches to the slot's worker; an unused one may first be replaced by one that has imported more."""
+        if not self._preloads or self._by_slot[slot].used or not self._preloader.holds(slot, batches):
             self.give(slot, batches)
 
     def give(self, slot: int, batches: Sequence[Batch], waited: Opening | None = None) -> None:
-        """Hand the batches to the slot's worker, with the functions that it has not seen; the first may have waited."""
-        worker = self._of[slot]
+        """Send the batches to the slot's worker, with the functions that it lacks; the first may have waited."""
+        worker = self._by_slot[slot]
         if waited is not None:
             self._waited[batches[0].id] = waited
         worker.used = True
@@ -144,17 +145,18 @@ class Executor:
 
         The slot is also told of those that have ended.
         """
-        worker = self._of[slot]
+        worker = self._by_slot[slot]
         count = worker.take_back() + self._preloader.take_back(slot, keep=1)
-        self._hear(worker, b"")
+        self._receive(worker, b"")
         return count
 
     async def stacks(self, within: float) -> dict[int, str]:
-        """Return the stack of each slot's thread; of none that does not write it down within so many seconds."""
-        asked = [worker for worker in self._workers.values() if worker.pid is not None and worker.page is not None]
+        """Return the stack of each slot's thread that writes it down within so many seconds."""
+        workers = self._workers.values()
+        asked = [worker for worker in workers if worker.pid is not None and worker.stack_file is not None]
         for worker in asked:
-            os.ftruncate(worker.page, 0)  # type: ignore[arg-type]
-            os.lseek(worker.page, 0, os.SEEK_SET)  # type: ignore[arg-type]
+            os.ftruncate(worker.stack_file, 0)  # type: ignore[arg-type]
+            os.lseek(worker.stack_file, 0, os.SEEK_SET)  # type: ignore[arg-type]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, stack_dump.SIGNAL)  # type: ignore[arg-type]
         found: dict[int, str] = {}
@@ -163,13 +165,13 @@ class Executor:
         while asked and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(STACK_POLL_INTERVAL_S)
             for worker in list(asked):
-                size = 0 if worker.page is None else os.fstat(worker.page).st_size
-                if worker.page is not None and (not size or size != sizes.get(worker.number)):
+                size = 0 if worker.stack_file is None else os.fstat(worker.stack_file).st_size
+                if worker.stack_file is not None and (not size or size != sizes.get(worker.number)):
                     sizes[worker.number] = size  # it has not begun, or may still write
                     continue
                 asked.remove(worker)
-                if worker.page is not None:
-                    stacks = stack_dump.threads(os.pread(worker.page, size, 0).decode(errors="replace"))
+                if worker.stack_file is not None:
+                    stacks = stack_dump.threads(os.pread(worker.stack_file, size, 0).decode(errors="replace"))
                     found |= {slot: stacks.get(ident, "") for slot, ident in worker.idents.items()}
         return found
 
@@ -202,28 +204,28 @@ class Executor:
 
     def replace_unused(self) -> list[asyncio.Event]:
         """Start a new worker for each that is unused; each event is set when one has started or failed to."""
-        for slot in [slot for slot, worker in self._of.items() if not (worker.used or self._closing)]:
-            new = self._new[slot] = self._fork(slot)
+        for slot in [slot for slot, worker in self._by_slot.items() if not (worker.used or self._closing)]:
+            new = self._replacements[slot] = self._fork(slot)
             new.send("start", slot)
-        return [new.started for new in self._new.values()]
+        return [new.started for new in self._replacements.values()]
 
     def keep_unused(self) -> None:
-        """Give up the new workers that have not started."""
-        for new in self._new.values():
+        """Kill the new workers that have not started."""
+        for new in self._replacements.values():
             self._order(zygote.KILL, new.number)
-        self._new.clear()
+        self._replacements.clear()
 
     def _use(self, slot: int, worker: WorkerLink) -> None:
-        self._of[slot] = worker
+        self._by_slot[slot] = worker
         worker.slots.add(slot)
 
     def _started(self, slot: int, worker: WorkerLink) -> None:
         """Tell the slot that it has a worker, or have it use this one from now on."""
         worker.started.set()
-        if self._new.get(slot) is not worker:
+        if self._replacements.get(slot) is not worker:
             self._tell(slot, slot_state.Started())
-        elif (old := self._of[slot]).number in self._workers:  # else the slot is about to ask for a worker
-            del self._new[slot]
+        elif (old := self._by_slot[slot]).number in self._workers:  # else the slot is about to ask for a worker
+            del self._replacements[slot]
             old.slots.clear()
             self._order(zygote.KILL, old.number)
             self._use(slot, worker)
@@ -234,21 +236,22 @@ class Executor:
         worker = self._workers[self._numbers] = WorkerLink(self._numbers)
         ours, theirs = socket.socketpair()
         with theirs:
-            worker.page = os.memfd_create("stacks") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
-            given = [theirs.fileno(), worker.page]
+            has_memfd = hasattr(os, "memfd_create")
+            worker.stack_file = os.memfd_create("stacks") if has_memfd else os.open(os.devnull, os.O_RDWR)
+            given = [theirs.fileno(), worker.stack_file]
             if slot != SHARED:
                 worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                worker.tray, tray = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                given += [worker.tokens[0], tray]
+                worker.outcome_pipe, outcome_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                given += [worker.tokens[0], outcome_pipe]
             self._order(zygote.FORK, worker.number, slot, fds=given)
             for end in given[3:]:
                 os.close(end)
-        self._do(self._connect(worker, ours))
+        self._run(self._connect(worker, ours))
         return worker
 
     async def _connect(self, worker: WorkerLink, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: Frames(worker, self._hear), sock=ours)
+        transport, _ = await loop.create_connection(lambda: Frames(worker, self._receive), sock=ours)
         worker.transport = transport
         transport.writelines(worker.waiting)
         worker.waiting.clear()
@@ -258,27 +261,27 @@ class Executor:
         try:
             socket.send_fds(self._link, [zygote.RECORD.pack(what, number, value) + text], fds)
         except ConnectionError:
-            self._lost()
+            self._zygote_lost()
         self._link.setblocking(False)
 
-    def _hear(self, worker: WorkerLink, data: bytes) -> int:
-        """Take what a worker has left, then what it says; return how many bytes of that were whole messages."""
-        for message in messages(worker.left()):
-            self._take(worker, message)
+    def _receive(self, worker: WorkerLink, data: bytes) -> int:
+        """Handle the outcomes that a worker left, then its messages; return how many bytes were complete messages."""
+        for message in messages(worker.read_outcomes()):
+            self._handle(worker, message)
         used = 0
         for message in messages(data):
-            self._take(worker, message)
+            self._handle(worker, message)
             used += HEAD.size + len(message)
         for slot in tuple(worker.ended):
             self._tell_finished(slot, worker, last=False)
         return used
 
-    def _take(self, worker: WorkerLink, message: memoryview) -> None:
+    def _handle(self, worker: WorkerLink, message: memoryview) -> None:
         what, slot, *rest = marshal.loads(message)
         match what:
             case "done":
                 batch, status, payload, seconds, opening, last = rest
-                self._end(worker, Outcome(batch, status, payload, seconds, slot), None, opening, last=last)
+                self._keep_outcome(worker, Outcome(batch, status, payload, seconds, slot), None, opening, last=last)
             case "nothing more":
                 self._tell_finished(slot, worker, last=True)
             case "large":
@@ -294,7 +297,7 @@ class Executor:
                 else:
                     outcome = Outcome(batch, status, b"", seconds, slot, result.ref, sizes)
                 worker.send("taken", slot, batch)
-                self._end(worker, outcome, result, opening, last=last)
+                self._keep_outcome(worker, outcome, result, opening, last=last)
             case "up":
                 worker.pid, worker.idents[slot] = rest
                 self._started(slot, worker)
@@ -303,7 +306,7 @@ class Executor:
             case "stopped":
                 self._tell(slot, slot_state.Exited("stopped"))
 
-    def _end(
+    def _keep_outcome(
         self,
         worker: WorkerLink,
         outcome: Outcome,
@@ -332,7 +335,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - it ends the node
             failure_line.end_node("an actor of the node failed", error)
 
-    def _hear_zygote(self) -> None:
+    def _read_zygote(self) -> None:
         try:
             data = self._link.recv(1 << 16)
         except BlockingIOError:
@@ -341,39 +344,39 @@ class Executor:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._link)
-            self._lost()
+            self._zygote_lost()
             return
-        self._news += data
-        while len(self._news) >= zygote.RECORD.size:
-            what, number, length = zygote.RECORD.unpack_from(self._news)
+        self._zygote_data += data
+        while len(self._zygote_data) >= zygote.RECORD.size:
+            what, number, length = zygote.RECORD.unpack_from(self._zygote_data)
             size = zygote.RECORD.size + length
-            if len(self._news) < size:
+            if len(self._zygote_data) < size:
                 return
-            text = bytes(self._news[zygote.RECORD.size : size]).decode(errors="replace")  # it may be cut
-            del self._news[:size]
+            text = bytes(self._zygote_data[zygote.RECORD.size : size]).decode(errors="replace")  # it may be cut
+            del self._zygote_data[:size]
             if what == zygote.IMPORTED:
                 self._preloader.imported(number, fork_template.times_in(text))
             else:
-                self._do(self._bury(self._workers[number], text))
+                self._run(self._remove(self._workers[number], text))
 
-    async def _bury(self, worker: WorkerLink, cause: str) -> None:
-        """Tell the slots of a worker that it is gone, after what it still said has been heard."""
+    async def _remove(self, worker: WorkerLink, cause: str) -> None:
+        """Tell the slots of a worker that it has exited, after its last messages were handled."""
         if worker.transport is not None:
             with contextlib.suppress(TimeoutError):  # a child of the task may hold the socket open
-                await asyncio.wait_for(worker.silent.wait(), 1.0)
+                await asyncio.wait_for(worker.disconnected.wait(), 1.0)
             worker.transport.close()
         del self._workers[worker.number]
         unstarted = worker.take_back() + sum(map(self._preloader.take_back, worker.slots))
-        for slot in [slot for slot, new in self._new.items() if new is worker]:
-            del self._new[slot]
+        for slot in [slot for slot, new in self._replacements.items() if new is worker]:
+            del self._replacements[slot]
         worker.started.set()
         worker.gone.set()
-        self._hear(worker, b"")
+        self._receive(worker, b"")
         worker.close()
         for slot in sorted(worker.slots):
             self._tell(slot, slot_state.Exited(worker.useless or cause, unstarted))
 
-    def _do(self, work: Coroutine[None, None, None]) -> None:
+    def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

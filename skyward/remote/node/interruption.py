@@ -1,4 +1,4 @@
-"""Is this machine about to be taken away? A cloud says so to the machine itself, a little before."""
+"""Watch for the notice that this machine is about to be taken away, which a cloud gives to the machine itself."""
 
 import asyncio
 import urllib.error
@@ -9,14 +9,14 @@ EC2 = "http://169.254.169.254/latest"
 """Where a machine of EC2 asks about itself."""
 
 POLL_INTERVAL_S = 5.0
-"""Seconds between two looks, as Amazon recommends."""
+"""Seconds between two requests, as Amazon recommends."""
 
 REQUEST_TIMEOUT_S = 2.0
-"""Seconds that a look may take."""
+"""Seconds that a request may take."""
 
 
 def of_ec2() -> str:
-    """Return what EC2 is about to do to this spot machine, and when, as it says it; empty for nothing.
+    """Return the notice of EC2 for this spot instance, as EC2 words it; empty if there is none.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 
@@ -39,14 +39,14 @@ SOURCES: dict[str, Callable[[], str]] = {"ec2": of_ec2}
 
 
 async def watch(source: str, tell: Callable[[str], None]) -> None:
-    """Look until there is a notice, and tell it."""
+    """Ask until there is a notice, and pass it on."""
     while True:
         try:
-            said = await asyncio.to_thread(SOURCES[source])
+            notice = await asyncio.to_thread(SOURCES[source])
         except OSError:  # it is asked again
-            said = ""
-        if said:
-            tell(said)
+            notice = ""
+        if notice:
+            tell(notice)
             return
         await asyncio.sleep(POLL_INTERVAL_S)
 

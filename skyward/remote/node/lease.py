@@ -7,7 +7,7 @@ monotonic clock. The answer is the time of the next check, or the reason to end 
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-HOST_GONE = "the host process is gone"
+ACTORS_GONE = "the actor process is gone"
 """The only reason that is a failure of the node itself."""
 
 
@@ -53,7 +53,7 @@ class DriverGone:
 
 
 @dataclass(frozen=True, slots=True)
-class HostGone:
+class ActorsGone:
     """The process of the actors has ended."""
 
 
@@ -67,7 +67,7 @@ class StopRequested:
     """The node was asked to end."""
 
 
-type Event = Renewed | Elapsed | DriverGone | HostGone | FolderGone | StopRequested
+type Event = Renewed | Elapsed | DriverGone | ActorsGone | FolderGone | StopRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def step(lease: Lease, event: Event) -> tuple[Lease, Wait | End]:
             return lease, _check(lease, now)
         case DriverGone():
             return lease, End("the driver is gone")
-        case HostGone():
-            return lease, End(HOST_GONE)
+        case ActorsGone():
+            return lease, End(ACTORS_GONE)
         case FolderGone():
             return lease, End("its folder is gone")
         case StopRequested():

@@ -1,8 +1,8 @@
-"""The writers of a slot: `sys.stdout`, `sys.stderr` and the root logger of a worker process.
+"""The output of a slot: `sys.stdout`, `sys.stderr` and the root logger of a worker process.
 
-All three write into one pipe, the page, so that what a task says arrives in the order in which it was said, and each
-says which slot it is. Nothing is kept back here: what was written before a crash is in the pipe. What other programs
-and C libraries write goes into pipes of its own.
+All three write into one pipe, the page, so that the output of a task arrives in order, marked with its slot. Nothing is
+buffered here: what was written before a crash is in the pipe. The output of other programs and C libraries goes into
+pipes of its own.
 """
 
 import contextlib
@@ -33,28 +33,28 @@ class OutputPipes:
     page: int
 
 
-def take_over(pens: OutputPipes, slot: int, levels: Mapping[str, int]) -> None:
-    """Write all that this process says into the pipes; a negative `slot` is that of the thread which writes.
+def take_over(pipes: OutputPipes, slot: int, levels: Mapping[str, int]) -> None:
+    """Write all output of this process into the pipes; a negative `slot` means that of the thread that writes.
 
-    Loggers have the levels that they have where the pool is, so that nothing travels that nobody wants there.
+    Loggers get the levels that they have on the driver, so that no unwanted records travel.
     """
     number: Callable[[], int] = context.number if slot < 0 else lambda: slot
-    for end, descriptor in ((pens.out, 1), (pens.err, 2)):
+    for end, descriptor in ((pipes.out, 1), (pipes.err, 2)):
         os.dup2(end, descriptor)
         os.close(end)
     root = logging.getLogger()
     for handler in [each for each in root.handlers if _shows(each, logging.CRITICAL)]:
         root.removeHandler(handler)  # a module made it that was imported before
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who holds it writes to 1 without delay
-    sys.stdout = _text(PipeWriter(pens.page, OUT, 1, number))
-    sys.stderr = _text(PipeWriter(pens.page, ERR, 2, number))
-    root.addHandler(LogForwarder(PipeWriter(pens.page, LOG, 2, number)))
+    sys.stdout = _text(PipeWriter(pipes.page, OUT, 1, number))
+    sys.stderr = _text(PipeWriter(pipes.page, ERR, 2, number))
+    root.addHandler(LogForwarder(PipeWriter(pipes.page, LOG, 2, number)))
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
 
-def _text(pen: "PipeWriter") -> io.TextIOWrapper:
-    return io.TextIOWrapper(pen, "utf-8", "backslashreplace", newline="\n", write_through=True)
+def _text(writer: "PipeWriter") -> io.TextIOWrapper:
+    return io.TextIOWrapper(writer, "utf-8", "backslashreplace", newline="\n", write_through=True)
 
 
 class PipeWriter(io.RawIOBase):
@@ -70,12 +70,12 @@ class PipeWriter(io.RawIOBase):
         """Write all of it."""
         data = bytes(data)
         with contextlib.suppress(OSError):  # the node ends
-            for stroke in strokes(self._stream, self._number(), data, select.PIPE_BUF):
-                os.write(self._page, stroke)
+            for piece in strokes(self._stream, self._number(), data, select.PIPE_BUF):
+                os.write(self._page, piece)
         return len(data)
 
     def writable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
@@ -84,11 +84,11 @@ class PipeWriter(io.RawIOBase):
 
 
 class LogForwarder(logging.Handler):
-    """Sends records to where the pool is, but for those that a handler of the user's own prints here anyway."""
+    """Sends records to the driver, except those that a handler of the user prints here."""
 
-    def __init__(self, pen: PipeWriter) -> None:
+    def __init__(self, writer: PipeWriter) -> None:
         super().__init__()
-        self._pen = pen
+        self._writer = writer
         self._format = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -99,7 +99,7 @@ class LogForwarder(logging.Handler):
             trace = [record.exc_text or self._format.formatException(record.exc_info)] if record.exc_info else []
             if record.stack_info:
                 trace.append(record.stack_info)
-            said = (
+            fields = (
                 fitting(record.name, MAX_NAME_LENGTH),
                 record.levelno,
                 fitting(record.getMessage(), MAX_TEXT_LENGTH),
@@ -108,7 +108,7 @@ class LogForwarder(logging.Handler):
                 record.lineno,
                 fitting(record.funcName or "", MAX_NAME_LENGTH),
             )
-            self._pen.write(f"{json.dumps(said)}\n".encode())
+            self._writer.write(f"{json.dumps(fields)}\n".encode())
         except Exception:  # noqa: BLE001 - user code: the arguments of the message
             self.handleError(record)
 

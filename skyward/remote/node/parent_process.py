@@ -1,8 +1,9 @@
 """`python -m skyward.remote.node FOLDER`: one node. This is its parent process, which watches its lease.
 
 FOLDER is private to the node and holds `node.json`, a `NodeConfig`, and the files of its identity. Before casty is
-imported, this process forks two others into a process group of their own: the zygote, whose children are the slots, and
-the host, which imports casty. To end the node, for whatever reason, it kills that group, removes FOLDER and exits.
+imported, this process forks two others into a process group of their own: the zygote, whose children are the workers,
+and the actor process, which imports casty. To end the node, for whatever reason, it kills that group, removes FOLDER
+and exits.
 """
 
 import contextlib
@@ -107,30 +108,30 @@ def main(folder: Path) -> None:
         zygote.serve(theirs, _setting(config, slots, folder), importing)
     os.setpgid(group, group)
     try:
-        host = os.fork()
+        actors = os.fork()
     except OSError as error:
-        failure_line.report_exception("cannot fork the node's host process", error)
+        failure_line.report_exception("cannot fork the node's actor process", error)
         _end(group, 0, folder)
-    if host == 0:
+    if actors == 0:
         os.setpgid(0, group)
         _die_with_parent()
         _forget(heard, theirs, *lock, stdin=True)
-        from skyward.remote.node import actor_process as host_process
+        from skyward.remote.node import actor_process
 
-        host_process.serve(config, slots, folder, ours, hear)
-    os.setpgid(host, group)
+        actor_process.serve(config, slots, folder, ours, hear)
+    os.setpgid(actors, group)
     ours.close()
     theirs.close()
     os.close(hear)
     (folder / PIDS).write_text(f"{os.getpid()} {group}")
     try:
         reason = _watch(config, heard, folder)
-        if reason == lease.HOST_GONE:
-            _report_crash(host, group, importing, starvations)
+        if reason == lease.ACTORS_GONE:
+            _report_crash(actors, group, importing, starvations)
         with contextlib.suppress(BrokenPipeError):
             os.write(2, encode(NodeEnding(reason)))
     finally:
-        _end(group, host, folder)
+        _end(group, actors, folder)
 
 
 def _take_lock(folder: Path) -> tuple[int, ...]:
@@ -143,9 +144,9 @@ def _take_lock(folder: Path) -> tuple[int, ...]:
     return (lock,)
 
 
-def _report_crash(host: int, zygote: int, importing: mmap.mmap, starvations: int) -> None:
-    """Say which process of the node has ended by itself, and how, unless it has said so."""
-    code, text = _wait(host, starvations)
+def _report_crash(actors: int, zygote: int, importing: mmap.mmap, starvations: int) -> None:
+    """Report which process of the node has crashed, and how, unless it has reported that itself."""
+    code, text = _wait(actors, starvations)
     if code == failure_line.SAID:
         return
     if code != failure_line.ZYGOTE_GONE:
@@ -219,7 +220,7 @@ def _watch(config: NodeConfig, heard: int, folder: Path) -> str:
         elif 0 in ready and not os.read(0, 4096):
             event = lease.DriverGone()
         elif heard in ready:
-            event = lease.Renewed(time.monotonic()) if os.read(heard, 65536) else lease.HostGone()
+            event = lease.Renewed(time.monotonic()) if os.read(heard, 65536) else lease.ActorsGone()
             interval = IDLE_POLL_INTERVAL_S
         elif not _is_there(folder):
             event = lease.FolderGone()
@@ -254,13 +255,13 @@ def _is_renewed(folder: Path) -> bool:
     return True
 
 
-def _end(group: int, host: int, folder: Path) -> NoReturn:
-    """Give the host a moment to exit in order, and the zygote to print what the slots wrote; then kill everything,
-    orphans included, and remove the folder."""
+def _end(group: int, actors: int, folder: Path) -> NoReturn:
+    """Give the actor process a moment to exit in order, and the zygote to print what the workers wrote; then kill
+    everything, orphans included, and remove the folder."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(host or group, signal.SIGTERM)
+        os.kill(actors or group, signal.SIGTERM)
     deadline = time.monotonic() + EXIT_TIMEOUT_S
-    for each in (host, group):
+    for each in (actors, group):
         while time.monotonic() < deadline and not _ended(each):
             time.sleep(0.005)
     deadline = time.monotonic() + 5.0

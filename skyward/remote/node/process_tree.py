@@ -39,7 +39,7 @@ def ending(status: int, most: int, starved: bool) -> str:
     Parameters
     ----------
     status
-        What `os.wait` says of it.
+        Its status, as `os.wait` returns it.
     most
         The most KiB of memory that it had at a time.
     starved

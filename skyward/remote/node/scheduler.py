@@ -1,7 +1,7 @@
 """The queued, running and finished batches of this node, and what comes next. Pure: no I/O, no clock, no actor.
 
 `NodeQueue` is changed in place by `step`, which is the only one to do so: a copy for every event would cost more than
-everything else a node does. It holds numbers only; payloads lie beside the actor.
+everything else a node does. It holds numbers only; the agent holds the payloads.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Batches that the driver wants back, or (`kill`) stopped."""
+    """The driver withdraws these batches, or (`kill`) stops them."""
 
     batches: tuple[int, ...]
     kill: bool
@@ -95,12 +95,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRecall:
-    """Say `RecallTick` when what was started together should long be over."""
+    """Send `RecallTick` when what was started together should long be over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Have the slot give back what it has not begun."""
+    """Have the slot return the batches that it has not begun."""
 
     slot: int
 
@@ -115,19 +115,19 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Answer the withdrawal: these had not started, and are forgotten here."""
+    """Answer the withdrawal: these had not started, and are removed here."""
 
     batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Say `Rested` in a few milliseconds."""
+    """Send `Rested` in a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the ask that waits with the outcomes of these batches; the last has number `number`."""
+    """Answer the request that waits with the outcomes of these batches; the last has number `number`."""
 
     number: int
     batches: tuple[int, ...]
@@ -142,7 +142,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class NoteKilled:
-    """Make an outcome for a batch that was to be stopped and had not even begun."""
+    """Make an outcome for a batch that was to be stopped and had not begun."""
 
     batch: int
 
@@ -158,7 +158,7 @@ MAX_TOGETHER = 8
 
 @dataclass(slots=True)
 class NodeQueue:
-    """The state of a node: owned by one foreman, changed by `step` only.
+    """The state of a node: owned by its agent, changed by `step` only.
 
     Attributes
     ----------
@@ -168,190 +168,190 @@ class NodeQueue:
         Slots that wait. The one that ran last is used first: its memory is still in the caches.
     running
         The slot of each batch that runs.
-    doomed
-        Those of them that were told to stop.
+    stopping
+        Those of them that are being stopped.
     outbox
         Batches whose outcome the driver has not acknowledged, oldest first; the last has number `number`.
     waiting
-        The number of the ask to be answered, if there is one.
+        The number of the request for outcomes that waits, if there is one.
     resting
         Whether the last answer was just now.
-    most
+    max_together
         How many batches a slot may be given together.
     pace
         Seconds that batches ran lately, on average.
     alone
         Batches here that are not given to a slot together with others.
     together
-        Slots that were given several batches: false until the next look, then true.
+        Slots that were given several batches, and whether a `RecallTick` has passed since.
     """
 
     queue: deque[int] = field(default_factory=deque)
     free: list[int] = field(default_factory=list)
     running: dict[int, int] = field(default_factory=dict)
-    doomed: set[int] = field(default_factory=set)
+    stopping: set[int] = field(default_factory=set)
     outbox: deque[int] = field(default_factory=deque)
     number: int = 0
     waiting: int | None = None
     resting: bool = False
-    most: int = MAX_TOGETHER
+    max_together: int = MAX_TOGETHER
     pace: float | None = None
     alone: set[int] = field(default_factory=set)
     together: dict[int, bool] = field(default_factory=dict)
 
 
-def step(desk: NodeQueue, event: Event) -> tuple[Effect, ...]:
-    """Note the event in `desk` and return what to do."""
+def step(state: NodeQueue, event: Event) -> tuple[Effect, ...]:
+    """Apply the event to `state` and return what to do."""
     match event:
         case Arrived(batches, alone):
-            forget = _forget_sent_again(desk, batches)
-            desk.queue.extend(batches)
-            desk.alone |= alone
-            return (*forget, *_start(desk))
+            forget = _forget_sent_again(state, batches)
+            state.queue.extend(batches)
+            state.alone |= alone
+            return (*forget, *_start(state))
         case Withdrawn(batches, kill):
-            return _withdraw(desk, batches, kill)
+            return _withdraw(state, batches, kill)
         case SlotOpened(slot):
-            desk.together.pop(slot, None)
-            if slot not in desk.free and slot not in desk.running.values():
-                desk.free.append(slot)
-            return _start(desk)
+            state.together.pop(slot, None)
+            if slot not in state.free and slot not in state.running.values():
+                state.free.append(slot)
+            return _start(state)
         case SlotClosed(slot):
-            if slot in desk.free:
-                desk.free.remove(slot)
+            if slot in state.free:
+                state.free.remove(slot)
             return ()
         case Ended(slot, batches, free, seconds):
-            if {desk.running.get(batch) for batch in batches} - {slot}:
+            if {state.running.get(batch) for batch in batches} - {slot}:
                 return ()
             if seconds is not None:
-                _note_pace(desk, seconds, len(batches))
+                _note_pace(state, seconds, len(batches))
             for batch in batches:
-                del desk.running[batch]
-                desk.doomed.discard(batch)
-                desk.alone.discard(batch)
-                _post(desk, batch)
+                del state.running[batch]
+                state.stopping.discard(batch)
+                state.alone.discard(batch)
+                _post(state, batch)
             if free:
-                desk.together.pop(slot, None)
-                desk.free.append(slot)
-            return (*_start(desk), *_answer_if_due(desk))
+                state.together.pop(slot, None)
+                state.free.append(slot)
+            return (*_start(state), *_answer_if_due(state))
         case Refused(slot, batches):
-            back = [batch for batch in batches if desk.running.get(batch) == slot]
-            killed = [batch for batch in back if batch in desk.doomed]
+            back = [batch for batch in batches if state.running.get(batch) == slot]
+            killed = [batch for batch in back if batch in state.stopping]
             for batch in back:
-                del desk.running[batch]
-            desk.queue.extendleft(batch for batch in reversed(back) if batch not in desk.doomed)
+                del state.running[batch]
+            state.queue.extendleft(batch for batch in reversed(back) if batch not in state.stopping)
             for batch in killed:
-                desk.doomed.discard(batch)
-                desk.alone.discard(batch)
-                _post(desk, batch)
-            return (*map(NoteKilled, killed), *_start(desk), *_answer_if_due(desk))
+                state.stopping.discard(batch)
+                state.alone.discard(batch)
+                _post(state, batch)
+            return (*map(NoteKilled, killed), *_start(state), *_answer_if_due(state))
         case Asked(after, ask):
-            known = min(after, desk.number)
-            gone = tuple([desk.outbox.popleft() for _ in range(len(desk.outbox) - (desk.number - known))])
-            desk.waiting = ask
-            return (*((Forget(gone),) if gone else ()), *_answer_if_due(desk))
+            known = min(after, state.number)
+            gone = tuple([state.outbox.popleft() for _ in range(len(state.outbox) - (state.number - known))])
+            state.waiting = ask
+            return (*((Forget(gone),) if gone else ()), *_answer_if_due(state))
         case Rested():
-            desk.resting = False
-            return _answer_if_due(desk)
+            state.resting = False
+            return _answer_if_due(state)
         case Elapsed(ask):
-            return _answer(desk) if desk.waiting == ask else ()
+            return _answer(state) if state.waiting == ask else ()
         case RecallTick():
-            return _recall(desk)
+            return _recall(state)
     assert_never(event)
 
 
-def _forget_sent_again(desk: NodeQueue, batches: tuple[int, ...]) -> tuple[Effect, ...]:
+def _forget_sent_again(state: NodeQueue, batches: tuple[int, ...]) -> tuple[Effect, ...]:
     """The driver sends a batch again when it knows that it died: it has that outcome, and all before it."""
-    again = set(batches).intersection(desk.outbox)
+    again = set(batches).intersection(state.outbox)
     gone: list[int] = []
     while again:
-        gone.append(desk.outbox.popleft())
+        gone.append(state.outbox.popleft())
         again.discard(gone[-1])
     return (Forget(tuple(gone)),) if gone else ()
 
 
-def _post(desk: NodeQueue, batch: int) -> None:
-    desk.outbox.append(batch)
-    desk.number += 1
+def _post(state: NodeQueue, batch: int) -> None:
+    state.outbox.append(batch)
+    state.number += 1
 
 
-def _start(desk: NodeQueue) -> tuple[Effect, ...]:
-    if not (desk.queue and desk.free):
+def _start(state: NodeQueue) -> tuple[Effect, ...]:
+    if not (state.queue and state.free):
         return ()
     started: list[Effect] = []
-    most = (
-        1 if desk.pace is None else min(desk.most, int(MAX_TOGETHER_S / max(desk.pace, MAX_TOGETHER_S / MAX_TOGETHER)))
-    )
-    while desk.queue and desk.free:
-        slot, batches = desk.free.pop(), _take(desk, most)
-        desk.running.update(dict.fromkeys(batches, slot))
+    most = 1
+    if state.pace is not None:
+        most = min(state.max_together, int(MAX_TOGETHER_S / max(state.pace, MAX_TOGETHER_S / MAX_TOGETHER)))
+    while state.queue and state.free:
+        slot, batches = state.free.pop(), _take(state, most)
+        state.running.update(dict.fromkeys(batches, slot))
         started.append(Start(slot, batches))
         if len(batches) > 1:
-            if not desk.together:
+            if not state.together:
                 started.append(ScheduleRecall())
-            desk.together[slot] = False
+            state.together[slot] = False
     return tuple(started)
 
 
-def _take(desk: NodeQueue, most: int) -> tuple[int, ...]:
+def _take(state: NodeQueue, most: int) -> tuple[int, ...]:
     """Take the first batch of the queue, and others that may run behind it on the same slot."""
-    batches = [desk.queue.popleft()]
-    if batches[0] in desk.alone:
+    batches = [state.queue.popleft()]
+    if batches[0] in state.alone:
         return tuple(batches)
-    while desk.queue and len(batches) < most and desk.queue[0] not in desk.alone:
-        batches.append(desk.queue.popleft())
+    while state.queue and len(batches) < most and state.queue[0] not in state.alone:
+        batches.append(state.queue.popleft())
     return tuple(batches)
 
 
-def _note_pace(desk: NodeQueue, seconds: float, count: int) -> None:
-    """Follow how long batches run; what was only kept from its processor does not count for much."""
-    if desk.pace is None:
-        desk.pace = seconds
+def _note_pace(state: NodeQueue, seconds: float, count: int) -> None:
+    """Update how long batches run on average. An outlier, as when the processor was busy elsewhere, counts little."""
+    if state.pace is None:
+        state.pace = seconds
     else:
         old = 0.9**count
-        desk.pace = old * desk.pace + (1 - old) * min(seconds, 16 * max(desk.pace, 1e-5))
+        state.pace = old * state.pace + (1 - old) * min(seconds, 16 * max(state.pace, 1e-5))
 
 
-def _recall(desk: NodeQueue) -> tuple[Effect, ...]:
-    """One of those that were to be over at once is not: what waits behind it must not wait for it."""
-    late = [slot for slot, seen in desk.together.items() if seen]
-    desk.together = {slot: True for slot in desk.together if slot not in late}
+def _recall(state: NodeQueue) -> tuple[Effect, ...]:
+    """Recall what waits behind a batch that takes longer than was expected."""
+    late = [slot for slot, seen in state.together.items() if seen]
+    state.together = {slot: True for slot in state.together if slot not in late}
     recalls = tuple(Recall(slot) for slot in late)
-    return (*recalls, ScheduleRecall()) if desk.together else recalls
+    return (*recalls, ScheduleRecall()) if state.together else recalls
 
 
-def _answer_if_due(desk: NodeQueue) -> tuple[Effect, ...]:
-    """Answer the ask that waits, unless the last answer was just now and the driver cannot miss this one yet.
+def _answer_if_due(state: NodeQueue) -> tuple[Effect, ...]:
+    """Answer the request that waits, unless the last answer was just now and no slot can run dry meanwhile.
 
-    Small outcomes travel together that way, which is most of what a trivial task costs. What still waits here, on slots
-    too, is at least as much as what waits in the outbox, so no slot comes to idle for it.
+    Small outcomes travel together that way, which saves most of the cost of a trivial task. At least as many batches
+    still wait here, on slots too, as outcomes in the outbox, so no slot becomes idle for it.
     """
-    if desk.waiting is None or not desk.outbox:
+    if state.waiting is None or not state.outbox:
         return ()
-    if desk.resting and len(desk.outbox) <= len(desk.queue) + _behind(desk):
+    if state.resting and len(state.outbox) <= len(state.queue) + _behind(state):
         return ()
-    answer = _answer(desk)
-    if desk.resting:
+    answer = _answer(state)
+    if state.resting:
         return answer
-    desk.resting = True
+    state.resting = True
     return (*answer, Rest())
 
 
-def _behind(desk: NodeQueue) -> int:
+def _behind(state: NodeQueue) -> int:
     """How many batches wait on slots, behind others."""
-    return len(desk.running) - len(set(desk.running.values())) if desk.together else 0
+    return len(state.running) - len(set(state.running.values())) if state.together else 0
 
 
-def _answer(desk: NodeQueue) -> tuple[Effect, ...]:
-    desk.waiting = None
-    return (Answer(desk.number, tuple(desk.outbox)),)
+def _answer(state: NodeQueue) -> tuple[Effect, ...]:
+    state.waiting = None
+    return (Answer(state.number, tuple(state.outbox)),)
 
 
-def _withdraw(desk: NodeQueue, batches: tuple[int, ...], kill: bool) -> tuple[Effect, ...]:
+def _withdraw(state: NodeQueue, batches: tuple[int, ...], kill: bool) -> tuple[Effect, ...]:
     wanted = set(batches)
-    back = tuple(batch for batch in desk.queue if batch in wanted)
+    back = tuple(batch for batch in state.queue if batch in wanted)
     if back:
-        desk.queue = deque(batch for batch in desk.queue if batch not in wanted)
-        desk.alone.difference_update(back)
-    stops = tuple(Stop(desk.running[batch], batch) for batch in batches if kill and batch in desk.running)
-    desk.doomed.update(stop.batch for stop in stops)
+        state.queue = deque(batch for batch in state.queue if batch not in wanted)
+        state.alone.difference_update(back)
+    stops = tuple(Stop(state.running[batch], batch) for batch in batches if kill and batch in state.running)
+    state.stopping.update(stop.batch for stop in stops)
     return (GiveBack(back), *stops)

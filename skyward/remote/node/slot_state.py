@@ -1,9 +1,9 @@
-"""The batches that a slot has in hand. Pure: no I/O, no clock, no actor.
+"""The state of a slot, its worker and its batches. Pure: no I/O, no clock, no actor.
 
-A slot is Starting until its worker says it is up, then Idle, Running what it was given, or Stopping a batch that must
-not go on. It is given one batch, or several that are expected to be over at once; the worker runs these one after the
-other, and what it has not begun can be taken back. Whatever happens, each batch handed to `step` by `Run` is answered
-by exactly one `Report` or `Refuse`.
+A slot is Starting until its worker is up, then Idle, Running what it was given, or Stopping a batch. It is given one
+batch, or several that are expected to be over at once; the worker runs these one after the other, and what it has not
+begun can be taken back. Whatever happens, each batch handed to `step` by `Run` is answered by exactly one `Report` or
+`Refuse`.
 """
 
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The worker runs one of these, and has ended those before it; `doomed` is to be stopped if it is that one.
+    """The worker runs the first of these that it has not ended; if that is `stopping`, it is to be stopped.
 
-    With none left, it has yet to say that it has nothing more.
+    With none left, the worker has not yet reported that it has no more.
     """
 
     batches: tuple[int, ...]
-    doomed: int | None = None
+    stopping: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker is gone. Of what it had in hand, the last `unstarted` batches had not begun."""
+    """The worker has exited. Of its batches, the last `unstarted` had not begun."""
 
     cause: str
     unstarted: int = 0
@@ -95,7 +95,7 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The batch must not go on: nobody wants it any more."""
+    """Stop the batch: its outcome is no longer wanted."""
 
     batch: int
 
@@ -129,12 +129,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Keep the worker from beginning another one, and say `Recalled` at once."""
+    """Keep the worker from beginning another one; `Recalled` follows at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WakeMe:
-    """Say `Overran(batch)` in so many seconds, unless the batch is reported before."""
+    """Send `Overran(batch)` in so many seconds, unless the batch is reported before."""
 
     batch: int
     seconds: float
@@ -142,12 +142,12 @@ class WakeMe:
 
 @dataclass(frozen=True, slots=True)
 class ReportUp:
-    """Tell the foreman that the slot takes batches."""
+    """Tell the agent that the slot takes batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDown:
-    """Tell the foreman that the slot takes none until the next `ReportUp`."""
+    """Tell the agent that the slot takes none until the next `ReportUp`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +166,19 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class ReportFree:
-    """Tell the foreman that the slot takes batches again, having reported all it had."""
+    """Tell the agent that the slot takes batches again, having reported all it had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Tell the foreman that these batches, in their order, never started."""
+    """Tell the agent that these batches, in their order, never started."""
 
     batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportUseless:
-    """Tell the foreman that no worker can be started here, and why."""
+    """Tell the agent that no worker can be started here, and why."""
 
     cause: str
 
@@ -206,80 +206,82 @@ def begin() -> tuple[SlotState, tuple[Effect, ...]]:
     return Starting(), (StartWorker(),)
 
 
-def step(turn: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]:
+def step(state: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]:
     """Return the next state and what to do. An event that no longer matters changes nothing."""
     match event:
         case Started():
-            return (Idle(), (ReportUp(),)) if isinstance(turn, Starting) else (turn, ())
+            return (Idle(), (ReportUp(),)) if isinstance(state, Starting) else (state, ())
         case Run(batches, timeout):
-            if not isinstance(turn, Idle):  # handed over while the worker was ending
-                return turn, (Refuse(batches),)
+            if not isinstance(state, Idle):  # handed over while the worker was ending
+                return state, (Refuse(batches),)
             timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
             return Running(batches), (Send(batches), *timer)
         case Finished():
-            return _finished(turn, event)
+            return _finished(state, event)
         case Exited(cause, unstarted):
-            return _exited(turn, cause, unstarted)
+            return _exited(state, cause, unstarted)
         case Recall():
-            more = isinstance(turn, Running) and len(turn.batches) > 1
-            return turn, (TakeBack(),) if more else ()
+            more = isinstance(state, Running) and len(state.batches) > 1
+            return state, (TakeBack(),) if more else ()
         case Recalled(count):
-            return _recalled(turn, count)
+            return _recalled(state, count)
         case Stop(batch):
-            return _stopped(turn, batch)
-        case Overran(batch):
-            return _stopping(turn, "overdue") if isinstance(turn, Running) and turn.batches == (batch,) else (turn, ())
+            return _stopped(state, batch)
+        case Overran(batch) if isinstance(state, Running) and state.batches == (batch,):
+            return _stopping(state, "overdue")
+        case Overran():
+            return state, ()
     assert_never(event)
 
 
-def _finished(turn: SlotState, event: Finished) -> tuple[SlotState, tuple[Effect, ...]]:
+def _finished(state: SlotState, event: Finished) -> tuple[SlotState, tuple[Effect, ...]]:
     done, last = event.batches, event.last
-    if not isinstance(turn, Running | Stopping) or not set(done) <= set(turn.batches):
-        return turn, ()
-    rest = tuple([batch for batch in turn.batches if batch not in done])
-    free = last and isinstance(turn, Running)
+    if not isinstance(state, Running | Stopping) or not set(done) <= set(state.batches):
+        return state, ()
+    rest = tuple([batch for batch in state.batches if batch not in done])
+    free = last and isinstance(state, Running)
     report = (Report(done, "done", free=free, seconds=event.seconds),) if done else ()
-    if isinstance(turn, Stopping):
+    if isinstance(state, Stopping):
         down = () if rest or not done else (ReportDown(),)
-        return replace(turn, batches=rest), (*report, *down)
+        return replace(state, batches=rest), (*report, *down)
     if last:  # `rest` is empty, unless the worker has lost count
         return Idle(), (*_refuse(rest), *(report or (ReportFree(),)))
-    return replace(turn, batches=rest), report
+    return replace(state, batches=rest), report
 
 
-def _stopped(turn: SlotState, batch: int) -> tuple[SlotState, tuple[Effect, ...]]:
+def _stopped(state: SlotState, batch: int) -> tuple[SlotState, tuple[Effect, ...]]:
     """A batch is to be stopped: if it runs, its worker goes; if it waits there, it is taken back with what waits."""
-    if not isinstance(turn, Running) or batch not in turn.batches:
-        return turn, ()
-    if len(turn.batches) == 1:
-        return _stopping(turn, "killed")
-    return Running(turn.batches, batch), (TakeBack(),)
+    if not isinstance(state, Running) or batch not in state.batches:
+        return state, ()
+    if len(state.batches) == 1:
+        return _stopping(state, "killed")
+    return Running(state.batches, batch), (TakeBack(),)
 
 
-def _stopping(turn: Running, verdict: Verdict) -> tuple[SlotState, tuple[Effect, ...]]:
-    return Stopping(turn.batches, verdict), (StopWorker(),)
+def _stopping(state: Running, verdict: Verdict) -> tuple[SlotState, tuple[Effect, ...]]:
+    return Stopping(state.batches, verdict), (StopWorker(),)
 
 
-def _recalled(turn: SlotState, count: int) -> tuple[SlotState, tuple[Effect, ...]]:
+def _recalled(state: SlotState, count: int) -> tuple[SlotState, tuple[Effect, ...]]:
     """What will not begin is given back. What is to be stopped is stopped if it is the one that runs."""
-    if not isinstance(turn, Running):
-        return turn, ()
-    first = max(0, len(turn.batches) - count)
-    left, back = Running(turn.batches[:first]), _refuse(turn.batches[first:])
-    if turn.doomed is None or turn.doomed not in left.batches[-1:]:
+    if not isinstance(state, Running):
+        return state, ()
+    first = max(0, len(state.batches) - count)
+    left, back = Running(state.batches[:first]), _refuse(state.batches[first:])
+    if state.stopping is None or state.stopping not in left.batches[-1:]:
         return left, back
-    stopping, effects = _stopping(left, "killed")
-    return stopping, (*back, *effects)
+    stopped, effects = _stopping(left, "killed")
+    return stopped, (*back, *effects)
 
 
 def _refuse(batches: tuple[int, ...]) -> tuple[Effect, ...]:
     return (Refuse(batches),) if batches else ()
 
 
-def _exited(turn: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tuple[Effect, ...]]:
-    turn, effects = _recalled(turn, unstarted)
+def _exited(state: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tuple[Effect, ...]]:
+    state, effects = _recalled(state, unstarted)
     refused = [effect for effect in effects if isinstance(effect, Refuse)]  # there is no worker left to stop
-    match turn:
+    match state:
         case Starting(failures):
             if failures + 1 >= FAILURES:
                 return GivenUp(), (ReportUseless(cause),)
@@ -293,5 +295,5 @@ def _exited(turn: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tup
             ended = (Report(batches, verdict, cause),) if batches else ()
             return Starting(), (*refused, *ended, StartWorker())
         case GivenUp():
-            return turn, ()
-    assert_never(turn)
+            return state, ()
+    assert_never(state)

@@ -8,7 +8,7 @@ import re
 import signal
 
 SIGNAL = signal.SIGRTMIN + 7
-"""A signal that nobody else is likely to use."""
+"""A signal that other libraries are unlikely to use."""
 
 OURS = re.compile(r'/skyward/remote/(node/(zygote|executor)|serialization/call_codec)\.py", line')
 """Frames of Skyward, which call those of the user."""

@@ -1,6 +1,6 @@
 """A worker process: it runs the calls of a slot, or of all slots of its node in a thread each.
 
-It is forked from the zygote and exchanges messages with the host over its own socket: `HEAD`, then marshaled data.
+It is forked from the zygote and exchanges messages with the actor process over a socket: `HEAD`, then marshaled data.
 """
 
 import atexit
@@ -32,8 +32,7 @@ from skyward.remote.serialization.namespace import Mains
 HEAD = struct.Struct("<Q")
 
 RESULT_DELAY_S = 0.001
-"""Seconds for which an outcome is left for the host to be told of it with the next one."""
-
+"""Seconds for which an outcome may wait in the pipe, to be announced with the next one."""
 
 OPENING_S = 1e-4
 """Seconds that opening a call takes at least before it is told apart from running it."""
@@ -71,7 +70,7 @@ class Setting:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process without taking Python apart, which for a hundred workers would take seconds."""
+    """End this process without finalizing Python, which for a hundred workers would take seconds."""
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     with contextlib.suppress(BaseException):
@@ -91,10 +90,10 @@ type _Sent = tuple[int, bytes, tuple[str, ...], tuple[str, ...], dict[str, tuple
 class Worker:
     """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each.
 
-    Before it begins one of several calls that it was given together it takes a byte from the pipe `tokens`. The host
-    may take it first, and then the call does not begin. The outcomes of all but the last it may leave in the pipe
-    `tray`, which the host empties whenever it hears of it: so it is not woken for each, and none is lost when a call
-    takes this process down.
+    Before it begins one of several calls that it was given together it takes a byte from the pipe `tokens`. If the
+    actor process takes it first, the call does not begin. The outcomes of all but the last may wait in `outcome_pipe`,
+    which the actor process reads with each message: so it is not woken for each, and none is lost when a call takes
+    this process down.
     """
 
     def __init__(
@@ -103,16 +102,16 @@ class Worker:
         setting: Setting,
         hooks: tuple[Hooks, ...],
         tokens: int = -1,
-        tray: int = -1,
+        outcome_pipe: int = -1,
         *,
         alone: bool,
     ) -> None:
         self.link, self.setting, self.hooks, self.alone = link, setting, hooks, alone
-        self.tokens, self.tray = tokens, tray
-        self.left = 0.0  # when the first was left of which the host has not heard
+        self.tokens, self.outcome_pipe = tokens, outcome_pipe
+        self.left = 0.0  # when the first outcome was left that was not announced
         self.functions = Functions()
-        self.lanes: dict[int, _Lane] = {}
-        self.results: dict[int, Blob] = {}  # large ones that the host has not taken over
+        self.runners: dict[int, _SlotRunner] = {}
+        self.results: dict[int, Blob] = {}  # large ones that the actor process has not adopted
         self.lock = threading.Lock()
         self.host = socket.gethostname()
         self.imports = ImportTimer()
@@ -137,8 +136,8 @@ class Worker:
                         context.enter(info)
                         self.prepare(slot, info)
                         self.imports.install()
-                    self.lanes[slot] = _Lane(self, info)
-                    self.say("up", slot, os.getpid(), (self.lanes[slot].thread or threading.current_thread()).ident)
+                    self.runners[slot] = _SlotRunner(self, info)
+                    self.send("up", slot, os.getpid(), (self.runners[slot].thread or threading.current_thread()).ident)
                 elif what == "run":
                     functions, clear, calls = rest
                     if clear:
@@ -151,18 +150,18 @@ class Worker:
                 elif what == "taken":
                     self.results.pop(rest[0], None)
                 else:
-                    self.lanes.pop(slot).abandon()
-                    self.say("stopped", slot)
+                    self.runners.pop(slot).abandon()
+                    self.send("stopped", slot)
 
     def serve(self, slot: int, calls: list[_Sent]) -> None:
-        """Run what the slot was given, or what of it is not taken back."""
+        """Run what the slot was given, but for what is taken back."""
         for place, (batch, payload, names, buffers, places) in enumerate(calls, 1):
             if len(calls) > 1 and not self.may_begin():
-                self.say("nothing more", slot)
+                self.send("nothing more", slot)
                 return
             blobs = {name: Ref(*where) for name, where in places.items()}
-            beside = call_codec.CallContext(self.functions, blobs, buffers, names, owns_main=self.alone)
-            self.lanes[slot].take(_Call(batch, payload, beside, last=place == len(calls)))
+            call_context = call_codec.CallContext(self.functions, blobs, buffers, names, owns_main=self.alone)
+            self.runners[slot].take(_Call(batch, payload, call_context, last=place == len(calls)))
 
     def may_begin(self) -> bool:
         try:
@@ -171,13 +170,13 @@ class Worker:
             return False
 
     def prepare(self, slot: int, info: context.InstanceInfo) -> None:
-        """Enter what plugins put around this process; without that it is of no use."""
+        """Enter the `worker` contexts of plugins; if one fails, this process ends."""
         for hook in self.hooks:
             try:
                 self.stack.enter_context(hook.worker(info))
             except Exception as error:  # user code
                 traceback.print_exc()
-                self.say("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
+                self.send("useless", slot, f"{type(hook).__name__}.worker raised {type(error).__name__}: {error}")
                 exit_now(1)
 
     def answer(
@@ -194,29 +193,33 @@ class Worker:
         if sum(sizes) < call_codec.LARGE_RESULT:
             message = ("done", slot, call.batch, status, parts[0], seconds, opening, call.last)
             if call.last or not self.leave(*message):
-                self.say(*message)
+                self.send(*message)
             return
         result = self.results[call.batch] = Blob.of(parts)
         place = (result.ref.path, result.ref.tag, result.ref.size)
-        self.say("large", slot, call.batch, status, seconds, opening, call.last, place, sizes)
+        self.send("large", slot, call.batch, status, seconds, opening, call.last, place, sizes)
 
-    def say(self, *message: Any) -> None:
+    def send(self, *message: Any) -> None:
         self.left = 0.0
         data = marshal.dumps(message)
         try:
             with self.lock:
                 self.link.sendall(HEAD.pack(len(data)) + data)
-        except (BrokenPipeError, ConnectionResetError):  # the host is gone, or wants no more of this slot
+        except (BrokenPipeError, ConnectionResetError):  # the actor process is gone, or stops this worker
             exit_now(1)
 
     def leave(self, *message: Any) -> bool:
-        """Put a message into the tray, if it fits in one piece and nothing has lain there for long."""
+        """Leave a message in the pipe of outcomes, if it fits in one piece and the oldest there is recent."""
         now = time.perf_counter()
         data = marshal.dumps(message)
-        if self.tray < 0 or HEAD.size + len(data) > select.PIPE_BUF or now - (self.left or now) > RESULT_DELAY_S:
+        if (
+            self.outcome_pipe < 0
+            or HEAD.size + len(data) > select.PIPE_BUF
+            or now - (self.left or now) > RESULT_DELAY_S
+        ):
             return False
         try:
-            os.write(self.tray, HEAD.pack(len(data)) + data)
+            os.write(self.outcome_pipe, HEAD.pack(len(data)) + data)
         except BlockingIOError:  # it is full
             return False
         self.left = self.left or now
@@ -225,15 +228,15 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A packed call, what it needs, and whether its slot has nothing else in hand."""
+    """A packed call, its context, and whether its slot has no other call."""
 
     batch: int
     payload: bytes
-    beside: call_codec.CallContext
+    context: call_codec.CallContext
     last: bool
 
 
-class _Lane:
+class _SlotRunner:
     """The calls of one slot, one after the other."""
 
     def __init__(self, worker: Worker, info: context.InstanceInfo) -> None:
@@ -262,7 +265,7 @@ class _Lane:
     def execute(self, call: _Call) -> None:
         self.opened = 0.0
         began = time.perf_counter()
-        status, parts = call_codec.execute(call.payload, call.beside, self.around, self.note_opened)
+        status, parts = call_codec.execute(call.payload, call.context, self.around, self.note_opened)
         ended = time.perf_counter()
         if self.abandoned:
             return
@@ -298,7 +301,7 @@ class _Lane:
         return stack
 
     def abandon(self) -> None:
-        """Ask the thread to stop, and count on it no longer: Python cannot end a thread that does not listen."""
+        """Ask the thread to stop, and ignore it from now on: Python cannot kill a thread."""
         self.abandoned = True
         self.calls.put(None)
         if self.thread is not None and self.thread.ident is not None:

@@ -1,4 +1,4 @@
-"""The host's connection to a worker process, and the messages that come over it."""
+"""The actor process's connection to a worker process, and the messages that come over it."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,14 @@ from skyward.remote.protocol import Outcome
 
 @dataclass(slots=True)
 class WorkerLink:
-    """One worker process: its socket, the slots that count on it, the functions it was sent, what it died of.
+    """One worker process: its socket, the slots that use it, the functions it was sent, why it is useless.
 
-    `tokens` is the pipe that holds a byte for each batch it was given and has not begun; either end takes one to begin
-    it, or to keep it from being begun. `tray` is the end of a pipe where it leaves outcomes while others are to follow
-    at once; there they outlast it. It writes its stacks to `page` when it gets a signal; its slots' threads have these
-    `idents`. `ended` are outcomes by slot of which the slot was not yet told. It is `used` once it was given a batch,
-    `started` is set once it has started or ended, and `gone` once it has ended.
+    `tokens` is the pipe that holds a byte for each batch it was given and has not begun: the worker takes one to begin
+    a batch, the executor to take one back. `outcome_pipe` is the end of a pipe where the worker leaves outcomes while
+    others are to follow at once; there they outlast it. It writes its stacks to `stack_file` at a signal; its slots'
+    threads have these `idents`. `ended` are outcomes by slot of which the slot was not yet told. The worker is `used`
+    once it was given a batch. `started` is set once it has started or exited, `disconnected` once its connection is
+    closed, and `gone` once it has exited.
     """
 
     number: int
@@ -29,8 +30,8 @@ class WorkerLink:
     useless: str = ""
     transport: asyncio.Transport | None = None
     tokens: tuple[int, int] | None = None
-    tray: int | None = None
-    page: int | None = None
+    outcome_pipe: int | None = None
+    stack_file: int | None = None
     pid: int | None = None
     idents: dict[int, int] = field(default_factory=dict)
     ended: dict[int, list[Outcome]] = field(default_factory=dict)
@@ -38,14 +39,14 @@ class WorkerLink:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[bytes] = field(default_factory=list)
-    silent: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, *message: Any) -> None:
         data = marshal.dumps(message)
         data = HEAD.pack(len(data)) + data
         if self.transport is None:
             self.waiting.append(data)
-        elif not self.transport.is_closing():  # else it has just died, which its slots are about to hear
+        elif not self.transport.is_closing():  # else it has just died, which its slots are about to be told
             self.transport.write(data)
 
     def take_back(self) -> int:
@@ -57,39 +58,39 @@ class WorkerLink:
         except BlockingIOError:
             return 0
 
-    def left(self) -> bytes:
-        """Take what lies in the tray."""
+    def read_outcomes(self) -> bytes:
+        """Read what the worker left in the pipe of outcomes."""
         found = b""
         with contextlib.suppress(BlockingIOError):
-            while self.tray is not None and (more := os.read(self.tray, 1 << 16)):
+            while self.outcome_pipe is not None and (more := os.read(self.outcome_pipe, 1 << 16)):
                 found += more
         return found
 
     def close(self) -> None:
-        """Let go of the pipes and the page."""
-        for end in (*(self.tokens or ()), self.tray, self.page):
+        """Close the pipes and the file of stacks."""
+        for end in (*(self.tokens or ()), self.outcome_pipe, self.stack_file):
             if end is not None:
                 os.close(end)
-        self.tokens = self.tray = self.page = self.pid = None
+        self.tokens = self.outcome_pipe = self.stack_file = self.pid = None
 
 
 class Frames(asyncio.Protocol):
-    """Hears what a worker says, and keeps the part of a message that has not come whole."""
+    """Receives the messages of a worker, and keeps the part of one that is not complete."""
 
-    def __init__(self, worker: WorkerLink, hear: Callable[[WorkerLink, bytes], int]) -> None:
-        self._worker, self._hear = worker, hear
+    def __init__(self, worker: WorkerLink, receive: Callable[[WorkerLink, bytes], int]) -> None:
+        self._worker, self._receive = worker, receive
         self._part = b""
 
     def data_received(self, data: bytes) -> None:
         data = self._part + data
-        self._part = data[self._hear(self._worker, data) :]
+        self._part = data[self._receive(self._worker, data) :]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._worker.silent.set()
+        self._worker.disconnected.set()
 
 
 def messages(data: bytes) -> Iterator[memoryview]:
-    """Cut what a worker wrote into messages, as far as they are whole."""
+    """Split what a worker wrote into messages, as far as they are complete."""
     at, head, view = 0, HEAD.size, memoryview(data)
     while len(data) - at >= head:
         end = at + head + HEAD.unpack_from(data, at)[0]

@@ -1,13 +1,13 @@
 """The parent of the slots' worker processes.
 
 A zygote is forked from the node before the node imports casty, so nothing here ever holds a socket of the cluster. It
-imports what the tasks will need, once, and then forks workers, which share that memory. It ends when the host (the
-process with the foreman) does, and takes its workers with it.
+imports what the tasks will need, once, and then forks workers, which share that memory. It ends when the actor process
+does, and kills its workers.
 
 What calls turn out to import is imported by a child, which workers are then forked from (see `fork_template`).
 
-Host and zygote exchange records of nine bytes: what, which worker (a number the host chose), and a value. That is the
-slot for `FORK`, and the length of the text that follows for `ENDED`, `IMPORT` and `IMPORTED`.
+Actor process and zygote exchange records of nine bytes: what, which worker (a number that the executor chose), and a
+value. The value is the slot for `FORK`, and the length of the text that follows for `ENDED`, `IMPORT` and `IMPORTED`.
 """
 
 import contextlib
@@ -37,16 +37,16 @@ FORK, KILL, ENDED, IMPORT, IMPORTED = range(5)
 
 
 def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoReturn:
-    """Import what the tasks need, then fork and bury workers until the host is gone. Never returns.
+    """Import what the tasks need, then fork and reap workers until the actor process is gone. Never returns.
 
     Parameters
     ----------
     link
-        The socket to the host.
+        The socket to the actor process.
     setting
         What to import, and what the workers are told.
     importing
-        Shared memory that holds the name of the module being imported, for whoever has to say what a crash came from.
+        Shared memory that holds the name of the module being imported, for the report of a crash.
     """
     hooks: tuple[Hooks, ...] = ()
     what = "its modules cannot be installed"
@@ -99,29 +99,29 @@ class _Zygote:
         with selectors.DefaultSelector() as selector:
             selector.register(self.link, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
-            self.selector, self.scribe = selector, OutputCollector(selector)
+            self.selector, self.collector = selector, OutputCollector(selector)
             while True:
-                for key, _ in selector.select(self.scribe.patience()):
-                    if self.scribe.hear(key.data):
+                for key, _ in selector.select(self.collector.timeout()):
+                    if self.collector.handle_ready(key.data):
                         continue
                     if key.fileobj is woken:
                         with contextlib.suppress(BlockingIOError):
                             woken.recv(4096)
-                        self.bury()
+                        self.reap()
                     elif self.importing is not None and key.fileobj is self.importing[1].link:
                         number, candidate = self.importing
                         self.end_import(number, candidate.times())
-                    elif not self.obey():
+                    elif not self.handle_order():
                         signal.set_wakeup_fd(-1)  # `wake` is closed while processes may still end
                         for each in self.templates():
                             each.kill()
                         for pid in self.workers:
                             process_tree.kill(pid)
-                        self.scribe.close()
+                        self.collector.close()
                         return
-                self.scribe.tend()
+                self.collector.flush()
 
-    def obey(self) -> bool:
+    def handle_order(self) -> bool:
         try:
             data, fds, flags, _ = socket.recv_fds(self.link, RECORD.size, 4)
         except ConnectionError:
@@ -137,7 +137,7 @@ class _Zygote:
             except OSError as error:
                 for fd in fds:
                     os.close(fd)
-                self.say(ENDED, number, f"cannot fork a worker process: {explain(error)}")
+                self.report(ENDED, number, f"cannot fork a worker process: {explain(error)}")
         elif what == IMPORT:
             self.begin_import(number, self.link.recv(value, socket.MSG_WAITALL))
         else:
@@ -149,19 +149,19 @@ class _Zygote:
 
     def fork(self, what: int, number: int, slot: int, text: bytes, fds: list[int]) -> int:
         """Fork a process from the template, or from this process if there is none, and return its pid."""
-        pens = self.scribe.open(number, slot)
-        ends = [pens.out, pens.err, pens.page, *fds]
+        output = self.collector.open(number, slot)
+        ends = [output.out, output.err, output.page, *fds]
         pid = None if self.template is None else self.template.fork(what, slot, text, ends)
         if pid is None:
             self.use_template(None)
             try:
                 pid = os.fork()
             except OSError:
-                self.scribe.forked()
+                self.collector.forked()
                 raise
         if pid == 0:
             self.become(what, slot, text, ends)
-        self.scribe.forked()
+        self.collector.forked()
         for fd in fds:
             os.close(fd)
         return pid
@@ -172,7 +172,7 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.link.close()
-            self.scribe.forget()
+            self.collector.close_inherited()
             for each in self.templates():
                 each.link.close()
             while what == IMPORT:
@@ -183,7 +183,7 @@ class _Zygote:
             link, page, *pipes = ends[3:]
             stack_dump.write_to(page)
             Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
-        except (BrokenPipeError, ConnectionResetError):  # the host is gone
+        except (BrokenPipeError, ConnectionResetError):  # the actor process is gone
             exit_now(1)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -196,20 +196,20 @@ class _Zygote:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
-            return self.say(IMPORTED, number, "")
+            return self.report(IMPORTED, number, "")
         try:
             pid = self.fork(IMPORT, number, -1, names, [theirs.fileno()])
         except OSError:
             ours.close()
             theirs.close()
-            return self.say(IMPORTED, number, "")
+            return self.report(IMPORTED, number, "")
         theirs.detach()
         self.importing = number, Template(ours, pid)
         self.selector.register(ours, selectors.EVENT_READ)
         return None
 
     def end_import(self, number: int, times: str) -> None:
-        """Use the process as the template if it has imported; tell the host how long that took."""
+        """Use the process as the template if it has imported; tell the executor how long that took."""
         assert self.importing is not None
         (_, candidate), self.importing = self.importing, None
         self.selector.unregister(candidate.link)
@@ -217,7 +217,7 @@ class _Zygote:
             self.use_template(candidate)
         else:
             candidate.kill()
-        self.say(IMPORTED, number, times)
+        self.report(IMPORTED, number, times)
 
     def use_template(self, new: Template | None) -> None:
         """Fork from this template from now on; None to fork from this process."""
@@ -232,7 +232,7 @@ class _Zygote:
         found = [] if self.template is None else [self.template]
         return found if self.importing is None else [*found, self.importing[1]]
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         while self.workers:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
@@ -243,11 +243,11 @@ class _Zygote:
                     each.pid = None
             number = self.workers.pop(pid, None)
             if number is not None:
-                self.scribe.finish(number)
-                self.say(ENDED, number, process_tree.ending(status, used.ru_maxrss, self.starvations > before))
+                self.collector.finish(number)
+                self.report(ENDED, number, process_tree.ending(status, used.ru_maxrss, self.starvations > before))
 
-    def say(self, what: int, number: int, text: str) -> None:
-        """Tell the host what became of a worker, or of an import."""
+    def report(self, what: int, number: int, text: str) -> None:
+        """Tell the executor what became of a worker, or of an import."""
         data = text.encode()[:4000]
         with contextlib.suppress(OSError):
             self.link.sendall(RECORD.pack(what, number, len(data)) + data)
