@@ -135,7 +135,7 @@ class Dismissed:
 
 @dataclass(frozen=True, slots=True)
 class Terminated:
-    """The machine is gone, or left to its leash as it does not answer."""
+    """The machine is gone, or left to its lease as it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

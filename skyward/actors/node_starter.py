@@ -36,6 +36,7 @@ from skyward.remote.node_messages import (
     decode,
 )
 from skyward.remote.output_protocol import ERR, LOG, STREAMS, FrameDecoder
+from skyward.renewal import keep_renewing
 from skyward.retry import retry
 from skyward.telemetry.event_log import now
 
@@ -43,9 +44,6 @@ log = logging.getLogger("skyward")
 
 LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
-
-RENEWALS = 5
-"""How often the lease of a node that is being started is renewed before it would be over."""
 
 SEND_RETRY_DELAY_S = 0.2
 """Seconds before a file is sent again whose connection was cut."""
@@ -140,19 +138,14 @@ class NodeStarter:
         return await answer
 
     async def renew(self) -> None:
-        """Say again and again that we are there, in a file: until the connection to the node stands, nothing else can.
+        """Renew the node's lease in files, until cancelled: there is no connection to the node yet.
 
-        A node that would notice the end of this process in another way needs none of it.
+        A tethered node needs no lease, as it notices the end of this process.
         """
         lease = self._context.spec.options.lease
-        files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
-        while not self._host.tethered:
-            try:
-                await self._host.write(files)
-                files.pop(LEASE, None)
-            except (OSError, Unreachable) as error:
-                log.debug("node %s: could not renew its lease: %s", self._name, error)
-            await asyncio.sleep(lease / RENEWALS)
+        if not self._host.tethered:
+            files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
+            await keep_renewing(partial(self._host.write, files), lease)
 
     async def _send(self, names: list[str]) -> None:
         """Send what the script waits for, one file at a time, however often the connection is cut meanwhile."""

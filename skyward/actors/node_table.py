@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from skyward.actors.node_client import NodeClient
 from skyward.errors import NodeError, PoolFailed, SkywardError
-from skyward.providers.provider import LeftToLeash
+from skyward.providers.provider import LeftToLease
 from skyward.telemetry.node import Node
 
 log = logging.getLogger("skyward")
@@ -104,7 +104,7 @@ class NodeTable:
         """The node takes no more calls."""
         self._record(number).client = None
 
-    def leave(self, machine: str, why: LeftToLeash, lease: float) -> None:
+    def leave(self, machine: str, why: LeftToLease, lease: float) -> None:
         """A machine cannot be terminated from here; its lease of so many seconds ends what runs there."""
         log.warning("%s: %s; its processes will stop by themselves within %.0f s", machine, why, lease)
         self._left.setdefault(machine, time.monotonic() + lease)

@@ -14,7 +14,7 @@ from skyward.actors.pool_context import PoolContext
 from skyward.actors.pool_status import Guard, PoolStatus
 from skyward.actors.router_state import RouterState
 from skyward.events import NodeGivenUp
-from skyward.providers.provider import LeftToLeash, SupportsClear
+from skyward.providers.provider import LeftToLease, SupportsClear
 from skyward.remote.protocol import FOREVER
 from skyward.telemetry.event_log import now
 
@@ -143,7 +143,7 @@ class Provisioner:
                 try:
                     await provider.terminate(instance)
                     self.nodes.terminated(instance.id)
-                except LeftToLeash as error:
+                except LeftToLease as error:
                     self.nodes.leave(instance.id, error, self.context.spec.options.lease)
                 except Exception as error:  # noqa: BLE001 - whatever a provider raises, the others are swept
                     log.warning("could not terminate %s: %s", instance.id, error)

@@ -33,7 +33,7 @@ from skyward.errors import (
     explain,
 )
 from skyward.events import NodeChanged, NodeHeard, NodeNoticed, NodeSilent, Stage
-from skyward.providers.provider import Host, Instance, LeftToLeash, Order, SupportsAcknowledged
+from skyward.providers.provider import Host, Instance, LeftToLease, Order, SupportsAcknowledged
 from skyward.remote.node_messages import NodeStarted
 from skyward.remote.protocol import FOREVER
 from skyward.telemetry.event_log import now
@@ -322,7 +322,7 @@ class Supervisor:
         await asyncio.sleep(0 if attempt == 1 else TERMINATE_RETRY_DELAY_S * 2.0**attempt)
         try:
             await self.end()
-        except LeftToLeash as error:
+        except LeftToLease as error:
             self.leave(error)
             self.tell(lifecycle.Terminated())
         except Exception as error:  # noqa: BLE001 - it is an event, and tried again
@@ -331,7 +331,7 @@ class Supervisor:
         else:
             self.tell(lifecycle.Terminated())
 
-    def leave(self, why: LeftToLeash) -> None:
+    def leave(self, why: LeftToLease) -> None:
         """Note a machine that does not answer, and when whatever runs there has ended itself at the latest."""
         self.nodes.leave(self.called(), why, self.options.lease)
 
@@ -347,7 +347,7 @@ class Supervisor:
         known = [] if self.instance is None else [self.instance]
         try:
             for instance in known or await self.provider.find(self.context.pool):
-                if instance.node == self.name:
+                if instance.name == self.name:
                     await self.provider.terminate(instance)
                     self.budget.end(instance.id)
         finally:
@@ -376,7 +376,7 @@ class Supervisor:
         left = ""
         try:
             await self.end()
-        except LeftToLeash as error:
+        except LeftToLease as error:
             self.leave(error)
         except Exception:
             log.warning("node %s: cannot terminate its machine", self.name, exc_info=True)

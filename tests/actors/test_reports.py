@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 import skyward as sky
 from skyward.actors.call_table import CallTable
 from skyward.events import BatchesEnded, BatchesLate, BatchRetried, Reported, RunEnded
-from skyward.providers.provider import Instance, LeftToLeash
+from skyward.providers.provider import Instance, LeftToLease
 from skyward.remote.call_options import CallOptions
 from skyward.telemetry.report import without_slot
 from skyward.view.progress import Progress
@@ -267,7 +267,7 @@ class Silent(sky.Local):
 
     async def terminate(self, instance: Instance) -> None:
         await super().terminate(instance)
-        raise LeftToLeash("it does not answer")
+        raise LeftToLease("it does not answer")
 
 
 def test_a_machine_that_does_not_answer_at_the_end_is_told_and_raises_nothing(

@@ -213,3 +213,34 @@ def test_a_node_that_cannot_be_followed_is_given_up() -> None:
 
     assert Started(Machine(code=lost)).answer is lost
     assert Started(Machine(STARTED, code=lost)).reasons == ["its output can no longer be read: the machine is gone"]
+
+
+@pytest.mark.parametrize("tethered", [False, True])
+def test_a_lease_is_renewed_in_files_where_a_node_would_not_notice_the_end_of_the_driver(
+    tethered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Mapping[str, bytes]] = []
+
+    async def scenario() -> None:
+        often = asyncio.Event()
+
+        async def write(files: Mapping[str, bytes]) -> None:
+            written.append(files)
+            if len(written) > 1:
+                often.set()
+
+        context: Any = SimpleNamespace(spec=SimpleNamespace(options=sky.Options(lease=60), worker=sky.Worker()))
+        unused: Any = None
+        host: Any = SimpleNamespace(tethered=tethered, write=write)
+        starter = NodeStarter(context, 1, "pool-1-0", host, 2, bundle=unused, note_step=unused, exited=unused)
+        renewing = asyncio.create_task(starter.renew())
+        if tethered:
+            await renewing
+        else:
+            await often.wait()
+            renewing.cancel()
+
+    monkeypatch.setattr("skyward.renewal.RENEWAL_SHARE", 0.0)
+    asyncio.run(scenario())
+
+    assert written == ([] if tethered else [{"lease": b"60\n", "alive": b""}] * 2)

@@ -6,7 +6,7 @@ import pytest
 
 import skyward as sky
 from skyward.actors.node_table import NodeTable
-from skyward.providers.provider import LeftToLeash
+from skyward.providers.provider import LeftToLease
 
 CLIENT: Any = object()
 
@@ -72,8 +72,8 @@ def test_the_error_of_a_node_is_its_last_problem(table: NodeTable) -> None:
 
 
 def test_a_machine_that_was_left_is_told_until_it_is_terminated_after_all(table: NodeTable) -> None:
-    table.leave("i-1", LeftToLeash("no answer"), 60.0)
-    table.leave("i-1", LeftToLeash("no answer"), 3600.0)  # what counts is when it was left first
+    table.leave("i-1", LeftToLease("no answer"), 60.0)
+    table.leave("i-1", LeftToLease("no answer"), 3600.0)  # what counts is when it was left first
 
     (seconds,) = table.left().values()
     assert 0.0 < seconds <= 60.0

@@ -12,7 +12,7 @@ from skyward.actors.node_table import NodeTable
 from skyward.actors.provisioner import Provisioner
 from skyward.actors.router_state import RouterState
 from skyward.actors.scaling import Closing, NodeDrained, NodeEnded, NodeReady, Noticed, Wanted
-from skyward.providers.provider import Instance, LeftToLeash
+from skyward.providers.provider import Instance, LeftToLease
 from tests.kit import HOUR
 
 
@@ -31,7 +31,7 @@ class Machines:
         if instance.id == "stuck":
             raise OSError("no answer")
         if instance.id == "silent":
-            raise LeftToLeash("no answer")
+            raise LeftToLease("no answer")
         self.terminated.append(instance.id)
 
     async def clear(self, pool: str) -> list[str]:

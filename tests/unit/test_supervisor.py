@@ -12,7 +12,7 @@ from skyward.actors import lifecycle, routing, scaling
 from skyward.actors.lifecycle import Failed, Launched, Terminated, TerminateFailed
 from skyward.actors.node_table import NodeTable
 from skyward.actors.supervisor import Begin, Message, Supervisor
-from skyward.providers.provider import Instance, LeftToLeash, Order
+from skyward.providers.provider import Instance, LeftToLease, Order
 
 
 class Machines:
@@ -213,7 +213,7 @@ def test_a_machine_that_cannot_be_terminated_is_an_event_and_costs_something_sti
 
 
 def test_a_machine_that_does_not_answer_is_left_to_its_lease() -> None:
-    acting = after(lambda acting: acting.terminate(1), Machines(terminate=[LeftToLeash("no answer")]))
+    acting = after(lambda acting: acting.terminate(1), Machines(terminate=[LeftToLease("no answer")]))
 
     assert acting.told == [Terminated()]
     assert acting.nodes.left().keys() == {"pool-1-0"}
