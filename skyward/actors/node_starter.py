@@ -20,8 +20,7 @@ from skyward.events import Logged, NodeStep, Printed
 from skyward.providers.provider import Host, Process, SupportsNotices
 from skyward.remote import bootstrap
 from skyward.remote.node import environment_check
-from skyward.remote.node.parent_process import ALIVE, LEASE, WORK
-from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
+from skyward.remote.node_config import ALIVE, CONFIG_FILE, LEASE, WORK, NodeConfig, Requirements
 from skyward.remote.node_messages import (
     BootStep,
     EnvironmentMismatch,

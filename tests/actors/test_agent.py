@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from skyward.actors.tls import Authority, Identity
-from skyward.remote.node.parent_process import ALIVE, SILENT
+from skyward.remote.node.parent_process import SILENT
+from skyward.remote.node_config import ALIVE
 from skyward.remote.protocol import Assign, Assigned, Beat, Collect, Collected, Facts, Revoke, Revoked
 from tests import byhand, kit, work
 from tests.byhand import Caller, Node, value_of

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from skyward.providers.ssh import scripts
-from skyward.remote.node import parent_process
+from skyward.remote.node.parent_process import PIDS, SILENT
+from skyward.remote.node_config import ALIVE, LEASE
 from tests import kit
 from tests.shells import shell as shell
 
@@ -26,9 +27,9 @@ def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[
     shell(scripts.finish("pool-0-0"))
 
 
-@pytest.mark.parametrize("name", ["ALIVE", "LEASE", "PIDS", "SILENT"])
+@pytest.mark.parametrize("name", [ALIVE, LEASE, PIDS, SILENT])
 def test_the_files_of_a_lease_are_those_of_a_node(name: str) -> None:
-    assert f'"$folder/{getattr(parent_process, name)}"' in scripts._LEASE
+    assert f'"$folder/{name}"' in scripts._LEASE
 
 
 def test_a_pool_finds_nothing_where_nothing_ever_was(shell: Callable[[str], str]) -> None:

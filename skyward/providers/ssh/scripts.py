@@ -2,7 +2,7 @@
 
 Each node has a folder of its own in `~/.cache/skyward/run/MACHINE`, as several machines may share a home. A node that
 is being started has a lease, which a shell watches until the parent process of the node does. The files of the lease
-are those of `skyward.remote.node.parent_process`.
+are those of `skyward.remote.node.parent_process` and `skyward.remote.node_config`.
 """
 
 import shlex

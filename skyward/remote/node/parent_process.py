@@ -24,20 +24,8 @@ from typing import NoReturn
 from skyward.remote import failure_line
 from skyward.remote.node import lease, process_tree, zygote
 from skyward.remote.node.worker import Setting
-from skyward.remote.node_config import CONFIG_FILE, NodeConfig
+from skyward.remote.node_config import ALIVE, CONFIG_FILE, WORK, NodeConfig
 from skyward.remote.node_messages import NodeEnding, encode
-
-WORK = "work"
-"""The folder in the node's folder in which tasks work, with the files of the image. Where there is none, they work
-where the node was started."""
-
-LEASE = "lease"
-"""The file in the folder with the seconds after which a node that is being started ends without a renewal."""
-
-ALIVE = "alive"
-"""The file that the driver writes into the folder to renew the lease of a node that is being started. Whoever watches
-the lease removes it: first a shell (see `skyward.providers.ssh.scripts`), then this process, until the driver has
-connected."""
 
 SILENT = "silent"
 """The file in the folder with the seconds since the last renewal, when this process took over from the shell."""
