@@ -50,16 +50,11 @@ MAX_ANSWER_BYTES = 8 << 20
 
 
 class Executor(slot.Executor, Protocol):
-    """What an agent and its slots need of the executor."""
+    """What an agent and its slots need of the executor; see `executor.Executor`."""
 
     @property
-    def given(self) -> Mapping[int, float]:
-        """When each slot was last given batches."""
-        ...
-
-    async def stacks(self, within: float) -> dict[int, str]:
-        """Return the stack of each slot that reports it within so many seconds."""
-        ...
+    def given(self) -> Mapping[int, float]: ...
+    async def stacks(self, within: float) -> dict[int, str]: ...
 
 
 class Agent:

@@ -72,10 +72,10 @@ class Executor:
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
         self._keep, self._zygote_lost = keep, lost
-        self._callbacks: dict[int, Callable[[slot_state.Event], None]] = {}  # of the slots
+        self._callbacks: dict[int, Callable[[slot_state.Event], None]] = {}  # by slot
         self._workers: dict[int, WorkerLink] = {}  # by number; a number is never used again
-        self._by_slot: dict[int, WorkerLink] = {}  # by slot
-        self._replacements: dict[int, WorkerLink] = {}  # by slot: will be its worker once it has started
+        self._by_slot: dict[int, WorkerLink] = {}
+        self._replacements: dict[int, WorkerLink] = {}  # by slot, until they have started
         self._preloader = Preloader(self, functions)
         self._preloads = preload and not threads and sys.platform == "linux"  # elsewhere orphans are not adopted
         self._waited: dict[int, Opening] = {}  # by batch: it waited for imports before it was given

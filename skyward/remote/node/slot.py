@@ -16,23 +16,12 @@ from skyward.remote.protocol import FOREVER, Batch, Outcome
 
 
 class Executor(Protocol):
-    """What a slot needs of the executor."""
+    """What a slot needs of the executor; see `executor.Executor`."""
 
-    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
-        """Bring up a worker for the slot, and tell it `Started`, or `Exited`."""
-        ...
-
-    def stop(self, slot: int) -> None:
-        """End what the slot's worker runs; the slot is told `Exited`."""
-        ...
-
-    def send(self, slot: int, batches: Sequence[Batch]) -> None:
-        """Hand batches to the slot's worker."""
-        ...
-
-    def take_back(self, slot: int) -> int:
-        """Keep the worker from beginning another batch; return how many of those it has it had not begun."""
-        ...
+    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None: ...
+    def stop(self, slot: int) -> None: ...
+    def send(self, slot: int, batches: Sequence[Batch]) -> None: ...
+    def take_back(self, slot: int) -> int: ...
 
 
 class Slot:
