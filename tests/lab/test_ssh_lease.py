@@ -28,12 +28,12 @@ MOMENTS = {
     "before a command": (f"{WAIT}NodeStarter.run = wait\n", "[ -f ~ubuntu/.cache/skyward/run/*/*/lease ]"),
     "while the script waits": (
         "EnvironmentBundle.content = lambda self, name: time.sleep(1000)\n",
-        "grep -q waits ~ubuntu/.cache/skyward/run/*/*/.1.out",
+        "grep -q WaitingForFiles ~ubuntu/.cache/skyward/run/*/*/.1.out",
     ),
     "during a step": ("image = sky.Image(shell=['sleep 1000'])\n", "pgrep -f '[s]leep 1000'"),
     "before the first contact": (
         f"{WAIT}NodeClient.open = wait\n",
-        "grep -q ready ~ubuntu/.cache/skyward/run/*/*/.1.out",
+        "grep -q NodeStarted ~ubuntu/.cache/skyward/run/*/*/.1.out",
     ),
 }
 """Moments of a start: how a program stays at it, and what is true on the machine then."""
