@@ -34,6 +34,8 @@ def without(module):
     sys.modules[module] = None
 once = sky.Options(launch_attempts=1)
 def ssh(**more):
+    import skyward.providers.ssh.ssh as module
+    module.OTHER_ATTEMPTS_S = 60.0
     return sky.SSH(config="/dev/null", **more)
 with sky.Compute({}):
     raise SystemExit("it has started")
