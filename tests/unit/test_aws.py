@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import skyward as sky
 from skyward.errors import InvalidArgument
 from skyward.providers.aws import resources
-from skyward.providers.aws.api import Api, Unanswered
+from skyward.providers.aws.api import Api, Refusal, Unanswered
 from skyward.providers.aws.pool import _chunks
 from skyward.providers.aws.security_group import allowed_network
 from skyward.providers.ssh.key_pair import KeyPair
@@ -99,6 +101,51 @@ def test_a_region_that_does_not_answer_and_is_not_known_is_doubted(
         asyncio.run(ask())
     assert end in str(raised.value)
     assert ("botocore" in str(raised.value)) == (region != "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("region", "answered", "timeout"),
+    [
+        ("eu-central-1", set(), 60.0),
+        ("eu-central-9", set(), 2.0),
+        ("eu-central-9", {"sts"}, 2.0),
+        ("eu-central-9", {"ec2"}, 60.0),
+    ],
+)
+def test_a_region_that_is_not_known_is_not_asked_for_long_until_it_answers(
+    region: str, answered: set[str], timeout: float
+) -> None:
+    api = Api(region, None)
+    api._answered = answered
+
+    assert asyncio.run(api._retry_timeout("ec2", 60.0)) == timeout
+    assert asyncio.run(Api(region, None)._retry_timeout("pricing", 60.0)) == 60.0
+
+
+def test_a_region_that_answers_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def ask(api: Api) -> None:
+        async with api.open():
+            await api.call("ec2", "describe_subnets", patience=0.001)
+
+    api = Api("eu-central-9", None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for name, value in (("ENDPOINT_URL", url), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        with pytest.raises(Refusal):
+            asyncio.run(ask(api))
+        server.shutdown()
+
+    assert api._answered == {"ec2"}
 
 
 @pytest.mark.parametrize(

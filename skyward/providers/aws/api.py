@@ -22,6 +22,9 @@ from skyward.retry import backoff, jittered, retry
 RETRY_TIMEOUT_S = 60.0
 """Seconds for which a call with a temporary error is retried."""
 
+UNKNOWN_REGION_RETRY_TIMEOUT_S = 2.0
+"""The same in a region that the SDK does not know, until it has answered once: its name may be misspelled."""
+
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
 """Timeouts of a connection and of an answer, in seconds."""
 
@@ -108,6 +111,7 @@ class Api:
         self.ahead: float | None = None
         self._session: Any = None
         self._clients: dict[str, Any] = {}
+        self._answered: set[str] = set()  # the services that have
         self._stack = AsyncExitStack()
         self._users = 0
         self._opening: asyncio.Lock | None = None
@@ -184,6 +188,7 @@ class Api:
                 client = await self._client(service)
                 answer: dict[str, Any] = await getattr(client, action)(**asked)
             except known.ClientError as error:
+                self._answered.add(service)
                 told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
                 code, text = str(told.get("Code", "Unknown")), str(told.get("Message", ""))
                 self._compare_clocks(meta)
@@ -193,6 +198,7 @@ class Api:
             except (known.HTTPClientError, known.ConnectionError):
                 certain = False
                 raise
+            self._answered.add(service)
             self._compare_clocks(answer.get("ResponseMetadata", {}))
             return answer
 
@@ -203,7 +209,8 @@ class Api:
 
         try:
             with _explaining_credentials():
-                return await retry(attempt, on=may_pass, delays=jittered(backoff()), within=patience or self._patience)
+                within = await self._retry_timeout(service, patience or self._patience)
+                return await retry(attempt, on=may_pass, delays=jittered(backoff()), within=within)
         except (known.HTTPClientError, known.ConnectionError) as error:
             raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error
         except known.BotoCoreError as error:
@@ -250,6 +257,12 @@ class Api:
                 )
             case _:
                 return await self.region()
+
+    async def _retry_timeout(self, service: str, usual: float) -> float:
+        """Return the seconds for which a call of a service is retried that does so for `usual` ones."""
+        if service in self._answered or await self._home(service) in await asyncio.to_thread(regions):
+            return usual
+        return min(usual, UNKNOWN_REGION_RETRY_TIMEOUT_S)
 
     async def _doubt(self) -> str:
         """Return a sentence for an error if the SDK does not know the region."""
