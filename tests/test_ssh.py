@@ -346,7 +346,7 @@ def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason
     monkeypatch.setattr("skyward.providers.ssh.ssh.OTHER_ATTEMPTS_S", kit.SOON)
     unknown = "no..such: the host name 'no..such' is unknown. Is it spelled right?"
     refusing = "127.0.0.1:1: cannot connect to 127.0.0.1:1: connection refused. Is sshd running there?"
-    also = "These machines cannot be reached either:"
+    also = "Other machines that cannot be reached:"
 
     async def main() -> None:
         provider = sky.SSH(hosts=["no..such", "127.0.0.1:1"])

@@ -45,7 +45,10 @@ def reading(path: Path) -> Iterator[None]:
     except InvalidArgument:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InvalidArgument(f"{path}: not a readable record: {type(error).__name__}: {error}") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidArgument(
+            f"{path}: not a readable record, or one of another version of Skyward: {reason}"
+        ) from None
 
 
 def summary(path: Path) -> dict[str, Any] | None:
@@ -149,6 +152,8 @@ def _end(told: dict[str, Any]) -> str:
             return "its program was killed"
         case "unknown":
             return "the run has not ended, or its program was killed"
+        case "failed":
+            return f"the run failed: {told['error'].partition('\n')[0]}"
         case _:
             return "the run has ended"
 

@@ -140,7 +140,7 @@ def spoken(text: str, names: Iterable[str], positional: str = "") -> str:
     def said(found: re.Match[str]) -> str:
         if found[1] == positional:
             return _typed(found[2], " ")
-        return f"{option(found[1])} {_typed(found[2], ',')}".rstrip()
+        return f"{option(found[1])} {_typed(found[2], '-' if found[1] == 'nodes' else ',')}".rstrip()
 
     each = "|".join((*names, positional))
     text = re.sub(rf"^({each})=None: ", "", text)

@@ -62,7 +62,7 @@ def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
     most = max(nodes.count, nodes.max or 0)
     if capacity is not None and most > capacity:
         machines = counted(capacity, "machine")
-        raise refused(f"the provider has {machines}", "ask for no more nodes, or give it more machines", str(most))
+        raise refused(f"the provider has {machines}", f"ask for at most {capacity}, or give it more", str(most))
     return nodes
 
 
@@ -335,6 +335,11 @@ class PoolSpec(StrictModel, title="Compute"):
                 "provider: provider=sky.AWS(region=...)": "region zone location",
                 "provider: provider=sky.AWS(spot=...)": "spot preemptible use_spot",
                 "provider: provider=sky.SSH(hosts=[...])": "hosts host servers addresses",
+                **{
+                    f"options: options=sky.Options({name}=...)": words
+                    for name, words in Options.synonyms.items()
+                    if name.isidentifier()
+                },
             }.items()
         },
         "write it where the call is made: f.options(timeout=...)": "timeout task_timeout call_timeout",

@@ -158,6 +158,11 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
         ("", ["nojob.py"], "skyward: nojob.py: no such script\n"),
         ("", ["--nodes", "many", "job.py"], "skyward: --nodes many: not a number of nodes"),
         ("", ["--nodes", "0", "job.py"], "skyward: --nodes 0: must be at least 1"),
+        (
+            "",
+            ["--nodes", "10-2", "job.py"],
+            "skyward: --nodes 10-2: the smaller number comes first; write --nodes 2-10",
+        ),
         ("nodes = 2", ["--retries", "-1", "job.py"], "skyward: --retries -1: must be at least 0"),
         ("", ["--provider", "ssh", "job.py"], "skyward: --provider ssh needs --hosts, for example --hosts "),
         ("", ["--hosts", "a", "job.py"], "skyward: --hosts needs --provider ssh; the provider is local\n"),
@@ -240,6 +245,17 @@ def test_a_run_that_was_killed_has_no_report_but_a_page(record: Path, tmp_path: 
     assert "has no report: its program was killed; " in ran.stderr
     assert run_here(tmp_path, "runs").stdout.endswith(" killed\n")
     assert run_here(tmp_path, "report", "--save", "run.html").returncode == 0
+
+
+def test_of_a_run_that_failed_before_it_had_a_report_the_error_is_told(tmp_path: Path) -> None:
+    made = EventLog("07311200-0123abcd", tmp_path / "state/skyward/runs")
+    made.put(RunStarted(1.0, made.run, "local", 1, 1, 1, "process", "job.py", "1", "3.12"))
+    made.put(RunEnded(2.0, "Refused: a: unknown\nand more", (), {}))
+    list(made.events())  # which writes it down
+
+    ran = run_here(tmp_path, "report")
+    assert ran.returncode == 1
+    assert ran.stderr == f"skyward: {made.run} has no report: the run failed: Refused: a: unknown; see --save\n"
 
 
 def test_of_a_run_that_was_killed_the_last_report_is_told(record: Path, tmp_path: Path) -> None:

@@ -193,6 +193,11 @@ ARGUMENTS = "provider, nodes, worker, image, plugins and options"
         (Options, {"retry": 1}, "Options has no argument 'retry'; did you mean 'retries'?"),
         (Worker, {"zzz": 4}, "Worker has no argument 'zzz'; it takes concurrency and executor"),
         (compute, {"zzz": 4}, f"Compute has no argument 'zzz'; it takes {ARGUMENTS}"),
+        (
+            compute,
+            {"retry": 2},
+            "Compute has no argument 'retry'; it goes into options: options=sky.Options(retries=...)",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(

@@ -79,8 +79,8 @@ def test_without_the_extra_the_line_that_installs_it_is_given_at_once(monkeypatc
 @pytest.mark.parametrize(
     ("hosts", "nodes", "text"),
     [
-        (["a"], 3, "nodes=3: the provider has 1 machine; ask for no more nodes, or give it more machines"),
-        (["a", "b"], (1, 5), "nodes=5: the provider has 2 machines; ask for no more nodes, or give it more machines"),
+        (["a"], 3, "nodes=3: the provider has 1 machine; ask for at most 1, or give it more"),
+        (["a", "b"], (1, 5), "nodes=5: the provider has 2 machines; ask for at most 2, or give it more"),
     ],
 )
 def test_more_nodes_than_machines_are_refused_when_the_pool_is_made(hosts: list[str], nodes: Any, text: str) -> None:

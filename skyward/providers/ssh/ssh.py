@@ -243,7 +243,7 @@ class SSH(StrictModel):
         """Return lines that name the other machines that could not be reached for this pool, with the reasons."""
         problems = self._allocator.problems[instance.pool]
         others = [f"  {text}" for place, text in sorted(problems.items()) if place != self._place(instance)]
-        return ["These machines cannot be reached either:", *others] if others else []
+        return ["Other machines that cannot be reached:", *others] if others else []
 
     async def _ask(self, pool: str, place: int) -> list[str]:
         tunnel = self._tunnel(place)
