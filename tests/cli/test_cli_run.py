@@ -135,7 +135,7 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
     assert running.stdout.readline() == "here\n"
     running.send_signal(signal.SIGINT)
     try:
-        _, said = running.communicate(timeout=20)
+        _, said = running.communicate(timeout=kit.SOON)
     finally:
         running.kill()
     assert running.returncode == 130, said
