@@ -340,6 +340,24 @@ def test_a_machine_that_cannot_be_used_is_named_when_another_takes_its_place(cap
     assert told in caplog.messages
 
 
+def test_machines_that_fail_at_the_same_time_name_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skyward.providers.ssh.ssh.OTHER_ATTEMPTS_S", kit.SOON)
+
+    async def main() -> None:
+        both = asyncio.Barrier(2)
+
+        async def together(tunnel: object) -> None:
+            await both.wait()
+
+        monkeypatch.setattr("skyward.providers.ssh.remote_host.shut", together)
+        provider = sky.SSH(hosts=["127.0.0.1:1", "127.0.0.1:2"])
+        instances = [await provider.launch(Order(pool="pool", name=f"pool-{number}-0")) for number in range(2)]
+        errors = await asyncio.gather(*map(provider.reach, instances), return_exceptions=True)
+        assert [len(str(error).splitlines()) for error in errors] == [3, 3]
+
+    asyncio.run(main())
+
+
 def test_one_error_names_each_machine_that_cannot_be_reached_with_its_own_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

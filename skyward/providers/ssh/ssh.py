@@ -189,13 +189,14 @@ class SSH(StrictModel):
                 return RemoteHost(tunnel, await settled(tunnel, instance.name), "python3")
         except BaseException as error:
             self._allocator.fail(instance.name)
+            if isinstance(error, Unreachable):  # noted before others run that wait for this attempt
+                self._allocator.note(instance.pool, instance.name, str(error))
             await shut(tunnel)
             if isinstance(error, Refused):
                 error.final = not self._allocator.spare(len(self.hosts))
                 if not error.final:
                     log.warning("using another machine in place of %s", error)
             if isinstance(error, Unreachable):
-                self._allocator.note(instance.pool, instance.name, str(error))
                 await attempts.settle(OTHER_ATTEMPTS_S)
                 error.args = ("\n".join([str(error), *self._also(instance)]),)
             raise
