@@ -7,7 +7,7 @@ from concurrent import futures
 import pytest
 
 import skyward as sky
-from skyward.events import BatchesEnded, BatchesReturned, BatchesSent
+from skyward.view.progress import Progress
 from tests import work
 from tests.kit import SOON, Bell, Line, until
 
@@ -23,18 +23,9 @@ def compute() -> Iterator[sky.Compute]:
 
 def held(compute: sky.Compute) -> int:
     """Return how many calls the nodes have, as the record tells."""
-    count = 0
-    for event in compute.events():
-        match event:
-            case BatchesSent():
-                count += event.batches
-            case BatchesEnded():
-                count -= len(event.batches)
-            case BatchesReturned():
-                count -= event.batches
-            case _:
-                pass
-    return count
+    progress = Progress()
+    progress.add([*compute.events()])
+    return sum(node.held for node in progress.nodes.values())
 
 
 # ---------------------------------------------------------------- cancelled
