@@ -312,10 +312,10 @@ def _is_same(one: TextIO, other: TextIO) -> bool:
 
 @contextlib.contextmanager
 def _still() -> Iterator[None]:
-    """Keep tqdm from moving to another of its bars meanwhile, which takes several writes."""
+    """Keep tqdm from moving to another of its bars meanwhile, which takes several writes.
+
+    However few bars it counts: one that closes is no longer among them.
+    """
     bars: Any = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    if bars is None or len(getattr(bars, "_instances", ())) < 2:
-        yield
-        return
-    with bars.get_lock():
+    with getattr(bars, "_lock", None) or contextlib.nullcontext():  # without a lock there was no bar yet
         yield

@@ -121,6 +121,63 @@ def test_nobody_writes_while_tqdm_goes_to_another_bar(monkeypatch: pytest.Monkey
     assert seen == [[first, second], ["told", first, second]]
 
 
+class Told(threading.Thread):
+    """Is told a line, in a thread of its own, and says when that is done or waits for tqdm."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__(daemon=True)
+        self.settled, self._lock = threading.Event(), threading.RLock()
+        patch.setattr(tqdm, "_lock", self)
+
+    def run(self) -> None:
+        tell("told\n")
+        self.settled.set()
+
+    def acquire(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.settled.set()
+            self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def test_a_line_is_not_lost_while_the_last_bar_but_one_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with followed() as (terminal, _):
+        told = Told(monkeypatch)
+
+        class Slow:
+            """Writes to the terminal; while the inner bar is erased, which is below the outer one, a line is told."""
+
+            closing = False
+
+            def write(self, text: str) -> int:
+                written = terminal.out.write(text)
+                if self.closing and text.startswith("\r") and not text.strip():
+                    told.start()
+                    assert told.settled.wait(kit.SOON)
+                return written
+
+            def flush(self) -> None:
+                terminal.out.flush()
+
+        file = Slow()
+        with tqdm(total=2, ncols=30, file=file, mininterval=0) as outer:
+            inner = tqdm(total=2, ncols=30, file=file, leave=False)
+            file.closing = True
+            inner.close()
+            file.closing = False
+            told.join(kit.SOON)
+            outer.update()
+            assert [line[:4] for line in terminal.seen()] == ["told", " 50%"]
+
+
 def test_only_the_thread_that_asked_for_it_writes_whole_lines() -> None:
     with followed() as (terminal, _):
         say("10%")
