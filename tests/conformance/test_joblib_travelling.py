@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 
 import skyward as sky
 from tests import joblib_work, work
-from tests.kit import SOON
+from tests.kit import SOON, Bell, until
 
 pytestmark = pytest.mark.usefixtures("compute")
 
@@ -165,10 +165,15 @@ def test_an_import_error_for_another_reason_is_left_as_it_is() -> None:
 
 
 def test_joblibs_lock_is_free_while_an_argument_is_pickled_but_for_the_first_when_nobody_else_wants_it() -> None:
-    call = Parallel(n_jobs=2, batch_size=1)
+    call = Parallel(n_jobs=2, batch_size=1, pre_dispatch="all")
     asked = Asking(call)
 
-    assert call(delayed(str)(asked) for _ in range(6)) == ["0"] * 6
+    with Bell() as bell, futures.ThreadPoolExecutor(1) as other:
+        ended = other.submit(call, (delayed(work.ring_with)(bell.port, asked) for _ in range(6)))
+        until(lambda: len(asked.answers) == 6)  # before any of them ends
+        for _ in range(6):
+            bell.answer().release()
+        assert ended.result(SOON) == [b"on"] * 6
     assert asked.answers == [False] + [True] * 5
 
 
