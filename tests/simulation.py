@@ -247,21 +247,21 @@ class Node:
 class Link:
     """The driver's end of a node: commands one after the other, outcomes by one poll after the other."""
 
-    def __init__(self, number: int, node: Node, tell: Callable[[routing.Event], None]) -> None:
+    def __init__(self, number: int, node: Node, tell: Callable[[routing.RoutingEvent], None]) -> None:
         self.number, self.node, self.tell = number, node, tell
-        self.orders: deque[routing.Assign | routing.Revoke] = deque()
-        self.revoking: routing.Revoke | None = None
+        self.orders: deque[routing.AssignBatches | routing.RevokeBatches] = deque()
+        self.revoking: routing.RevokeBatches | None = None
         self.after = self.ask = 0
         self.asking = False
 
     def send(self) -> None:
         if self.orders and self.revoking is None:
             match order := self.orders.popleft():
-                case routing.Assign(_, batches):
+                case routing.AssignBatches(_, batches):
                     self.node.inbox.append(
                         scheduler.Arrived(batches, frozenset(batch for batch in batches if batch % 3 == 0))
                     )
-                case routing.Revoke(_, batches, kill):
+                case routing.RevokeBatches(_, batches, kill):
                     self.revoking = order
                     self.node.inbox.append(scheduler.Withdrawn(batches, kill))
 

@@ -36,7 +36,7 @@ class BlobTransfer:
         self._line = line
         self._watching: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
-        self._there, self._back = _Way(), _Way()
+        self._there, self._back = _ChunkPipeline(), _ChunkPipeline()
         self._round = 0
         self.stock = BlobCache(limit)
 
@@ -111,7 +111,7 @@ class BlobTransfer:
         return await self._line.ask(message, DEADLINE)
 
 
-class _Way:
+class _ChunkPipeline:
     """Moves chunks, `MAX_CHUNKS_IN_FLIGHT` at a time: those of one buffer after those of the one before."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ class CallTable:
         self._calls: dict[int, PendingCall] = {}
         self.get: Callable[[int], PendingCall | None] = self._calls.get
         self._answers: dict[int, Answer] = {}
-        # for each `Arrived` on its way to the router: when its first call began to be packed, and how long all took
+        # for each `Submitted` on its way to the router: when its first call began to be packed, and how long all took
         self._arrivals: deque[tuple[float, float]] = deque()
         self._lock = threading.Lock()  # no call is added after the pool has failed or begun to close
         self._failure: BaseException | None = None
@@ -113,7 +113,7 @@ class CallTable:
             if (call := self._calls.pop(number, None)) is not None:
                 call.group.delivery.put([(call, error)])
 
-    def arrive(self, calls: Sequence[PendingCall]) -> routing.Arrived:
+    def arrive(self, calls: Sequence[PendingCall]) -> routing.Submitted:
         """Return what the router is told of calls that were added; they have one group and the same options."""
         first = calls[0]
         group, options = first.group, first.terms
@@ -122,7 +122,7 @@ class CallTable:
         numbers = tuple([call.future.batch for call in calls])
         sizes = tuple([call.size for call in calls])
         self._record.put(BatchesArrived(now(), len(calls), sum([call.tasks for call in calls]), group.number))
-        return routing.Arrived(numbers, group.number, group.limit, options.node, retries, sizes)
+        return routing.Submitted(numbers, group.number, group.limit, options.node, retries, sizes)
 
     def note(self, event: Event) -> None:
         """Note and count an event."""
@@ -176,16 +176,16 @@ class CallTable:
             self.note(BatchLost(now(), number, tuple(causes), call.tasks, call.label))
             call.group.delivery.put([(call, LostError.after(causes))])
 
-    def account(self, event: routing.Event) -> None:
+    def account(self, event: routing.RoutingEvent) -> None:
         """Account for what the router has just been told."""
         usage, state, clock = self.usage, self.state, time.perf_counter()
         match event:
-            case routing.Arrived():
+            case routing.Submitted():
                 began, packing = self._arrivals.popleft()
                 usage.arrive(began, clock, packing)
             case routing.NodeUp(node, slots):
                 usage.come(node, slots)
-            case routing.NodeGivenUp(node):
+            case routing.NodeRemoved(node):
                 usage.go(node)
             case routing.Cancelled(numbers):
                 self.note(BatchesCancelled(now(), len(numbers)))

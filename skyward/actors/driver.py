@@ -258,10 +258,10 @@ class Driver:
             provisioner.define(weakly(self._make_provisioner), guard), self._spec.provider.name
         )
 
-    def _make_router(self, tell: Callable[[router.Message], None]) -> Router:
+    def _make_router(self, tell: Callable[[routing.RoutingEvent], None]) -> Router:
         return Router(self._calls, self._nodes.client, self._drained, tell)
 
-    def _make_provisioner(self, tell: Callable[[provisioner.Message], None]) -> Provisioner:
+    def _make_provisioner(self, tell: Callable[[scaling.ScalingEvent], None]) -> Provisioner:
         return Provisioner(
             self._context,
             self._nodes,
@@ -272,7 +272,9 @@ class Driver:
             tell=tell,
         )
 
-    def _make_supervisor(self, number: int, generation: int, tell: Callable[[supervisor.Message], None]) -> Supervisor:
+    def _make_supervisor(
+        self, number: int, generation: int, tell: Callable[[supervisor.SupervisorMessage], None]
+    ) -> Supervisor:
         return Supervisor(
             self._context,
             self._calls,
@@ -286,7 +288,7 @@ class Driver:
             tell=tell,
         )
 
-    def _supervise(self, number: int, generation: int, message: supervisor.Message) -> None:
+    def _supervise(self, number: int, generation: int, message: supervisor.SupervisorMessage) -> None:
         self._system.ref(self._supervisors, supervisor.key(number, generation)).tell(message)
 
     def _drained(self, number: int) -> None:

@@ -67,7 +67,7 @@ class Ended:
     leaked: bool = False
 
 
-type Stage = Launching | Reaching | Booting | Joining | Ready | Unresponsive | Ending | Ended
+type NodeStage = Launching | Reaching | Booting | Joining | Ready | Unresponsive | Ending | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
+class NodeExited:
     """The node's process is gone for certain."""
 
     reason: str
@@ -145,7 +145,7 @@ class TerminateFailed:
     reason: str
 
 
-type Event = (
+type LifecycleEvent = (
     Launched
     | Reached
     | Booted
@@ -153,7 +153,7 @@ type Event = (
     | Failed
     | Silenced
     | Heard
-    | Exited
+    | NodeExited
     | GraceOver
     | StartOverdue
     | Dismissed
@@ -222,15 +222,17 @@ class ReportEnd:
     final: bool = False
 
 
-type Effect = Launch | Reach | Boot | Join | AnnounceUp | AnnounceDown | WaitGrace | WaitStart | Terminate | ReportEnd
+type LifecycleEffect = (
+    Launch | Reach | Boot | Join | AnnounceUp | AnnounceDown | WaitGrace | WaitStart | Terminate | ReportEnd
+)
 
 
-def begin() -> tuple[Stage, tuple[Effect, ...]]:
+def begin() -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     """Return the state of a new node and what to do first."""
     return Launching(), (Launch(), WaitStart())
 
 
-def step(stage: Stage, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def step(stage: NodeStage, event: LifecycleEvent) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     """Return the next state and what to do. An event that no longer matters changes nothing."""
     match stage:
         case Launching(unwanted):
@@ -246,7 +248,7 @@ def step(stage: Stage, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
     assert_never(stage)
 
 
-def _launching(unwanted: str | None, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _launching(unwanted: str | None, event: LifecycleEvent) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     match event:
         case Launched():
             return (Reaching(), (Reach(),)) if unwanted is None else _end(unwanted)
@@ -260,7 +262,9 @@ def _launching(unwanted: str | None, event: Event) -> tuple[Stage, tuple[Effect,
             return Launching(unwanted), ()
 
 
-def _starting(stage: Reaching | Booting | Joining, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _starting(
+    stage: Reaching | Booting | Joining, event: LifecycleEvent
+) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     match stage, event:
         case Reaching(), Reached():
             return Booting(), (Boot(),)
@@ -270,7 +274,7 @@ def _starting(stage: Reaching | Booting | Joining, event: Event) -> tuple[Stage,
             return Ready(), (AnnounceUp(),)
         case _, Failed(_, reason, final):
             return _end(reason, final=final)
-        case _, Exited(reason):
+        case _, NodeExited(reason):
             return _end(reason)
         case _, Dismissed():
             return _end("dismissed")
@@ -280,7 +284,7 @@ def _starting(stage: Reaching | Booting | Joining, event: Event) -> tuple[Stage,
             return stage, ()
 
 
-def _serving(stage: Ready | Unresponsive, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _serving(stage: Ready | Unresponsive, event: LifecycleEvent) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     match stage, event:
         case Ready(before), Silenced():
             return Unresponsive(before + 1), (WaitGrace(before + 1),)
@@ -288,7 +292,7 @@ def _serving(stage: Ready | Unresponsive, event: Event) -> tuple[Stage, tuple[Ef
             return Ready(silence), ()
         case Unresponsive(silence), GraceOver(over) if silence == over:
             return _lose("the node was silent for too long")
-        case _, Exited(reason):
+        case _, NodeExited(reason):
             return _lose(reason)
         case _, Dismissed():
             return _lose("dismissed")
@@ -296,7 +300,7 @@ def _serving(stage: Ready | Unresponsive, event: Event) -> tuple[Stage, tuple[Ef
             return stage, ()
 
 
-def _ending(stage: Ending, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
+def _ending(stage: Ending, event: LifecycleEvent) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     reason, attempt, final = stage.reason, stage.attempt, stage.final
     match event:
         case Terminated():
@@ -310,9 +314,9 @@ def _ending(stage: Ending, event: Event) -> tuple[Stage, tuple[Effect, ...]]:
             return stage, ()
 
 
-def _end(reason: str, *, final: bool = False) -> tuple[Stage, tuple[Effect, ...]]:
+def _end(reason: str, *, final: bool = False) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     return Ending(reason, final=final), (Terminate(1),)
 
 
-def _lose(reason: str) -> tuple[Stage, tuple[Effect, ...]]:
+def _lose(reason: str) -> tuple[NodeStage, tuple[LifecycleEffect, ...]]:
     return Ending(reason), (AnnounceDown(reason), Terminate(1))

@@ -78,7 +78,7 @@ class NodeClient:
         calls: CallTable,
         bundles: Mapping[str, bytes],
         record: EventLog,
-        tell: Callable[[routing.Event], None],
+        tell: Callable[[routing.RoutingEvent], None],
         store_size: int | None,
         heard: Callable[[bool], None],
         noticed: Callable[[str], None],

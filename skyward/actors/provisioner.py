@@ -20,8 +20,6 @@ from skyward.telemetry.event_log import now
 
 log = logging.getLogger("skyward")
 
-type Message = scaling.Event
-
 SCALING_INTERVAL_S = 1.0
 """Seconds between two looks at what an elastic pool has to do."""
 
@@ -50,9 +48,9 @@ class Provisioner:
         status: PoolStatus,
         load: RouterState,
         *,
-        route: Callable[[routing.Event], None],
-        supervise: Callable[[int, int, supervisor.Message], None],
-        tell: Callable[[Message], None],
+        route: Callable[[routing.RoutingEvent], None],
+        supervise: Callable[[int, int, supervisor.SupervisorMessage], None],
+        tell: Callable[[scaling.ScalingEvent], None],
     ) -> None:
         self.context, self.nodes, self.status, self.load = context, nodes, status, load
         self.route, self.supervise, self.tell = route, supervise, tell
@@ -64,7 +62,7 @@ class Provisioner:
         if context.spec.nodes.elastic:
             self.look_later()
 
-    def handle(self, event: Message) -> None:
+    def handle(self, event: scaling.ScalingEvent) -> None:
         """Take the next step, and forget the pauses that it has ended."""
         self.state, effects = scaling.step(self.state, event)
         for effect in effects:
@@ -78,9 +76,9 @@ class Provisioner:
         for timer in (*self.pauses.values(), *([] if self.looking is None else [self.looking])):
             timer.cancel()
 
-    def perform(self, effect: scaling.Effect) -> None:
+    def perform(self, effect: scaling.ScalingEffect) -> None:
         match effect:
-            case scaling.Start(node, generation):
+            case scaling.StartNode(node, generation):
                 self.supervise(node, generation, supervisor.Begin())
                 self.nodes.request(node)
                 self.route(routing.NodeComing(node))
@@ -105,7 +103,7 @@ class Provisioner:
                     log.warning("giving up on node %s; the pool continues without it: %s", node, reason)
                 self.context.record.put(NodeGivenUp(now(), node, reason))
                 self.nodes.give_up(node)
-                self.route(routing.NodeGivenUp(node, reason or f"node {node} has left the pool"))
+                self.route(routing.NodeRemoved(node, reason or f"node {node} has left the pool"))
             case scaling.Sweep():
                 task = asyncio.create_task(self.sweep())
                 self.tasks.add(task)
@@ -157,11 +155,13 @@ class Provisioner:
         self.tell(scaling.Swept(tuple(leaked), asked))
 
 
-def define(make: Callable[[Callable[[Message], None]], Provisioner], guard: Guard) -> DefaultedActor[int, Message]:
+def define(
+    make: Callable[[Callable[[scaling.ScalingEvent], None]], Provisioner], guard: Guard
+) -> DefaultedActor[int, scaling.ScalingEvent]:
     """Define the provisioner of a pool; its key is the provider's name."""
 
     @actor(initial=0, idle_after=FOREVER)
-    async def provisioner(ctx: Context[int, Message]) -> None:
+    async def provisioner(ctx: Context[int, scaling.ScalingEvent]) -> None:
         with guard("provisioner"), closing(make(ctx.self.tell)) as acting:
             async for event in ctx.inbox:
                 acting.handle(event)

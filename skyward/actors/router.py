@@ -13,10 +13,8 @@ from skyward.actors.placement import REBALANCE_INTERVAL_S
 from skyward.actors.pool_status import Guard
 from skyward.remote.protocol import FOREVER
 
-type Message = routing.Event
 
-
-class NodeQueue(Protocol):
+class BatchSender(Protocol):
     """The connection to a node, as the router knows it."""
 
     def assign(self, batches: Sequence[int]) -> None:
@@ -44,14 +42,14 @@ class Router:
     def __init__(
         self,
         calls: CallTable,
-        client: Callable[[int], NodeQueue | None],
+        client: Callable[[int], BatchSender | None],
         drained: Callable[[int], None],
-        tell: Callable[[Message], None],
+        tell: Callable[[routing.RoutingEvent], None],
     ) -> None:
         self._calls, self._client, self._drained, self._tell = calls, client, drained, tell
         self._rebalance: asyncio.TimerHandle | None = None
 
-    def hear(self, event: Message) -> None:
+    def hear(self, event: routing.RoutingEvent) -> None:
         """Take one step."""
         for effect in routing.step(self._calls.state, event):
             self._perform(effect)
@@ -62,12 +60,12 @@ class Router:
         if self._rebalance is not None:
             self._rebalance.cancel()
 
-    def _perform(self, effect: routing.Effect) -> None:
+    def _perform(self, effect: routing.RoutingEffect) -> None:
         match effect:
-            case routing.Assign(node, batches):
+            case routing.AssignBatches(node, batches):
                 if client := self._client(node):
                     client.assign(batches)
-            case routing.Revoke(node, batches, kill):
+            case routing.RevokeBatches(node, batches, kill):
                 if client := self._client(node):
                     client.revoke(batches, kill=kill)
             case routing.Complete(batches):
@@ -87,11 +85,13 @@ class Router:
                 assert_never(effect)
 
 
-def define(make: Callable[[Callable[[Message], None]], Router], guard: Guard) -> DefaultedActor[int, Message]:
+def define(
+    make: Callable[[Callable[[routing.RoutingEvent], None]], Router], guard: Guard
+) -> DefaultedActor[int, routing.RoutingEvent]:
     """Define the router of a pool; its key is the pool."""
 
     @actor(initial=0, idle_after=FOREVER)
-    async def router(ctx: Context[int, Message]) -> None:
+    async def router(ctx: Context[int, routing.RoutingEvent]) -> None:
         with guard("router"), closing(make(ctx.self.tell)) as acting:
             async for event in ctx.inbox:
                 acting.hear(event)

@@ -43,7 +43,7 @@ class QueuedBatch:
 
 
 @dataclass(slots=True)
-class Group:
+class BatchGroup:
     """Batches that share a limit: those that wait, oldest first, and how many are on nodes."""
 
     limit: int | None
@@ -81,7 +81,7 @@ class RouterState:
 
     `prefetch` is how many batches a node holds beyond its slots (None: as many as it has slots). `items` are those that
     have not been answered, `groups` the groups that have such, and `turns` those with something to place, the next one
-    first. `pinned` are, for each node number, the batches that may run nowhere else and wait for it; `given_up` says of
+    first. `pinned` are, for each node number, the batches that may run nowhere else and wait for it; `removed` says of
     a number why it comes no more. `pace` is how many seconds batches ran lately, on average, and `looking` says that a
     `ScheduleRebalance` is on its way.
 
@@ -93,11 +93,11 @@ class RouterState:
 
     prefetch: int | None = None
     items: dict[int, QueuedBatch] = field(default_factory=dict)
-    groups: dict[int, Group] = field(default_factory=dict)
+    groups: dict[int, BatchGroup] = field(default_factory=dict)
     turns: deque[int] = field(default_factory=deque)
     pinned: dict[int, deque[int]] = field(default_factory=dict)
     nodes: dict[int, NodeLoad] = field(default_factory=dict)
-    given_up: dict[int, str] = field(default_factory=dict)
+    removed: dict[int, str] = field(default_factory=dict)
     pace: float | None = None
     looking: bool = False
     slow: set[int] = field(default_factory=set)

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import assert_never
 
 from skyward.actors.placement import REBALANCE_INTERVAL_S, place, steal
-from skyward.actors.router_state import MAX_INTERRUPTIONS, Group, NodeLoad, QueuedBatch
+from skyward.actors.router_state import MAX_INTERRUPTIONS, BatchGroup, NodeLoad, QueuedBatch
 from skyward.actors.router_state import RouterState as RouterState
 
 QUEUED = ", and may have begun the calls that were queued on it"
@@ -23,7 +23,7 @@ QUEUED = ", and may have begun the calls that were queued on it"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class Submitted:
     """Batches to run, in this order, all under the same terms.
 
     At most `limit` batches of the group are on nodes at once (None: no limit). `node` is the only node they may run on
@@ -108,7 +108,7 @@ class NodeDown:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeGivenUp:
+class NodeRemoved:
     """No other node will come under this number."""
 
     node: int
@@ -134,23 +134,23 @@ class RebalanceTick:
     """`placement.REBALANCE_INTERVAL_S` seconds have passed since `ScheduleRebalance`."""
 
 
-type Event = (
+type RoutingEvent = (
     RebalanceTick
-    | Arrived
+    | Submitted
     | Answered
     | GaveBack
     | NodeComing
     | NodeUp
     | Measured
     | NodeDown
-    | NodeGivenUp
+    | NodeRemoved
     | Drain
     | Cancelled
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Assign:
+class AssignBatches:
     """Send the batches to the node."""
 
     node: int
@@ -158,7 +158,7 @@ class Assign:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoke:
+class RevokeBatches:
     """Ask the node for what it has not started; with `kill`, have it stop the rest."""
 
     node: int
@@ -210,14 +210,14 @@ class ScheduleRebalance:
     """Say `RebalanceTick` in `placement.REBALANCE_INTERVAL_S` seconds."""
 
 
-type Effect = ScheduleRebalance | Assign | Revoke | Complete | DiscardLate | Retry | Fail | Drained
+type RoutingEffect = ScheduleRebalance | AssignBatches | RevokeBatches | Complete | DiscardLate | Retry | Fail | Drained
 
 
-def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
+def step(state: RouterState, event: RoutingEvent) -> tuple[RoutingEffect, ...]:
     """Note the event in `state` and return what to do."""
-    effects: list[Effect] = []
+    effects: list[RoutingEffect] = []
     match event:
-        case Arrived():
+        case Submitted():
             _arrive(state, event, effects)
         case Answered(node, done, killed, died, seconds):
             if done:
@@ -240,7 +240,7 @@ def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
                     item.unwanted = True
             _requeue(state, (batch for batch in reversed(batches) if _is_at(state, batch, node)))
         case NodeComing(node):
-            state.given_up.pop(node, None)
+            state.removed.pop(node, None)
         case NodeUp(node, slots, round_trip):
             state.nodes[node] = NodeLoad(slots, round_trip)
             state.slots += slots
@@ -248,8 +248,8 @@ def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
             state.note_round_trip(node, round_trip)
         case NodeDown(node, reason):
             _take_down(state, node, reason, effects)
-        case NodeGivenUp(node, reason):
-            state.given_up[node] = reason
+        case NodeRemoved(node, reason):
+            state.removed[node] = reason
             left = [batch for batch in state.pinned.pop(node, ()) if _remove(state, batch)]
             effects.extend(Fail(batch, (reason,)) for batch in left)
         case Drain(node):
@@ -257,7 +257,7 @@ def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
                 leaver.leaving = True
                 state.leavers.add(node)
                 if leaver.held:
-                    effects.append(Revoke(node, tuple(leaver.held), kill=False))
+                    effects.append(RevokeBatches(node, tuple(leaver.held), kill=False))
         case Cancelled(batches):
             effects.extend(_cancel(state, batches))
         case RebalanceTick():
@@ -266,11 +266,11 @@ def step(state: RouterState, event: Event) -> tuple[Effect, ...]:
                 other.quiet += REBALANCE_INTERVAL_S
         case _:
             assert_never(event)
-    effects.extend(Assign(node, tuple(batches)) for node, batches in place(state).items())
+    effects.extend(AssignBatches(node, tuple(batches)) for node, batches in place(state).items())
     if state.leavers:
         effects.extend(_leave(state))
     moves, worth_a_look = steal(state, looked=isinstance(event, RebalanceTick))
-    effects.extend(Revoke(number, moved, kill=False) for number, moved in moves.items())
+    effects.extend(RevokeBatches(number, moved, kill=False) for number, moved in moves.items())
     if worth_a_look and not state.looking:
         state.looking = True
         effects.append(ScheduleRebalance())
@@ -282,9 +282,9 @@ def _is_at(state: RouterState, batch: int, node: int) -> bool:
     return item is not None and item.at == node
 
 
-def _arrive(state: RouterState, event: Arrived, effects: list[Effect]) -> None:
-    if event.node in state.given_up:
-        effects.extend(Fail(batch, (state.given_up[event.node],)) for batch in event.batches)
+def _arrive(state: RouterState, event: Submitted, effects: list[RoutingEffect]) -> None:
+    if event.node in state.removed:
+        effects.extend(Fail(batch, (state.removed[event.node],)) for batch in event.batches)
         return
     for batch, size in zip_longest(event.batches, event.sizes, fillvalue=0):
         state.items[batch] = QueuedBatch(event.group, event.node, event.retries, size)
@@ -293,7 +293,7 @@ def _arrive(state: RouterState, event: Arrived, effects: list[Effect]) -> None:
         return
     group = state.groups.get(event.group)
     if group is None:
-        group = state.groups[event.group] = Group(event.limit)
+        group = state.groups[event.group] = BatchGroup(event.limit)
     if not group.queue:
         state.turns.append(event.group)
     group.queue.extend(event.batches)
@@ -317,7 +317,7 @@ def _detach(state: RouterState, batch: int, item: QueuedBatch) -> None:
             del state.groups[item.group]
 
 
-def _lose(state: RouterState, node: int, batch: int, cause: str, effects: list[Effect]) -> None:
+def _lose(state: RouterState, node: int, batch: int, cause: str, effects: list[RoutingEffect]) -> None:
     """A batch died with its slot or node: try again, or fail it."""
     if not _is_at(state, batch, node):
         return
@@ -351,7 +351,7 @@ def _requeue(state: RouterState, batches: Iterable[int]) -> None:
             _detach(state, batch, item)
 
 
-def _take_down(state: RouterState, number: int, reason: str, effects: list[Effect]) -> None:
+def _take_down(state: RouterState, number: int, reason: str, effects: list[RoutingEffect]) -> None:
     """Count as deaths only the batches that the node has probably started: it starts them in the order it got them.
 
     It may have started more than it reported, so the ledger also counts its queued batches as retries.
@@ -374,14 +374,14 @@ def _take_down(state: RouterState, number: int, reason: str, effects: list[Effec
     state.slots -= node.slots
 
 
-def _leave(state: RouterState) -> list[Effect]:
+def _leave(state: RouterState) -> list[RoutingEffect]:
     """Say which of the nodes that are to leave hold nothing any more."""
     gone = [number for number in sorted(state.leavers) if not state.nodes[number].held]
     state.leavers.difference_update(gone)
     return [Drained(number) for number in gone]
 
 
-def _cancel(state: RouterState, batches: tuple[int, ...]) -> list[Effect]:
+def _cancel(state: RouterState, batches: tuple[int, ...]) -> list[RoutingEffect]:
     """What waits is skipped when its turn comes; what is on a node is asked back, or killed there."""
     by_node: dict[int, list[int]] = {}
     for batch in batches:
@@ -391,4 +391,4 @@ def _cancel(state: RouterState, batches: tuple[int, ...]) -> list[Effect]:
         item.unwanted = True
         if item.at is not None:
             by_node.setdefault(item.at, []).append(batch)
-    return [Revoke(node, tuple(asked), kill=True) for node, asked in by_node.items()]
+    return [RevokeBatches(node, tuple(asked), kill=True) for node, asked in by_node.items()]

@@ -35,7 +35,7 @@ IDLE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class PlannedNode:
     """One number of the pool: which generation lives under it, and whether it is ready.
 
     It failed to become so `failures` times in a row, and was lost soon after it had `losses` times in a row. With
@@ -84,7 +84,7 @@ class Scaling:
     wanted: int = 0
     needed: int = 0
     most: int = 0
-    nodes: Mapping[int, Node] = field(default_factory=dict)
+    nodes: Mapping[int, PlannedNode] = field(default_factory=dict)
     past: Mapping[int, int] = field(default_factory=dict)
     short: int = 0
     opened: bool = False
@@ -178,11 +178,11 @@ class Swept:
     asked: bool = True
 
 
-type Event = Wanted | NodeReady | NodeEnded | Paused | ScalingTick | Noticed | NodeDrained | Closing | Swept
+type ScalingEvent = Wanted | NodeReady | NodeEnded | Paused | ScalingTick | Noticed | NodeDrained | Closing | Swept
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartNode:
     """Start a supervisor for the node."""
 
     node: int
@@ -255,8 +255,8 @@ class ReportClosed:
     leaked: tuple[str, ...]
 
 
-type Effect = (
-    Start
+type ScalingEffect = (
+    StartNode
     | Pause
     | ReportWaiting
     | DrainNode
@@ -269,19 +269,19 @@ type Effect = (
 )
 
 
-def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
+def step(state: Scaling, event: ScalingEvent) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     """Return the next state and what to do. News of an earlier generation of a node changes nothing."""
     match event:
         case Wanted(number, needed, most):
             if state.closing:
                 return state, ()
             added = [each for each in range(state.wanted, number) if each not in state.nodes]
-            new = {each: Node(state.past.get(each, -1) + 1) for each in added}
+            new = {each: PlannedNode(state.past.get(each, -1) + 1) for each in added}
             wanted = max(number, state.wanted)
             needed = wanted if needed is None else needed
             nodes = dict(state.nodes) | new
             state = replace(state, wanted=wanted, needed=needed, most=max(wanted, most or 0), nodes=nodes)
-            return state, tuple(Start(each, node.generation) for each, node in new.items())
+            return state, tuple(StartNode(each, node.generation) for each, node in new.items())
         case NodeReady(number, generation):
             return _ready(state, number, generation)
         case NodeEnded():
@@ -291,7 +291,7 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
             if node is None or node.generation != generation or not node.pausing:
                 return state, ()
             again = replace(node, pausing=False)
-            return replace(state, nodes=dict(state.nodes) | {number: again}), (Start(number, generation),)
+            return replace(state, nodes=dict(state.nodes) | {number: again}), (StartNode(number, generation),)
         case ScalingTick():
             return _look(state, event)
         case Noticed(number, generation):
@@ -311,7 +311,7 @@ def step(state: Scaling, event: Event) -> tuple[Scaling, tuple[Effect, ...]]:
     assert_never(event)
 
 
-def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[Effect, ...]]:
+def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     node = state.nodes.get(number)
     if node is None or node.generation != generation:
         return state, ()
@@ -320,14 +320,14 @@ def _ready(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple
     return state, ((DrainNode(number), *effects) if node.leaving else effects)  # the router did not know it before
 
 
-def _open(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
+def _open(state: Scaling) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     ready = sum(node.ready for node in state.nodes.values())
     if state.opened or state.closing or ready < state.needed:
         return state, ()
     return replace(state, opened=True), (ReportOpened(),)
 
 
-def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...]]:
+def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     node = state.nodes.get(ended.node)
     if node is None or node.generation != ended.generation:
         return state, ()
@@ -348,30 +348,30 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[Effect, ...
     if leaver or (failures < state.attempts and losses < LOSSES and not final):
         row = losses if node.ready else failures if state.opened or leaver else 0
         wait = RESTART_DELAY_S * 2.0 ** (row - 2) if row > 1 else 0.0
-        again = Node(node.generation + 1, failures=failures, losses=losses, pausing=final or wait > 0)
+        again = PlannedNode(node.generation + 1, failures=failures, losses=losses, pausing=final or wait > 0)
         nodes = dict(state.nodes) | {ended.node: again}
         if final:
             return replace(state, nodes=nodes), (ReportWaiting(ended.node, ended.reason),)
         pause = Pause(ended.node, again.generation, wait, ended.reason)
-        return replace(state, nodes=nodes), (pause if wait else Start(ended.node, again.generation),)
+        return replace(state, nodes=nodes), (pause if wait else StartNode(ended.node, again.generation),)
     if len(others) >= (1 if state.opened else state.needed):
         return replace(gone, most=len(others)), (ReportGivenUp(ended.node, ended.reason),)
     return gone, (ReportFailed(ended.node, ended.reason),)
 
 
-def _ask_again(state: Scaling) -> tuple[Scaling, tuple[Effect, ...]]:
+def _ask_again(state: Scaling) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     """One has left: start what failed beside it, and give another try to what may just be failing for it."""
-    nodes, starts = dict(state.nodes), list[Effect]()
+    nodes, starts = dict(state.nodes), list[ScalingEffect]()
     for number, node in state.nodes.items():
         if node.pausing and node.failures:
             nodes[number] = replace(node, failures=0, pausing=False)
-            starts.append(Start(number, node.generation))
+            starts.append(StartNode(number, node.generation))
         elif not node.ready and not node.pausing:
             nodes[number] = replace(node, spared=True)
     return replace(state, nodes=nodes), tuple(starts)
 
 
-def _look(state: Scaling, look: ScalingTick) -> tuple[Scaling, tuple[Effect, ...]]:
+def _look(state: Scaling, look: ScalingTick) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     """Let the pool grow or shrink."""
     if state.closing or not state.opened:
         return state, ()
@@ -390,7 +390,7 @@ def _look(state: Scaling, look: ScalingTick) -> tuple[Scaling, tuple[Effect, ...
     return replace(state, nodes=nodes), tuple(map(DrainNode, chosen))
 
 
-def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[Effect, ...]]:
+def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     """Start another node for one that is about to go, under a number of its own, as both are there for a while."""
     node = state.nodes.get(number)
     if node is None or node.generation != generation or node.leaving or state.closing:
@@ -400,9 +400,9 @@ def _replace_early(state: Scaling, number: int, generation: int) -> tuple[Scalin
     return state, (DrainNode(number), *starts)
 
 
-def _grow(state: Scaling, size: int) -> tuple[Scaling, tuple[Effect, ...]]:
+def _grow(state: Scaling, size: int) -> tuple[Scaling, tuple[ScalingEffect, ...]]:
     """Start so many more nodes, under the lowest numbers that are free."""
     free = (number for number in count() if number not in state.nodes)
-    new = {number: Node(state.past.get(number, -1) + 1) for number in islice(free, max(0, size))}
-    starts = tuple(Start(number, node.generation) for number, node in new.items())
+    new = {number: PlannedNode(state.past.get(number, -1) + 1) for number in islice(free, max(0, size))}
+    starts = tuple(StartNode(number, node.generation) for number, node in new.items())
     return replace(state, nodes=dict(state.nodes) | new), starts

@@ -47,7 +47,7 @@ LAST_WORDS = 1.0
 FINAL = (BudgetExceeded, Denied, InvalidArgument, MissingExtra, QuotaExceeded)
 """What would happen to another node as well."""
 
-STAGES: dict[type[lifecycle.Stage], Stage] = {
+STAGES: dict[type[lifecycle.NodeStage], Stage] = {
     lifecycle.Launching: "launching",
     lifecycle.Reaching: "reaching",
     lifecycle.Booting: "booting",
@@ -71,7 +71,7 @@ class Begin:
     """Bring up a node."""
 
 
-type Message = Begin | lifecycle.Event
+type SupervisorMessage = Begin | lifecycle.LifecycleEvent
 
 
 class Supervisor:
@@ -95,7 +95,7 @@ class Supervisor:
         Send a message to the router, to the provisioner and to this supervisor.
     """
 
-    stage: lifecycle.Stage = lifecycle.Launching()
+    stage: lifecycle.NodeStage = lifecycle.Launching()
     said: NodeStarted
     renewing: asyncio.Task[None]
 
@@ -109,9 +109,9 @@ class Supervisor:
         *,
         number: int,
         generation: int,
-        route: Callable[[routing.Event], None],
-        report: Callable[[scaling.Event], None],
-        tell: Callable[[Message], None],
+        route: Callable[[routing.RoutingEvent], None],
+        report: Callable[[scaling.ScalingEvent], None],
+        tell: Callable[[SupervisorMessage], None],
     ) -> None:
         self.context, self.calls, self.nodes, self.budget, self.bundle = context, calls, nodes, budget, bundle
         self.number, self.generation = number, generation
@@ -128,7 +128,7 @@ class Supervisor:
         self.tasks: set[asyncio.Task[None]] = set()
         self.timers: list[asyncio.TimerHandle] = []
 
-    def hear(self, message: Message) -> None:
+    def hear(self, message: SupervisorMessage) -> None:
         if isinstance(message, Begin):
             self.stage, effects = lifecycle.begin()
             self.note(None)
@@ -142,7 +142,7 @@ class Supervisor:
         for effect in effects:
             self.perform(effect)
 
-    def perform(self, effect: lifecycle.Effect) -> None:
+    def perform(self, effect: lifecycle.LifecycleEffect) -> None:
         options = self.options
         match effect:
             case lifecycle.Launch():
@@ -184,7 +184,7 @@ class Supervisor:
         text = f"node {self.number} was not ready within {limit:g} s (Options(start_timeout=)): it was {stage}"
         self.nodes.note_problem(self.number, BootFailed(text, log="" if self.start is None else self.start.log))
 
-    def note(self, before: lifecycle.Stage | None) -> None:
+    def note(self, before: lifecycle.NodeStage | None) -> None:
         """Note the stage, if it is another one."""
         put, grace = self.context.record.put, self.options.grace
         match before, self.stage:
@@ -206,7 +206,7 @@ class Supervisor:
     def do(
         self,
         step: Literal["launch", "reach", "boot", "join"],
-        work: Callable[[], Coroutine[Any, Any, lifecycle.Event]],
+        work: Callable[[], Coroutine[Any, Any, lifecycle.LifecycleEvent]],
     ) -> None:
         """Do the work beside the actor, which hears what came of it."""
 
@@ -230,10 +230,10 @@ class Supervisor:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def later(self, seconds: float, event: lifecycle.Event) -> None:
+    def later(self, seconds: float, event: lifecycle.LifecycleEvent) -> None:
         self.timers.append(asyncio.get_running_loop().call_later(seconds, self.tell, event))
 
-    async def launch(self) -> lifecycle.Event:
+    async def launch(self) -> lifecycle.LifecycleEvent:
         if self.provider.bare:
             self.bundle.start()
         order = Order(self.context.pool, self.name, self.options.lease, self.budget, self.is_wanted)
@@ -245,12 +245,12 @@ class Supervisor:
         """Whether the machine that is being launched still has a use."""
         return isinstance(self.stage, lifecycle.Launching) and self.stage.unwanted is None
 
-    async def reach(self) -> lifecycle.Event:
+    async def reach(self) -> lifecycle.LifecycleEvent:
         assert self.instance is not None
         self.host = await self.provider.reach(self.instance)
         return lifecycle.Reached()
 
-    async def boot(self) -> lifecycle.Event:
+    async def boot(self) -> lifecycle.LifecycleEvent:
         """Start the node, and wait until it says where it listens."""
         assert self.host is not None
         assert self.instance is not None
@@ -272,7 +272,7 @@ class Supervisor:
         return lifecycle.Booted()
 
     def note_exit(self, reason: str) -> None:
-        self.tell(lifecycle.Exited(reason))
+        self.tell(lifecycle.NodeExited(reason))
 
     def note_notice(self, said: str) -> None:
         """The machine is about to be taken away."""
@@ -282,7 +282,7 @@ class Supervisor:
             log.warning("node %s: its machine is about to be reclaimed; requesting another: %s", self.name, said)
             self.report(scaling.Noticed(self.number, self.generation))
 
-    async def join(self) -> lifecycle.Event:
+    async def join(self) -> lifecycle.LifecycleEvent:
         assert self.host is not None
         kept = self.options.blob_store or self.said.memory // 2
         address = f"127.0.0.1:{self.said.port}"
@@ -385,12 +385,12 @@ class Supervisor:
 
 
 def define(
-    make: Callable[[int, int, Callable[[Message], None]], Supervisor], guard: Guard
-) -> DefaultedActor[int, Message]:
+    make: Callable[[int, int, Callable[[SupervisorMessage], None]], Supervisor], guard: Guard
+) -> DefaultedActor[int, SupervisorMessage]:
     """Define the supervisors of a pool; the key of one is `number.generation`."""
 
     @actor(initial=0, idle_after=FOREVER)
-    async def supervisor(ctx: Context[int, Message]) -> None:
+    async def supervisor(ctx: Context[int, SupervisorMessage]) -> None:
         number, _, generation = ctx.key.partition(".")
         acting = make(int(number), int(generation), ctx.self.tell)
         with guard("supervisor"):

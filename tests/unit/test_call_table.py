@@ -89,7 +89,7 @@ def test_a_pool_that_closes_takes_no_calls_and_fails_those_that_are_left(table: 
 def test_the_router_is_told_numbers_sizes_and_options(table: Table) -> None:
     calls = table.take(1, 2, size=7, tasks=3)
 
-    assert table.arrive(calls) == routing.Arrived((1, 2), 0, None, None, 2, (7, 7))
+    assert table.arrive(calls) == routing.Submitted((1, 2), 0, None, None, 2, (7, 7))
     (event,) = table.events
     assert isinstance(event, BatchesArrived)
     assert (event.batches, event.tasks) == (2, 6)
@@ -155,7 +155,7 @@ def test_what_the_router_was_told_is_accounted_for(table: Table) -> None:
         routing.NodeUp(0, 2),
         table.arrive(table.take(1, 2, began=1.0, packing=0.5)),
         routing.Cancelled((1, 2)),
-        routing.NodeGivenUp(0, "it is gone"),
+        routing.NodeRemoved(0, "it is gone"),
     ):
         routing.step(table.state, event)
         table.account(event)

@@ -3,10 +3,10 @@
 import pytest
 
 from skyward.actors import lifecycle as life
-from skyward.actors.lifecycle import Event, Stage, step
+from skyward.actors.lifecycle import LifecycleEvent, NodeStage, step
 
-STARTING: list[Stage] = [life.Reaching(), life.Booting(), life.Joining()]
-SERVING: list[Stage] = [life.Ready(), life.Unresponsive(1)]
+STARTING: list[NodeStage] = [life.Reaching(), life.Booting(), life.Joining()]
+SERVING: list[NodeStage] = [life.Ready(), life.Unresponsive(1)]
 
 
 def test_a_node_begins_by_being_launched_against_the_clock() -> None:
@@ -23,7 +23,9 @@ def test_a_node_begins_by_being_launched_against_the_clock() -> None:
         (life.Ready(), life.Silenced(), life.Unresponsive(1), life.WaitGrace(1)),
     ],
 )
-def test_a_node_goes_forward(before: Stage, event: Event, after: Stage, effect: life.Effect) -> None:
+def test_a_node_goes_forward(
+    before: NodeStage, event: LifecycleEvent, after: NodeStage, effect: life.LifecycleEffect
+) -> None:
     assert step(before, event) == (after, (effect,))
 
 
@@ -33,17 +35,17 @@ def test_a_silent_node_that_is_heard_again_is_ready() -> None:
 
 @pytest.mark.parametrize("stage", STARTING)
 @pytest.mark.parametrize(
-    "event", [life.Failed("boot", "x"), life.Exited("x"), life.Dismissed(), life.StartOverdue()], ids=repr
+    "event", [life.Failed("boot", "x"), life.NodeExited("x"), life.Dismissed(), life.StartOverdue()], ids=repr
 )
-def test_a_start_that_fails_ends_the_machine(stage: Stage, event: Event) -> None:
+def test_a_start_that_fails_ends_the_machine(stage: NodeStage, event: LifecycleEvent) -> None:
     after, effects = step(stage, event)
     assert isinstance(after, life.Ending)
     assert effects == (life.Terminate(1),)
 
 
 @pytest.mark.parametrize("stage", SERVING)
-@pytest.mark.parametrize("event", [life.Exited("x"), life.Dismissed()], ids=repr)
-def test_a_node_that_served_is_announced_lost_before_it_is_ended(stage: Stage, event: Event) -> None:
+@pytest.mark.parametrize("event", [life.NodeExited("x"), life.Dismissed()], ids=repr)
+def test_a_node_that_served_is_announced_lost_before_it_is_ended(stage: NodeStage, event: LifecycleEvent) -> None:
     after, effects = step(stage, event)
     assert isinstance(after, life.Ending)
     assert [type(effect) for effect in effects] == [life.AnnounceDown, life.Terminate]
@@ -68,7 +70,9 @@ def test_a_launch_that_failed_is_ended_all_the_same() -> None:
 
 @pytest.mark.parametrize("event", [life.Dismissed(), life.StartOverdue()], ids=repr)
 @pytest.mark.parametrize("answer", [life.Launched(), life.Failed("launch", "x")], ids=repr)
-def test_a_launch_not_wanted_any_more_is_ended_when_its_answer_comes(event: Event, answer: Event) -> None:
+def test_a_launch_not_wanted_any_more_is_ended_when_its_answer_comes(
+    event: LifecycleEvent, answer: LifecycleEvent
+) -> None:
     stage, effects = step(life.Launching(), event)
     assert effects == ()
     assert step(stage, life.Heard()) == (stage, ())
@@ -76,7 +80,7 @@ def test_a_launch_not_wanted_any_more_is_ended_when_its_answer_comes(event: Even
 
 
 def test_an_end_that_fails_is_tried_again_and_then_reported_as_a_leak() -> None:
-    stage: Stage = life.Ending("x")
+    stage: NodeStage = life.Ending("x")
     for attempt in range(2, life.ATTEMPTS + 1):
         stage, effects = step(stage, life.TerminateFailed("no"))
         assert effects == (life.Terminate(attempt),)
@@ -91,7 +95,7 @@ def test_a_machine_that_is_gone_is_reported() -> None:
 
 
 @pytest.mark.parametrize("stage", [*STARTING, *SERVING, life.Ending("x"), life.Ended("x")], ids=repr)
-def test_news_that_no_longer_matter_change_nothing(stage: Stage) -> None:
+def test_news_that_no_longer_matter_change_nothing(stage: NodeStage) -> None:
     assert step(stage, life.Launched()) == (stage, ())
 
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skyward
-from skyward.actors import provisioner, router, supervisor
+from skyward.actors import routing, scaling, supervisor
 from skyward.remote.node import scheduler, slot_state
 from skyward.remote.protocol import Freight, Request
 
@@ -30,9 +30,9 @@ ACTORS = {
     "store": Freight,
     "agent": scheduler.Event,
     "slot": slot_state.Event,
-    "router": router.Message,
-    "provisioner": provisioner.Message,
-    "supervisor": supervisor.Message,
+    "router": routing.RoutingEvent,
+    "provisioner": scaling.ScalingEvent,
+    "supervisor": supervisor.SupervisorMessage,
 }
 """What each actor of ours takes."""
 

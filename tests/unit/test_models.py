@@ -13,7 +13,7 @@ from skyward.remote.node import slot_state
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 
-FORWARD: list[lifecycle.Event] = [
+FORWARD: list[lifecycle.LifecycleEvent] = [
     lifecycle.Launched(),
     lifecycle.Reached(),
     lifecycle.Booted(),
@@ -21,11 +21,11 @@ FORWARD: list[lifecycle.Event] = [
     lifecycle.Silenced(),
     lifecycle.Heard(),
 ]
-LIFE: list[lifecycle.Event] = [
+LIFE: list[lifecycle.LifecycleEvent] = [
     *FORWARD,
     lifecycle.Failed("launch", "x"),
     lifecycle.Failed("boot", "x"),
-    lifecycle.Exited("x"),
+    lifecycle.NodeExited("x"),
     lifecycle.GraceOver(1),
     lifecycle.GraceOver(2),
     lifecycle.StartOverdue(),
@@ -39,11 +39,16 @@ LIFE: list[lifecycle.Event] = [
 @given(
     st.integers(0, len(FORWARD)), st.lists(st.sampled_from(LIFE), max_size=30), st.integers(0, lifecycle.ATTEMPTS + 1)
 )
-def test_every_launch_is_ended(forward: int, history: list[lifecycle.Event], refusals: int) -> None:
+def test_every_launch_is_ended(forward: int, history: list[lifecycle.LifecycleEvent], refusals: int) -> None:
     stage, effects = lifecycle.begin()
     seen = list(effects)
-    refused: list[lifecycle.Event] = [lifecycle.TerminateFailed("x")] * refusals
-    completion: list[lifecycle.Event] = [lifecycle.Dismissed(), lifecycle.Launched(), *refused, lifecycle.Terminated()]
+    refused: list[lifecycle.LifecycleEvent] = [lifecycle.TerminateFailed("x")] * refusals
+    completion: list[lifecycle.LifecycleEvent] = [
+        lifecycle.Dismissed(),
+        lifecycle.Launched(),
+        *refused,
+        lifecycle.Terminated(),
+    ]
     for event in [*FORWARD[:forward], *history, *completion]:
         stage, effects = lifecycle.step(stage, event)
         seen += effects
@@ -63,11 +68,11 @@ class Supervisors:
 
     def __init__(self, attempts: int) -> None:
         self.state = scaling.Scaling(attempts)
-        self.inbox: deque[scaling.Event] = deque()
+        self.inbox: deque[scaling.ScalingEvent] = deque()
         self.alive: dict[int, int] = {}
         self.ready: set[int] = set()
         self.generations: dict[int, int] = {}
-        self.seen: list[scaling.Effect] = []
+        self.seen: list[scaling.ScalingEffect] = []
         self.leaks: list[str] = []
         self.pauses: deque[scaling.Paused] = deque()
         self.failed = False
@@ -79,7 +84,7 @@ class Supervisors:
         for effect in effects:
             self.seen.append(effect)
             match effect:
-                case scaling.Start(node, generation):
+                case scaling.StartNode(node, generation):
                     assert not self.state.closing
                     assert node not in self.alive
                     assert generation == self.generations.get(node, -1) + 1
@@ -124,7 +129,7 @@ class Supervisors:
         if self.pauses:
             self.inbox.append(self.pauses.popleft())
 
-    def count(self, kind: type[scaling.Effect]) -> int:
+    def count(self, kind: type[scaling.ScalingEffect]) -> int:
         return sum(isinstance(effect, kind) for effect in self.seen)
 
 

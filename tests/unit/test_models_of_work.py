@@ -25,11 +25,11 @@ class Pool:
 
     def __init__(self, prefetch: int | None) -> None:
         self.routing = router_state.RouterState(prefetch)
-        self.inbox: deque[routing.Event] = deque()
+        self.inbox: deque[routing.RoutingEvent] = deque()
         self.links: dict[int, Link] = {}
         self.lost: dict[int, Link] = {}
         self.given_up: set[int] = set()
-        self.terms: list[routing.Arrived] = []
+        self.terms: list[routing.Submitted] = []
         self.answered: dict[int, int] = {}
         self.cancelled: set[int] = set()
         self.answered_by_node: set[int] = set()
@@ -45,7 +45,7 @@ class Pool:
                 self.answered_by_node.update(done)
         for effect in routing.step(self.routing, event):
             match effect:
-                case routing.Assign(node) | routing.Revoke(node):
+                case routing.AssignBatches(node) | routing.RevokeBatches(node):
                     if node in self.links:
                         self.links[node].orders.append(effect)
                 case routing.ScheduleRebalance():
@@ -86,7 +86,7 @@ class Pool:
     def submit(self, group: int, pick: int) -> None:
         count, node = pick % 5 + 1, NODES - 1 if pick % 11 == 0 else None
         batches = tuple(range(len(self.terms), len(self.terms) + count))
-        arrival = routing.Arrived(batches, group, LIMITS[group], node, retries=pick % 3)
+        arrival = routing.Submitted(batches, group, LIMITS[group], node, retries=pick % 3)
         self.terms += [arrival] * count
         self.inbox.append(arrival)
 
@@ -105,7 +105,7 @@ class Pool:
                 del self.lost[number]
         elif number == NODES - 1 and pick % 16 == 0 and number not in self.given_up:
             self.given_up.add(number)
-            self.inbox.append(routing.NodeGivenUp(number, "given up"))
+            self.inbox.append(routing.NodeRemoved(number, "given up"))
         elif number not in self.given_up:
             self.links[number] = Link(number, Node(), self.inbox.append)
             self.inbox.append(routing.NodeUp(number, SLOTS))
@@ -177,16 +177,16 @@ def test_every_batch_is_answered_exactly_once(history: bytes, prefetch: int | No
 @QUICK
 @given(HISTORIES)
 def test_every_batch_leaves_its_node_exactly_once(history: bytes) -> None:
-    heard: list[routing.Event] = []
+    heard: list[routing.RoutingEvent] = []
     link = Link(0, Node(), heard.append)
     sent = 0
     for what, pick in zip(history[::2], history[1::2], strict=True):
         happenings = [*link.progress(work=True)]
         if 0 < what < 24:
-            link.orders.append(routing.Assign(0, tuple(range(sent, sent + 1 + pick % 3))))
+            link.orders.append(routing.AssignBatches(0, tuple(range(sent, sent + 1 + pick % 3))))
             sent += 1 + pick % 3
         elif what < 40 and sent:
-            link.orders.append(routing.Revoke(0, tuple(range(pick % sent, sent, 2)), kill=what % 2 == 0))
+            link.orders.append(routing.RevokeBatches(0, tuple(range(pick % sent, sent, 2)), kill=what % 2 == 0))
         elif what < 64:
             mishaps = [*link.mishaps()]
             mishaps[pick % len(mishaps)]()

@@ -64,7 +64,7 @@ class Client:
 
     def __init__(self) -> None:
         self.events: list[Any] = []
-        self.told: list[routing.Event] = []
+        self.told: list[routing.RoutingEvent] = []
         self.notices: list[str] = []
         self.broken: list[str] = []
         record: Any = SimpleNamespace(put=self.events.append)

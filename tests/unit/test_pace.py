@@ -22,7 +22,7 @@ class Far:
     queue: deque[int] = field(default_factory=deque)
     free: int = 0
     ready: list[int] = field(default_factory=list)
-    orders: deque[routing.Assign | routing.Revoke] = field(default_factory=deque)
+    orders: deque[routing.AssignBatches | routing.RevokeBatches] = field(default_factory=deque)
     sending: bool = False
     polled: bool = True
 
@@ -56,12 +56,12 @@ class World:
         many = min(many, self.left)
         self.left -= many
         if many:
-            self.tell(routing.Arrived(tuple(next(self.batches) for _ in range(many)), 1))
+            self.tell(routing.Submitted(tuple(next(self.batches) for _ in range(many)), 1))
 
-    def tell(self, event: routing.Event) -> None:
+    def tell(self, event: routing.RoutingEvent) -> None:
         for effect in routing.step(self.routing, event):
             match effect:
-                case routing.Assign(number) | routing.Revoke(number):
+                case routing.AssignBatches(number) | routing.RevokeBatches(number):
                     self.nodes[number].orders.append(effect)
                     self.send(number)
                 case routing.Complete(batches):
@@ -80,10 +80,10 @@ class World:
         order = node.orders.popleft()
         self.later(self.trip / 2, lambda: self.obey(number, order))
 
-    def obey(self, number: int, order: routing.Assign | routing.Revoke) -> None:
+    def obey(self, number: int, order: routing.AssignBatches | routing.RevokeBatches) -> None:
         node = self.nodes[number]
         back: tuple[int, ...] = ()
-        if isinstance(order, routing.Assign):
+        if isinstance(order, routing.AssignBatches):
             node.queue.extend(order.batches)
             self.start(number)
         else:
@@ -92,9 +92,9 @@ class World:
                 node.queue.remove(batch)
         self.later(self.trip / 2, lambda: self.obeyed(number, order, back))
 
-    def obeyed(self, number: int, order: routing.Assign | routing.Revoke, back: tuple[int, ...]) -> None:
+    def obeyed(self, number: int, order: routing.AssignBatches | routing.RevokeBatches, back: tuple[int, ...]) -> None:
         self.nodes[number].sending = False
-        if isinstance(order, routing.Revoke):
+        if isinstance(order, routing.RevokeBatches):
             self.tell(routing.GaveBack(number, order.batches, back))
         self.send(number)
 

@@ -1,7 +1,7 @@
 """Which node the next batch is for, and what is worth moving."""
 
 from skyward.actors.placement import REBALANCE_INTERVAL_S, place, steal
-from skyward.actors.router_state import AHEAD, DEEPEST, Group, NodeLoad, QueuedBatch, RouterState
+from skyward.actors.router_state import AHEAD, DEEPEST, BatchGroup, NodeLoad, QueuedBatch, RouterState
 
 
 def pool(*nodes: NodeLoad, batches: int = 0, pace: float | None = 1.0) -> RouterState:
@@ -15,7 +15,7 @@ def queue(state: RouterState, batches: int, limit: int | None = None) -> None:
     numbers = range(len(state.items), len(state.items) + batches)
     state.items |= {number: QueuedBatch(1, None, 2) for number in numbers}
     if batches:
-        state.groups[1] = Group(limit)
+        state.groups[1] = BatchGroup(limit)
         state.groups[1].queue.extend(numbers)
         state.turns.append(1)
 

@@ -58,9 +58,9 @@ class Acting(Provisioner):
     """A provisioner of a pool that is not there."""
 
     def __init__(self, provider: Machines | None = None) -> None:
-        self.routed: list[routing.Event] = []
-        self.supervised: list[tuple[int, int, supervisor.Message]] = []
-        self.told: list[scaling.Event] = []
+        self.routed: list[routing.RoutingEvent] = []
+        self.supervised: list[tuple[int, int, supervisor.SupervisorMessage]] = []
+        self.told: list[scaling.ScalingEvent] = []
         self.heard = Status()
         context: Any = SimpleNamespace(
             pool="pool",

@@ -29,7 +29,7 @@ class Pool:
     """A router with nodes that are not there."""
 
     def __init__(self) -> None:
-        self.answers, self.drained, self.told = Answers(), list[int](), list[routing.Event]()
+        self.answers, self.drained, self.told = Answers(), list[int](), list[routing.RoutingEvent]()
         self.nodes: dict[int, Node] = {}
         self.calls = CallTable(None, 1, SimpleNamespace(put=lambda _: None))  # type: ignore[arg-type]
         self.router = Router(self.calls, self.nodes.get, self.drained.append, self.told.append)

@@ -11,7 +11,7 @@ import skyward as sky
 from skyward.actors import lifecycle, routing, scaling
 from skyward.actors.lifecycle import Failed, Launched, Terminated, TerminateFailed
 from skyward.actors.node_table import NodeTable
-from skyward.actors.supervisor import Begin, Message, Supervisor
+from skyward.actors.supervisor import Begin, Supervisor, SupervisorMessage
 from skyward.providers.provider import Instance, LeftToLease, Order
 
 
@@ -71,9 +71,9 @@ class Acting(Supervisor):
     """The supervisor of node 1 of a pool that is not there; it hears nothing of what it tells itself."""
 
     def __init__(self, provider: Machines) -> None:
-        self.routed: list[routing.Event] = []
-        self.reported: list[scaling.Event] = []
-        self.told: list[Message] = []
+        self.routed: list[routing.RoutingEvent] = []
+        self.reported: list[scaling.ScalingEvent] = []
+        self.told: list[SupervisorMessage] = []
         self.events: list[object] = []
         self.spent = Budget()
         context: Any = SimpleNamespace(
