@@ -44,7 +44,7 @@ class Slot:
     number: int
     node: "Node"
     state: slot_state.SlotState = field(default_factory=slot_state.Starting)
-    inbox: deque[slot_state.Event] = field(default_factory=deque)
+    inbox: deque[slot_state.SlotEvent] = field(default_factory=deque)
     worker: Worker | None = None
     timer: int | None = None
 
@@ -52,11 +52,11 @@ class Slot:
         if self.inbox:
             self.handle(self.inbox.popleft())
 
-    def handle(self, event: slot_state.Event) -> None:
+    def handle(self, event: slot_state.SlotEvent) -> None:
         self.state, effects = slot_state.step(self.state, event)
         self.perform(effects)
 
-    def perform(self, effects: tuple[slot_state.Effect, ...]) -> None:
+    def perform(self, effects: tuple[slot_state.SlotEffect, ...]) -> None:
         agent = self.node.inbox
         for effect in effects:
             match effect:
@@ -82,20 +82,20 @@ class Slot:
                 case slot_state.ReportDown():
                     agent.append(scheduler.SlotClosed(self.number))
                 case slot_state.Refuse(batches):
-                    agent.append(scheduler.Refused(self.number, batches))
-                case slot_state.Report(batches, verdict, _, free):
+                    agent.append(scheduler.BatchesRefused(self.number, batches))
+                case slot_state.ReportBatches(batches, verdict, _, free):
                     self.timer = None
                     if verdict != "done":
                         self.node.outcomes.update(dict.fromkeys(batches, verdict))
                     seconds = 0.0001 if batches[0] % 50 else 1.0
-                    agent.append(scheduler.Ended(self.number, batches, free, seconds))
+                    agent.append(scheduler.BatchesFinished(self.number, batches, free, seconds))
                 case slot_state.ReportUseless():
                     self.node.useless = True
 
     def come_up(self) -> None:
         if self.worker is not None and not self.worker.up:
             self.worker.up = True
-            self.handle(slot_state.Started())
+            self.handle(slot_state.WorkerStarted())
 
     def begin(self) -> None:
         if self.worker is None or not self.worker.may_begin:
@@ -132,7 +132,7 @@ class Slot:
         if self.worker is not None:
             unstarted = self.take_back()
             self.worker = None
-            self.handle(slot_state.Exited("it ended", unstarted))
+            self.handle(slot_state.WorkerExited("it ended", unstarted))
 
     def overrun(self) -> None:
         if self.timer is not None:
@@ -160,7 +160,7 @@ class Node:
 
     def __init__(self) -> None:
         self.desk = scheduler.NodeQueue()
-        self.inbox: deque[scheduler.Event] = deque()
+        self.inbox: deque[scheduler.SchedulerEvent] = deque()
         self.batches: set[int] = set()
         self.outcomes: dict[int, str] = {}
         self.given: deque[tuple[int, ...]] = deque()
@@ -179,24 +179,24 @@ class Node:
         if not self.inbox:
             return
         match event := self.inbox.popleft():
-            case scheduler.Arrived(batches):
+            case scheduler.BatchesAssigned(batches):
                 self.batches.update(batches)
                 self.arrived.update(batches)
             case scheduler.Asked(_, ask):
                 self.ask = ask
-            case scheduler.Ended(_, batches):
+            case scheduler.BatchesFinished(_, batches):
                 self.batches.difference_update(batches)
         for effect in scheduler.step(self.desk, event):
             match effect:
-                case scheduler.Start(slot, batches):
+                case scheduler.StartBatches(slot, batches):
                     assert self.batches.issuperset(batches)
                     assert len(batches) == 1 or not any(batch % 3 == 0 for batch in batches)
                     self.slots[slot].inbox.append(slot_state.Run(batches, None if batches[0] % 3 else 1.0))
-                case scheduler.Recall(slot):
+                case scheduler.RecallBatches(slot):
                     self.slots[slot].inbox.append(slot_state.Recall())
                 case scheduler.ScheduleRecall():
                     self.looks += 1
-                case scheduler.Stop(slot, batch):
+                case scheduler.StopBatch(slot, batch):
                     self.slots[slot].inbox.append(slot_state.Stop(batch))
                 case scheduler.NoteKilled(batch):
                     self.batches.remove(batch)
@@ -208,7 +208,7 @@ class Node:
                     self.given.append(batches)
                 case scheduler.Rest():
                     self.rests += 1
-                case scheduler.Answer(number, batches):
+                case scheduler.AnswerCollect(number, batches):
                     self.answers.append((self.ask, number, [(batch, self.outcomes[batch]) for batch in batches]))
                 case scheduler.Forget(batches):
                     for batch in batches:
@@ -225,7 +225,7 @@ class Node:
             self.inbox.append(scheduler.RecallTick())
 
     def elapse(self) -> None:
-        self.inbox.append(scheduler.Elapsed(self.ask))
+        self.inbox.append(scheduler.CollectTimedOut(self.ask))
 
     def progress(self, work: bool) -> Iterator[Happening]:
         if self.inbox:
@@ -259,7 +259,7 @@ class Link:
             match order := self.orders.popleft():
                 case routing.AssignBatches(_, batches):
                     self.node.inbox.append(
-                        scheduler.Arrived(batches, frozenset(batch for batch in batches if batch % 3 == 0))
+                        scheduler.BatchesAssigned(batches, frozenset(batch for batch in batches if batch % 3 == 0))
                     )
                 case routing.RevokeBatches(_, batches, kill):
                     self.revoking = order

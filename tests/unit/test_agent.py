@@ -35,16 +35,16 @@ class Executor:
     """Notes what it is given; a test says how that ends."""
 
     def __init__(self) -> None:
-        self.tell: dict[int, Callable[[slot_state.Event], None]] = {}
+        self.tell: dict[int, Callable[[slot_state.SlotEvent], None]] = {}
         self.sent: asyncio.Queue[tuple[int, tuple[int, ...]]] = asyncio.Queue()
         self.given: Mapping[int, float] = {}
 
-    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
+    def start(self, slot: int, tell: Callable[[slot_state.SlotEvent], None]) -> None:
         self.tell[slot] = tell
-        tell(slot_state.Started())
+        tell(slot_state.WorkerStarted())
 
     def stop(self, slot: int) -> None:
-        asyncio.get_running_loop().call_soon(self.tell[slot], slot_state.Exited("it was stopped"))
+        asyncio.get_running_loop().call_soon(self.tell[slot], slot_state.WorkerExited("it was stopped"))
 
     def send(self, slot: int, batches: Sequence[Batch]) -> None:
         self.sent.put_nowait((slot, tuple(batch.id for batch in batches)))
@@ -243,7 +243,7 @@ def test_a_batch_dies_with_its_worker_and_the_next_one_runs_on_a_new_worker() ->
         async with node() as opened:
             await opened.ask(assign(1, batch(1), batch(2)))
             await opened.begun()
-            opened.executor.tell[0](slot_state.Exited("a signal"))
+            opened.executor.tell[0](slot_state.WorkerExited("a signal"))
             assert await opened.begun() == (0, 2)
             (outcome,) = (await opened.ask(Collect(0, SOON))).outcomes
             assert outcome == Outcome(1, "died", b"a signal", 0.0, 0)

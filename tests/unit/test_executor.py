@@ -15,7 +15,7 @@ from skyward.providers.ssh import scripts
 from skyward.remote.blobs import Ref
 from skyward.remote.node import executor, parent_process, zygote
 from skyward.remote.node.executor import SHARED, Executor
-from skyward.remote.node.slot_state import Event, Exited, Finished, Started
+from skyward.remote.node.slot_state import Finished, SlotEvent, WorkerExited, WorkerStarted
 from skyward.remote.node.worker import HEAD
 from skyward.remote.protocol import Batch, Opening, Outcome
 from tests.kit import SOON
@@ -59,7 +59,7 @@ class Node:
 
     def __init__(self, *, threads: bool = False) -> None:
         ours, self.zygote = socket.socketpair()
-        self.told: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self.told: asyncio.Queue[tuple[int, SlotEvent]] = asyncio.Queue()
         self.kept: list[tuple[Outcome, Opening | None]] = []
         self.lost = asyncio.Event()
         self.executor = Executor(
@@ -91,7 +91,7 @@ class Node:
         self.workers.append(worker)
         assert await worker.heard() == ("start", slot)
         worker.say("up", slot, os.getpid(), 1)
-        assert await self.told.get() == (slot, Started())
+        assert await self.told.get() == (slot, WorkerStarted())
         return worker
 
     def bury(self, worker: Worker, cause: str) -> None:
@@ -143,7 +143,7 @@ def test_slots_that_are_threads_share_a_worker() -> None:
         node.executor.stop(1)
         assert await worker.heard() == ("stop", 1)
         worker.say("stopped", 1)
-        assert await node.told.get() == (1, Exited("stopped"))
+        assert await node.told.get() == (1, WorkerExited("stopped"))
 
     run(check, threads=True)
 
@@ -208,7 +208,7 @@ def test_a_worker_that_is_stopped_is_killed_and_its_slot_is_told_what_had_not_be
         node.executor.stop(0)
         assert node.ordered()[:2] == (zygote.KILL, worker.number)
         node.bury(worker, "a signal")
-        assert await node.told.get() == (0, Exited("a signal", 1))
+        assert await node.told.get() == (0, WorkerExited("a signal", 1))
 
     run(check)
 
@@ -218,7 +218,7 @@ def test_a_worker_that_a_plugin_makes_useless_says_why() -> None:
         worker = await node.fork(0)
         worker.say("useless", 0, "Plugin.worker raised ValueError: no")
         node.bury(worker, "exit code 1")
-        assert await node.told.get() == (0, Exited("Plugin.worker raised ValueError: no"))
+        assert await node.told.get() == (0, WorkerExited("Plugin.worker raised ValueError: no"))
 
     run(check)
 
@@ -230,7 +230,7 @@ def test_closing_lets_the_workers_leave_and_starts_no_others() -> None:
         assert await asyncio.get_running_loop().sock_recv(worker.link, 1) == b""
         node.bury(worker, "exit code 0")
         await closing
-        assert await node.told.get() == (0, Exited("exit code 0"))
+        assert await node.told.get() == (0, WorkerExited("exit code 0"))
         node.start(0)
         node.zygote.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -291,7 +291,7 @@ def test_the_end_of_the_zygote_is_noticed() -> None:
 
 
 def test_a_slot_that_fails_ends_the_node(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def fail(_: Event) -> None:
+    def fail(_: SlotEvent) -> None:
         raise ZeroDivisionError
 
     async def check(node: Node) -> None:

@@ -6,10 +6,10 @@ from skyward.remote.node.lease import (
     ActorsGone,
     DriverGone,
     Elapsed,
-    End,
-    Event,
+    EndNode,
     FolderGone,
     Lease,
+    LeaseEvent,
     Renewed,
     StopRequested,
     Wait,
@@ -24,7 +24,7 @@ def test_a_node_waits_for_the_first_contact() -> None:
 
 
 def test_a_node_never_contacted_ends() -> None:
-    assert step(HELD, Elapsed(160))[1] == End("the driver never made contact")
+    assert step(HELD, Elapsed(160))[1] == EndNode("the driver never made contact")
 
 
 def test_a_word_from_the_driver_renews_the_lease() -> None:
@@ -35,11 +35,11 @@ def test_a_word_from_the_driver_renews_the_lease() -> None:
 
 def test_a_node_whose_lease_has_run_out_ends() -> None:
     lease, _ = step(HELD, Renewed(150))
-    assert step(lease, Elapsed(160))[1] == End("the driver was not heard from any more")
+    assert step(lease, Elapsed(160))[1] == EndNode("the driver was not heard from any more")
 
 
 @pytest.mark.parametrize("event", [DriverGone(), ActorsGone(), FolderGone(), StopRequested()])
-def test_some_news_end_a_node_at_once(event: Event) -> None:
+def test_some_news_end_a_node_at_once(event: LeaseEvent) -> None:
     lease, decision = step(HELD, event)
     assert lease is HELD
-    assert isinstance(decision, End)
+    assert isinstance(decision, EndNode)

@@ -28,8 +28,8 @@ from skyward.remote.protocol import Freight, Request
 ACTORS = {
     "gateway": Request,
     "store": Freight,
-    "agent": scheduler.Event,
-    "slot": slot_state.Event,
+    "agent": scheduler.SchedulerEvent,
+    "slot": slot_state.SlotEvent,
     "router": routing.RoutingEvent,
     "provisioner": scaling.ScalingEvent,
     "supervisor": supervisor.SupervisorMessage,

@@ -210,12 +210,12 @@ def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, 
     given, answers = 0, Counter[int]()
     for what, pick in [*history, ("exited", 0)]:
         first, given = given, given + (pick + 1 if what == "run" else 0)
-        events: dict[str, slot_state.Event] = {
-            "started": slot_state.Started(),
+        events: dict[str, slot_state.SlotEvent] = {
+            "started": slot_state.WorkerStarted(),
             "run": slot_state.Run(tuple(range(first, given)), 1.0 if pick == 0 else None),
             "finished": slot_state.Finished((first - 1 - pick,)),
             "next": slot_state.Finished((first - 1 - pick,), last=False),
-            "exited": slot_state.Exited("x", pick),
+            "exited": slot_state.WorkerExited("x", pick),
             "recall": slot_state.Recall(),
             "recalled": slot_state.Recalled(pick),
             "stop": slot_state.Stop(first - 1 - pick),
@@ -224,6 +224,6 @@ def test_every_run_is_reported_or_refused_exactly_once(history: list[tuple[str, 
         state, effects = slot_state.step(state, events[what])
         for effect in effects:
             match effect:
-                case slot_state.Report(batches) | slot_state.Refuse(batches):
+                case slot_state.ReportBatches(batches) | slot_state.Refuse(batches):
                     answers.update(batches)
     assert answers == Counter(range(given))

@@ -19,10 +19,10 @@ class Executor:
 
     def __init__(self, unstarted: int = 0) -> None:
         self.done: list[tuple[object, ...]] = []
-        self.tell: Callable[[slot_state.Event], None]
+        self.tell: Callable[[slot_state.SlotEvent], None]
         self.unstarted = unstarted
 
-    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
+    def start(self, slot: int, tell: Callable[[slot_state.SlotEvent], None]) -> None:
         self.done.append(("start", slot))
         self.tell = tell
 
@@ -44,15 +44,15 @@ class Node:
     def __init__(self, unstarted: int = 0) -> None:
         self.executor = Executor(unstarted)
         self.kept: list[Outcome] = []
-        self.reports: list[scheduler.Event] = []
-        self.later: asyncio.Queue[slot_state.Event] = asyncio.Queue()
+        self.reports: list[scheduler.SchedulerEvent] = []
+        self.later: asyncio.Queue[slot_state.SlotEvent] = asyncio.Queue()
         self.slot = Slot(3, self.later.put_nowait, self.executor, BATCHES, self.kept.append, self.reports.append)
 
-    def handle(self, *events: slot_state.Event) -> None:
+    def handle(self, *events: slot_state.SlotEvent) -> None:
         for event in events:
             self.slot.handle(event)
 
-    def taken(self) -> tuple[list[tuple[object, ...]], list[scheduler.Event]]:
+    def taken(self) -> tuple[list[tuple[object, ...]], list[scheduler.SchedulerEvent]]:
         """Take what the executor was told, and what was reported."""
         done, self.executor.done = self.executor.done, []
         reports = list(self.reports)
@@ -63,54 +63,54 @@ class Node:
 def test_a_slot_starts_its_worker_at_once_and_reports_when_that_is_up() -> None:
     node = Node()
     assert node.taken() == ([("start", 3)], [])
-    node.executor.tell(slot_state.Started())
+    node.executor.tell(slot_state.WorkerStarted())
     assert node.taken() == ([], [scheduler.SlotOpened(3)])
 
 
 def test_what_it_is_given_goes_to_the_worker_and_is_reported_with_the_time_it_took() -> None:
     node = Node()
-    node.handle(slot_state.Started(), slot_state.Run((1, 2)))
+    node.handle(slot_state.WorkerStarted(), slot_state.Run((1, 2)))
     node.taken()
     node.executor.tell(slot_state.Finished((1, 2), seconds=3.0))
     node.handle(slot_state.Run((3,)))
 
-    assert node.taken() == ([("send", 3, BATCHES[3])], [scheduler.Ended(3, (1, 2), free=True, seconds=1.5)])
+    assert node.taken() == ([("send", 3, BATCHES[3])], [scheduler.BatchesFinished(3, (1, 2), free=True, seconds=1.5)])
     assert node.kept == []
 
 
 def test_what_did_not_begin_is_taken_back_after_what_has_ended_was_reported() -> None:
     node = Node(unstarted=2)
-    node.handle(slot_state.Started(), slot_state.Run((1, 2, 3, 4)))
+    node.handle(slot_state.WorkerStarted(), slot_state.Run((1, 2, 3, 4)))
     node.taken()
     node.handle(slot_state.Recall())
 
-    ended = scheduler.Ended(3, (1,), free=False, seconds=0.5)
-    assert node.taken() == ([("take back", 3)], [ended, scheduler.Refused(3, (3, 4))])
+    ended = scheduler.BatchesFinished(3, (1,), free=False, seconds=0.5)
+    assert node.taken() == ([("take back", 3)], [ended, scheduler.BatchesRefused(3, (3, 4))])
 
 
 def test_the_batch_that_runs_is_stopped_although_another_one_has_ended_meanwhile() -> None:
     node = Node(unstarted=2)
-    node.handle(slot_state.Started(), slot_state.Run((1, 2, 3, 4)))
+    node.handle(slot_state.WorkerStarted(), slot_state.Run((1, 2, 3, 4)))
     node.taken()
     node.handle(slot_state.Stop(2))
 
-    ended = scheduler.Ended(3, (1,), free=False, seconds=0.5)
-    assert node.taken() == ([("take back", 3), ("stop", 3)], [ended, scheduler.Refused(3, (3, 4))])
+    ended = scheduler.BatchesFinished(3, (1,), free=False, seconds=0.5)
+    assert node.taken() == ([("take back", 3), ("stop", 3)], [ended, scheduler.BatchesRefused(3, (3, 4))])
 
 
 def test_batches_that_the_worker_takes_down_get_outcomes_and_a_new_worker_starts() -> None:
     node = Node()
-    node.handle(slot_state.Started(), slot_state.Run((1,)))
+    node.handle(slot_state.WorkerStarted(), slot_state.Run((1,)))
     node.taken()
-    node.executor.tell(slot_state.Exited("a signal"))
+    node.executor.tell(slot_state.WorkerExited("a signal"))
 
-    assert node.taken() == ([("start", 3)], [scheduler.Ended(3, (1,), free=False)])
+    assert node.taken() == ([("start", 3)], [scheduler.BatchesFinished(3, (1,), free=False)])
     assert node.kept == [Outcome(1, "died", b"a signal", 0.0, 3)]
 
 
 def test_an_idle_worker_that_is_gone_closes_the_slot_until_the_next_is_up() -> None:
     node = Node()
-    node.handle(slot_state.Started(), slot_state.Exited("a signal"), slot_state.Started())
+    node.handle(slot_state.WorkerStarted(), slot_state.WorkerExited("a signal"), slot_state.WorkerStarted())
 
     assert node.taken()[1] == [scheduler.SlotOpened(3), scheduler.SlotClosed(3), scheduler.SlotOpened(3)]
 
@@ -118,14 +118,14 @@ def test_an_idle_worker_that_is_gone_closes_the_slot_until_the_next_is_up() -> N
 def test_a_batch_whose_time_is_up_is_stopped_and_one_that_ended_before_is_not() -> None:
     async def run() -> None:
         node = Node()
-        node.handle(slot_state.Started(), slot_state.Run((1,), 0.0), slot_state.Finished((1,)))
+        node.handle(slot_state.WorkerStarted(), slot_state.Run((1,), 0.0), slot_state.Finished((1,)))
         node.handle(slot_state.Run((2,), 0.0))
         overran = await node.later.get()
         assert overran == slot_state.Overran(2)
         node.taken()
         node.handle(overran)
         assert node.taken() == ([("stop", 3)], [])
-        node.executor.tell(slot_state.Exited("it was stopped"))
+        node.executor.tell(slot_state.WorkerExited("it was stopped"))
         assert node.kept == [Outcome(2, "overdue", b"it was stopped", 0.0, 3)]
         assert node.later.empty()
 
@@ -142,6 +142,6 @@ def test_a_slot_that_never_gets_a_worker_ends_the_node(monkeypatch: pytest.Monke
     monkeypatch.setattr(failure_line, "end_node", end)
     node = Node()
     for _ in range(slot_state.FAILURES - 1):
-        node.executor.tell(slot_state.Exited("no memory"))
+        node.executor.tell(slot_state.WorkerExited("no memory"))
     with pytest.raises(Ended, match=r"^slot 3 has no worker: no memory$"):
-        node.executor.tell(slot_state.Exited("no memory"))
+        node.executor.tell(slot_state.WorkerExited("no memory"))

@@ -49,7 +49,7 @@ MAX_ANSWER_BYTES = 8 << 20
 """Bytes of outcomes after which an answer carries no more of them."""
 
 
-class Executor(slot.Executor, Protocol):
+class AgentExecutor(slot.SlotExecutor, Protocol):
     """What an agent and its slots need of the executor; see `executor.Executor`."""
 
     @property
@@ -111,12 +111,12 @@ class Agent:
         """The slots that have batches."""
         return set(self._queue.running.values())
 
-    async def open(self, system: ActorSystem, executor: Executor, slots: int) -> None:
+    async def open(self, system: ActorSystem, executor: AgentExecutor, slots: int) -> None:
         """Start the actors of the agent and its slots on the node's local system; return once every slot is up."""
         self._executor = executor
         self._self = system.ref(_actor(self.handle), "agent")
         slot_type = slot.define(executor, self.batches, self.keep, self._self.tell)
-        self._slots: Sequence[Ref[slot_state.Event]] = [system.ref(slot_type, str(each)) for each in range(slots)]
+        self._slots: Sequence[Ref[slot_state.SlotEvent]] = [system.ref(slot_type, str(each)) for each in range(slots)]
         await self._ready.wait()
 
     def keep(self, outcome: Outcome, result: Blob | None = None, opening: Opening | None = None) -> None:
@@ -127,9 +127,9 @@ class Agent:
         if opening is not None:
             self._openings[outcome.batch] = opening
 
-    def handle(self, event: scheduler.Event) -> None:
+    def handle(self, event: scheduler.SchedulerEvent) -> None:
         """Carry out what follows from a report of a slot, or from a timer."""
-        if isinstance(event, scheduler.Ended):
+        if isinstance(event, scheduler.BatchesFinished):
             for batch in event.batches:
                 del self.batches[batch]
         self._perform(scheduler.step(self._queue, event))
@@ -148,7 +148,7 @@ class Agent:
                     self.functions.update(request.functions)
                     self.batches.update({batch.id: batch for batch in request.batches})
                     alone = frozenset([batch.id for batch in request.batches if batch.timeout is not None])
-                    self.handle(scheduler.Arrived(tuple([batch.id for batch in request.batches]), alone))
+                    self.handle(scheduler.BatchesAssigned(tuple([batch.id for batch in request.batches]), alone))
                 request.reply_to.tell(Assigned())
             case Revoke():
                 if request.number > self._command:
@@ -165,7 +165,7 @@ class Agent:
                 self._waiting.append(request)
                 self.handle(scheduler.Asked(request.after, self._asks))
                 if self._waiting:
-                    self._timer = self._later(request.wait, scheduler.Elapsed(self._asks))
+                    self._timer = self._later(request.wait, scheduler.CollectTimedOut(self._asks))
             case Collect():
                 request.reply_to.tell(Collected(self._known, ()))
             case Beat():
@@ -176,16 +176,16 @@ class Agent:
             case _:
                 assert_never(request)
 
-    def _perform(self, effects: Sequence[scheduler.Effect]) -> None:
+    def _perform(self, effects: Sequence[scheduler.SchedulerEffect]) -> None:
         for effect in effects:
             match effect:
-                case scheduler.Start(number, batches):
+                case scheduler.StartBatches(number, batches):
                     self._slots[number].tell(slot_state.Run(batches, self.batches[batches[0]].timeout))
-                case scheduler.Recall(number):
+                case scheduler.RecallBatches(number):
                     self._slots[number].tell(slot_state.Recall())
                 case scheduler.ScheduleRecall():
                     self._later(RECALL_DELAY_S, scheduler.RecallTick())
-                case scheduler.Stop(number, batch):
+                case scheduler.StopBatch(number, batch):
                     self._slots[number].tell(slot_state.Stop(batch))
                 case scheduler.NoteKilled(batch):
                     del self.batches[batch]
@@ -199,7 +199,7 @@ class Agent:
                         self._revoke = None
                 case scheduler.Rest():
                     self._later(ANSWER_INTERVAL_S, scheduler.Rested())
-                case scheduler.Answer(number, batches):
+                case scheduler.AnswerCollect(number, batches):
                     if self._timer is not None:
                         self._timer.cancel()
                     collected = self._collected(number, batches)
@@ -226,7 +226,7 @@ class Agent:
         openings = {each.batch: known[each.batch] for each in outcomes if each.batch in known} if known else {}
         return Collected(number - len(batches) + len(outcomes), tuple(outcomes), openings)
 
-    def _later(self, seconds: float, event: scheduler.Event) -> asyncio.TimerHandle:
+    def _later(self, seconds: float, event: scheduler.SchedulerEvent) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self._self.tell, event)
 
     async def _look(self, request: Look) -> None:
@@ -259,9 +259,9 @@ class Agent:
         )
 
 
-def _actor(handle: Callable[[scheduler.Event], None]) -> DefaultedActor[int, scheduler.Event]:
+def _actor(handle: Callable[[scheduler.SchedulerEvent], None]) -> DefaultedActor[int, scheduler.SchedulerEvent]:
     @actor(initial=0, idle_after=FOREVER)
-    async def agent(ctx: Context[int, scheduler.Event]) -> None:
+    async def agent(ctx: Context[int, scheduler.SchedulerEvent]) -> None:
         """The one agent of a node: it hears of the slots and of its timers."""
         with failure_line.end_node_on_error("an actor of the node failed"):
             async for event in ctx.inbox:

@@ -72,7 +72,7 @@ class Executor:
     ) -> None:
         self._link, self._threads, self._functions, self._places = link, threads, functions, places
         self._keep, self._zygote_lost = keep, lost
-        self._callbacks: dict[int, Callable[[slot_state.Event], None]] = {}  # by slot
+        self._callbacks: dict[int, Callable[[slot_state.SlotEvent], None]] = {}  # by slot
         self._workers: dict[int, WorkerLink] = {}  # by number; a number is never used again
         self._by_slot: dict[int, WorkerLink] = {}
         self._replacements: dict[int, WorkerLink] = {}  # by slot, until they have started
@@ -87,15 +87,15 @@ class Executor:
         link.setblocking(False)
         asyncio.get_running_loop().add_reader(link, self._read_zygote)
 
-    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None:
-        """Bring up a worker for the slot, and tell it `Started`, or `Exited`, and what happens to the worker later."""
+    def start(self, slot: int, tell: Callable[[slot_state.SlotEvent], None]) -> None:
+        """Bring up a worker for the slot; tell it `WorkerStarted` or `WorkerExited`, and what happens to it later."""
         if self._closing:
             return
         self._callbacks[slot] = tell
         if (new := self._replacements.pop(slot, None)) is not None:
             self._use(slot, new)
             if new.pid is not None:
-                self._tell(slot, slot_state.Started())
+                self._tell(slot, slot_state.WorkerStarted())
             return
         worker = next(iter(self._workers.values()), None) if self._threads else None
         if worker is None:
@@ -104,7 +104,7 @@ class Executor:
         worker.send("start", slot)
 
     def stop(self, slot: int) -> None:
-        """End what the slot runs; the slot is told `Exited`. A process is killed, a thread is asked and abandoned."""
+        """End what the slot runs, and tell it `WorkerExited`. A process is killed, a thread is asked and abandoned."""
         worker = self._by_slot[slot]
         self._preloader.take_back(slot)
         if self._threads:
@@ -223,7 +223,7 @@ class Executor:
         """Tell the slot that it has a worker, or have it use this one from now on."""
         worker.started.set()
         if self._replacements.get(slot) is not worker:
-            self._tell(slot, slot_state.Started())
+            self._tell(slot, slot_state.WorkerStarted())
         elif (old := self._by_slot[slot]).number in self._workers:  # else the slot is about to ask for a worker
             del self._replacements[slot]
             old.slots.clear()
@@ -304,7 +304,7 @@ class Executor:
             case "useless":
                 (worker.useless,) = rest
             case "stopped":
-                self._tell(slot, slot_state.Exited("stopped"))
+                self._tell(slot, slot_state.WorkerExited("stopped"))
 
     def _keep_outcome(
         self,
@@ -329,7 +329,7 @@ class Executor:
         seconds = sum([outcome.seconds for outcome in ended])
         self._tell(slot, slot_state.Finished(tuple([outcome.batch for outcome in ended]), last, seconds))
 
-    def _tell(self, slot: int, event: slot_state.Event) -> None:
+    def _tell(self, slot: int, event: slot_state.SlotEvent) -> None:
         try:
             self._callbacks[slot](event)
         except Exception as error:  # noqa: BLE001 - it ends the node
@@ -374,7 +374,7 @@ class Executor:
         self._receive(worker, b"")
         worker.close()
         for slot in sorted(worker.slots):
-            self._tell(slot, slot_state.Exited(worker.useless or cause, unstarted))
+            self._tell(slot, slot_state.WorkerExited(worker.useless or cause, unstarted))
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

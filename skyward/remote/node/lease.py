@@ -67,7 +67,7 @@ class StopRequested:
     """The node was asked to end."""
 
 
-type Event = Renewed | Elapsed | DriverGone | ActorsGone | FolderGone | StopRequested
+type LeaseEvent = Renewed | Elapsed | DriverGone | ActorsGone | FolderGone | StopRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndNode:
     """End the node."""
 
     reason: str
 
 
-def step(lease: Lease, event: Event) -> tuple[Lease, Wait | End]:
+def step(lease: Lease, event: LeaseEvent) -> tuple[Lease, Wait | EndNode]:
     """Return the lease after the event, and what to do."""
     match event:
         case Renewed(now):
@@ -93,19 +93,19 @@ def step(lease: Lease, event: Event) -> tuple[Lease, Wait | End]:
         case Elapsed(now):
             return lease, _check(lease, now)
         case DriverGone():
-            return lease, End("the driver is gone")
+            return lease, EndNode("the driver is gone")
         case ActorsGone():
-            return lease, End(ACTORS_GONE)
+            return lease, EndNode(ACTORS_GONE)
         case FolderGone():
-            return lease, End("its folder is gone")
+            return lease, EndNode("its folder is gone")
         case StopRequested():
-            return lease, End("told to stop")
+            return lease, EndNode("told to stop")
     assert_never(event)
 
 
-def _check(lease: Lease, now: float) -> Wait | End:
+def _check(lease: Lease, now: float) -> Wait | EndNode:
     if lease.renewed is None:
         last, reason = lease.began + lease.first_contact, "the driver never made contact"
     else:
         last, reason = lease.renewed + lease.duration, "the driver was not heard from any more"
-    return Wait(last) if now < last else End(reason)
+    return Wait(last) if now < last else EndNode(reason)

@@ -194,11 +194,11 @@ def _watch(config: NodeConfig, heard: int, folder: Path) -> str:
     began = time.monotonic() - _silence(folder)
     state = lease.Lease(config.lease, config.first_contact, began)
     watched = [heard, stop.fileno()] + ([0] if config.stdin else [])
-    event: lease.Event = lease.Elapsed(time.monotonic())
+    event: lease.LeaseEvent = lease.Elapsed(time.monotonic())
     interval = POLL_INTERVAL_S
     while True:
         state, decision = lease.step(state, event)
-        if isinstance(decision, lease.End):
+        if isinstance(decision, lease.EndNode):
             signal.set_wakeup_fd(-1)
             return decision.reason
         ready, _, _ = select.select(watched, [], [], max(0.0, min(interval, decision.until - time.monotonic())))

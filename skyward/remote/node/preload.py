@@ -29,7 +29,7 @@ NAMES_SIZE = 1 << 15
 """The most bytes of names that are imported together; more are those of generated modules."""
 
 
-class Host(Protocol):
+class PreloadExecutor(Protocol):
     """What a preloader needs of the executor."""
 
     def begin_import(self, names: bytes) -> int:
@@ -64,7 +64,7 @@ class Preloader:
         The functions that the node was sent; the lists of modules are among them.
     """
 
-    def __init__(self, host: Host, lists: Mapping[str, bytes]) -> None:
+    def __init__(self, host: PreloadExecutor, lists: Mapping[str, bytes]) -> None:
         self._host, self._lists = host, lists
         self._settled: set[str] = set()  # names of lists
         self._tried: set[str] = set()  # names of modules

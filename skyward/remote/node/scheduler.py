@@ -10,7 +10,7 @@ from typing import assert_never
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class BatchesAssigned:
     """Batches to run, oldest first. Those `alone` are not given to a slot together with others."""
 
     batches: tuple[int, ...]
@@ -40,7 +40,7 @@ class SlotClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class BatchesFinished:
     """The batches have outcomes, if they are done after so many seconds each; with `free` their slot takes others."""
 
     slot: int
@@ -50,7 +50,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class BatchesRefused:
     """These batches did not begin on the slot, which closed before, or was asked to give them back."""
 
     slot: int
@@ -71,7 +71,7 @@ class Rested:
 
 
 @dataclass(frozen=True, slots=True)
-class Elapsed:
+class CollectTimedOut:
     """The ask has waited long enough."""
 
     ask: int
@@ -82,11 +82,22 @@ class RecallTick:
     """The time since `ScheduleRecall` has passed."""
 
 
-type Event = Arrived | Withdrawn | SlotOpened | SlotClosed | Ended | Refused | Asked | Rested | Elapsed | RecallTick
+type SchedulerEvent = (
+    BatchesAssigned
+    | Withdrawn
+    | SlotOpened
+    | SlotClosed
+    | BatchesFinished
+    | BatchesRefused
+    | Asked
+    | Rested
+    | CollectTimedOut
+    | RecallTick
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartBatches:
     """Have the slot run the batches, one after the other."""
 
     slot: int
@@ -99,14 +110,14 @@ class ScheduleRecall:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
+class RecallBatches:
     """Have the slot return the batches that it has not begun."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopBatch:
     """Have the slot stop the batch."""
 
     slot: int
@@ -126,7 +137,7 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerCollect:
     """Answer the request that waits with the outcomes of these batches; the last has number `number`."""
 
     number: int
@@ -147,7 +158,9 @@ class NoteKilled:
     batch: int
 
 
-type Effect = NoteKilled | Start | ScheduleRecall | Recall | Stop | GiveBack | Rest | Answer | Forget
+type SchedulerEffect = (
+    NoteKilled | StartBatches | ScheduleRecall | RecallBatches | StopBatch | GiveBack | Rest | AnswerCollect | Forget
+)
 
 MAX_TOGETHER_S = 0.002
 """Seconds that batches given to a slot together may take: less than it takes to wake another slot for each of them."""
@@ -200,10 +213,10 @@ class NodeQueue:
     together: dict[int, bool] = field(default_factory=dict)
 
 
-def step(state: NodeQueue, event: Event) -> tuple[Effect, ...]:
+def step(state: NodeQueue, event: SchedulerEvent) -> tuple[SchedulerEffect, ...]:
     """Apply the event to `state` and return what to do."""
     match event:
-        case Arrived(batches, alone):
+        case BatchesAssigned(batches, alone):
             forget = _forget_sent_again(state, batches)
             state.queue.extend(batches)
             state.alone |= alone
@@ -219,7 +232,7 @@ def step(state: NodeQueue, event: Event) -> tuple[Effect, ...]:
             if slot in state.free:
                 state.free.remove(slot)
             return ()
-        case Ended(slot, batches, free, seconds):
+        case BatchesFinished(slot, batches, free, seconds):
             if {state.running.get(batch) for batch in batches} - {slot}:
                 return ()
             if seconds is not None:
@@ -233,7 +246,7 @@ def step(state: NodeQueue, event: Event) -> tuple[Effect, ...]:
                 state.together.pop(slot, None)
                 state.free.append(slot)
             return (*_start(state), *_answer_if_due(state))
-        case Refused(slot, batches):
+        case BatchesRefused(slot, batches):
             back = [batch for batch in batches if state.running.get(batch) == slot]
             killed = [batch for batch in back if batch in state.stopping]
             for batch in back:
@@ -252,14 +265,14 @@ def step(state: NodeQueue, event: Event) -> tuple[Effect, ...]:
         case Rested():
             state.resting = False
             return _answer_if_due(state)
-        case Elapsed(ask):
+        case CollectTimedOut(ask):
             return _answer(state) if state.waiting == ask else ()
         case RecallTick():
             return _recall(state)
     assert_never(event)
 
 
-def _forget_sent_again(state: NodeQueue, batches: tuple[int, ...]) -> tuple[Effect, ...]:
+def _forget_sent_again(state: NodeQueue, batches: tuple[int, ...]) -> tuple[SchedulerEffect, ...]:
     """The driver sends a batch again when it knows that it died: it has that outcome, and all before it."""
     again = set(batches).intersection(state.outbox)
     gone: list[int] = []
@@ -274,17 +287,17 @@ def _post(state: NodeQueue, batch: int) -> None:
     state.number += 1
 
 
-def _start(state: NodeQueue) -> tuple[Effect, ...]:
+def _start(state: NodeQueue) -> tuple[SchedulerEffect, ...]:
     if not (state.queue and state.free):
         return ()
-    started: list[Effect] = []
+    started: list[SchedulerEffect] = []
     most = 1
     if state.pace is not None:
         most = min(state.max_together, int(MAX_TOGETHER_S / max(state.pace, MAX_TOGETHER_S / MAX_TOGETHER)))
     while state.queue and state.free:
         slot, batches = state.free.pop(), _take(state, most)
         state.running.update(dict.fromkeys(batches, slot))
-        started.append(Start(slot, batches))
+        started.append(StartBatches(slot, batches))
         if len(batches) > 1:
             if not state.together:
                 started.append(ScheduleRecall())
@@ -311,15 +324,15 @@ def _note_pace(state: NodeQueue, seconds: float, count: int) -> None:
         state.pace = old * state.pace + (1 - old) * min(seconds, 16 * max(state.pace, 1e-5))
 
 
-def _recall(state: NodeQueue) -> tuple[Effect, ...]:
+def _recall(state: NodeQueue) -> tuple[SchedulerEffect, ...]:
     """Recall what waits behind a batch that takes longer than was expected."""
     late = [slot for slot, seen in state.together.items() if seen]
     state.together = {slot: True for slot in state.together if slot not in late}
-    recalls = tuple(Recall(slot) for slot in late)
+    recalls = tuple(RecallBatches(slot) for slot in late)
     return (*recalls, ScheduleRecall()) if state.together else recalls
 
 
-def _answer_if_due(state: NodeQueue) -> tuple[Effect, ...]:
+def _answer_if_due(state: NodeQueue) -> tuple[SchedulerEffect, ...]:
     """Answer the request that waits, unless the last answer was just now and no slot can run dry meanwhile.
 
     Small outcomes travel together that way, which saves most of the cost of a trivial task. At least as many batches
@@ -341,17 +354,17 @@ def _behind(state: NodeQueue) -> int:
     return len(state.running) - len(set(state.running.values())) if state.together else 0
 
 
-def _answer(state: NodeQueue) -> tuple[Effect, ...]:
+def _answer(state: NodeQueue) -> tuple[SchedulerEffect, ...]:
     state.waiting = None
-    return (Answer(state.number, tuple(state.outbox)),)
+    return (AnswerCollect(state.number, tuple(state.outbox)),)
 
 
-def _withdraw(state: NodeQueue, batches: tuple[int, ...], kill: bool) -> tuple[Effect, ...]:
+def _withdraw(state: NodeQueue, batches: tuple[int, ...], kill: bool) -> tuple[SchedulerEffect, ...]:
     wanted = set(batches)
     back = tuple(batch for batch in state.queue if batch in wanted)
     if back:
         state.queue = deque(batch for batch in state.queue if batch not in wanted)
         state.alone.difference_update(back)
-    stops = tuple(Stop(state.running[batch], batch) for batch in batches if kill and batch in state.running)
+    stops = tuple(StopBatch(state.running[batch], batch) for batch in batches if kill and batch in state.running)
     state.stopping.update(stop.batch for stop in stops)
     return (GiveBack(back), *stops)

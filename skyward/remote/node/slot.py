@@ -15,10 +15,10 @@ from skyward.remote.node import scheduler, slot_state
 from skyward.remote.protocol import FOREVER, Batch, Outcome
 
 
-class Executor(Protocol):
+class SlotExecutor(Protocol):
     """What a slot needs of the executor; see `executor.Executor`."""
 
-    def start(self, slot: int, tell: Callable[[slot_state.Event], None]) -> None: ...
+    def start(self, slot: int, tell: Callable[[slot_state.SlotEvent], None]) -> None: ...
     def stop(self, slot: int) -> None: ...
     def send(self, slot: int, batches: Sequence[Batch]) -> None: ...
     def take_back(self, slot: int) -> int: ...
@@ -46,11 +46,11 @@ class Slot:
     def __init__(
         self,
         number: int,
-        later: Callable[[slot_state.Event], None],
-        executor: Executor,
+        later: Callable[[slot_state.SlotEvent], None],
+        executor: SlotExecutor,
         batches: Mapping[int, Batch],
         keep: Callable[[Outcome], None],
-        report: Callable[[scheduler.Event], None],
+        report: Callable[[scheduler.SchedulerEvent], None],
     ) -> None:
         self._number, self._later, self._executor, self._batches = number, later, executor, batches
         self._keep, self._report = keep, report
@@ -58,12 +58,12 @@ class Slot:
         self._timer: asyncio.TimerHandle | None = None
         self._perform(effects)
 
-    def handle(self, event: slot_state.Event) -> None:
+    def handle(self, event: slot_state.SlotEvent) -> None:
         """Carry out what follows from the event."""
         self._state, effects = slot_state.step(self._state, event)
         self._perform(effects)
 
-    def _perform(self, effects: Sequence[slot_state.Effect]) -> None:
+    def _perform(self, effects: Sequence[slot_state.SlotEffect]) -> None:
         for effect in effects:
             match effect:
                 case slot_state.StartWorker():
@@ -83,14 +83,14 @@ class Slot:
                     self._report(scheduler.SlotClosed(self._number))
                 case slot_state.Refuse(batches):
                     self._cancel_timer()
-                    self._report(scheduler.Refused(self._number, batches))
-                case slot_state.Report(batches, verdict, cause, free, seconds):
+                    self._report(scheduler.BatchesRefused(self._number, batches))
+                case slot_state.ReportBatches(batches, verdict, cause, free, seconds):
                     self._cancel_timer()
                     if verdict != "done":
                         for batch in batches:
                             self._keep(Outcome(batch, verdict, cause.encode(), 0.0, self._number))
                     ran = seconds / len(batches) if verdict == "done" else None
-                    self._report(scheduler.Ended(self._number, batches, free, ran))
+                    self._report(scheduler.BatchesFinished(self._number, batches, free, ran))
                 case slot_state.ReportUseless(cause):
                     failure_line.end_node(f"slot {self._number} has no worker: {cause}")
                 case _:
@@ -103,15 +103,15 @@ class Slot:
 
 
 def define(
-    executor: Executor,
+    executor: SlotExecutor,
     batches: Mapping[int, Batch],
     keep: Callable[[Outcome], None],
-    report: Callable[[scheduler.Event], None],
-) -> DefaultedActor[int, slot_state.Event]:
+    report: Callable[[scheduler.SchedulerEvent], None],
+) -> DefaultedActor[int, slot_state.SlotEvent]:
     """Return the actor of this node's slots."""
 
     @actor(initial=0, idle_after=FOREVER)
-    async def slot(ctx: Context[int, slot_state.Event]) -> None:
+    async def slot(ctx: Context[int, slot_state.SlotEvent]) -> None:
         """The slot whose number is its key."""
         with failure_line.end_node_on_error("an actor of the node failed"):
             this = Slot(int(ctx.key), ctx.self.tell, executor, batches, keep, report)

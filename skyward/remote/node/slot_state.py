@@ -2,8 +2,8 @@
 
 A slot is Starting until its worker is up, then Idle, Running what it was given, or Stopping a batch. It is given one
 batch, or several that are expected to be over at once; the worker runs these one after the other, and what it has not
-begun can be taken back. Whatever happens, each batch handed to `step` by `Run` is answered by exactly one `Report` or
-`Refuse`.
+begun can be taken back. Whatever happens, each batch handed to `step` by `Run` is answered by exactly one
+`ReportBatches` or `Refuse`.
 """
 
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ type SlotState = Starting | Idle | Running | Stopping | GivenUp
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class WorkerStarted:
     """The worker is up."""
 
 
@@ -74,7 +74,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
+class WorkerExited:
     """The worker has exited. Of its batches, the last `unstarted` had not begun."""
 
     cause: str
@@ -107,17 +107,17 @@ class Overran:
     batch: int
 
 
-type Event = Started | Run | Finished | Exited | Recall | Recalled | Stop | Overran
+type SlotEvent = WorkerStarted | Run | Finished | WorkerExited | Recall | Recalled | Stop | Overran
 
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Bring up a worker; `Started` or `Exited` follows."""
+    """Bring up a worker; `WorkerStarted` or `WorkerExited` follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopWorker:
-    """End the worker, whatever it does; `Exited` follows."""
+    """End the worker, whatever it does; `WorkerExited` follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class ReportDown:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportBatches:
     """Tell the agent how the batches ended. With `free` the slot takes others; else a `ReportUp` may follow.
 
     If they are done, they took so many `seconds` together.
@@ -183,7 +183,7 @@ class ReportUseless:
     cause: str
 
 
-type Effect = (
+type SlotEffect = (
     StartWorker
     | StopWorker
     | Send
@@ -191,7 +191,7 @@ type Effect = (
     | WakeMe
     | ReportUp
     | ReportDown
-    | Report
+    | ReportBatches
     | ReportFree
     | Refuse
     | ReportUseless
@@ -201,24 +201,24 @@ FAILURES = 3
 """Workers in a row that may end before they are up."""
 
 
-def begin() -> tuple[SlotState, tuple[Effect, ...]]:
+def begin() -> tuple[SlotState, tuple[SlotEffect, ...]]:
     """Return the state of a new slot and what to do first."""
     return Starting(), (StartWorker(),)
 
 
-def step(state: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]:
+def step(state: SlotState, event: SlotEvent) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     """Return the next state and what to do. An event that no longer matters changes nothing."""
     match event:
-        case Started():
+        case WorkerStarted():
             return (Idle(), (ReportUp(),)) if isinstance(state, Starting) else (state, ())
         case Run(batches, timeout):
             if not isinstance(state, Idle):  # handed over while the worker was ending
                 return state, (Refuse(batches),)
-            timer: tuple[Effect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
+            timer: tuple[SlotEffect, ...] = () if timeout is None else (WakeMe(batches[0], timeout),)
             return Running(batches), (Send(batches), *timer)
         case Finished():
             return _finished(state, event)
-        case Exited(cause, unstarted):
+        case WorkerExited(cause, unstarted):
             return _exited(state, cause, unstarted)
         case Recall():
             more = isinstance(state, Running) and len(state.batches) > 1
@@ -234,13 +234,13 @@ def step(state: SlotState, event: Event) -> tuple[SlotState, tuple[Effect, ...]]
     assert_never(event)
 
 
-def _finished(state: SlotState, event: Finished) -> tuple[SlotState, tuple[Effect, ...]]:
+def _finished(state: SlotState, event: Finished) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     done, last = event.batches, event.last
     if not isinstance(state, Running | Stopping) or not set(done) <= set(state.batches):
         return state, ()
     rest = tuple([batch for batch in state.batches if batch not in done])
     free = last and isinstance(state, Running)
-    report = (Report(done, "done", free=free, seconds=event.seconds),) if done else ()
+    report = (ReportBatches(done, "done", free=free, seconds=event.seconds),) if done else ()
     if isinstance(state, Stopping):
         down = () if rest or not done else (ReportDown(),)
         return replace(state, batches=rest), (*report, *down)
@@ -249,7 +249,7 @@ def _finished(state: SlotState, event: Finished) -> tuple[SlotState, tuple[Effec
     return replace(state, batches=rest), report
 
 
-def _stopped(state: SlotState, batch: int) -> tuple[SlotState, tuple[Effect, ...]]:
+def _stopped(state: SlotState, batch: int) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     """A batch is to be stopped: if it runs, its worker goes; if it waits there, it is taken back with what waits."""
     if not isinstance(state, Running) or batch not in state.batches:
         return state, ()
@@ -258,11 +258,11 @@ def _stopped(state: SlotState, batch: int) -> tuple[SlotState, tuple[Effect, ...
     return Running(state.batches, batch), (TakeBack(),)
 
 
-def _stopping(state: Running, verdict: Verdict) -> tuple[SlotState, tuple[Effect, ...]]:
+def _stopping(state: Running, verdict: Verdict) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     return Stopping(state.batches, verdict), (StopWorker(),)
 
 
-def _recalled(state: SlotState, count: int) -> tuple[SlotState, tuple[Effect, ...]]:
+def _recalled(state: SlotState, count: int) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     """What will not begin is given back. What is to be stopped is stopped if it is the one that runs."""
     if not isinstance(state, Running):
         return state, ()
@@ -274,11 +274,11 @@ def _recalled(state: SlotState, count: int) -> tuple[SlotState, tuple[Effect, ..
     return stopped, (*back, *effects)
 
 
-def _refuse(batches: tuple[int, ...]) -> tuple[Effect, ...]:
+def _refuse(batches: tuple[int, ...]) -> tuple[SlotEffect, ...]:
     return (Refuse(batches),) if batches else ()
 
 
-def _exited(state: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tuple[Effect, ...]]:
+def _exited(state: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tuple[SlotEffect, ...]]:
     state, effects = _recalled(state, unstarted)
     refused = [effect for effect in effects if isinstance(effect, Refuse)]  # there is no worker left to stop
     match state:
@@ -289,10 +289,10 @@ def _exited(state: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tu
         case Idle():
             return Starting(), (ReportDown(), StartWorker())
         case Running(batches):
-            died = (Report(batches, "died", cause),) if batches else ()
+            died = (ReportBatches(batches, "died", cause),) if batches else ()
             return Starting(), (*refused, *died, StartWorker())
         case Stopping(batches, verdict):
-            ended = (Report(batches, verdict, cause),) if batches else ()
+            ended = (ReportBatches(batches, verdict, cause),) if batches else ()
             return Starting(), (*refused, *ended, StartWorker())
         case GivenUp():
             return state, ()

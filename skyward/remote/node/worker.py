@@ -40,7 +40,7 @@ OPENING_S = 1e-4
 IMPORT_S = 1e-3
 """Seconds that a module takes to import at least before it is named."""
 
-type _Opening = tuple[float, dict[str, float]]
+type _OpeningTimes = tuple[float, dict[str, float]]
 """What `protocol.Opening` holds."""
 
 
@@ -87,7 +87,7 @@ type _Sent = tuple[int, bytes, tuple[str, ...], tuple[str, ...], dict[str, tuple
 """A call as it comes over the socket: its number, bytes, functions and buffers, and where its blobs are."""
 
 
-class Worker:
+class WorkerProcess:
     """Runs the calls of one slot in the main thread (`alone`), or of all slots of the node in a thread each.
 
     Before it begins one of several calls that it was given together it takes a byte from the pipe `tokens`. If the
@@ -161,7 +161,7 @@ class Worker:
                 return
             blobs = {name: Ref(*where) for name, where in places.items()}
             call_context = call_codec.CallContext(self.functions, blobs, buffers, names, owns_main=self.alone)
-            self.runners[slot].take(_Call(batch, payload, call_context, last=place == len(calls)))
+            self.runners[slot].take(_PackedCall(batch, payload, call_context, last=place == len(calls)))
 
     def may_begin(self) -> bool:
         try:
@@ -182,11 +182,11 @@ class Worker:
     def answer(
         self,
         slot: int,
-        call: "_Call",
+        call: "_PackedCall",
         status: call_codec.Status,
         parts: list[Buffer],
         seconds: float,
-        opening: _Opening | None,
+        opening: _OpeningTimes | None,
     ) -> None:
         """Hand over an outcome, through shared memory if it is large."""
         sizes = tuple(len(part) for part in parts)
@@ -227,7 +227,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _PackedCall:
     """A packed call, its context, and whether its slot has no other call."""
 
     batch: int
@@ -239,18 +239,18 @@ class _Call:
 class _SlotRunner:
     """The calls of one slot, one after the other."""
 
-    def __init__(self, worker: Worker, info: context.InstanceInfo) -> None:
+    def __init__(self, worker: WorkerProcess, info: context.InstanceInfo) -> None:
         self.worker, self.info = worker, info
         self.abandoned = False
         self.opened = 0.0  # when the call was that runs
         self.imports, self.imported = worker.imports, 0
-        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self.calls: SimpleQueue[_PackedCall | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         if not worker.alone:
             self.thread = threading.Thread(target=self.serve, name=f"slot-{info.slot}", daemon=True)
             self.thread.start()
 
-    def take(self, call: _Call) -> None:
+    def take(self, call: _PackedCall) -> None:
         if self.thread is None:
             self.execute(call)
         else:
@@ -262,7 +262,7 @@ class _SlotRunner:
             while (call := self.calls.get()) is not None:
                 self.execute(call)
 
-    def execute(self, call: _Call) -> None:
+    def execute(self, call: _PackedCall) -> None:
         self.opened = 0.0
         began = time.perf_counter()
         status, parts = call_codec.execute(call.payload, call.context, self.around, self.note_opened)
@@ -283,7 +283,7 @@ class _SlotRunner:
     def note_opened(self) -> None:
         self.opened = time.perf_counter()
 
-    def opening(self, began: float, ended: float) -> _Opening:
+    def opening(self, began: float, ended: float) -> _OpeningTimes:
         """Return what opening the call took, with the imports while it ran."""
         opened = self.opened or ended
         seconds = opened - began

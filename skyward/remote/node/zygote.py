@@ -29,7 +29,7 @@ from skyward.remote.node import fork_template, output_capture, process_tree, sta
 from skyward.remote.node.fork_template import Template
 from skyward.remote.node.output_capture import OutputPipes
 from skyward.remote.node.output_collector import OutputCollector
-from skyward.remote.node.worker import Hooks, Setting, Worker, exit_now
+from skyward.remote.node.worker import Hooks, Setting, WorkerProcess, exit_now
 from skyward.remote.serialization import call_codec
 
 RECORD = struct.Struct("<Bii")
@@ -182,7 +182,7 @@ class _Zygote:
             output_capture.take_over(OutputPipes(*ends[:3]), slot, self.setting.levels)
             link, page, *pipes = ends[3:]
             stack_dump.write_to(page)
-            Worker(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
+            WorkerProcess(socket.socket(fileno=link), self.setting, self.hooks, *pipes, alone=slot >= 0).run()
         except (BrokenPipeError, ConnectionResetError):  # the actor process is gone
             exit_now(1)
         except BaseException:
