@@ -24,7 +24,7 @@ from skyward.calls.completion import Answer
 from skyward.remote.blobs import Blob
 from skyward.remote.node import gateway
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
-from skyward.remote.node_messages import Message, NodeStarted, decode
+from skyward.remote.node_messages import NodeMessage, NodeStarted, decode
 from skyward.remote.protocol import COMPRESSION, LIMITS, Assign, Assigned, Batch, Beat, Collect, Collected, Outcome
 from skyward.remote.serialization import call_codec
 from skyward.remote.serialization.packer import Packer
@@ -61,7 +61,7 @@ class Node:
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def says(self) -> Message | None:
+    def says(self) -> NodeMessage | None:
         """Wait for the next message on its standard output."""
         assert self.process.stdout is not None
         return decode(self.process.stdout.readline())[1]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from skyward.calls.completion import Answer, Ended, GroupState, PendingCall
+from skyward.calls.completion import Answer, Completions, GroupState, PendingCall
 from skyward.remote.call_options import CallOptions
 from skyward.remote.future import Future
 from skyward.remote.protocol import Outcome
@@ -14,9 +14,9 @@ class Answers:
 
     def __init__(self) -> None:
         self.opening = self.opened = 0.0
-        self.ended: Ended = []
+        self.ended: Completions = []
 
-    def put(self, ended: Ended) -> None:
+    def put(self, ended: Completions) -> None:
         """Keep the answers of these calls."""
         self.ended += ended
 

@@ -14,7 +14,7 @@ from typing import Any
 from skyward.actors import routing
 from skyward.actors.router_state import RouterState
 from skyward.actors.utilization import Utilization
-from skyward.calls.completion import Answer, CompletionThread, Ended, PendingCall
+from skyward.calls.completion import Answer, Completions, CompletionThread, PendingCall
 from skyward.errors import BatchLost as LostError
 from skyward.errors import BudgetExceeded, NoCompute, PoolFailed
 from skyward.events import BatchesArrived, BatchesCancelled, BatchesLate, BatchLost, BatchRetried, Event
@@ -135,7 +135,7 @@ class CallTable:
 
     def settle(self, numbers: Iterable[int]) -> None:
         """Give the callers their answers."""
-        ended: dict[CompletionThread, Ended] = {}
+        ended: dict[CompletionThread, Completions] = {}
         for number in numbers:
             call = self._calls.pop(number, None)
             answer = self._answers.pop(number, None)

@@ -45,7 +45,7 @@ class Answer:
         return [*blobs.parted(self.result, self.outcome.sizes)]
 
 
-type Ended = list[tuple[PendingCall, Answer | BaseException]]
+type Completions = list[tuple[PendingCall, Answer | BaseException]]
 
 
 class CompletionThread:
@@ -64,13 +64,13 @@ class CompletionThread:
     def __init__(self, name: str, path: Sequence[str] = ()) -> None:
         self.path = path
         self.opening = self.opened = 0.0
-        self._ended: deque[Ended] = deque()
+        self._ended: deque[Completions] = deque()
         self._work: deque[Callable[[], None]] = deque()
         self._turns: SimpleQueue[bool] = SimpleQueue()  # True for each of the above, False at the end
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, ended: Ended) -> None:
+    def put(self, ended: Completions) -> None:
         """Complete the futures of these entries, soon."""
         self._ended.append(ended)
         self._turns.put(True)
@@ -99,7 +99,7 @@ class CompletionThread:
             except BaseException:
                 log.exception("a result could not be given to its caller")
 
-    def _complete(self, ended: Ended) -> None:
+    def _complete(self, ended: Completions) -> None:
         for entry, answer in ended:
             try:
                 self.opening += entry.complete(answer)

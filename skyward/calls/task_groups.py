@@ -27,7 +27,7 @@ from skyward.remote.serialization.packer import Packer
 FORKED = "this process was forked from the one that opened this Compute; only that one can use it"
 
 
-class Pool(Protocol):
+class TaskGroupPool(Protocol):
     """The end of a pool that groups talk to.
 
     Attributes
@@ -120,7 +120,7 @@ class TaskGroup:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: TaskGroupPool,
         *,
         limit: int | None = None,
         terms: CallOptions = DEFAULT,
@@ -324,7 +324,7 @@ def results_in_order[T](
 
 
 def make_packer(
-    pool: Pool,
+    pool: TaskGroupPool,
     put: Callable[[memoryview], blobs.Blob],
     *,
     share: bool,
@@ -355,7 +355,7 @@ def _fail(future: Future[Any], error: Exception) -> None:
         future.set_exception(error)
 
 
-def make_future(pool: Pool) -> Future[Any]:
+def make_future(pool: TaskGroupPool) -> Future[Any]:
     """Return what stands for a call with the pool's next number."""
     return Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skyward.remote.future import Future
 
 
-class Pool(Protocol):
+class OpenPool(Protocol):
     """What a remote function asks of the open `Compute`."""
 
     def submit_under(
@@ -48,10 +48,10 @@ class _Blocks:
     """The open blocks of this process: those that each thread entered itself, and all of them."""
 
     def __init__(self) -> None:
-        self.own: ContextVar[tuple[Pool, ...]] = ContextVar("skyward_blocks", default=())
-        self.all: list[Pool] = []
+        self.own: ContextVar[tuple[OpenPool, ...]] = ContextVar("skyward_blocks", default=())
+        self.all: list[OpenPool] = []
 
-    def innermost(self) -> Pool | None:
+    def innermost(self) -> OpenPool | None:
         for pool in reversed(self.own.get()):
             if pool in self.all:
                 return pool
@@ -66,13 +66,13 @@ _blocks = _Blocks()
 os.register_at_fork(after_in_child=_blocks.forget)
 
 
-def enter(pool: Pool) -> None:
+def enter(pool: OpenPool) -> None:
     """Make `pool` the one that remote functions run on."""
     _blocks.all.append(pool)
     _blocks.own.set((*_blocks.own.get(), pool))
 
 
-def leave(pool: Pool) -> None:
+def leave(pool: OpenPool) -> None:
     """Undo `enter`, in whatever thread and order. A pool that did not enter is no error."""
     if pool in _blocks.all:
         _blocks.all.remove(pool)
@@ -142,7 +142,7 @@ class Remote[**P, T]:
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return type(self)(self._fn, replace(self._terms, **changed))
 
-    def _pool(self) -> Pool:
+    def _pool(self) -> OpenPool:
         pool = _blocks.innermost()
         if pool is None:
             name = getattr(self._fn, "__name__", "the function")

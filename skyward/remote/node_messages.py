@@ -92,7 +92,7 @@ class MachineFact:
     value: str
 
 
-type Message = (
+type NodeMessage = (
     BootStep
     | StepFailed
     | FileRequested
@@ -105,17 +105,17 @@ type Message = (
     | MachineFact
 )
 
-_TYPES = {kind.__name__: kind for kind in get_args(Message.__value__)}
+_TYPES = {kind.__name__: kind for kind in get_args(NodeMessage.__value__)}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def encode(message: Message) -> bytes:
+def encode(message: NodeMessage) -> bytes:
     """Return a message as a line."""
     fields = {"type": type(message).__name__} | vars(message)
     return f"{MARKER}{_JSON.encode(fields)}\n".encode()
 
 
-def decode(line: str) -> tuple[str, Message | None]:
+def decode(line: str) -> tuple[str, NodeMessage | None]:
     """Split a line into the text before its message, and the message, if it has one."""
     text, marker, content = line.rpartition(MARKER)
     if not marker:

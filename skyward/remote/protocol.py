@@ -157,7 +157,7 @@ class Beat(Askable[Facts]):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningBatch:
     """A batch that a slot has had for so many seconds, and the stack of its thread, the innermost frame first."""
 
     slot: int
@@ -170,7 +170,7 @@ class Running:
 class Seen:
     """What runs on the node, by slot."""
 
-    running: tuple[Running, ...]
+    running: tuple[RunningBatch, ...]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from skyward.remote.protocol import (
     Request,
     Revoke,
     Revoked,
-    Running,
+    RunningBatch,
     Seen,
 )
 from tests.kit import SOON
@@ -257,7 +257,7 @@ def test_the_stacks_of_running_batches_are_reported() -> None:
             await opened.ask(assign(1, batch(1), batch(2)))
             slots = dict([await opened.begun() for _ in range(2)])
             silent = "its slot did not report its stack within 1 s"
-            expected = Seen((Running(0, slots[0], 0.0, "line 1"), Running(1, slots[1], 0.0, silent)))
+            expected = Seen((RunningBatch(0, slots[0], 0.0, "line 1"), RunningBatch(1, slots[1], 0.0, silent)))
             assert await opened.ask(Look()) == expected
 
     asyncio.run(run())

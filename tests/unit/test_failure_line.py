@@ -3,10 +3,10 @@ import os
 import pytest
 
 from skyward.remote import failure_line
-from skyward.remote.node_messages import Message, NodeFailed, decode
+from skyward.remote.node_messages import NodeFailed, NodeMessage, decode
 
 
-def reported(capfd: pytest.CaptureFixture[str]) -> tuple[str, Message | None]:
+def reported(capfd: pytest.CaptureFixture[str]) -> tuple[str, NodeMessage | None]:
     """What was printed, and the message that ended it."""
     return decode(capfd.readouterr().err.removesuffix("\n"))
 

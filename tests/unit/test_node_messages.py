@@ -15,9 +15,9 @@ from skyward.remote.node_messages import (
     EnvironmentMismatch,
     FileRequested,
     MachineFact,
-    Message,
     NodeEnding,
     NodeFailed,
+    NodeMessage,
     NodeStarted,
     OutputFrame,
     StepFailed,
@@ -26,7 +26,7 @@ from skyward.remote.node_messages import (
     encode,
 )
 
-MESSAGES: list[Message] = [
+MESSAGES: list[NodeMessage] = [
     BootStep("packages from an index"),
     StepFailed("python", 'there is no "python"'),
     FileRequested("a-1.whl"),
@@ -40,12 +40,12 @@ MESSAGES: list[Message] = [
 ]
 
 
-def line(message: Message) -> str:
+def line(message: NodeMessage) -> str:
     return encode(message).decode().removesuffix("\n")
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=repr)
-def test_a_message_is_one_line_that_is_decoded_to_it(message: Message) -> None:
+def test_a_message_is_one_line_that_is_decoded_to_it(message: NodeMessage) -> None:
     assert "\n" not in line(message)
     assert decode(line(message)) == ("", message)
 
@@ -80,7 +80,7 @@ def test_what_is_no_message_is_text(text: str) -> None:
 
 
 @given(st.sampled_from(MESSAGES), st.integers(0, 300))
-def test_a_task_that_prints_a_message_sends_none(message: Message, slot: int) -> None:
+def test_a_task_that_prints_a_message_sends_none(message: NodeMessage, slot: int) -> None:
     printed = OutputFrame(slot, 0, False, encode(message).decode())
     assert decode(line(printed)) == ("", printed)
 
@@ -100,7 +100,7 @@ def test_a_shell_prints_a_message_in_one_line_whatever_it_holds(shell: str) -> N
     assert say(shell, "WaitingForFiles") == ("", WaitingForFiles())
 
 
-def say(shell: str, *words: str) -> tuple[str, Message | None]:
+def say(shell: str, *words: str) -> tuple[str, NodeMessage | None]:
     """What is decoded of what `say` prints."""
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")

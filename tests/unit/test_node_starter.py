@@ -18,9 +18,9 @@ from skyward.remote.node_messages import (
     BootStep,
     EnvironmentMismatch,
     FileRequested,
-    Message,
     NodeEnding,
     NodeFailed,
+    NodeMessage,
     NodeStarted,
     OutputFrame,
     StepFailed,
@@ -37,7 +37,7 @@ class Machine:
 
     folder, python, tethered = "/node", "python3", False
 
-    def __init__(self, *printed: Message | str, code: int | OSError = 0) -> None:
+    def __init__(self, *printed: NodeMessage | str, code: int | OSError = 0) -> None:
         self.printed, self.code = printed, code
         self.files: dict[str, bytes] = {}
         self.command: Sequence[str] = ()
@@ -108,7 +108,7 @@ class Started:
         return [(each.slot, each.stream, each.text) for each in self.events if isinstance(each, Printed)]
 
 
-def line(message: Message) -> str:
+def line(message: NodeMessage) -> str:
     return encode(message).decode().removesuffix("\n")
 
 
@@ -190,7 +190,9 @@ def test_a_task_that_prints_what_a_node_does_is_not_mistaken_for_one() -> None:
         ),
     ],
 )
-def test_a_start_that_fails_says_why(printed: list[Message | str], code: int, text: str, log: str, final: bool) -> None:
+def test_a_start_that_fails_says_why(
+    printed: list[NodeMessage | str], code: int, text: str, log: str, final: bool
+) -> None:
     error = Started(Machine(*printed, code=code)).answer
 
     assert isinstance(error, sky.BootFailed)
@@ -201,7 +203,7 @@ def test_a_start_that_fails_says_why(printed: list[Message | str], code: int, te
     ("printed", "reason"),
     [([NodeFailed("no memory", final=False)], "no memory"), ([], "its process ended (exit code 9)")],
 )
-def test_a_node_that_ends_later_says_why(printed: list[Message], reason: str) -> None:
+def test_a_node_that_ends_later_says_why(printed: list[NodeMessage], reason: str) -> None:
     node = Started(Machine(STARTED, *printed, code=9))
 
     assert node.answer == STARTED

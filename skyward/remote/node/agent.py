@@ -32,7 +32,7 @@ from skyward.remote.protocol import (
     Request,
     Revoke,
     Revoked,
-    Running,
+    RunningBatch,
     Seen,
 )
 
@@ -237,7 +237,7 @@ class Agent:
             first.setdefault(number, batch)
         silent = f"its slot did not report its stack within {STACK_TIMEOUT_S:g} s"
         running = tuple(
-            Running(number, batch, now - given.get(number, now), stacks.get(number, silent))
+            RunningBatch(number, batch, now - given.get(number, now), stacks.get(number, silent))
             for number, batch in sorted(first.items())
         )
         request.reply_to.tell(Seen(running))

@@ -22,7 +22,7 @@ from skyward.remote.serialization import arrays, pickle_errors
 from skyward.remote.serialization.classes import reduce_member
 from skyward.remote.serialization.exceptions import contained, open_exception, pack_exception
 from skyward.remote.serialization.loader import Call, Functions, call_in
-from skyward.remote.serialization.namespace import RUNNING
+from skyward.remote.serialization.namespace import CURRENT
 from skyward.remote.serialization.pickler import by_value, result_by_value
 
 type Status = Literal["returned", "raised", "died", "killed", "overdue"]
@@ -162,7 +162,7 @@ def _execute(
         return "raised", [pack_exception(refused)]
 
 
-class _ResultPickler(pickle.Pickler):
+class _FastResultPickler(pickle.Pickler):
     def reducer_override(self, obj: object) -> Any:
         reduced = arrays.by_content(obj)
         if reduced is None and isinstance(obj, Enum):
@@ -191,7 +191,7 @@ def _parts(value: object) -> list[Buffer]:
 
     try:
         file = io.BytesIO()
-        _ResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
+        _FastResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
         body = file.getvalue()
     except Exception:  # classes and functions that the driver cannot import travel by value
         return [result_by_value(value)]
@@ -226,11 +226,11 @@ def _call_as_main(main: ModuleType, fn: Callable[..., object], args: Any, kwargs
 
 
 def _call_beside_others(main: ModuleType, fn: Callable[..., object], args: Any, kwargs: Any) -> object:
-    before, RUNNING.main = RUNNING.main, main
+    before, CURRENT.main = CURRENT.main, main
     try:
         return fn(*args, **kwargs)
     finally:
-        RUNNING.main = before
+        CURRENT.main = before
 
 
 def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:

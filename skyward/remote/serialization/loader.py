@@ -1,6 +1,6 @@
 """Bytes to functions and calls: functions by value are loaded for each batch, so no task sees what another one left.
 
-A function whose objects cannot change (see `_Survey`) is kept, as loading it again would give the same.
+A function whose objects cannot change (see `_ScopeSnapshot`) is kept, as loading it again would give the same.
 """
 
 import sys
@@ -24,7 +24,7 @@ class Functions:
 
     def __init__(self) -> None:
         self.raw: dict[str, bytes] = {}
-        self._kept: dict[tuple[str, ...], _Survey | None] = {}
+        self._kept: dict[tuple[str, ...], _ScopeSnapshot | None] = {}
 
     def load_again(self) -> None:
         """Load functions again that were kept: modules that they refer to have changed."""
@@ -47,8 +47,8 @@ class Functions:
             # each load maps the buffers for itself: what is written into an array is seen by its batch only
             scope.objects[name] = scope.load(*sealed.opened(self.raw[name], blobs), blobs)
         if not known:
-            survey = _Survey(scope)
-            self._kept[names] = survey if survey.constant else None
+            snapshot = _ScopeSnapshot(scope)
+            self._kept[names] = snapshot if snapshot.constant else None
         return scope
 
 
@@ -84,7 +84,7 @@ _PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", 
 """What others may replace in a function."""
 
 
-class _Survey:
+class _ScopeSnapshot:
     """What a scope held when it was loaded, and whether its calls can leave a trace in that.
 
     They cannot if it is made of functions that store nothing outside of their calls, and if these refer to constants,

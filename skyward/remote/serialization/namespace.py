@@ -23,22 +23,22 @@ class _Main(ModuleType):
         raise AttributeError("__file__")
 
 
-class _Running(threading.local):
+class _CurrentMain(threading.local):
     """The `__main__` of the batch that runs in this thread."""
 
     main: ModuleType | None = None
 
 
-RUNNING = _Running()
+CURRENT = _CurrentMain()
 
 
 class Mains(_Main):
     """The `__main__` of a process whose threads run batches at the same time: a thread finds that of its own batch."""
 
     def __getattr__(self, name: str) -> Any:
-        if RUNNING.main is None:
+        if CURRENT.main is None:
             raise AttributeError(f"module '__main__' has no attribute {name!r}")
-        return getattr(RUNNING.main, name)
+        return getattr(CURRENT.main, name)
 
 
 class Scope:
@@ -55,13 +55,13 @@ class Scope:
 
     def load(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> Any:
         """Load a pickle that may refer to what is in this scope, and to large `bytes` among the blobs."""
-        outer, _opening.scope = _opening.scope, self
+        outer, _current.scope = _current.scope, self
         try:
             if not blobs:
                 return pickle.loads(body, buffers=buffers)
             return _Unpickler(body, buffers, blobs).load()
         finally:
-            _opening.scope = outer
+            _current.scope = outer
 
     def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
         """Make a function or class of the user's script; it is found in `__main__` by its qualified name.
@@ -96,32 +96,32 @@ def _put(space: dict[str, Any], name: str, made: Any) -> None:
         space[last] = made
 
 
-class _Opening(threading.local):
+class _CurrentScope(threading.local):
     """The scope that this thread loads something in."""
 
     scope: Scope | None = None
 
 
-_opening = _Opening()
+_current = _CurrentScope()
 
 
 def own_classes() -> dict[str, type] | None:
     """Return the classes of the batch that this thread loads something for, if it has its own."""
-    return None if _opening.scope is None else _opening.scope.classes
+    return None if _current.scope is None else _current.scope.classes
 
 
 def shared(name: str) -> Any:
     """Stand in a pickle for the function or class of that name in its scope."""
-    if _opening.scope is None:
+    if _current.scope is None:
         raise pickle.UnpicklingError(
             f"function {name} is not in this pickle; it is opened by skyward.remote.serialization.loader"
         )
-    return _opening.scope.objects[name]
+    return _current.scope.objects[name]
 
 
 def in_main(name: str, make: Callable[..., Any], *args: Any) -> Any:
     """Make a function or class of a script, in the `__main__` of its scope if there is one."""
-    return make(*args) if _opening.scope is None else _opening.scope.in_main(name, make, *args)
+    return make(*args) if _current.scope is None else _current.scope.in_main(name, make, *args)
 
 
 class _Unpickler(pickle.Unpickler):

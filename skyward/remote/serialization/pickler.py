@@ -200,14 +200,14 @@ class LargePickler(CallPickler):
         if not (isinstance(obj, (FunctionType, type)) and isinstance(reduced, tuple) and len(reduced) == _PARTS):
             return reduced
         make, args, state, items, pairs, set_state = reduced
-        return make, args, (set_state, state, _End(self.buffers, self.private)), items, pairs, set_with_end
+        return make, args, (set_state, state, _EndOfState(self.buffers, self.private)), items, pairs, set_with_end
 
 
 _PARTS = 6
 """How many parts a function or class by value is reduced to."""
 
 
-class _End:
+class _EndOfState:
     """Is pickled after the state of a function or class: the buffers met since it was made are theirs."""
 
     def __init__(self, buffers: list[Blob], private: set[int]) -> None:
