@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from skyward.cli.options import AsJson
 from skyward.cli.settings import spoken_as_options
 from skyward.cli.table import columns
 from skyward.errors import InvalidArgument, listed
@@ -22,7 +23,6 @@ type Region = Annotated[
     str | None, Parameter(help="Region to search (default: the configured one, and all used from here).")
 ]
 type Profile = Annotated[str | None, Parameter(help="Profile of ~/.aws/config.")]
-type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
 
 
 def ls(*, region: Region = None, profile: Profile = None, json: AsJson = False) -> int:

@@ -13,16 +13,15 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from skyward.cli.options import AsJson
 from skyward.cli.settings import spoken_as_options
 from skyward.errors import InvalidArgument, MissingExtra
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.view.escape import escape
 
 doctor = App(name="doctor", help="Check whether machines can be used as nodes, and how to fix what is wrong.")
 
-type Found = Mapping[str, Sequence[Finding]]
-
-type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
+type Findings = Mapping[str, Sequence[Finding]]
 
 
 @doctor.command
@@ -106,7 +105,7 @@ def aws(
         return report(examined(lambda needs: examine(AWS(**wish, spot=spot), needs, nodes)), json)
 
 
-def examined(examine: Callable[[Needs], Coroutine[Any, Any, Found]]) -> Found:
+def examined(examine: Callable[[HostRequirements], Coroutine[Any, Any, Findings]]) -> Findings:
     """Return what an examination finds; an extra that is missing is found as well."""
     import asyncio
 
@@ -117,11 +116,11 @@ def examined(examine: Callable[[Needs], Coroutine[Any, Any, Found]]) -> Found:
         return {"here": [Finding("extra", "FAIL", text, fix)]}
 
 
-def needs() -> Needs:
+def needs() -> HostRequirements:
     """Return what this program needs of a machine."""
     from skyward.remote import bootstrap
 
-    return Needs(
+    return HostRequirements(
         python="{}.{}".format(*sys.version_info),
         suffix=str(sysconfig.get_config_var("EXT_SUFFIX")),
         looks=bootstrap.LOOKS,
@@ -130,7 +129,7 @@ def needs() -> Needs:
     )
 
 
-def report(found: Found, json: bool) -> int:
+def report(found: Findings, json: bool) -> int:
     """Print what was found, a line for each check, or a list; return 1 if a machine cannot be a node as it is."""
     rows = [(machine, each) for machine, findings in found.items() for each in findings]
     if json:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-type Run = Annotated[str | None, Parameter(help="Run name (a prefix is enough) or file; default: the latest run.")]
-type AsJson = Annotated[bool, Parameter(help="Output JSON.", negative="")]
+from skyward.cli.options import AsJson
+
+type RunName = Annotated[str | None, Parameter(help="Run name (a prefix is enough) or file; default: the latest run.")]
 
 SHOWN = 20
 """Runs that are listed unless `--limit` says otherwise."""
@@ -41,7 +42,7 @@ def runs(
 
 
 def logs(
-    run: Run = None,
+    run: RunName = None,
     /,
     *,
     node: Annotated[int | None, Parameter(help="Only from this node.")] = None,
@@ -71,7 +72,7 @@ def logs(
 
 
 def report(
-    run: Run = None,
+    run: RunName = None,
     /,
     *,
     save: Annotated[Path | None, Parameter(help="Save the page of the run to this file.")] = None,

@@ -94,7 +94,7 @@ def processors() -> int:
     return max(1, int(joblib.cpu_count()))
 
 
-class _Local:
+class _LocalBackend:
     """One of joblib's own backends, as a call inside a block finds it under its name."""
 
     block: ClassVar[Block]
@@ -126,7 +126,7 @@ class _Local:
         return self.original, (), self.__dict__
 
 
-class _SharedMemory(_Local):
+class _SharedMemory(_LocalBackend):
     """Threads for calls that require shared memory: at most as many as this machine has processors.
 
     Libraries take `n_jobs` for such calls from the size of the pool.
@@ -183,11 +183,11 @@ def _names(block: Block, take: tuple[str, ...], originals: Mapping[str, Any]) ->
     backends: dict[str, Any] = {NAME: block.kind}
     for name in ("threading", *PROCESS_BACKENDS):
         original = originals[name]
-        backends[name] = block.kind if name in take else original and _kind(_Local, block, name, original)
+        backends[name] = block.kind if name in take else original and _kind(_LocalBackend, block, name, original)
     backends[SHARED_MEMORY] = _kind(_SharedMemory, block, SHARED_MEMORY, originals["threading"])
     return Names(backends, NAME, SHARED_MEMORY, block.kind(nesting_level=0, is_default=True), block.n_jobs)
 
 
-def _kind(role: type[_Local], block: Block, name: str, original: Any) -> type:
+def _kind(role: type[_LocalBackend], block: Block, name: str, original: Any) -> type:
     own = {"block": block, "name": name, "original": original, "__module__": __name__}
     return type(original.__name__, (role, original), own)

@@ -96,7 +96,7 @@ def registered() -> Iterator[None]:
         del joblib_parallel.BACKENDS[NAME]
 
 
-class _Limits:
+class _ThreadPoolLimits:
     """Holds the thread pools of this process at a size for as long as a batch runs that asked for it.
 
     Thread slots share the process and its pools: the first of them that asks decides, the last one gives back.
@@ -127,8 +127,8 @@ class _Limits:
 
 
 @functools.cache
-def _limits() -> _Limits:
-    return _Limits()
+def _limits() -> _ThreadPoolLimits:
+    return _ThreadPoolLimits()
 
 
 @contextlib.contextmanager

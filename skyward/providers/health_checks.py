@@ -39,7 +39,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class HostRequirements:
     """The requirements of a program on a machine.
 
     Attributes
@@ -63,7 +63,7 @@ class Needs:
     uv: bool
 
 
-def script(needs: Needs, folder: str = "") -> str:
+def script(needs: HostRequirements, folder: str = "") -> str:
     """Return the script for a machine's shell; `folder` is where files will be, if not in the usual cache."""
     cache = shlex.quote(folder) if folder else '"$HOME/.cache/skyward"'
     head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(TOOLS)}"
@@ -101,7 +101,7 @@ exit 0
 """
 
 
-def judged(told: str, needs: Needs, *, bare: bool = True) -> list[Finding]:
+def judged(told: str, needs: HostRequirements, *, bare: bool = True) -> list[Finding]:
     """Turn the output of the script into findings. A machine that is not `bare` uses the program's own Python."""
     messages = (decode(line)[1] for line in told.split("\n"))
     facts = [message for message in messages if isinstance(message, MachineFact)]
@@ -135,7 +135,7 @@ def _tools(missing: Sequence[str], setsid: bool, proc: bool) -> Finding:
     return Finding("tools", "ok", "a shell's usual commands, setsid, /proc")
 
 
-def _python(said: dict[str, str], needs: Needs) -> Finding:
+def _python(said: dict[str, str], needs: HostRequirements) -> Finding:
     if "python" in said:
         suffix, _, path = said["python"].partition(" ")
         if suffix == needs.suffix:

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from skyward.config.validation import StrictModel, existing_folder, refused
 from skyward.errors import ProvisioningError, explain
 from skyward.providers import health_checks, scratch
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.provider import Content, Instance, Order
 from skyward.providers.streams import merged
 
@@ -126,7 +126,7 @@ class Local(StrictModel):
         paths = sorted(self._root.glob(f"skyward-{pool}-*"))
         return [Instance(str(path), pool, path.name.removeprefix("skyward-"), host) for path in paths]
 
-    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+    async def examine(self, needs: HostRequirements) -> Mapping[str, Sequence[Finding]]:
         """Check whether this machine can run nodes."""
         text = health_checks.script(needs, str(self._root))
         ran = await _spawned("/bin/sh", "-c", text, stdout=asyncio.subprocess.PIPE)

@@ -6,7 +6,7 @@ from skyward.events import TasksCounted
 
 
 @dataclass(slots=True)
-class _Group:
+class _GroupTasks:
     """Tasks of one group: those that have arrived, and all of them; -1 where that is not known."""
 
     arrived: int = 0
@@ -18,11 +18,11 @@ class _Group:
 class Expected:
     """The groups of which more tasks may arrive."""
 
-    _groups: dict[int, _Group] = field(default_factory=dict)
+    _groups: dict[int, _GroupTasks] = field(default_factory=dict)
 
     def count(self, event: TasksCounted) -> None:
         """Note the expected number of tasks of a group."""
-        group = self._groups.setdefault(event.group, _Group())
+        group = self._groups.setdefault(event.group, _GroupTasks())
         group.tasks, group.final = event.tasks, event.final
         self._forget(event.group, group)
 
@@ -49,6 +49,6 @@ class Expected:
         """Whether any may be yet to come."""
         return any(group.arrived != group.tasks for group in self._groups.values())
 
-    def _forget(self, number: int, group: _Group) -> None:
+    def _forget(self, number: int, group: _GroupTasks) -> None:
         if group.final and group.arrived >= group.tasks:
             del self._groups[number]

@@ -7,10 +7,10 @@ import pytest
 
 from skyward.providers.aws import account_checks
 from skyward.providers.aws.instance_selection import Offer
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
-NEEDS = Needs("3.12", ".so", "", "Linux x86_64", uv=False)
+NEEDS = HostRequirements("3.12", ".so", "", "Linux x86_64", uv=False)
 OFFER = Offer("t4g.micro", "eu-central-1a", False, "arm64", 0.01, 0.005, 0.001)
 
 
@@ -185,7 +185,7 @@ def test_a_quota_is_told_in_machines() -> None:
     ],
 )
 def test_a_python_is_that_of_the_image_or_installed_by_uv(
-    needs: Needs, architecture: str, has_pip: bool, verdict: str, text: str
+    needs: HostRequirements, architecture: str, has_pip: bool, verdict: str, text: str
 ) -> None:
     found = account_checks.python(needs, architecture, has_pip=has_pip)
     assert brief(found)[0] == verdict

@@ -36,7 +36,7 @@ PROOFS = {
         ("providers/ssh/ssh.py", "from skyward.cli import main"),
     ],
     "contract-stands-alone": [
-        ("providers/provider.py", "from skyward.providers.health_checks import Needs"),
+        ("providers/provider.py", "from skyward.providers.health_checks import HostRequirements"),
         ("providers/provider.py", "import skyward.errors"),
     ],
     # everything imports errors: only what a node may load anyway breaks this contract alone

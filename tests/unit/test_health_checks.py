@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from skyward.providers import health_checks
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.remote import bootstrap
 from skyward.remote.node_messages import MachineFact, encode
 
 pytestmark = pytest.mark.timeout(30)
 
-NEEDS = Needs("3.12", ".cpython-312-x86_64-linux-gnu.so", bootstrap.LOOKS, "Linux x86_64", uv=False)
+NEEDS = HostRequirements("3.12", ".cpython-312-x86_64-linux-gnu.so", bootstrap.LOOKS, "Linux x86_64", uv=False)
 WELL = {
     "user": "alice",
     "system": "Linux x86_64",
@@ -33,7 +33,7 @@ WELL = {
 }
 
 
-def judged(needs: Needs = NEEDS, /, **changed: str | None) -> dict[str, Finding]:
+def judged(needs: HostRequirements = NEEDS, /, **changed: str | None) -> dict[str, Finding]:
     """What is found of a machine that is well but for this; None is what it does not say."""
     said = {name: text for name, text in (WELL | changed).items() if text is not None}
     told = "".join(encode(MachineFact(name, text)).decode() for name, text in said.items())
@@ -146,7 +146,7 @@ def test_an_error_that_ends_with_a_command_is_parted_from_it() -> None:
 # ---------------------------------------------------------------- the script, run here
 
 
-def told(name: str, home: Path, needs: Needs = NEEDS, folder: str = "", path: str | None = None) -> str:
+def told(name: str, home: Path, needs: HostRequirements = NEEDS, folder: str = "", path: str | None = None) -> str:
     if shutil.which(name) is None:
         pytest.skip(f"no {name} here")
     environment = {"HOME": str(home), "PATH": path or os.environ["PATH"]}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from skyward.providers.aws import instance_selection
-from skyward.providers.aws.instance_selection import InstanceType, Needs, Offer, Prices
+from skyward.providers.aws.instance_selection import InstanceRequirements, InstanceType, Offer, Prices
 
 SMALL = InstanceType("t4g.micro", 2, 1.0, ("arm64",))
 INTEL = InstanceType("t3.micro", 2, 1.0, ("i386", "x86_64"))
@@ -50,15 +50,15 @@ def test_a_type_is_read_as_it_is_told() -> None:
 @pytest.mark.parametrize(
     ("needs", "names"),
     [
-        (Needs(), ["t4g.micro", "t3.micro", "c7g.xlarge"]),
-        (Needs(cpus=3), ["c7g.xlarge"]),
-        (Needs(memory=4), ["c7g.xlarge"]),
-        (Needs(architecture="x86_64"), ["t3.micro"]),
-        (Needs(accelerator="A10G"), ["g5.xlarge"]),
-        (Needs(accelerator="NVIDIA", memory=32), []),
+        (InstanceRequirements(), ["t4g.micro", "t3.micro", "c7g.xlarge"]),
+        (InstanceRequirements(cpus=3), ["c7g.xlarge"]),
+        (InstanceRequirements(memory=4), ["c7g.xlarge"]),
+        (InstanceRequirements(architecture="x86_64"), ["t3.micro"]),
+        (InstanceRequirements(accelerator="A10G"), ["g5.xlarge"]),
+        (InstanceRequirements(accelerator="NVIDIA", memory=32), []),
     ],
 )
-def test_what_fits_has_at_least_what_is_needed(needs: Needs, names: list[str]) -> None:
+def test_what_fits_has_at_least_what_is_needed(needs: InstanceRequirements, names: list[str]) -> None:
     assert [kind.name for kind in (SMALL, INTEL, LARGE, GPU, METAL) if instance_selection.fits(kind, needs)] == names
 
 

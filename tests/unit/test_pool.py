@@ -15,7 +15,7 @@ from skyward.providers.aws.api import Unanswered
 from skyward.providers.aws.api_errors import TOKEN_SPENT
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.pool import EC2Pool
-from skyward.providers.aws.watchdog import Charge
+from skyward.providers.aws.watchdog import WatchedPool
 from skyward.providers.provider import Instance, Order, Quote
 from skyward.providers.ssh.key_pair import KeyPair
 from tests.ec2 import PRICE, REGION, ZONES, FakeEC2, refusal
@@ -27,11 +27,11 @@ class Watchdogs:
     """The watchdogs that were started, and how many were dismissed."""
 
     def __init__(self) -> None:
-        self.charges: list[Charge] = []
+        self.watched: list[WatchedPool] = []
         self.dismissed = 0
 
-    def start(self, charge: Charge) -> Callable[[], None]:
-        self.charges.append(charge)
+    def start(self, pool: WatchedPool) -> Callable[[], None]:
+        self.watched.append(pool)
         return self._dismiss
 
     def _dismiss(self) -> None:
@@ -143,11 +143,11 @@ def test_the_intent_is_on_the_disk_and_the_watchdog_runs_before_anything_is_crea
 ) -> None:
     seen: list[tuple[list[str], int]] = []
     for action in ("create_security_group", "run_instances"):
-        ec2.fail(action, do=lambda: seen.append((events(tmp_path), len(watchdogs.charges))))
+        ec2.fail(action, do=lambda: seen.append((events(tmp_path), len(watchdogs.watched))))
     run(launch(pool, 1, lease=20.0))
 
     assert seen == [(["create_security_group"], 1), (["create_security_group", "run_instances"], 1)]
-    assert (watchdogs.charges[0].pool, watchdogs.charges[0].region) == ("pool", REGION)
+    assert (watchdogs.watched[0].pool, watchdogs.watched[0].region) == ("pool", REGION)
 
 
 def test_what_one_zone_has_no_capacity_for_is_launched_in_the_next(pool: EC2Pool, ec2: FakeEC2) -> None:
@@ -391,7 +391,7 @@ def test_machines_and_group_are_gone_after_clear_and_the_watchdog_is_dismissed(
         await launch(pool, 2)
         assert await pool.clear() == ()
         assert (ec2.alive, ec2.groups) == ([], {})
-        assert (len(watchdogs.charges), watchdogs.dismissed) == (1, 1)
+        assert (len(watchdogs.watched), watchdogs.dismissed) == (1, 1)
         assert events(tmp_path)[-1] == "gone"
         with pytest.raises(sky.ProvisioningError, match="no longer needed"):
             await pool.launch(order(9))
@@ -416,7 +416,7 @@ def test_where_nothing_was_created_nothing_is_asked(
 ) -> None:
     async def scenario() -> None:
         assert await groupless.clear() == ()
-        assert (ec2.calls, watchdogs.charges) == ([], [])
+        assert (ec2.calls, watchdogs.watched) == ([], [])
 
     async def refused(pool: EC2Pool) -> None:
         ec2.fail("run_instances", refusal("RunInstances", "UnauthorizedOperation"))
@@ -426,7 +426,7 @@ def test_where_nothing_was_created_nothing_is_asked(
 
     run(scenario())
     run(refused(EC2Pool(groupless._config, "pool", LOGIN, ec2, watchdogs.start)))
-    assert (len(watchdogs.charges), watchdogs.dismissed) == (1, 1)
+    assert (len(watchdogs.watched), watchdogs.dismissed) == (1, 1)
     assert not ec2.asked("describe_instances")
     assert "gone" not in events(tmp_path)
 

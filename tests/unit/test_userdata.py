@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from skyward.providers.aws import userdata
-from skyward.providers.aws.userdata import Limits
+from skyward.providers.aws.userdata import ShutdownTimeouts
 
-LIMITS = Limits(600, 300, 43200)
+LIMITS = ShutdownTimeouts(600, 300, 43200)
 
 
 def test_the_lease_script_starts_before_anything_else() -> None:
@@ -28,15 +28,17 @@ def test_the_lease_script_starts_before_anything_else() -> None:
 
 
 def test_the_limits_are_in_the_script_as_whole_seconds() -> None:
-    script = userdata.starting(Limits(600, 299.6, 43200))
+    script = userdata.starting(ShutdownTimeouts(600, 299.6, 43200))
 
     assert "-lt 600 ]" in script
     assert "-lt 300 ]" in script
     assert "-lt 43200 ]" in script
 
 
-@pytest.mark.parametrize(("limits", "pause"), [(LIMITS, 5.0), (Limits(600, 2, 43200), 0.5), (Limits(4, 9, 9), 1.0)])
-def test_it_looks_often_enough_for_its_limits(limits: Limits, pause: float) -> None:
+@pytest.mark.parametrize(
+    ("limits", "pause"), [(LIMITS, 5.0), (ShutdownTimeouts(600, 2, 43200), 0.5), (ShutdownTimeouts(4, 9, 9), 1.0)]
+)
+def test_it_looks_often_enough_for_its_limits(limits: ShutdownTimeouts, pause: float) -> None:
     assert limits.pause == pause
     assert f"sleep {pause:.2f}" in userdata.starting(limits)
 

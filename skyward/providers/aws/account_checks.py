@@ -7,7 +7,7 @@ from typing import Any
 from skyward.formatting import dollars
 from skyward.providers.aws import api_errors, region_names
 from skyward.providers.aws.instance_selection import Offer
-from skyward.providers.health_checks import AGREES, Finding, Needs
+from skyward.providers.health_checks import AGREES, Finding, HostRequirements
 
 SIGNED_WITHIN_S = 300.0
 """Seconds by which the time of a signature may be off."""
@@ -167,7 +167,7 @@ def quota(limit: float, kind: str, cpus: int, nodes: int, *, spot: bool) -> Find
     return Finding("quota", "FAIL", f"{text}, but {nodes} are needed", fix)
 
 
-def python(needs: Needs, architecture: str, *, has_pip: bool) -> Finding:
+def python(needs: HostRequirements, architecture: str, *, has_pip: bool) -> Finding:
     """Judge whether a node's Python, and packages for it, are available on the default image."""
     system = f"Linux {'aarch64' if architecture == 'arm64' else architecture}"
     if needs.python != PYTHON and not (needs.uv and needs.system == system):

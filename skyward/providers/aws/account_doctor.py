@@ -16,7 +16,7 @@ from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.launch_plan import LaunchPlan
 from skyward.providers.batching import side_by_side
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 
 CALL_TIMEOUT_S = 10.0
 """Seconds for which a call with a temporary error is retried."""
@@ -38,7 +38,7 @@ LOOKUP_ACTIONS = (
 """The lookups of a launch and its end."""
 
 
-async def examine(config: LaunchConfig, needs: Needs, nodes: int = 1) -> Mapping[str, Sequence[Finding]]:
+async def examine(config: LaunchConfig, needs: HostRequirements, nodes: int = 1) -> Mapping[str, Sequence[Finding]]:
     """Return the findings; what depends on a failed check is not checked. The quota must allow `nodes` machines."""
     found: list[Finding] = []
     api = Api(config.region, config.profile, CALL_TIMEOUT_S)
@@ -90,7 +90,7 @@ async def _account(api: Api, found: list[Finding]) -> bool:
     return all(each.verdict != "FAIL" for each in found)
 
 
-async def _region(api: Api, config: LaunchConfig, needs: Needs, nodes: int, found: list[Finding]) -> None:
+async def _region(api: Api, config: LaunchConfig, needs: HostRequirements, nodes: int, found: list[Finding]) -> None:
     """Check what a launch in the region needs."""
     try:
         network = await _network(api, config)

@@ -46,7 +46,7 @@ class InstanceType:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class InstanceRequirements:
     """Minimum that a machine must have; None: any. `accelerator` is a name, a maker, or `gpu` for any."""
 
     cpus: int | None = None
@@ -117,7 +117,7 @@ def _kind(told: Mapping[str, Any]) -> InstanceType:
     )
 
 
-def fits(kind: InstanceType, needs: Needs) -> bool:
+def fits(kind: InstanceType, needs: InstanceRequirements) -> bool:
     """Whether a type meets the needs. A type with accelerators does so only if one is needed."""
     return (
         not kind.bare

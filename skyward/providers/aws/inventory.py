@@ -17,7 +17,7 @@ from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError
 from skyward.providers.aws import journal, price_list, resources, staleness, termination
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Prices
-from skyward.providers.aws.resources import LEASE, Found, FoundGroup
+from skyward.providers.aws.resources import LEASE, EC2Instance, FoundGroup
 from skyward.providers.aws.staleness import BY, UNTIL
 from skyward.providers.aws.termination import NotTerminated, Terminator
 from skyward.providers.batching import side_by_side
@@ -228,7 +228,7 @@ async def _there(api: Api, priced: bool) -> list[CloudPool]:
 
 
 def _pool(
-    name: str, region: str, alive: list[Found], groups: list[FoundGroup], costs: dict[str, float | None]
+    name: str, region: str, alive: list[EC2Instance], groups: list[FoundGroup], costs: dict[str, float | None]
 ) -> CloudPool:
     machines = [each for each in alive if each.pool == name]
     mine = [each for each in groups if each.pool == name]
@@ -239,7 +239,7 @@ def _pool(
     return CloudPool(name, region, shown, tuple(each.id for each in mine), by, stale)
 
 
-def _machine(found: Found, hourly: float | None) -> CloudMachine:
+def _machine(found: EC2Instance, hourly: float | None) -> CloudMachine:
     lease = until = None
     with contextlib.suppress(KeyError, ValueError):
         lease = float(found.tags[LEASE])
@@ -259,7 +259,7 @@ def _machine(found: Found, hourly: float | None) -> CloudMachine:
     )
 
 
-async def _hourly(api: Api, machines: list[Found]) -> dict[str, float | None]:
+async def _hourly(api: Api, machines: list[EC2Instance]) -> dict[str, float | None]:
     """Return what the machines cost an hour; nothing is said of what the credentials may not ask."""
     kinds = sorted({machine.kind for machine in machines})
     try:
@@ -270,7 +270,7 @@ async def _hourly(api: Api, machines: list[Found]) -> dict[str, float | None]:
     return {machine.id: _price(machine, prices, disks.get(machine.id, 0)) for machine in machines}
 
 
-def _price(machine: Found, prices: Prices, disk: int) -> float | None:
+def _price(machine: EC2Instance, prices: Prices, disk: int) -> float | None:
     base = prices.spot.get((machine.kind, machine.zone)) if machine.spot else prices.on_demand.get(machine.kind)
     return None if base is None else base + (prices.address or 0.0) + (prices.disk or 0.0) * disk
 

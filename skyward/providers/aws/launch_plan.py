@@ -9,7 +9,7 @@ from typing import Any
 from skyward.errors import InvalidArgument, NoCapacity
 from skyward.providers.aws import instance_selection, price_list, resources
 from skyward.providers.aws.api import Api, Refusal
-from skyward.providers.aws.instance_selection import InstanceType, Needs, Offer, Prices
+from skyward.providers.aws.instance_selection import InstanceRequirements, InstanceType, Offer, Prices
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.batching import side_by_side
 
@@ -21,7 +21,7 @@ DEFAULT_TYPE = "t4g.micro"
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class AMI:
     """An image of a region: the device of its disk, and its size in GB."""
 
     id: str
@@ -41,7 +41,7 @@ class LaunchPlan:
         self._config, self._api, self._clock = config, api, clock
         self._found_at = 0.0
         self._ids: dict[str, str] = {}
-        self._images: dict[str, Image] = {}
+        self._images: dict[str, AMI] = {}
         self._offers: list[Offer] | None = None
         self._prices: Prices | None = None
         self._disk = 0.0
@@ -79,7 +79,7 @@ class LaunchPlan:
             self._ids[architecture] = await self._parameter(named) if named.startswith("/") else named
         return self._ids[architecture]
 
-    async def image(self, architecture: str) -> Image:
+    async def image(self, architecture: str) -> AMI:
         """Return the image for an architecture, as the API describes it."""
         if architecture not in self._images:
             named = await self.image_id(architecture)
@@ -197,7 +197,7 @@ class LaunchPlan:
             return [kind] if zones else [], zones
         filters = [{"Name": "current-generation", "Values": ["true"]}, {"Name": "bare-metal", "Values": ["false"]}]
         told = await self._api.pages("ec2", "describe_instance_types", "InstanceTypes", Filters=filters)
-        needs = Needs(config.cpus, config.memory_gb, architecture, config.accelerator)
+        needs = InstanceRequirements(config.cpus, config.memory_gb, architecture, config.accelerator)
         fitting = [kind for kind in instance_selection.kinds(told) if instance_selection.fits(kind, needs)]
         zones = await self._zones([kind.name for kind in fitting])
         return [kind for kind in fitting if zones.get(kind.name)], zones
@@ -219,11 +219,11 @@ class LaunchPlan:
         return found
 
 
-def _image(told: dict[str, Any]) -> Image:
+def _image(told: dict[str, Any]) -> AMI:
     device = told.get("RootDeviceName", "/dev/sda1")
     sizes = [
         each["Ebs"].get("VolumeSize", 0)
         for each in told.get("BlockDeviceMappings", [])
         if each.get("DeviceName") == device and "Ebs" in each
     ]
-    return Image(told["ImageId"], told["Architecture"], device, math.ceil(max(sizes, default=8)))
+    return AMI(told["ImageId"], told["Architecture"], device, math.ceil(max(sizes, default=8)))

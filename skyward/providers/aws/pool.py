@@ -30,10 +30,10 @@ from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.aws.journal import Journal
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.launch_plan import LaunchPlan
-from skyward.providers.aws.resources import LEASE, NODES, POOL, TERMINATING, Found
+from skyward.providers.aws.resources import LEASE, NODES, POOL, TERMINATING, EC2Instance
 from skyward.providers.aws.termination import NotTerminated, Terminator
-from skyward.providers.aws.userdata import Limits
-from skyward.providers.aws.watchdog import Charge
+from skyward.providers.aws.userdata import ShutdownTimeouts
+from skyward.providers.aws.watchdog import WatchedPool
 from skyward.providers.batching import RequestCoalescer, side_by_side, while_wanted
 from skyward.providers.provider import Instance, Order, Purse, Quote
 from skyward.providers.ssh.key_pair import KeyPair
@@ -76,7 +76,7 @@ class EC2Pool:
         pool: str,
         login: KeyPair,
         api: Api,
-        start_watchdog: Callable[[Charge], Callable[[], None]],
+        start_watchdog: Callable[[WatchedPool], Callable[[], None]],
     ) -> None:
         self._config, self.pool, self.login, self.api = config, pool, login, api
         self._start_watchdog = start_watchdog
@@ -191,7 +191,7 @@ class EC2Pool:
         if self.purse is not None:
             self.purse.check(quote)
         host_key = KeyPair()
-        limits = Limits(self._config.first_contact, self.lease, self._config.max_lifetime)
+        limits = ShutdownTimeouts(self._config.first_contact, self.lease, self._config.max_lifetime)
         user_data = userdata.cloud_config(limits, (host_key.private.decode(), host_key.public), self.login.public)
         short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
         tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
@@ -271,7 +271,7 @@ class EC2Pool:
             region, lifetime = await self.api.region(), self._config.max_lifetime
             settle = min(termination.SETTLE_DELAY_S, self.lease)
             self._dismiss_watchdog = self._start_watchdog(
-                Charge(self.pool, region, self._config.profile, str(self._journal.path), settle, lifetime)
+                WatchedPool(self.pool, region, self._config.profile, str(self._journal.path), settle, lifetime)
             )
         self._possible += 1
         try:
@@ -298,11 +298,11 @@ class EC2Pool:
 
     # ---------------------------------------------------------------- what there is, and its end
 
-    async def look(self, machine: str) -> Found | None:
+    async def look(self, machine: str) -> EC2Instance | None:
         """Return a machine of this pool as the API lists it; None if it does not list it, yet or any more."""
         return await self._looks.do(machine)
 
-    async def _look(self, machines: Sequence[str]) -> Mapping[str, Found | Exception | None]:
+    async def _look(self, machines: Sequence[str]) -> Mapping[str, EC2Instance | Exception | None]:
         found = {each.id: each for each in await resources.machines(self.api, self.pool)}
         return {machine: found.get(machine) for machine in machines}
 

@@ -22,7 +22,7 @@ TERMINATING = ("shutting-down", "terminated")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EC2Instance:
     """A machine as the API describes it."""
 
     id: str
@@ -64,10 +64,10 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": name, "Value": value} for name, value in tags.items()]
 
 
-def _machine(told: dict[str, Any]) -> Found:
+def _machine(told: dict[str, Any]) -> EC2Instance:
     tags = {tag["Key"]: tag["Value"] for tag in told.get("Tags", [])}
     pool = tags.get(POOL, "")
-    return Found(
+    return EC2Instance(
         told["InstanceId"],
         pool,
         node_of(pool, tags.get(NODES, ""), int(told.get("AmiLaunchIndex", 0))),
@@ -86,7 +86,7 @@ def _ours(pool: str | None) -> list[dict[str, Any]]:
     return [{"Name": "tag-key", "Values": [POOL]} if pool is None else {"Name": f"tag:{POOL}", "Values": [pool]}]
 
 
-async def machines(api: Api, pool: str | None = None) -> list[Found]:
+async def machines(api: Api, pool: str | None = None) -> list[EC2Instance]:
     """Return Skyward's machines, of a pool or all, including those that were terminated recently."""
     async with api.open():
         pages = await api.pages("ec2", "describe_instances", "Reservations", Filters=_ours(pool))

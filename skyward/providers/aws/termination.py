@@ -48,7 +48,7 @@ def explanation(error: Exception) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweepResult:
     """What a sweep found: machines, now terminating; security groups, now removed or still in use."""
 
     terminated: list[str]
@@ -134,7 +134,7 @@ class Terminator:
                 with contextlib.suppress(Refusal):  # it does not concern this pool
                     await self.remove_group(each.id)
 
-    async def sweep(self, pool: str) -> Swept:
+    async def sweep(self, pool: str) -> SweepResult:
         """Terminate the machines and remove the security groups that the API lists for a pool.
 
         Raises
@@ -153,7 +153,7 @@ class Terminator:
                     failed[each.id] = error
         if failed:
             raise NotTerminated(failed)
-        return Swept(alive, removed, in_use)
+        return SweepResult(alive, removed, in_use)
 
     async def clear(self, pool: str, within: float, settle: float, *, always_twice: bool = False) -> None:
         """Sweep a pool repeatedly until nothing is left, for `within` seconds at most.

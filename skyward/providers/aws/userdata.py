@@ -27,7 +27,7 @@ HELD = f"{FOLDER}/held"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ShutdownTimeouts:
     """Seconds after which a machine shuts itself down: without a first contact, without a renewal, in any case."""
 
     first_contact: float
@@ -106,14 +106,14 @@ systemctl reload ssh >/dev/null 2>&1 || systemctl reload sshd >/dev/null 2>&1 ||
 """
 
 
-def starting(limits: Limits) -> str:
+def starting(limits: ShutdownTimeouts) -> str:
     """Return the command that starts the lease script and leaves it running."""
     values = {"folder": FOLDER, "held": HELD, "pause": limits.pause}
     seconds = {name: max(1, round(getattr(limits, name))) for name in ("first_contact", "lease", "lifetime")}
     return _START % {**values, "script": _LEASE_SCRIPT % (values | seconds)}
 
 
-def cloud_config(limits: Limits, host_key: tuple[str, str], authorized: str) -> str:
+def cloud_config(limits: ShutdownTimeouts, host_key: tuple[str, str], authorized: str) -> str:
     """Return the user data, with the private and public half of the host key, and the key that may log in."""
     private, public = host_key
     told = {

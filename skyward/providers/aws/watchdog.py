@@ -29,7 +29,7 @@ DONE = b"done\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class WatchedPool:
     """The pool that a watchdog clears, and the seconds after which its machines have shut themselves down anyway."""
 
     pool: str
@@ -40,7 +40,7 @@ class Charge:
     lifetime: float
 
 
-def start(charge: Charge) -> Callable[[], None]:
+def start(watched: WatchedPool) -> Callable[[], None]:
     """Start a watchdog and return the function that dismisses it. Without that, it acts once this process is gone."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     reader, pipe = os.pipe()
@@ -56,7 +56,7 @@ def start(charge: Charge) -> Callable[[], None]:
         setsigmask=[signal.SIGINT, signal.SIGHUP],  # Ctrl-C is for the driver
     )
     os.close(reader)
-    os.write(pipe, json.dumps(asdict(charge)).encode() + b"\n")
+    os.write(pipe, json.dumps(asdict(watched)).encode() + b"\n")
 
     def dismiss() -> None:
         with contextlib.suppress(OSError):
@@ -84,10 +84,10 @@ def main() -> None:
     line, _, rest = said.partition(b"\n")
     if rest.endswith(DONE) or not line:
         return
-    asyncio.run(_clear(Charge(**json.loads(line))))
+    asyncio.run(_clear(WatchedPool(**json.loads(line))))
 
 
-async def _clear(charge: Charge) -> None:
+async def _clear(watched: WatchedPool) -> None:
     import math
     from functools import partial
     from pathlib import Path
@@ -97,12 +97,12 @@ async def _clear(charge: Charge) -> None:
     from skyward.providers.aws.termination import Terminator
     from skyward.retry import backoff, retry
 
-    terminator = Terminator(Api(charge.region, charge.profile))
-    clear = partial(terminator.clear, charge.pool, math.inf, charge.settle, always_twice=True)
-    async with asyncio.timeout(charge.lifetime):
+    terminator = Terminator(Api(watched.region, watched.profile))
+    clear = partial(terminator.clear, watched.pool, math.inf, watched.settle, always_twice=True)
+    async with asyncio.timeout(watched.lifetime):
         # whatever the error is, there is nobody to tell, and it may pass
         await retry(clear, on=Exception, delays=backoff(longest=LONGEST_RETRY_DELAY_S))
-    await Journal(Path(charge.journal)).note("gone", pool=charge.pool, by="guard")
+    await Journal(Path(watched.journal)).note("gone", pool=watched.pool, by="guard")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,18 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-type Through = Callable[[Callable[[], "End"]], Awaitable[object]]
+type Through = Callable[[Callable[[], "RelayEnd"]], Awaitable[object]]
 """Opens a channel to the far port, whose session is made by the function it is given; or raises."""
 
 
-class End(asyncio.Protocol):
+class RelayEnd(asyncio.Protocol):
     """One end of a connection that passes through: a session of SSH, and a protocol of asyncio.
 
     What comes in goes out of the other end; if that one is slow, this one is not read.
     """
 
     pipe: Any = None
-    other: "End | None" = None
+    other: "RelayEnd | None" = None
 
     def connection_made(self, pipe: Any) -> None:
         """Take the transport, or the channel."""
@@ -61,7 +61,7 @@ class End(asyncio.Protocol):
             else:
                 other.pipe.abort()
 
-    def meet(self, other: "End") -> "End":
+    def meet(self, other: "RelayEnd") -> "RelayEnd":
         """Make these two the ends of one connection."""
         self.other, other.other = other, self
         return other
@@ -110,7 +110,7 @@ class Forward:
     async def _lead_on(self, near: "_Near") -> None:
         """Open the way on, and let in what came meanwhile; if there is no way, the connection ends."""
         with contextlib.suppress(OSError):
-            await self._through(lambda: near.meet(End()))
+            await self._through(lambda: near.meet(RelayEnd()))
         if near.pipe is None:
             if near.other is not None:
                 near.other.pipe.abort()
@@ -120,7 +120,7 @@ class Forward:
             near.begin()
 
 
-class _Near(End):
+class _Near(RelayEnd):
     """The end at the local port. What comes before there is another end is held."""
 
     def __init__(self, forward: Forward) -> None:

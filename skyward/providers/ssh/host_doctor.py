@@ -8,7 +8,7 @@ import time
 
 from skyward.errors import Unreachable
 from skyward.providers import health_checks
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.ssh import login_keys
 from skyward.providers.ssh.login import surveyed
 from skyward.providers.ssh.resolve import ResolvedTarget
@@ -22,7 +22,7 @@ PROBES = 3
 """Round trips of which the shortest counts."""
 
 
-async def examine(to: Target, needs: Needs) -> list[Finding]:
+async def examine(to: Target, needs: HostRequirements) -> list[Finding]:
     """Return the findings on the way to a machine and on it. What comes after a failure is not checked."""
     found: list[Finding] = []
     try:
@@ -42,7 +42,7 @@ def extra() -> Finding:
     return Finding("extra", "ok", f"asyncssh {importlib.metadata.version('asyncssh')}")
 
 
-async def _examine(to: Target, needs: Needs, found: list[Finding]) -> None:
+async def _examine(to: Target, needs: HostRequirements, found: list[Finding]) -> None:
     try:
         plan = await surveyed(to)
     except Refused as refused:
@@ -136,7 +136,7 @@ def _refusal(to: Target, plan: ResolvedTarget, error: Unreachable, keys: Finding
             return [Finding("login", "FAIL", text, f"check what `ssh -v {to.host}` prints")]
 
 
-async def _look(tunnel: Tunnel, needs: Needs, found: list[Finding]) -> None:
+async def _look(tunnel: Tunnel, needs: HostRequirements, found: list[Finding]) -> None:
     try:
         found.append(health_checks.round_trip(min([await tunnel.probe() for _ in range(PROBES)])))
         found.append(Finding("forwarding", "ok", "sshd lets connections through"))

@@ -86,7 +86,7 @@ ALGORITHMS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _LoginPlan:
     """A plan, and what asyncssh makes of it."""
 
     plan: ResolvedTarget
@@ -94,7 +94,7 @@ class _Way:
     trust: asyncssh.SSHKnownHosts
 
     @classmethod
-    def of(cls, to: Target) -> "_Way":
+    def of(cls, to: Target) -> "_LoginPlan":
         plan = ResolvedTarget.of(to)
         lines = [to.trust] if to.trust is not None else [_read(file) for file in plan.files]
         said: dict[str, Any] = {"encryption_algs": CIPHERS} | _algorithms(plan)
@@ -130,7 +130,7 @@ async def login(
     """Connect and log in, as `ssh` would."""
     client, plan = _Client(), None
     try:
-        way = await asyncio.to_thread(_Way.of, to)
+        way = await asyncio.to_thread(_LoginPlan.of, to)
         plan = way.plan
         if via is None and plan.jump:
             via = await _through(plan.jump, to, depth)

@@ -20,7 +20,7 @@ PUBLIC = (b"ssh-", b"ecdsa-", b"sk-", b"---- BEGIN SSH2 PUBLIC KEY", b"-----BEGI
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class LoginKey:
     """A key by its file's name; `problem` says why it cannot be used, as `NAME problem` reads, and `fix` what to do."""
 
     name: str
@@ -72,14 +72,14 @@ def _public(key: str | bytes) -> Iterator[asyncssh.SSHKey]:
             return
 
 
-async def keys(plan: ResolvedTarget) -> list[Key]:
+async def keys(plan: ResolvedTarget) -> list[LoginKey]:
     """Return the keys of a plan: those in files, those that are not where the configuration has them, the agent's."""
     held = await _agent(plan)
     found = [await asyncio.to_thread(_examined, each, held, plan.agent) for each in plan.keys]
     found += [
-        Key(file, "is not there", "correct its IdentityFile in the configuration of ssh") for file in plan.missing
+        LoginKey(file, "is not there", "correct its IdentityFile in the configuration of ssh") for file in plan.missing
     ]
-    return found + ([Key(f"{len(held)} of the agent")] if held else [])
+    return found + ([LoginKey(f"{len(held)} of the agent")] if held else [])
 
 
 async def _agent(plan: ResolvedTarget) -> Sequence[asyncssh.SSHKeyPair] | None:
@@ -94,31 +94,31 @@ async def _agent(plan: ResolvedTarget) -> Sequence[asyncssh.SSHKeyPair] | None:
         return None
 
 
-def _examined(key: str | bytes, held: Sequence[asyncssh.SSHKeyPair] | None, agent: str | None) -> Key:
+def _examined(key: str | bytes, held: Sequence[asyncssh.SSHKeyPair] | None, agent: str | None) -> LoginKey:
     try:
         asyncssh.import_private_key(key) if isinstance(key, bytes) else asyncssh.read_private_key(key)
     except (OSError, ValueError) as error:
         if {half.public_data for half in _public(key)} & {each.public_data for each in held or ()}:
-            return Key(_name(key))
+            return LoginKey(_name(key))
         begin = 'eval "$(ssh-agent)"; ' if held is None and agent is not None else ""
         return _judged(key, error, begin)
-    return Key(_name(key))
+    return LoginKey(_name(key))
 
 
-def _judged(key: str | bytes, error: OSError | ValueError, begin: str) -> Key:
+def _judged(key: str | bytes, error: OSError | ValueError, begin: str) -> LoginKey:
     """Say in our words why a key cannot be read; `begin` is what has to be run before the agent can be given one."""
     name, text = _name(key), str(error)
     if isinstance(error, OSError):
-        return Key(name, f"cannot be read ({str(error.strerror).lower()})", "name a key that you may read")
+        return LoginKey(name, f"cannot be read ({str(error.strerror).lower()})", "name a key that you may read")
     if isinstance(error, asyncssh.KeyEncryptionError) or "encrypted" in text:
-        return Key(name, "needs a passphrase", f"give it to the agent with {begin}ssh-add {name}")
+        return LoginKey(name, "needs a passphrase", f"give it to the agent with {begin}ssh-add {name}")
     begins = b"" if isinstance(key, bytes) else _beginning(key)
     if begins.startswith(b"PuTTY-User-Key-File"):
-        return Key(name, "is a key of PuTTY", f"convert it with puttygen {name} -O private-openssh -o NEW")
+        return LoginKey(name, "is a key of PuTTY", f"convert it with puttygen {name} -O private-openssh -o NEW")
     if begins.startswith(PUBLIC):
         private = name.removesuffix(".pub")
-        return Key(name, "is a public key", f"name the private one{f', {private}' if private != name else ''}")
-    return Key(name, f"is not a private key that can be read here ({text})", "name another key")
+        return LoginKey(name, "is a public key", f"name the private one{f', {private}' if private != name else ''}")
+    return LoginKey(name, f"is not a private key that can be read here ({text})", "name another key")
 
 
 def _beginning(file: str) -> bytes:
@@ -141,7 +141,7 @@ def exposed(keys: Iterable[str | bytes]) -> list[str]:
     return found
 
 
-def denied(user: str, known: Sequence[Key]) -> str:
+def denied(user: str, known: Sequence[LoginKey]) -> str:
     """Say why nobody could log in as this user, with these keys."""
     wrong = "; ".join(str(key) for key in known if key.problem)
     usable = [key for key in known if not key.problem]

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 from skyward.config.validation import StrictModel, Text, existing_file, matching, refused
 from skyward.errors import MissingExtra, NoCapacity, Unreachable
 from skyward.providers.batching import Attempts, side_by_side
-from skyward.providers.health_checks import Finding, Needs
+from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.provider import Instance, LeftToLease, Order
 from skyward.providers.ssh import scripts
 from skyward.providers.ssh.allocation import HostAllocator
@@ -233,7 +233,7 @@ class SSH(StrictModel):
             await tunnel.close()
             self._allocator.leave(instance.name)
 
-    async def examine(self, needs: Needs) -> Mapping[str, Sequence[Finding]]:
+    async def examine(self, needs: HostRequirements) -> Mapping[str, Sequence[Finding]]:
         """Check whether each machine can be a node and whether this program can reach it, all at the same time."""
         from skyward.providers.ssh.host_doctor import examine, extra  # not above: it needs the extra
 

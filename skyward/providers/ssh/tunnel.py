@@ -20,7 +20,7 @@ from skyward.errors import Unreachable
 from skyward.providers.batching import side_by_side
 from skyward.providers.provider import Content
 from skyward.providers.ssh import scripts, sftp
-from skyward.providers.ssh.forward import End, Forward
+from skyward.providers.ssh.forward import Forward, RelayEnd
 from skyward.providers.ssh.login import login
 from skyward.providers.ssh.remote_command import END_TIMEOUT_S, RemoteProcess, begin
 from skyward.providers.ssh.target import Lost as Lost
@@ -187,7 +187,7 @@ class Tunnel:
         shows that something listens.
         """
 
-        async def through(session: Callable[[], End]) -> None:
+        async def through(session: Callable[[], RelayEnd]) -> None:
             try:
                 connection = await self._current(HOLD)
                 made: Any = session  # a session of asyncssh but for its base class

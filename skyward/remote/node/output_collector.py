@@ -54,7 +54,7 @@ class _Pipe:
     """Time until which it is not read."""
 
 
-type _StreamKey = tuple[int, int, int]
+type _WorkerStream = tuple[int, int, int]
 """Worker, slot and stream."""
 
 
@@ -72,8 +72,8 @@ class OutputCollector:
     def __init__(self, selector: selectors.BaseSelector, out: int = 1) -> None:
         self._selector, self._out = selector, out
         self._pipes: dict[int, _Pipe] = {}  # by end
-        self._lines: dict[_StreamKey, OutputLine] = {}
-        self._partial_lines: dict[_StreamKey, OutputLine] = {}  # those with a part that waits
+        self._lines: dict[_WorkerStream, OutputLine] = {}
+        self._partial_lines: dict[_WorkerStream, OutputLine] = {}  # those with a part that waits
         self._given: OutputPipes | None = None
         self._waiting: deque[bytes] = deque()
         self._size = 0
@@ -212,7 +212,7 @@ class OutputCollector:
                 self._partial_lines.pop(key, None)
                 self._print(key, self._lines.pop(key).rest(final=True))
 
-    def _print(self, key: _StreamKey, text: str) -> None:
+    def _print(self, key: _WorkerStream, text: str) -> None:
         _, slot, stream = key
         for frame in () if self._closed else frames(slot, stream, text):
             self._waiting.append(frame)
