@@ -26,6 +26,9 @@ PURE = next(
 )
 STDLIB = sys.stdlib_module_names
 
+SHARED_TYPE_NAMES = {"BatchLost": ["skyward.errors", "skyward.events"]}
+"""Names of several types: `BatchLost` is raised, and is the event in a record that says so; both are public."""
+
 LOADED = """
 import sys
 before = set(sys.modules)
@@ -233,6 +236,17 @@ def test_each_module_has_a_name_of_its_own() -> None:
     names = sorted(path.stem for path in PACKAGE if not path.stem.startswith("__"))
 
     assert names == sorted(set(names))
+
+
+def test_a_type_has_a_name_of_its_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in PACKAGE:
+        for node in tree(path).body:
+            match node:
+                case ast.ClassDef(name=name) | ast.TypeAlias(name=ast.Name(id=name)):
+                    homes.setdefault(name.lstrip("_"), []).append(dotted(path))
+
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == SHARED_TYPE_NAMES
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=dotted)
