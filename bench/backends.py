@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from bench.plan import BatchSize, Plan
+from skyward.extras import installer
 
 IDLE_WORKER_TIMEOUT = 300
 """Seconds after which an idle loky worker leaves: what joblib asks for."""
@@ -37,27 +38,28 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One library: the modules it needs, how to get them, whose versions matter, and how a pool is opened."""
+    """One library: the modules and the requirement it needs, whose versions matter, and how a pool is opened."""
 
     modules: tuple[str, ...]
-    install: str
+    requirement: str
     packages: tuple[str, ...]
     open: Callable[[Plan], AbstractContextManager[Pool]]
 
     def load(self) -> None:
         """Import what the backend needs, or say what is missing."""
-        _load("joblib", "pip install joblib")
+        load("joblib", "joblib")
         for module in self.modules:
-            _load(module, self.install)
+            load(module, self.requirement)
 
 
-def _load(module: str, install: str) -> Any:
+def load(module: str, requirement: str) -> Any:
+    """Import a module, or say how to install it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
         if missing.name != module.partition(".")[0]:
             raise
-        raise NotInstalledError(f"{missing.name} is not installed here: {install}") from missing
+        raise NotInstalledError(f"{missing.name} is not installed here: {installer()} {requirement}") from missing
 
 
 def _parallel(tasks: Iterable[Any], batch_size: BatchSize, **how: Any) -> list[Any]:
@@ -188,10 +190,10 @@ class _RemoteFunctions:
 
 
 BACKENDS = {
-    "skyward": Backend(("skyward",), "run it from the root of its checkout", ("skyward", "casty"), _skyward),
-    "loky": Backend((), "pip install joblib", ("joblib",), _loky),
-    "ray": Backend(("ray", "ray.util.joblib"), "pip install ray", ("ray",), _ray),
-    "dask": Backend(("distributed",), "pip install 'dask[distributed]'", ("dask", "distributed"), _dask),
-    "threading": Backend((), "pip install joblib", ("joblib",), _threading),
+    "skyward": Backend((), "", ("skyward", "casty"), _skyward),
+    "loky": Backend((), "joblib", ("joblib",), _loky),
+    "ray": Backend(("ray", "ray.util.joblib"), "ray", ("ray",), _ray),
+    "dask": Backend(("distributed",), "'dask[distributed]'", ("dask", "distributed"), _dask),
+    "threading": Backend((), "joblib", ("joblib",), _threading),
 }
 """Every backend by the name that `--backend` takes."""

@@ -5,10 +5,9 @@
 """
 
 from collections import Counter
-from importlib import import_module
 from typing import Any
 
-from bench.backends import NotInstalledError
+from bench.backends import NotInstalledError, load
 
 MEGABYTE = 1e6
 NODE = "skyward.remote.node"
@@ -45,10 +44,7 @@ def left_behind() -> int:
 
 
 def _psutil() -> Any:
-    try:
-        return import_module("psutil")
-    except ModuleNotFoundError as missing:
-        raise NotInstalledError("psutil is not installed here: pip install psutil") from missing
+    return load("psutil", "psutil")
 
 
 def _kinds(backend: str, processes: list[Any]) -> dict[int, str]:

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import importlib.util
 import reprlib
 import resource
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,43 +98,7 @@ class NoCompute(SkywardError, RuntimeError):
 
 
 class MissingExtra(SkywardError, ImportError):
-    """A library of one of Skyward's extras is not installed; the text says how to install it.
-
-    The text does not say `pip install skyward`: on the package index, that name belongs to another project.
-    """
-
-    @classmethod
-    def of(cls, library: str, extra: str = "") -> Self:
-        """Return the error for a missing library and its extra, which by default has the name of the library."""
-        return cls(f"{library} is not installed: {_adding(extra or library)}", name=library)
-
-    @classmethod
-    def check(cls, extra: str, *libraries: str) -> None:
-        """Raise `MissingExtra` if one of the libraries of the extra is not installed. Import none of them."""
-        for library in libraries:
-            if importlib.util.find_spec(library) is None:
-                raise cls.of(library, extra)
-
-
-def _adding(extra: str) -> str:
-    """Return the command that adds an extra to Skyward as it is installed: from a clone, git or a wheel."""
-    import json
-    from importlib import metadata
-    from urllib.parse import unquote
-
-    try:
-        origin = metadata.distribution("skyward").read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        origin = None
-    match json.loads(origin or "{}"):
-        case {"url": str(url), "dir_info": {"editable": True}}:
-            return f"pip install -e '{unquote(url.removeprefix('file://'))}[{extra}]'"
-        case {"url": str(url), "vcs_info": {"vcs": str(tool), "commit_id": str(commit)}}:
-            return f"pip install 'skyward[{extra}] @ {tool}+{url}@{commit}'"
-        case {"url": str(url)}:
-            return f"pip install 'skyward[{extra}] @ {url}'"
-        case _:
-            return f"pip install -e '.[{extra}]' in the folder of Skyward's source"
+    """A library of one of Skyward's extras is not installed; the text says how to install it."""
 
 
 class NotPortable(SkywardError, TypeError):

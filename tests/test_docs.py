@@ -125,6 +125,11 @@ def test_each_event_is_in_the_reference(site: Path) -> None:
     assert {f"skyward.events.{kind.__name__}" for kind in events.Event.__value__.__args__} - ids == set()
 
 
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+def test_what_is_to_be_installed_goes_into_the_environment_in_any_shell(page: Path) -> None:
+    assert re.findall(r"(?<!bin/)(?<!-m )(?<!uv )\bpip3? install ['\"-].*", page.read_text()) == []
+
+
 def test_each_guide_has_a_page_that_includes_it() -> None:
     pages = {page.stem: page.read_text() for page in (ROOT / "docs/guides").glob("*.md")}
     guides = [guide.stem for guide in sorted((ROOT / "guides").glob("[0-9]*.py"))]

@@ -113,7 +113,7 @@ LOCAL = {
     ),
     "a package that is not installed": (
         "image=sky.Image(packages=['no-such-package>=2'])",
-        "which does not have no-such-package>=2; install what is missing: pip install 'no-such-package>=2'",
+        f"no-such-package>=2; install what is missing: {sys.executable} -m pip install 'no-such-package>=2'",
     ),
 }
 

@@ -1,9 +1,7 @@
 """`skyward doctor`: check whether machines can be nodes and can be reached, and how to fix what is wrong."""
 
 import dataclasses
-import os
 import platform
-import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from skyward import extras
 from skyward.cli.options import AsJson
 from skyward.cli.settings import spoken_as_options
 from skyward.errors import InvalidArgument, MissingExtra
@@ -107,10 +106,10 @@ def aws(
 
 def examined(examine: Callable[[HostRequirements], Coroutine[Any, Any, Findings]]) -> Findings:
     """Return what an examination finds; an extra that is missing is found as well."""
-    import asyncio
+    from skyward import interruptible
 
     try:
-        return asyncio.run(examine(needs()))
+        return interruptible.run(examine(needs()))
     except MissingExtra as missing:
         text, _, fix = str(missing).partition(": ")
         return {"here": [Finding("extra", "FAIL", text, fix)]}
@@ -118,6 +117,7 @@ def examined(examine: Callable[[HostRequirements], Coroutine[Any, Any, Findings]
 
 def needs() -> HostRequirements:
     """Return what this program needs of a machine."""
+    from skyward.environment.bundle import find_uv
     from skyward.remote import bootstrap
 
     return HostRequirements(
@@ -125,7 +125,8 @@ def needs() -> HostRequirements:
         suffix=str(sysconfig.get_config_var("EXT_SUFFIX")),
         looks=bootstrap.LOOKS,
         system=f"{platform.system()} {platform.machine()}",
-        uv=os.access(shutil.which("uv") or "", os.R_OK),
+        uv=find_uv() is not None,
+        installer=extras.installer(),
     )
 
 

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from skyward import extras
 from skyward.errors import InvalidArgument, MissingExtra, SkywardError
 from skyward.view.escape import escape
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -23,11 +27,23 @@ def main(words: Sequence[str] | None = None) -> None:
         print(version("skyward"))
         return
     try:
+        _run(words)
+    except KeyboardInterrupt:
+        if words[:1] == ["run"]:
+            sys.exit(INTERRUPTED)
+        _let_go()
+        if words[:1] == ["down"]:
+            print("skyward: interrupted; `skyward ls` lists what is left", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # else Python would wait for threads of the SDK, which nobody can interrupt
+
+
+def _run(words: list[str]) -> NoReturn:
+    try:
         import cyclopts  # not above: without its extra the command says how to get it
     except ModuleNotFoundError as missing:
         if missing.name != "cyclopts":
             raise
-        _refuse(MissingExtra.of("cyclopts", "cli"))
+        _refuse(extras.missing("cyclopts", "cli"))
     from skyward.cli.cloud import down, ls
     from skyward.cli.doctor import doctor
     from skyward.cli.run import run
@@ -46,6 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
         help="Run your functions on machines that are launched and shut down for you.",
         help_format="plaintext",  # a parser of Markdown would take as long to load as all the rest
         default_parameter=cyclopts.Parameter(show_default=False),
+        suppress_keyboard_interrupt=False,
     )
     for command in (run, runs, logs, report, ls, down, doctor):
         app.command(command)

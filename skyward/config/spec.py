@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from skyward import extras
 from skyward.config.image import Image
 from skyward.config.nodes import Nodes, as_nodes
 from skyward.config.validation import StrictModel, any_path, refused, whole
-from skyward.errors import MissingExtra, listed
+from skyward.errors import listed
 from skyward.formatting import counted
 from skyward.remote.call_options import MAX_COUNT
 
@@ -292,7 +293,7 @@ class Options(StrictModel):
     @classmethod
     def _served(cls, value: bool) -> bool:
         if value:
-            MissingExtra.check("dashboard", "starlette", "uvicorn")
+            extras.require("dashboard", "starlette", "uvicorn")
         return value
 
     console: Literal["auto", "plain", "off"] = Field(

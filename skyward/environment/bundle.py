@@ -108,9 +108,8 @@ def pack(image: Image) -> EnvironmentBundle:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[digest] = path
         placed.append((name, digest))
-    uv = shutil.which("uv")
     uv_file = ""
-    if uv is not None and os.access(uv, os.R_OK):
+    if (uv := find_uv()) is not None:
         found = os.stat(uv)
         uv_file = f"uv-{found.st_size}-{found.st_mtime_ns}"
         files[uv_file] = Path(uv)
@@ -129,6 +128,12 @@ def pack(image: Image) -> EnvironmentBundle:
         files=tuple(placed),
     )
     return EnvironmentBundle(recipe, (*packages, *([pip] if pip is not None else [])), files)
+
+
+def find_uv() -> str | None:
+    """Return the `uv` that can be sent: the one on the PATH, or the one that is installed for this Python."""
+    uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+    return uv if uv is not None and os.access(uv, os.R_OK) else None
 
 
 def contents(files: Mapping[str, str]) -> dict[str, Content]:

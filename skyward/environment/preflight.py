@@ -15,6 +15,7 @@ from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skyward import extras
 from skyward.config.validation import NO_HOME
 from skyward.environment.user_modules import spec_of
 from skyward.errors import InvalidArgument
@@ -45,7 +46,7 @@ def check(image: "Image", provider: "Provider") -> None:
             "packages",
             list(image.packages),
             f"nodes of {provider.name!r} run in this program's environment, which does not have {lacks}",
-            f"install what is missing: pip install {shlex.join(missing)}",
+            f"install what is missing: {extras.installer()} {shlex.join(missing)}",
         )
     if unknown := absent(image, provider):
         near = difflib.get_close_matches(unknown, importlib.metadata.packages_distributions(), n=1)

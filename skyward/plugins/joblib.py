@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Never
 
-from skyward.errors import InvalidArgument, MissingExtra
+from skyward import extras
+from skyward.errors import InvalidArgument
 from skyward.plugins.plugin import Plugin, Pool
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def joblib(*unnamed: Never, take: Sequence[str] = (), **unknown: Never) -> Jobli
     MissingExtra
         joblib is not installed here.
     """
-    MissingExtra.check("joblib", "joblib")
+    extras.require("joblib", "joblib")
     if unnamed:
         raise InvalidArgument('joblib takes keyword arguments only, for example take=("loky",)')
     for name in unknown:

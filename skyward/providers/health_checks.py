@@ -54,6 +54,8 @@ class HostRequirements:
         Its own system and architecture, as `uname -sm` prints them.
     uv
         Whether it has a `uv` that it can send to machines of the same system.
+    installer
+        The beginning of the command that installs packages for its own Python.
     """
 
     python: str
@@ -61,6 +63,7 @@ class HostRequirements:
     looks: str
     system: str
     uv: bool
+    installer: str
 
 
 def script(needs: HostRequirements, folder: str = "") -> str:
@@ -150,7 +153,9 @@ def _python(said: dict[str, str], needs: HostRequirements) -> Finding:
         whose = "your uv is sent, and installs it"
     else:
         text = f"there is no CPython {needs.python}, which is what your program runs on, and no uv to install it"
-        return Finding("python", "FAIL", text, f"install python{needs.python} or uv there, or `pip install uv` here")
+        return Finding(
+            "python", "FAIL", text, f"install python{needs.python} or uv there, or uv here: {needs.installer} uv"
+        )
     text = f"there is no CPython {needs.python}: {whose} at the first start"
     return Finding("python", "warn", text, f"make sure that it can download it, or install python{needs.python} there")
 

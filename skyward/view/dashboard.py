@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from skyward.errors import MissingExtra
+from skyward import extras
 from skyward.events import DashboardOpened, Event
 from skyward.telemetry.event_log import EventLog, now
 from skyward.view.page import live, policy
@@ -30,7 +30,7 @@ try:
     from starlette.routing import Route
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:
-    raise MissingExtra.of(missing.name or "starlette", "dashboard") from None
+    raise extras.missing(missing.name or "starlette", "dashboard") from None
 
 log = logging.getLogger("skyward")
 

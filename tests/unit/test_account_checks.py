@@ -10,7 +10,7 @@ from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.health_checks import Finding, HostRequirements
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
-NEEDS = HostRequirements("3.12", ".so", "", "Linux x86_64", uv=False)
+NEEDS = HostRequirements("3.12", ".so", "", "Linux x86_64", uv=False, installer="python -m pip install")
 OFFER = Offer("t4g.micro", "eu-central-1a", False, "arm64", 0.01, 0.005, 0.001)
 
 
@@ -190,4 +190,4 @@ def test_a_python_is_that_of_the_image_or_installed_by_uv(
     found = account_checks.python(needs, architecture, has_pip=has_pip)
     assert brief(found)[0] == verdict
     assert found.text.startswith(text)
-    assert ("pip install uv; " in found.fix) == (needs.python == "3.13" and not needs.uv)
+    assert ("python -m pip install uv; " in found.fix) == (needs.python == "3.13" and not needs.uv)

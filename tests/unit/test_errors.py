@@ -1,13 +1,11 @@
 import copy
 import errno
-import json
 import os
 import pickle
 import resource
 import subprocess
 import sys
 import traceback
-from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -35,7 +33,7 @@ SAMPLES: list[Exception] = [
     *(kind("it broke") for kind in ALL),
     InvalidArgument.of("nodes", 0, "must be at least 1", "give more"),
     NoCompute(),
-    MissingExtra.of("joblib"),
+    MissingExtra("joblib is not installed", name="joblib"),
     NotPortable("no", "args[0].conn"),
     NodeError("no", log="line 1\nline 2"),
     BootFailed("no", log="line 1\nline 2"),
@@ -132,44 +130,6 @@ def test_a_value_without_a_repr_is_shown_by_its_type() -> None:
 def test_no_compute_says_what_to_do() -> None:
     assert "with sky.Compute(...)" in str(NoCompute())
     assert str(NoCompute("square.remote needs a pool")) == "square.remote needs a pool"
-
-
-@pytest.mark.parametrize(
-    ("origin", "command"),
-    [
-        (
-            {"url": "file:///home/alice/my%20sky", "dir_info": {"editable": True}},
-            "pip install -e '/home/alice/my sky[aws]'",
-        ),
-        (
-            {"url": "https://git.test/sky.git", "vcs_info": {"vcs": "git", "commit_id": "a1b2"}},
-            "pip install 'skyward[aws] @ git+https://git.test/sky.git@a1b2'",
-        ),
-        (
-            {"url": "file:///tmp/skyward-0.1.0-py3-none-any.whl", "archive_info": {}},
-            "pip install 'skyward[aws] @ file:///tmp/skyward-0.1.0-py3-none-any.whl'",
-        ),
-        ({"url": "file:///srv/sky", "dir_info": {}}, "pip install 'skyward[aws] @ file:///srv/sky'"),
-        (None, "pip install -e '.[aws]' in the folder of Skyward's source"),
-    ],
-)
-def test_a_missing_extra_is_the_pip_line_for_how_skyward_is_installed(
-    origin: object, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "skyward-0.1.0.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: skyward\nVersion: 0.1.0\n")
-    if origin is not None:
-        (folder / "direct_url.json").write_text(json.dumps(origin))
-    monkeypatch.syspath_prepend(tmp_path)
-    error = MissingExtra.of("aioboto3", "aws")
-
-    assert str(error) == f"aioboto3 is not installed: {command}"
-    assert error.name == "aioboto3"
-
-
-def test_an_extra_is_called_like_its_library_unless_said_otherwise() -> None:
-    assert "[joblib]" in str(MissingExtra.of("joblib"))
 
 
 def test_not_portable_carries_the_path() -> None:

@@ -17,7 +17,14 @@ from skyward.remote.node_messages import MachineFact, encode
 
 pytestmark = pytest.mark.timeout(30)
 
-NEEDS = HostRequirements("3.12", ".cpython-312-x86_64-linux-gnu.so", bootstrap.LOOKS, "Linux x86_64", uv=False)
+NEEDS = HostRequirements(
+    "3.12",
+    ".cpython-312-x86_64-linux-gnu.so",
+    bootstrap.LOOKS,
+    "Linux x86_64",
+    uv=False,
+    installer="python -m pip install",
+)
 WELL = {
     "user": "alice",
     "system": "Linux x86_64",

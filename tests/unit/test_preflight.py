@@ -84,7 +84,7 @@ def test_what_is_not_installed_is_refused_where_nothing_is_installed() -> None:
     assert refused(image, sky.Local()) == (
         "packages=['numpy<1', 'no-such-package']: nodes of 'local' run in this program's environment, which does not "
         f"have numpy<1 ({NUMPY} is installed), no-such-package; "
-        "install what is missing: pip install 'numpy<1' no-such-package"
+        f"install what is missing: {sys.executable} -m pip install 'numpy<1' no-such-package"
     )
     preflight.check(image, SSH)
 

@@ -45,7 +45,7 @@ _SOURCES = {
 
 def no_region(ignored: str | None) -> Finding:
     """Say that no region is set; `ignored` is the value of `AWS_REGION`, which the SDK does not read."""
-    fix = "pass --region, set AWS_DEFAULT_REGION, or run `aws configure`"
+    fix = "pass --region, set AWS_DEFAULT_REGION, or write it into ~/.aws/config (`aws configure`)"
     if ignored:
         return Finding("region", "FAIL", f"AWS_REGION={ignored} is not read, only AWS_DEFAULT_REGION is", fix)
     return Finding("region", "FAIL", "no region is set", fix)
@@ -177,13 +177,11 @@ def python(needs: HostRequirements, architecture: str, *, has_pip: bool) -> Find
         )
         fix = f"run your program with Python {PYTHON}, or use an image that has Python {needs.python}: sky.AWS(image=)"
         if needs.system == system:
-            fix = f"pip install uv; or {fix}"
+            fix = f"{needs.installer} uv; or {fix}"
         return Finding("python", "FAIL", text, fix)
     if needs.system != system and not has_pip:
         text = f"the machines are {system}, this one is {needs.system}: they fetch packages with pip, which is not here"
-        return Finding(
-            "python", "FAIL", text, "install it in this environment: python -m ensurepip, or uv pip install pip"
-        )
+        return Finding("python", "FAIL", text, f"install it in this environment: {needs.installer} pip")
     if needs.system != system:
         return Finding("python", "ok", f"{needs.python}; packages are fetched, as the machines are {system}")
     return Finding("python", "ok", f"{needs.python}; packages are sent from here")

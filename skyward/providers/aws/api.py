@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import datetime as dt
 import functools
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from skyward.errors import Denied, InvalidArgument, MissingExtra, ProvisioningError
+from skyward import extras
+from skyward.errors import Denied, InvalidArgument, ProvisioningError
 from skyward.providers.aws import api_errors, region_names
 from skyward.retry import backoff, jittered, retry
 
@@ -73,7 +75,7 @@ def _sdk() -> Any:
     try:
         import aioboto3
     except ModuleNotFoundError as missing:
-        raise MissingExtra.of(missing.name or "aioboto3", "aws") from None
+        raise extras.missing(missing.name or "aioboto3", "aws") from None
     return aioboto3
 
 
@@ -132,7 +134,7 @@ class Api:
         """Return the name of the region."""
         region = (await self.session()).region_name
         if not region:
-            raise InvalidArgument("region=None: no region is set; give one, for example region='eu-central-1'")
+            raise InvalidArgument(region_names.none_set(os.environ.get("AWS_REGION", "")))
         if not region_names.has_form(region):
             fix = region_names.meant(region, await asyncio.to_thread(regions)) or "give one, for example 'eu-central-1'"
             raise InvalidArgument.of("region", region, "is not a region", fix)

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PrivateAttr
 
-from skyward.errors import MissingExtra, Unreachable
+from skyward import extras
+from skyward.errors import Unreachable
 from skyward.providers.aws import userdata, watchdog
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Offer
@@ -130,7 +131,7 @@ class AWS(LaunchConfig):
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `aws` is not installed."""
-        MissingExtra.check("aws", "aioboto3", "asyncssh")
+        extras.require("aws", "aioboto3", "asyncssh")
 
     # ---------------------------------------------------------------- the contract of a provider
 

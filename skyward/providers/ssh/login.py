@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skyward.errors import MissingExtra, Unreachable
+from skyward import extras
+from skyward.errors import Unreachable
 from skyward.providers.ssh import login_keys, target
 from skyward.providers.ssh.resolve import ResolvedTarget
 from skyward.providers.ssh.target import Distrusted, NotAllowed, Refused, Target
@@ -26,7 +27,7 @@ try:
     from asyncssh.mac import get_mac_algs
     from asyncssh.public_key import get_certificate_algs, get_public_key_algs
 except ImportError as missing:
-    raise MissingExtra.of("asyncssh", "ssh") from missing
+    raise extras.missing("asyncssh", "ssh") from missing
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Put before asyncssh's own choice, which begins with chacha20.

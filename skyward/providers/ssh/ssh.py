@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
+from skyward import extras
 from skyward.config.validation import StrictModel, Text, existing_file, matching, refused
-from skyward.errors import MissingExtra, NoCapacity, Unreachable
+from skyward.errors import NoCapacity, Unreachable
 from skyward.providers.batching import Attempts, side_by_side
 from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.provider import Instance, LeftToLease, Order
@@ -152,7 +153,7 @@ class SSH(StrictModel):
 
     def model_post_init(self, _: object, /) -> None:
         """Raise `MissingExtra` at once where the extra `ssh` is not installed."""
-        MissingExtra.check("ssh", "asyncssh")
+        extras.require("ssh", "asyncssh")
 
     @property
     def name(self) -> str:
