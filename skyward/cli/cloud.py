@@ -59,13 +59,8 @@ def down(
         raise InvalidArgument("--all also terminates pools in use; there is no terminal to confirm on, so add --yes")
     with spoken_as_options("region", "profile"):
         found = inventory.survey(region=region, profile=profile, prices=asked)
-    there = found.pools
     found.warn()
-    chosen = [pool for pool in there if all or (stale and pool.stale) or pool.name in pools]
-    if strangers := [name for name in pools if name not in {pool.name for pool in chosen}]:
-        names = ", ".join(pool.name for pool in there) or "none"
-        found.check()
-        raise InvalidArgument(f"{strangers[0]}: there is no such pool in {listed(found.regions)}; found: {names}")
+    chosen = found.chosen(pools, stale=stale, all=all)
     if chosen and asked and not agreed(chosen):
         print("skyward: nothing was terminated", file=sys.stderr)
         return 1

@@ -1,6 +1,8 @@
 """The command line: what it says and its exit codes, in this process and, where that matters, in one of its own."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import kit
 from tests.command import run, run_here
 
 pytestmark = pytest.mark.timeout(60)
@@ -72,6 +75,51 @@ def test_a_mistake_is_one_line_and_another_code(words: tuple[str, ...], said: st
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(said)
     assert ran.stderr.count("\n") == 1
+
+
+HANGING = """
+import signal, socket, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have been told to ignore it
+
+def hang(*_, **__):
+    print("asked", flush=True)
+    time.sleep(600)
+
+socket.getaddrinfo = hang
+from skyward.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("ls",), ""),
+        (("down", "pool"), "skyward: interrupted; `skyward ls` lists what is left\n"),
+        (("doctor", "aws"), ""),
+    ],
+)
+def test_ctrl_c_ends_a_command_while_the_sdk_waits_for_the_network(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "HOME": str(tmp_path)}
+    running = subprocess.Popen(
+        [sys.executable, "-c", HANGING, *words, "--region", "eu-central-1"],
+        env=os.environ | keys | {"XDG_STATE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "asked\n"
+        running.send_signal(signal.SIGINT)
+        try:
+            _, stderr = running.communicate(timeout=kit.SOON)
+        finally:
+            running.kill()
+
+    assert (running.returncode, stderr) == (130, said)
 
 
 @pytest.mark.parametrize("words", [(), ("doctor",), ("doctor", "local"), ("doctor", "ssh"), ("doctor", "aws")])

@@ -77,7 +77,7 @@ def test_where_nothing_is_found_the_regions_that_were_searched_are_named(
     monkeypatch.setattr(inventory, "survey", lambda **_: Survey((), ("us-east-1",), {}))
     assert down(stale=True) == 0
     assert capsys.readouterr().out == "nothing to terminate in us-east-1\n"
-    with pytest.raises(InvalidArgument, match=r"^one: there is no such pool in us-east-1; found: none$"):
+    with pytest.raises(InvalidArgument, match=r"^there is no pool 'one' in us-east-1; found: none$"):
         down("one")
 
 
@@ -88,7 +88,7 @@ def test_where_nothing_is_found_the_regions_that_were_searched_are_named(
         (("down", "pool", "--all"), 2, "name the pools to terminate"),
         (("down", "--stale", "--all", "--yes"), 2, "name the pools to terminate"),
         (("down", "--all"), 2, "--all also terminates pools in use; there is no terminal to confirm on, so add --yes"),
-        (("ls",), 2, "no region is set; give one, for example --region eu-central-1"),
+        (("ls",), 2, "no region is set; pass --region eu-central-1, set the variable AWS_DEFAULT_REGION, or write"),
         (("ls", "--region", "eu-central-1"), 1, "there are no AWS credentials: "),
         (("ls", "--region", "eu-central-1", "--profile", "none"), 2, "--profile none: "),
     ],

@@ -67,7 +67,7 @@ def test_what_is_there_is_listed_with_age_price_and_lease_and_ended_by_name(clou
 
     ran = skyward("down", "one", "none")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "skyward: none: there is no such pool in us-east-1; found: one, two" in ran.stderr
+    assert "skyward: there is no pool 'none' in us-east-1; found: one, two" in ran.stderr
     ran = skyward("down", "one")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("terminated one  ")

@@ -48,13 +48,23 @@ def test_a_pool_is_terminated_by_its_name_with_its_group(ec2: FakeEC2, tmp_path:
     assert [each.name for each in sky.down("one")] == ["one"]
     assert (ec2.alive, list(ec2.groups)) == (["i-10", "i-11"], ["sg-1"])
     assert [(line["event"], line["pool"]) for line in Journal(tmp_path / "aws.jsonl").lines()] == [("gone", "one")]
-    with pytest.raises(sky.InvalidArgument, match="there is no such pool; give one of the pools found: two"):
+    with pytest.raises(sky.InvalidArgument, match=f"^there is no pool 'one' in {REGION}; found: two$"):
         sky.down("one")
 
 
-def test_without_a_name_only_stale_pools_are_terminated(ec2: FakeEC2) -> None:
-    assert [each.name for each in sky.down()] == ["two"]
+def test_stale_pools_or_all_are_terminated_only_if_that_is_said(ec2: FakeEC2) -> None:
+    wrong: list[tuple[tuple[str, ...], bool, bool]] = [((), False, False), (("one",), True, False), ((), True, True)]
+    for names, stale, everything in wrong:
+        with pytest.raises(sky.InvalidArgument, match=r"^name the pools to terminate, or pass stale=True or all=True$"):
+            sky.down(*names, stale=stale, all=everything)
+    with pytest.raises(sky.InvalidArgument, match="there is no pool 'three'"):
+        sky.down("one", "three")
+    assert ec2.alive == ["i-00", "i-01", "i-10", "i-11"]
+
+    assert [each.name for each in sky.down(stale=True)] == ["two"]
     assert ec2.alive == ["i-00", "i-01"]
+    assert [each.name for each in sky.down(all=True)] == ["one"]
+    assert ec2.alive == []
 
 
 def test_what_may_not_be_terminated_is_named_when_all_else_is(ec2: FakeEC2) -> None:
@@ -98,5 +108,5 @@ def test_a_region_that_cannot_be_searched_is_no_success(
     assert [each.name for each in sky.ls(prices=False)] == ["one", "two"]
     assert "eu-west-3 could not be searched: the credentials are not accepted: OptInRequired" in caplog.text
     with pytest.raises(sky.Leaked, match="could not be searched: eu-west-3: the credentials are not accepted"):
-        sky.down()
+        sky.down(stale=True)
     assert ec2.alive == ["i-00", "i-01"]  # all the same

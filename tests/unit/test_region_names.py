@@ -42,3 +42,11 @@ def test_a_region_may_be_newer_than_the_sdk(name: str) -> None:
 def test_which_region_was_meant_is_asked(name: str, question: str) -> None:
     assert not region_names.has_form(name)
     assert region_names.meant(name, KNOWN) == question
+
+
+def test_where_no_region_is_set_all_places_for_it_are_named() -> None:
+    text = region_names.none_set("")
+    assert text.startswith("region=None: no region is set; pass region='eu-central-1', ")
+    assert [name in text for name in ("AWS_DEFAULT_REGION", "AWS_REGION is not read", "~/.aws/config")] == [True] * 3
+    text = region_names.none_set("eu-west-1")
+    assert "as AWS_REGION=eu-west-1 is not read; pass region='eu-west-1', set the variable AWS_DEFAULT_REGION" in text

@@ -9,11 +9,11 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError
+from skyward import interruptible
+from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError, listed
 from skyward.providers.aws import journal, price_list, resources, staleness, termination
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Prices
@@ -144,6 +144,23 @@ class Survey:
         for region, why in self.refused.items():
             log.warning("%s could not be searched: %s", region, why)
 
+    def chosen(self, names: Sequence[str], *, stale: bool, all: bool) -> list[CloudPool]:
+        """Return the pools of these names, or the stale ones, or all.
+
+        Raises
+        ------
+        InvalidArgument
+            No pool has one of the names.
+        Leaked
+            The same, but a region could not be searched.
+        """
+        chosen = [pool for pool in self.pools if all or (stale and pool.stale) or pool.name in names]
+        if strangers := [name for name in names if name not in {pool.name for pool in chosen}]:
+            self.check()
+            found = ", ".join(pool.name for pool in self.pools) or "none"
+            raise InvalidArgument(f"there is no pool {strangers[0]!r} in {listed(self.regions)}; found: {found}")
+        return chosen
+
     def check(self) -> None:
         """Raise `Leaked` if there is a region of which nothing is known."""
         if self.refused:
@@ -158,18 +175,38 @@ def survey(*, region: str | None = None, profile: str | None = None, prices: boo
     return _ran(_everywhere(region, profile, prices))
 
 
-def down(pool: str | None = None, *, region: str | None = None, profile: str | None = None) -> tuple[CloudPool, ...]:
-    """Terminate a pool, or all stale pools, and return them. Nothing without Skyward's tags is ever touched.
+def down(
+    *pools: str, stale: bool = False, all: bool = False, region: str | None = None, profile: str | None = None
+) -> tuple[CloudPool, ...]:
+    """Terminate pools, and return them. Nothing without Skyward's tags is ever touched.
+
+    Parameters
+    ----------
+    pools
+        Names of pools, as returned by `ls`. Without names, nothing is terminated unless `stale` or `all` is true.
+    stale
+        Terminate all abandoned pools.
+    all
+        Terminate all pools, including those in use.
+    region, profile
+        As for `ls`.
 
     Raises
     ------
     InvalidArgument
-        No pool has this name.
+        No pool has one of the names, or it is not said which pools to terminate.
     Leaked
         Something could not be terminated; the text names it by pool, with the reason. All pools are tried before it is
-        raised. Without `pool`, also raised if a region could not be searched.
+        raised. With `stale` or `all`, also raised if a region could not be searched.
     """
-    return _ran(_down(pool, region, profile))
+    if bool(pools) + stale + all != 1:
+        raise InvalidArgument("name the pools to terminate, or pass stale=True or all=True")
+    found = survey(region=region, profile=profile, prices=False)
+    chosen = found.chosen(pools, stale=stale, all=all)
+    end(chosen, profile=profile)
+    if not pools:
+        found.check()
+    return tuple(chosen)
 
 
 def end(pools: Sequence[CloudPool], *, profile: str | None = None) -> None:
@@ -185,12 +222,10 @@ def end(pools: Sequence[CloudPool], *, profile: str | None = None) -> None:
 
 
 def _ran[T](work: Coroutine[Any, Any, T]) -> T:
-    """Run on a loop of its own: the caller's thread may have one that runs, as in a notebook."""
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            return thread.submit(asyncio.run, work).result()
-        except Refusal as refusal:
-            raise refusal.explained() from refusal
+    try:
+        return interruptible.run(work)
+    except Refusal as refusal:
+        raise refusal.explained() from refusal
 
 
 async def _everywhere(region: str | None, profile: str | None, prices: bool) -> Survey:
@@ -283,19 +318,6 @@ async def _disks(api: Api) -> dict[str, int]:
         for attached in volume.get("Attachments", []):
             found[attached["InstanceId"]] = found.get(attached["InstanceId"], 0) + int(volume["Size"])
     return found
-
-
-async def _down(pool: str | None, region: str | None, profile: str | None) -> tuple[CloudPool, ...]:
-    found = await _everywhere(region, profile, prices=False)
-    chosen = [each for each in found.pools if each.name == pool or (pool is None and each.stale)]
-    if pool is not None and not chosen:
-        found.check()
-        names = ", ".join(each.name for each in found.pools) or "none"
-        raise InvalidArgument.of("pool", pool, "there is no such pool", f"give one of the pools found: {names}")
-    await _end_all(chosen, profile)
-    if pool is None:
-        found.check()
-    return tuple(chosen)
 
 
 async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:

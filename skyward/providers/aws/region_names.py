@@ -16,6 +16,14 @@ def has_form(name: str) -> bool:
     return _FORM.fullmatch(name) is not None
 
 
+def none_set(ignored: str) -> str:
+    """Return the error for no region; `ignored` is the value of `AWS_REGION`, which the SDK does not read."""
+    others = "set the variable AWS_DEFAULT_REGION, or write it into ~/.aws/config (`aws configure`)"
+    if ignored:
+        return f"region=None: no region is set, as AWS_REGION={ignored} is not read; pass region={ignored!r}, {others}"
+    return f"region=None: no region is set; pass region='eu-central-1', {others}; AWS_REGION is not read"
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """Return the question which of the known regions was meant; nothing where none is like it."""
     word = name.strip().lower().replace("_", "-")
