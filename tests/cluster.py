@@ -12,16 +12,16 @@ from skyward.remote.protocol import Outcome
 from skyward.remote.serialization import call_codec
 
 
-class Lent(CompletionThreads):
-    """Knows how many came back."""
+class CountedThreads(CompletionThreads):
+    """Counts the threads that were released."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.back = 0
         self.came_back = threading.Event()
 
-    def give_back(self, delivery: CompletionThread) -> None:
-        super().give_back(delivery)
+    def release(self, thread: CompletionThread) -> None:
+        super().release(thread)
         self.back += 1
         self.came_back.set()
 
@@ -31,8 +31,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self.numbers: Iterator[int] = itertools.count(1)
-        self.shelf = BlobStore()
-        self.deliveries = Lent("results")
+        self.blob_store = BlobStore()
+        self.completion_threads = CountedThreads("results")
         self.blob_threshold = 1 << 20
         self.has_budget = False
         self.sources = None
@@ -65,4 +65,4 @@ class Cluster:
         blobs = {blob.name: blob.ref for blob in packed.blobs}
         status, parts = call_codec.execute(packed.payload, call_codec.beside(packed.functions, blobs, packed.buffers))
         outcome = Outcome(future.batch, status, bytes(parts[0]), 7.0, 3)
-        entry.group.delivery.put([(entry, Answer(outcome, 5))])
+        entry.group.completion.put([(entry, Answer(outcome, 5))])

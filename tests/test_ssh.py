@@ -187,7 +187,7 @@ KEYS = {
         "PuTTY-User-Key-File-3: x\n",
         r"key.ppk is a key of PuTTY: convert it with puttygen .*/key.ppk -O priv",
     ),
-    "rubbish": ("rubbish", r"rubbish is not a private key that can be read here \(.*\): name another key$"),
+    "rubbish": ("rubbish", r"rubbish is not a private key that can be read here \(.*\): give another key$"),
 }
 
 

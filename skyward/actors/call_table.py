@@ -111,7 +111,7 @@ class CallTable:
     def _fail_all(self, error: BaseException) -> None:
         for number in tuple(self._calls):
             if (call := self._calls.pop(number, None)) is not None:
-                call.group.delivery.put([(call, error)])
+                call.group.completion.put([(call, error)])
 
     def arrive(self, calls: Sequence[PendingCall]) -> routing.Submitted:
         """Return what the router is told of calls that were added; they have one group and the same options."""
@@ -144,11 +144,11 @@ class CallTable:
             if call is None:  # it was cancelled a moment ago
                 self._note_late(answer.node, 1, answer.tasks, [answer])
                 continue
-            ended.setdefault(call.group.delivery, []).append((call, answer))
-        for delivery, pairs in ended.items():
-            self.usage.packing += (opening := delivery.opening) - delivery.opened
-            delivery.opened = opening
-            delivery.put(pairs)
+            ended.setdefault(call.group.completion, []).append((call, answer))
+        for completion, pairs in ended.items():
+            self.usage.packing += (opening := completion.opening) - completion.opened
+            completion.opened = opening
+            completion.put(pairs)
 
     def discard_late(self, node: int, numbers: Sequence[int]) -> None:
         """Discard the answers of this node to calls that were answered or cancelled before."""
@@ -174,7 +174,7 @@ class CallTable:
         """Tell the caller that the call is lost."""
         if (call := self._calls.pop(number, None)) is not None:
             self.note(BatchLost(now(), number, tuple(causes), call.tasks, call.label))
-            call.group.delivery.put([(call, LostError.after(causes))])
+            call.group.completion.put([(call, LostError.after(causes))])
 
     def account(self, event: routing.RoutingEvent) -> None:
         """Account for what the router has just been told."""

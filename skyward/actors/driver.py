@@ -69,8 +69,8 @@ class Driver:
         self._calls, self._nodes = CallTable(options.prefetch, options.retries, record), NodeTable()
         self._modules, self._bundle = UserModules(), BundleTask(spec.image)
         self.has_budget = options.budget is not None
-        self.shelf = BlobStore(self._sends_buffers)
-        self.deliveries = CompletionThreads(f"skyward-results-{pool}")
+        self.blob_store = BlobStore(self._sends_buffers)
+        self.completion_threads = CompletionThreads(f"skyward-results-{pool}")
         threshold = options.blob_threshold
         self.blob_threshold: float = math.inf if threshold is None else threshold
         self._incoming: deque[list[PendingCall] | tuple[int, ...]] = deque()

@@ -106,7 +106,7 @@ class Compute(PoolExecutor):
         self._ready = self._ended = self._entered = False
         self._process = os.getpid()
         self._watch = Watch(lambda: self._driver is not None and self._driver.used)
-        self._delivery: CompletionThread | None = None
+        self._completion_thread: CompletionThread | None = None
 
     # ------------------------------------------------------------ the block
 
@@ -130,9 +130,9 @@ class Compute(PoolExecutor):
         try:
             self._driver.start()
             self._ready = True
-            self._delivery = self._driver.deliveries.lend()
-            self._group = GroupState(next(self._numbers), None, self._delivery)
-            self._packer = make_packer(self._driver, self._driver.shelf.put, share=False)
+            self._completion_thread = self._driver.completion_threads.acquire()
+            self._group = GroupState(next(self._numbers), None, self._completion_thread)
+            self._packer = make_packer(self._driver, self._driver.blob_store.put, share=False)
             function.enter(self)
             self._watch.begin(plugins)
             for plugin in plugins:
@@ -208,10 +208,10 @@ class Compute(PoolExecutor):
                 groups = tuple(self._groups)
             for group in groups:
                 group.close()
-            driver.deliveries.close()
-            if self._delivery is not None:
-                self._delivery.close()
-                self._delivery.join()
+            driver.completion_threads.close()
+            if self._completion_thread is not None:
+                self._completion_thread.close()
+                self._completion_thread.join()
             report = driver.report() if self._ready else None
             ended = RunEnded(now(), self._failed, leaked, {} if report is None else report.as_dict())
             observers.record.put(ended)

@@ -1,4 +1,4 @@
-"""The large buffers of a pool's calls, kept by content: the same array is there once, whoever hands it over."""
+"""The large buffers of a pool's calls, identified by content, so that equal arrays are stored and sent once."""
 
 import contextlib
 import hashlib
@@ -14,39 +14,39 @@ from functools import partial
 from skyward.remote.blobs import Blob, address
 
 MAX_REMEMBERED = 8
-"""How many large `bytes` a group remembers: unlike arrays, they cannot be followed to their end."""
+"""Large `bytes` objects that a group remembers; unlike arrays, they cannot have weak references."""
 
 SAMPLES = 64
-"""Places at which a buffer is looked at to find one that may have the same content."""
+"""Places at which a buffer is sampled to find one that may have the same content."""
 
 PIECE = 256 << 10
-"""Bytes that are hashed and written together, from a copy that stays in the CPU's cache."""
+"""Bytes that are hashed and written at a time, from a copy that fits into the CPU's cache."""
 
 
 class BlobStore:
-    """The buffers that are needed by calls on their way. A buffer leaves when nobody holds it any more.
+    """The large buffers of calls that have not finished. A buffer is freed when no call refers to it.
 
     Parameters
     ----------
     by_content
-        Says whether a new blob is named by its content, so that a node with a store of its own knows it when it comes
-        again. A hash takes longer than the copy; where all nodes share this process's memory it is of no use.
+        Whether a new blob is named by a hash of its content, so that nodes that have it are not sent it again. The hash
+        takes longer than the copy, and is of no use if all nodes share this machine's memory.
     """
 
     def __init__(self, by_content: Callable[[], bool] = lambda: True) -> None:
         self._by_content = by_content
         self._by_name: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._by_sample: weakref.WeakValueDictionary[tuple[int, bytes], Blob] = weakref.WeakValueDictionary()
-        # a garbage collection or a signal may run user code, which puts another buffer, while this thread holds it
+        # reentrant: garbage collection or a signal may run user code that calls `put` in the thread that holds it
         self._lock = threading.RLock()
 
     def put(self, content: memoryview) -> Blob:
-        """Return the blob with this content (bytes, one dimension); it is copied unless it is here already.
+        """Return the blob with this content (bytes, one dimension), which is copied if it is new.
 
         Raises
         ------
         OSError
-            There is no room for it, or there are no file descriptors left.
+            There is not enough memory, or no file descriptor is left.
         """
         sample = content.nbytes, _sample(content)
         with self._lock:
@@ -62,7 +62,7 @@ class BlobStore:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The blob of an array, the array, and when the last comparison of the two began, in nanoseconds."""
+    """The blob of an array, the array, and when their last comparison began, in nanoseconds."""
 
     blob: Blob
     array: weakref.ref[object]
@@ -70,14 +70,14 @@ class _Known:
 
 
 class BufferCache:
-    """What one group of calls has met: an array that comes again is compared with its blob, and not copied again.
+    """The buffers of a group of calls: an array that is passed again is compared with its blob instead of copied.
 
-    All of it is compared, for each call. Only calls that have waited to be packed share a comparison that began after
-    they were all handed over: see `handed_over`.
+    The whole array is compared, for each call. Only calls that waited to be packed share a comparison that began after
+    all of them were submitted: see `handed_over`.
     """
 
-    def __init__(self, shelf: BlobStore) -> None:
-        self._shelf = shelf
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
         self._arrays: dict[tuple[int, int], _Known] = {}
         self._bytes: OrderedDict[tuple[int, int], tuple[bytes, Blob]] = OrderedDict()
         self._lock = threading.RLock()  # as in `BlobStore`
@@ -92,24 +92,24 @@ class BufferCache:
         if known is not None and known.array() is not None:
             if known.compared >= getattr(self._thread, "handed_over", math.inf):
                 return known.blob
-            blob = known.blob if known.blob.equals(content) else self._shelf.put(content)
+            blob = known.blob if known.blob.equals(content) else self._store.put(content)
         else:
-            blob = self._shelf.put(content)
-        with contextlib.suppress(TypeError):  # not everything can be followed to its end
+            blob = self._store.put(content)
+        with contextlib.suppress(TypeError):  # an object without weak references
             self._arrays[place] = _Known(
                 blob, weakref.ref(_root(owner), partial(_forget, weakref.ref(self), place)), began
             )
         return blob
 
     def handed_over(self, at: int) -> "_HandedOver":
-        """Pack a call in this thread that was handed over at a time of `time.monotonic_ns`.
+        """Return a context in which to pack a call that was submitted at this time of `time.monotonic_ns`.
 
-        What its arrays held at any time since then is right.
+        The arrays of the call may be packed with the content of any time since then.
         """
         return _HandedOver(self._thread, at)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Forget all buffers."""
         with self._lock:
             self._arrays.clear()
             self._bytes.clear()
@@ -119,7 +119,7 @@ class BufferCache:
             if (known := self._bytes.get(place)) is not None:
                 self._bytes.move_to_end(place)
                 return known[1]
-        blob = self._shelf.put(content)
+        blob = self._store.put(content)
         with self._lock:
             self._bytes[place] = owner, blob
             if len(self._bytes) > MAX_REMEMBERED:
@@ -128,7 +128,7 @@ class BufferCache:
 
 
 class _HandedOver:
-    """A context; one made by `contextlib` would take several times as long, for each call."""
+    """A context manager; one of `contextlib` would take several times as long, for each call."""
 
     __slots__ = ("_at", "_thread")
 
@@ -150,7 +150,7 @@ def _copy(content: memoryview) -> Blob:
 
 
 def _hashed_copy(content: memoryview) -> Blob:
-    """Copy a buffer into a blob, named by what is in the blob: another thread may write to the buffer meanwhile."""
+    """Copy a buffer into a blob and hash the copy: another thread may write to the buffer meanwhile."""
     blob, digest = Blob(content.nbytes), hashlib.sha256()
     for at in range(0, content.nbytes, PIECE):
         piece = bytes(content[at : at + PIECE])
@@ -162,13 +162,13 @@ def _hashed_copy(content: memoryview) -> Blob:
 
 
 def _forget(seen: weakref.ref[BufferCache], place: tuple[int, int], array: weakref.ref[object]) -> None:
-    """Let go of an array that is gone, unless another one has its place now. No lock: this runs at any point."""
+    """Forget an array that was freed, unless another one has its address now. No lock: this may run at any point."""
     if (alive := seen()) is not None and (known := alive._arrays.get(place)) is not None and known.array is array:
         alive._arrays.pop(place, None)
 
 
 def _root(owner: object) -> object:
-    """The array that the memory belongs to: `owner` may be a view made for pickling, and be gone at once."""
+    """Return the array that owns the memory: `owner` may be a short-lived view made for pickling."""
     while hasattr(base := getattr(owner, "base", None), "__array_interface__"):
         owner = base
     return owner

@@ -1,4 +1,4 @@
-"""How outcomes reach their callers: `PendingCall` is a call, and `CompletionThread` passes it the answer."""
+"""Complete the futures of calls: a `PendingCall` is a call, and a `CompletionThread` gives it its answer."""
 
 import contextlib
 import itertools
@@ -25,13 +25,13 @@ from skyward.remote.serialization.packer import Packed
 
 log = logging.getLogger("skyward")
 
-IDLE = 8
-"""Threads that are kept for groups to come."""
+MAX_IDLE_THREADS = 8
+"""Idle threads that are kept for further groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An outcome, the node that it came from, the number of its tasks, and its result if that is large."""
+    """An outcome, the node that it came from, the number of its tasks, and its result if it is large."""
 
     outcome: Outcome
     node: int
@@ -49,16 +49,16 @@ type Completions = list[tuple[PendingCall, Answer | BaseException]]
 
 
 class CompletionThread:
-    """A thread that opens outcomes and completes futures, so that user code never runs on the pool's event loop.
+    """A thread that unpickles outcomes and completes futures, so that user code never runs on the pool's event loop.
 
-    Done-callbacks run here, one after the other. What else is to be done comes after the outcomes that are there.
+    Done-callbacks run here, one after the other. Work of `do` waits until all outcomes have been processed.
 
     Attributes
     ----------
     opening
-        Seconds spent on opening outcomes; `opened` is how much of it the pool has taken note of.
+        Seconds spent on unpickling outcomes; `opened` is the part of it that the pool has counted.
     path
-        What `sys.path` was when the pool began.
+        `sys.path` when the pool was opened.
     """
 
     def __init__(self, name: str, path: Sequence[str] = ()) -> None:
@@ -66,26 +66,26 @@ class CompletionThread:
         self.opening = self.opened = 0.0
         self._ended: deque[Completions] = deque()
         self._work: deque[Callable[[], None]] = deque()
-        self._turns: SimpleQueue[bool] = SimpleQueue()  # True for each of the above, False at the end
+        self._turns: SimpleQueue[bool] = SimpleQueue()  # True for each item of the queues above, False to stop
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, ended: Completions) -> None:
-        """Complete the futures of these entries, soon."""
+        """Complete the futures of these calls, soon."""
         self._ended.append(ended)
         self._turns.put(True)
 
     def do(self, work: Callable[[], None]) -> None:
-        """Do this when there are no outcomes to be given."""
+        """Run this when no outcomes are waiting."""
         self._work.append(work)
         self._turns.put(True)
 
     def close(self) -> None:
-        """End the thread after what was put before."""
+        """Stop the thread after the work that was queued before."""
         self._turns.put(False)
 
     def join(self) -> None:
-        """Wait until it has ended, unless this is a done-callback."""
+        """Wait until the thread has stopped, unless called from it, as by a done-callback."""
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -97,7 +97,7 @@ class CompletionThread:
                 else:
                     self._work.popleft()()
             except BaseException:
-                log.exception("a result could not be given to its caller")
+                log.exception("could not deliver a result")
 
     def _complete(self, ended: Completions) -> None:
         for entry, answer in ended:
@@ -108,7 +108,7 @@ class CompletionThread:
 
 
 class CompletionThreads:
-    """The deliveries of a pool: one for each group, used again when it is idle, as starting a thread takes its time."""
+    """The completion threads of a pool, one per group. Idle ones are reused, as starting a thread takes time."""
 
     def __init__(self, name: str) -> None:
         self._name, self._path = name, tuple(sys.path)
@@ -116,37 +116,48 @@ class CompletionThreads:
         self._idle: deque[CompletionThread] = deque()
         self._closed = False
 
-    def lend(self) -> CompletionThread:
-        """Return one that nobody else uses."""
+    def acquire(self) -> CompletionThread:
+        """Return a thread that no other group uses."""
         try:
             return self._idle.pop()
         except IndexError:
             return CompletionThread(f"{self._name}-{next(self._numbers)}", self._path)
 
-    def give_back(self, delivery: CompletionThread) -> None:
-        """Take one back, once it has done what it was given."""
-        delivery.do(partial(self._keep, delivery))
+    def release(self, thread: CompletionThread) -> None:
+        """Allow reuse of a thread, once it has finished its work."""
+        thread.do(partial(self._keep, thread))
 
     def close(self) -> None:
-        """End the idle ones, and each of the others when it is given back."""
+        """Stop the idle threads, and each of the others when it is released."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
 
-    def _keep(self, delivery: CompletionThread) -> None:
-        if self._closed or len(self._idle) >= IDLE:
-            delivery.close()
+    def _keep(self, thread: CompletionThread) -> None:
+        if self._closed or len(self._idle) >= MAX_IDLE_THREADS:
+            thread.close()
         else:
-            self._idle.append(delivery)
+            self._idle.append(thread)
 
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call on its way: what the router's numbers stand for.
+    """A call that has not finished.
 
-    It runs the function `name`, for the `attempt`th time. It holds so many `tasks`, the first of which is number
-    `first` of its group, if that counts them. It brings `size` bytes that the pool's calls before it did not. The
-    caller began to pack it at `began`, which took `packing` seconds.
+    Attributes
+    ----------
+    terms
+        Its options.
+    name
+        The name of its function.
+    tasks, first
+        The number of its tasks, and the index of the first one in its group, if the group counts tasks.
+    attempt
+        Which attempt this is, from 1.
+    size
+        Bytes that it adds to those of earlier calls.
+    began, packing
+        When packing it began, and the seconds that it took.
     """
 
     future: Future[Any]
@@ -163,26 +174,26 @@ class PendingCall:
 
     @property
     def label(self) -> str:
-        """The call as events name it, without a look at its arguments: `train, task 17`."""
+        """The call as events name it, without its arguments: `train, task 17`."""
         return label(self.future.batch, self.name, self.first, self.tasks)
 
     def shown(self) -> str:
-        """Return the call in a line, for an error."""
+        """Return the call as one line, for an error."""
         text = "" if self.packed.blobs else call_codec.shown_call(self.packed.payload, self.packed.functions)
         return text or self.name
 
     def place(self, error: BaseException, answer: Answer) -> None:
-        """Say in a note where a call raised."""
+        """Add a note that says where the call raised."""
         again = f", attempt {self.attempt}" if self.attempt > 1 else ""
-        with contextlib.suppress(Exception):  # an exception may refuse
+        with contextlib.suppress(Exception):  # `add_note` may be user code
             error.add_note(f"That was on node {answer.node}, slot {answer.outcome.slot}{again}.")
 
     def complete(self, answer: Answer | BaseException) -> float:
-        """Give the caller the outcome; one who has cancelled gets nothing. Return the seconds that opening it took."""
+        """Complete the future, unless it was cancelled. Return the seconds that unpickling the outcome took."""
         began = time.perf_counter()
         try:
             value, error = self._open(answer)
-        except BaseException as wrong:  # noqa: BLE001 - an answer, too; opening it runs user code
+        except BaseException as wrong:  # noqa: BLE001 - user code, whose error is the outcome
             value, error = None, wrong
         opening = time.perf_counter() - began
         with contextlib.suppress(futures.InvalidStateError):
@@ -210,7 +221,7 @@ class PendingCall:
         if error is not None:
             self.place(error, answer)
             if isinstance(error, ModuleNotFoundError) and (
-                late := missing_modules.found_since(error, self.group.delivery.path)
+                late := missing_modules.found_since(error, self.group.completion.path)
             ):
                 error.add_note(late)
             if isinstance(error, FileNotFoundError) and (here := missing_modules.found_here(error)):
@@ -222,26 +233,26 @@ class PendingCall:
 
 @dataclass(slots=True, eq=False)
 class GroupState:
-    """What the entries of a group share.
+    """What the calls of a group share.
 
-    With a budget, `results` are those that there are so far, by the index of the task; None if they are not kept. If
-    `several`, each call returns a list of those of its tasks.
+    `results` are those so far, by the index of the task, or None if they are not kept. If `several`, each call returns
+    a list with the results of its tasks.
     """
 
     number: int
     limit: int | None
-    delivery: CompletionThread
+    completion: CompletionThread
     results: dict[int, Any] | None = None
     several: bool = False
     interruption: BudgetExceeded | None = None
 
     def keep(self, entry: PendingCall, value: Any) -> None:
-        """Keep a result, or those of several tasks."""
+        """Store the result of a call."""
         assert self.results is not None
         self.results |= dict(enumerate(value, entry.first)) if self.several else {entry.first: value}
 
     def interrupted(self, error: BudgetExceeded) -> BudgetExceeded:
-        """Return what the group's callers are told when the money is used up: with the results so far."""
+        """Return the error of the group's calls when the budget is spent, with the results so far."""
         if self.interruption is None:
             self.interruption = BudgetExceeded(str(error), self.results)
         return self.interruption

@@ -1,4 +1,4 @@
-"""The loops of a generator expression, read from its code. Nothing of it is run."""
+"""Read the loops of a generator expression from its bytecode, without running it."""
 
 import dis
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ _ENDS = frozenset(["RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"])
 _JUMPS = frozenset([*dis.hasjrel, *dis.hasjabs])
 _TARGETS = frozenset(["STORE_DEREF", "STORE_FAST", "STORE_FAST_STORE_FAST", "UNPACK_SEQUENCE"])
 _NAMED = frozenset(["CALL", "LOAD_CONST", "LOAD_DEREF", "LOAD_GLOBAL", "PUSH_NULL"])
-"""What a loop over a name, a constant or a `range` of such is made of."""
+"""The instructions of a loop over a name, a constant or a `range` of those."""
 
 type _Steps = Sequence[dis.Instruction]
 
 
 def inner_iterables(frame: FrameType) -> list[Any] | None:
-    """Return what the inner loops of a generator expression go over, none for one loop.
+    """Return the iterables of the inner loops of a generator expression, outermost first.
 
-    None unless it gives exactly one item for each round of the innermost loop, and no loop depends on an outer one.
+    None unless it yields exactly one item per iteration of the innermost loop, and no loop depends on an outer one.
     """
     inner = _loops(frame.f_code)
     return None if inner is None else [_evaluated(steps, frame) for steps in inner]
@@ -50,7 +50,7 @@ def _evaluated(steps: _Steps, frame: FrameType) -> Any:
 
 @lru_cache(maxsize=256)
 def _loops(code: CodeType) -> tuple[_Steps, ...] | None:
-    """Return the steps of the expression that each inner loop goes over, None unless each innermost round gives one."""
+    """Return the instructions that evaluate the iterable of each inner loop, or None as in `inner_iterables`."""
     steps = list(dis.get_instructions(code))
     loop = next(place for place, step in enumerate(steps) if step.opname == "FOR_ITER")
     inner = []
@@ -59,7 +59,7 @@ def _loops(code: CodeType) -> tuple[_Steps, ...] | None:
             break
         inner.append(steps[begin:end])
         loop = end + 1
-    return tuple(inner) if _gives_each(steps, loop) else None
+    return tuple(inner) if _yields_once(steps, loop) else None
 
 
 def _after(steps: _Steps, place: int, names: frozenset[str]) -> int:
@@ -68,25 +68,25 @@ def _after(steps: _Steps, place: int, names: frozenset[str]) -> int:
     return place
 
 
-def _gives_each(steps: _Steps, loop: int) -> bool:
-    """Whether exactly one item is given for each round of a loop, on every way through the code."""
+def _yields_once(steps: _Steps, loop: int) -> bool:
+    """Whether every path through one iteration of a loop yields exactly one item."""
     places = {step.offset: place for place, step in enumerate(steps)}
-    ways, seen = [(loop + 1, 0)], set[tuple[int, int]]()
-    while ways:
-        place, given = way = ways.pop()
-        if way in seen:
+    paths, seen = [(loop + 1, 0)], set[tuple[int, int]]()
+    while paths:
+        place, yielded = path = paths.pop()
+        if path in seen:
             continue
-        seen.add(way)
+        seen.add(path)
         step = steps[place]
         if place == loop:
-            if given != 1:
+            if yielded != 1:
                 return False
             continue
-        if step.opname in _ENDS or given > 1:
+        if step.opname in _ENDS or yielded > 1:
             return False
-        given += step.opname == "YIELD_VALUE"
+        yielded += step.opname == "YIELD_VALUE"
         if step.opcode in _JUMPS:
-            ways.append((places[step.argval], given))
+            paths.append((places[step.argval], yielded))
         if step.opname not in _ALWAYS:
-            ways.append((place + 1, given))
+            paths.append((place + 1, yielded))
     return True

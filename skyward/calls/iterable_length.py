@@ -1,10 +1,9 @@
 """The number of items that an iterable will yield, if that is certain before it is iterated over.
 
-Nothing is consumed and no code of the user is run. A length is known of Python's own containers and iterators, of
-`enumerate`, `zip`, `map`, `itertools.islice` and `itertools.product` over such, of a generator expression without a
-filter over such, whose inner loops are over containers that are known before, and of what a bar of `tqdm` or
-`rich.progress` was told or wraps. Of all else nothing is said, nor of an iterator from which items are taken in two
-ways, as in `zip(it, it)`.
+Nothing is consumed, and no user code is run. The length is known for Python's own containers and iterators; for
+`enumerate`, `zip`, `map`, `itertools.islice` and `itertools.product` of those; for generator expressions over those
+without a filter, whose inner loops go over containers; and for progress bars of `tqdm` and `rich.progress`. It is not
+known for anything else, nor if an iterator is consumed in two places, as in `zip(it, it)`.
 """
 
 import itertools
@@ -40,20 +39,20 @@ _ENDLESS = (itertools.count, itertools.cycle)
 
 
 def length_of(iterable: Any) -> int | None:
-    """Return how many items iterating would give from now on; None where that is not certain, or there is no end."""
+    """Return how many items are left, or None if that is not certain or there is no end."""
     try:
         length = _Reading().length(iterable)
-    except Exception:  # noqa: BLE001 - a length that nobody knows, whatever is wrong with it
+    except Exception:  # noqa: BLE001 - then the length is not known
         return None
     return None if length is None or length == math.inf else int(length)
 
 
 class _TakenTwiceError(Exception):
-    """Items of an iterator are taken in two ways."""
+    """An iterator is consumed in two places."""
 
 
 class _Reading:
-    """Reads a length, and notes the iterators that items are taken from."""
+    """Determines a length, and collects the iterators that are consumed."""
 
     def __init__(self) -> None:
         self._taken: set[int] = set()
@@ -92,7 +91,7 @@ class _Reading:
         self._taken.add(id(iterator))
 
     def _reached(self, length: float | None, objects: Iterable[object]) -> float | None:
-        """Return a length unless items are taken from one of these objects, which code may take from as well."""
+        """Return the length, or None if one of these objects is consumed: user code may consume it as well."""
         seen = [part for each in objects for part in (each, *_attributes(each))]
         return None if self._taken.intersection(map(id, seen)) else length
 
@@ -121,7 +120,7 @@ class _Reading:
         return None
 
     def _times(self, length: float | None, inner: Iterable[Any]) -> float | None:
-        """Return how often the innermost loop goes round, if each inner one can go over the same items again."""
+        """Return the number of iterations of the innermost loop, or None if an inner iterable is not a container."""
         for each in inner:
             if length is None or type(each) not in (*_CONTAINERS, *_VIEWS) or not (len(each) or length < math.inf):
                 return None
@@ -129,7 +128,7 @@ class _Reading:
         return length
 
     def _sliced(self, iterator: "itertools.islice[Any]") -> float | None:
-        """Return the length of a slice by its next index and the items it has taken, as it says when it is pickled."""
+        """Return the length of a slice from its pickle: the next index, and the number of items consumed."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Pickle, copy, and deepcopy", DeprecationWarning)
             parts: Any = iterator.__reduce__()
@@ -142,7 +141,7 @@ class _Reading:
         return end if end == math.inf else max(0, -(-int(end - begin) // step))
 
     def _told(self, bar: Any) -> float | None:
-        """Return the length of what a `tqdm` wraps, or what it was told is left."""
+        """Return the length of what a `tqdm` bar wraps, or else what is left of its total."""
         kind = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
         if kind is None or not isinstance(bar, kind) or bar.iterable is None:
             return None
@@ -159,7 +158,7 @@ def _tracking() -> tuple[CodeType, ...]:
 
 
 def _parts(iterator: Any) -> tuple[Any, ...]:
-    """Return what one of Python's iterators is made of, as it says when it is pickled."""
+    """Return the constructor's arguments in the pickle of a built-in iterator."""
     parts: tuple[Any, ...] = iterator.__reduce__()[1]
     return parts
 
@@ -170,7 +169,7 @@ def _is_array(value: object) -> bool:
 
 
 def _product(product: "itertools.product[Any]") -> int | None:
-    """Return the length of a product that has given nothing yet: it refers to its factors, and to its last item."""
+    """Return the length of a new product, read from its references: one that has started also refers to an item."""
     match get_referents(product):
         case [tuple(factors)] | [type(), tuple(factors)] if all(type(each) is tuple for each in factors):
             return math.prod(len(each) for each in factors)
@@ -188,7 +187,7 @@ def _attributes(value: object) -> Iterable[object]:
 
 
 def _seen(function: object) -> list[object]:
-    """Return the objects that a function sees by name, or is bound to."""
+    """Return the objects that a function refers to by name, or is bound to."""
     if isinstance(function, MethodType):
         return [function.__self__, *_seen(function.__func__)]
     if isinstance(function, partial):
@@ -200,7 +199,7 @@ def _seen(function: object) -> list[object]:
 
 
 def _globals(code: CodeType, names: dict[str, Any]) -> Iterator[object]:
-    """Yield the globals that code, and that inside it, may look at."""
+    """Yield the globals that code, including nested code, may read."""
     yield from (names[name] for name in code.co_names if name in names)
     for const in code.co_consts:
         if isinstance(const, CodeType):

@@ -1,4 +1,4 @@
-"""Groups of calls: `TaskGroup`, and how a call is packed into what is sent."""
+"""Groups of calls (`TaskGroup`), and the packing of calls."""
 
 import contextlib
 import math
@@ -28,70 +28,70 @@ FORKED = "this process was forked from the one that opened this Compute; only th
 
 
 class TaskGroupPool(Protocol):
-    """The end of a pool that groups talk to.
+    """A pool, as groups use it.
 
     Attributes
     ----------
     numbers
-        Gives a number that the pool has not used for a call or a group.
-    deliveries
-        The threads in which its calls are answered.
-    shelf
+        Numbers for calls and groups, each of which is used once.
+    completion_threads
+        The threads that complete the futures of its calls.
+    blob_store
         The large buffers of its calls.
     blob_threshold
-        Bytes from which on a buffer is large, unless a group says otherwise.
+        Size in bytes from which a buffer is large, unless a group sets its own.
     sources
-        The user's own modules, where nodes cannot import them by themselves.
+        The user's own modules, if nodes cannot import them by themselves.
     has_budget
-        Whether it may end for want of money, so that groups keep their results until then.
+        Whether calls may fail because the budget is spent, so that groups keep their results.
     """
 
     @property
     def numbers(self) -> Iterator[int]: ...
     @property
-    def deliveries(self) -> CompletionThreads: ...
+    def completion_threads(self) -> CompletionThreads: ...
     @property
-    def shelf(self) -> BlobStore: ...
+    def blob_store(self) -> BlobStore: ...
     @property
     def blob_threshold(self) -> float: ...
     @property
     def sources(self) -> UserModules | None: ...
     def reloaded(self) -> tuple[str, ...]:
-        """Return the names of what tells nodes which modules to import again."""
+        """Return the names of bundles that tell nodes which modules to import again."""
         ...
 
     @property
     def has_budget(self) -> bool: ...
 
     def reaches(self, token: str) -> bool:
-        """Whether the nodes have the mount with this token (see `skyward.remote.mounts`)."""
+        """Return whether the nodes have the mount with this token (see `skyward.remote.mounts`)."""
         ...
 
     def send(self, entries: list[PendingCall]) -> None:
-        """Run these; they have one group and the same terms."""
+        """Run calls of one group with the same options."""
         ...
 
     def count(self, group: int, tasks: int, *, final: bool) -> None:
-        """The calls of a group hold so many tasks in all, -1 where that is not known yet; with `final` none comes."""
+        """Set the total number of tasks of a group, -1 if it is not known yet. After `final`, no more will come."""
         ...
 
     def forget(self, batches: Iterable[int]) -> None:
-        """Nobody waits for these any more."""
+        """Stop these calls: nobody waits for them any more."""
         ...
 
     def shown(self, batch: int) -> str:
-        """Return a call that has not been answered in a line, for an error."""
+        """Return a call that has not finished as one line, for an error."""
         ...
 
 
 class TaskGroup:
     """A group of calls that can have a common limit, can be cancelled together, and share their functions.
 
-    A function that nodes cannot import (of `__main__`, a closure, a lambda) is pickled when the group first uses it,
-    and sent to each node once. What it refers to is captured at that time.
+    A function that nodes cannot import (one of `__main__`, a closure, a lambda) is pickled when the group first uses
+    it, with what it refers to at that time, and sent to each node once.
 
     A large array that is used again, in this call or another one, is not sent again unless it has changed: for each
-    call, all of it is compared with what was sent. Calls see it read-only.
+    call, the whole array is compared with what was sent. Calls see it read-only.
 
     Done-callbacks of the group's futures run in the group's own thread. Use it as a context manager: leaving it waits
     for the calls, or cancels them if an exception leaves it.
@@ -99,11 +99,11 @@ class TaskGroup:
     Parameters
     ----------
     pool
-        Where the calls go.
+        The pool that runs the calls.
     limit
         Number of calls that may be on nodes at once; None: no limit.
     terms
-        What they run under.
+        The options of the calls.
     blob_threshold
         Size in bytes from which an array or `bytes` in the arguments is sent to each node once and shared by its slots.
         None: as the pool's `Options` set it; `math.inf`: never.
@@ -135,17 +135,17 @@ class TaskGroup:
                 raise InvalidArgument(f"limit={limit} and node={terms.node} do not go together; leave one of them out")
         number = next(pool.numbers)
         self._pool, self._terms, self._holds = pool, terms, holds
-        self._seen = BufferCache(pool.shelf)
+        self._seen = BufferCache(pool.blob_store)
         self._packer = make_packer(pool, self._seen.put, share=True, threshold=blob_threshold, mode=blob_mode)
         results: dict[int, Any] | None = {} if pool.has_budget and keep_results else None
-        self._state = GroupState(number, limit, pool.deliveries.lend(), results, several=holds is not None)
+        self._state = GroupState(number, limit, pool.completion_threads.acquire(), results, several=holds is not None)
         self._tasks = 0
         self._counted = False
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._process = os.getpid()
-        # also when nobody closes it
-        self._let_go = weakref.finalize(self, pool.deliveries.give_back, self._state.delivery)
+        # also if the group is never closed
+        self._let_go = weakref.finalize(self, pool.completion_threads.release, self._state.completion)
         self._let_go.atexit = False
 
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -182,14 +182,14 @@ class TaskGroup:
         self._check_open()
         future: Future[T] = make_future(self._pool)
         self._expect(future)
-        self._state.delivery.do(partial(self._send, future, fn, args, kwargs, time.monotonic_ns()))
+        self._state.completion.do(partial(self._send, future, fn, args, kwargs, time.monotonic_ns()))
         return future
 
     def count(self, tasks: int | None) -> None:
         """Set how many tasks the calls of the group will hold in total, for the display of the run.
 
-        None: more may come than is known. Call it again when more is known; closing the group means that no more will
-        come. Without this call, a group counts the tasks that have come so far.
+        None: not known yet. It may be called again; closing the group means that no more tasks will come. If it is
+        never called, the total is the number of tasks so far.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class TaskGroup:
         self._pool.count(self._state.number, -1 if tasks is None else tasks, final=False)
 
     def reject(self, error: Exception) -> Future[Any]:
-        """Return the future of a call that is not sent: it fails with `error`, soon and from the group's thread.
+        """Return a future that fails with `error`, soon and in the group's thread; no call is sent.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class TaskGroup:
         self._check_open()
         future = make_future(self._pool)
         self._expect(future)
-        self._state.delivery.do(partial(_fail, future, error))
+        self._state.completion.do(partial(_fail, future, error))
         return future
 
     def _check_open(self) -> None:
@@ -240,20 +240,20 @@ class TaskGroup:
     def _send(
         self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], posted: int
     ) -> None:
-        if future not in self._pending:  # it was cancelled
+        if future not in self._pending:  # cancelled
             return
         try:
             with self._seen.handed_over(posted):
                 entry = self._pack(future, fn, args, kwargs)
             self._pool.send([entry])
-        except Exception as error:  # noqa: BLE001 - nobody above would hear of it
+        except Exception as error:  # noqa: BLE001 - the caller has returned already
             _fail(future, error)
-        if future not in self._pending and future.cancelled():  # meanwhile, when the pool did not know of it yet
+        if future not in self._pending and future.cancelled():  # before the pool knew of it
             self._pool.forget((future.batch,))
 
     @property
     def busy(self) -> bool:
-        """Whether some calls have not finished. Unlike `pending`, it costs nothing, however many there are."""
+        """Whether some calls have not finished. Its cost does not depend on their number."""
         return bool(self._pending)
 
     @property
@@ -262,7 +262,7 @@ class TaskGroup:
         return tuple(self._pending)
 
     def shown(self, future: Future[Any]) -> str:
-        """Return a call that has not ended in a line, for an error."""
+        """Return a call that has not finished as one line, for an error."""
         return self._pool.shown(future.batch)
 
     def cancel(self) -> None:
@@ -274,7 +274,7 @@ class TaskGroup:
         self._pool.forget([future.batch for future in pending])
 
     def close(self) -> None:
-        """Release what the group has pickled, and its thread. Calls that have not finished continue."""
+        """Release the pickled functions and the thread of the group. Calls that have not finished continue."""
         if self._counted and not self._closed:
             self._pool.count(self._state.number, self._tasks, final=True)
         self._closed = True
@@ -305,7 +305,7 @@ class TaskGroup:
 def results_in_order[T](
     group: TaskGroup, chunks: list[Future[list[T]]], timeout: float | None, end: float | None
 ) -> Iterator[T]:
-    """Yield the results of the chunks of a `map`, and stop what is left when it is given up or `end` has come."""
+    """Yield the results of the chunks of a `map`; cancel the rest at time `end`, or if the iterator is closed."""
     first = 0
     try:
         chunks.reverse()
@@ -314,7 +314,7 @@ def results_in_order[T](
             try:
                 results = chunk.result(None if end is None else end - time.monotonic())
             except TimeoutError:
-                if chunk.done():  # it is the call's own
+                if chunk.done():  # raised by the call itself
                     raise
                 raise TimeoutError(call_repr.late("map", timeout or 0, f"task {first}, {group.shown(chunk)}")) from None
             first += len(results)
@@ -331,32 +331,28 @@ def make_packer(
     threshold: float | None = None,
     mode: Mode = "r",
 ) -> Packer:
-    """Return a packer for calls of a pool, whose large buffers go to `put`; the rest as in `TaskGroup`."""
+    """Return a packer for the calls of a pool, which passes large buffers to `put`; the rest as in `TaskGroup`."""
     limit = pool.blob_threshold if threshold is None else threshold
-    bundles = None if pool.sources is None else pool.sources.needed
-    if not blobs.AVAILABLE or limit == math.inf:
-        return Packer(
-            share=share, bundles=bundles, reloaded=pool.reloaded, reaches=pool.reaches, imports=imported_modules.listed
-        )
+    has_blobs = blobs.AVAILABLE and limit != math.inf
     return Packer(
         share=share,
-        put=put,
-        threshold=int(limit),
-        bundles=bundles,
+        put=put if has_blobs else None,
+        threshold=int(limit) if has_blobs else 0,
+        bundles=None if pool.sources is None else pool.sources.needed,
         reloaded=pool.reloaded,
         reaches=pool.reaches,
-        mode=mode,
+        mode=mode if has_blobs else "r",
         imports=imported_modules.listed,
     )
 
 
 def _fail(future: Future[Any], error: Exception) -> None:
-    with contextlib.suppress(futures.InvalidStateError):  # it was cancelled
+    with contextlib.suppress(futures.InvalidStateError):  # cancelled
         future.set_exception(error)
 
 
 def make_future(pool: TaskGroupPool) -> Future[Any]:
-    """Return what stands for a call with the pool's next number."""
+    """Return the future of a new call."""
     return Future(next(pool.numbers), lambda batch: pool.forget((batch,)))
 
 

@@ -255,7 +255,6 @@ def test_a_dead_host_is_noticed_within_ten_seconds_and_a_command_is_lost(on: Sce
         with pytest.raises(Lost):
             await process.wait()
         assert time.monotonic() - began < 10
-        assert not tunnel.is_up
         with pytest.raises(Lost):
             await tunnel.run("true", within=0.1)
         host.thaw()

@@ -98,7 +98,7 @@ def test_a_folder_is_held_as_long_as_the_driver_calls(shell: Callable[[str], str
     assert not psutil.wait_procs(started, timeout=5)[1]
     kit.until(lambda: not root.parent.exists() and not unfinished.exists())
     folder.mkdir(parents=True)  # as a file does that was under way
-    assert "given up" in shell(f"({scripts.start(str(folder), 2, 'token', ['true'])}) 2>&1 || true")
+    assert "its folder was removed" in shell(f"({scripts.start(str(folder), 2, 'token', ['true'])}) 2>&1 || true")
 
 
 def test_a_parent_takes_over_from_what_holds_the_folder(shell: Callable[[str], str], root: Path) -> None:

@@ -53,8 +53,8 @@ def masked(**how: Any) -> Any:
 
 
 def packed(fn: Callable[..., object], *args: object, **how: Any) -> tuple[Packed, BlobStore]:
-    shelf = BlobStore()
-    return Packer(put=shelf.put, threshold=LARGE, reaches=lambda token: True, **how).pack(fn, args, {}), shelf
+    blob_store = BlobStore()
+    return Packer(put=blob_store.put, threshold=LARGE, reaches=lambda token: True, **how).pack(fn, args, {}), blob_store
 
 
 def ran(call: Packed) -> Any:
@@ -161,10 +161,10 @@ def test_the_memory_of_an_array_travels_beside_its_call(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["C", "Fortran", "backwards", "times", "matrix", "user's own", "records", "masked"])
 def test_memory_that_is_sent_already_is_named_only(kind: str) -> None:
-    (first, shelf), (second, _) = packed(len, KINDS[kind]), packed(sum, KINDS[kind])
+    (first, blob_store), (second, _) = packed(len, KINDS[kind]), packed(sum, KINDS[kind])
 
     assert [blob.name for blob in first.blobs] == [blob.name for blob in second.blobs]
-    assert shelf is not None
+    assert blob_store is not None
 
 
 def test_arrays_in_an_array_of_objects_travel_beside_the_call() -> None:
@@ -270,7 +270,7 @@ def test_a_private_memory_map_arrives_with_what_was_written_into_it(tmp_path: Pa
 
 
 def test_a_memory_map_that_is_read_only_and_out_of_reach_travels_by_its_content(tmp_path: Path) -> None:
-    nowhere = Packer(put=(shelf := BlobStore()).put, threshold=LARGE)
+    nowhere = Packer(put=(blob_store := BlobStore()).put, threshold=LARGE)
     for mode in ("r", "c"):
         for view in VIEWS.values():
             array = view(mapped(tmp_path / "data", mode))
@@ -280,7 +280,7 @@ def test_a_memory_map_that_is_read_only_and_out_of_reach_travels_by_its_content(
     assert nowhere.pack(seen, (array,), {}).blobs
     array = _closed(mapped(tmp_path / "data", "r+"))
     assert ran(nowhere.pack(seen, (array,), {}))[1:] == ("r+", False, array.tolist())
-    assert shelf is not None
+    assert blob_store is not None
 
 
 @pytest.mark.parametrize(

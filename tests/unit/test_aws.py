@@ -182,10 +182,10 @@ def exported(form: serialization.PrivateFormat, passphrase: bytes = b"") -> byte
 
 
 KEYS = {
-    "none": (b"no key", "is not a private key; name the file of a private key, or leave it out: a key is made for"),
+    "none": (b"no key", "is not a private key; give the file of a private key, or leave it out: a key is made for"),
     "empty": (b"", "is not a private key; "),
     "public": (KeyPair().public.encode(), "is not a private key; "),
-    "locked": (exported(serialization.PrivateFormat.PKCS8, b"x"), "needs a passphrase; name a copy without one (ssh-"),
+    "locked": (exported(serialization.PrivateFormat.PKCS8, b"x"), "needs a passphrase; give a copy without one (ssh-"),
     "locked as of old": (exported(serialization.PrivateFormat.TraditionalOpenSSL, b"x"), "needs a passphrase; "),
 }
 

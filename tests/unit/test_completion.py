@@ -6,31 +6,31 @@ from skyward.calls import completion
 from skyward.calls.completion import CompletionThread, CompletionThreads
 
 
-def done(lent: CompletionThread) -> None:
-    """Wait until it has done what it was given."""
+def done(thread: CompletionThread) -> None:
+    """Wait until it has finished its work."""
     idle = threading.Event()
-    lent.do(idle.set)
+    thread.do(idle.set)
     assert idle.wait(5)
 
 
-def test_one_that_was_given_back_is_lent_again() -> None:
-    deliveries = CompletionThreads("test")
-    first, second = deliveries.lend(), deliveries.lend()
+def test_one_that_was_released_is_used_again() -> None:
+    threads = CompletionThreads("test")
+    first, second = threads.acquire(), threads.acquire()
     assert first is not second
-    deliveries.give_back(first)
+    threads.release(first)
     done(first)
 
-    assert deliveries.lend() is first
+    assert threads.acquire() is first
     first.close()
     second.close()
 
 
-def test_one_that_is_busy_is_not_lent() -> None:
-    deliveries, gate, waited = CompletionThreads("test"), threading.Event(), list[bool]()
-    busy = deliveries.lend()
+def test_one_that_is_busy_is_not_used_again() -> None:
+    threads, gate, waited = CompletionThreads("test"), threading.Event(), list[bool]()
+    busy = threads.acquire()
     busy.do(lambda: waited.append(gate.wait(5)))
-    deliveries.give_back(busy)
-    other = deliveries.lend()
+    threads.release(busy)
+    other = threads.acquire()
 
     assert other is not busy
     gate.set()
@@ -38,24 +38,24 @@ def test_one_that_is_busy_is_not_lent() -> None:
     other.close()
 
 
-def test_only_some_are_kept() -> None:
-    deliveries = CompletionThreads("test")
-    *kept, last = [deliveries.lend() for _ in range(completion.IDLE + 1)]
+def test_only_some_idle_ones_are_kept() -> None:
+    threads = CompletionThreads("test")
+    *kept, last = [threads.acquire() for _ in range(completion.MAX_IDLE_THREADS + 1)]
     for each in kept:
-        deliveries.give_back(each)
+        threads.release(each)
         done(each)
-    deliveries.give_back(last)
+    threads.release(last)
     last.join()
 
-    deliveries.close()
+    threads.close()
     for each in kept:
         each.join()
 
 
-def test_one_that_comes_back_late_ends() -> None:
-    deliveries = CompletionThreads("test")
-    late = deliveries.lend()
-    deliveries.close()
-    deliveries.give_back(late)
+def test_one_that_is_released_late_stops() -> None:
+    threads = CompletionThreads("test")
+    late = threads.acquire()
+    threads.close()
+    threads.release(late)
 
     late.join()

@@ -149,16 +149,16 @@ MEGABYTE = 1 << 17
 
 
 class Storing:
-    """Puts blobs on a shelf, or finds no room."""
+    """Puts blobs on a blob_store, or finds no room."""
 
     def __init__(self, *, full: bool = False) -> None:
-        self.shelf, self.full, self.sizes = BlobStore(), full, list[int]()
+        self.blob_store, self.full, self.sizes = BlobStore(), full, list[int]()
 
     def put(self, content: memoryview) -> Blob:
         if self.full:
             raise OSError(28, "no room")
         self.sizes.append(content.nbytes)
-        return self.shelf.put(content)
+        return self.blob_store.put(content)
 
 
 def closure_over(value: Any) -> Callable[..., Any]:

@@ -28,10 +28,10 @@ class Held:
     """Keeps the thread of a group busy for the length of a block."""
 
     def __init__(self, group: TaskGroup) -> None:
-        self._delivery, self._free = group._state.delivery, threading.Event()
+        self._completion_thread, self._free = group._state.completion, threading.Event()
 
     def __enter__(self) -> None:
-        self._delivery.do(self._wait)
+        self._completion_thread.do(self._wait)
 
     def __exit__(self, *_: object) -> None:
         self._free.set()

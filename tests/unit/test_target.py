@@ -9,6 +9,8 @@ from skyward.providers.ssh.target import Shown, Target, changed, hops, unknown
         (Target("gpu-box"), "gpu-box"),
         (Target("gpu-box", user="alice"), "alice@gpu-box"),
         (Target("10.0.0.5", 2222, "alice"), "alice@10.0.0.5:2222"),
+        (Target("fe80::1", 2222, "alice"), "alice@[fe80::1]:2222"),
+        (Target("fe80::1"), "[fe80::1]"),
     ],
 )
 def test_a_destination_is_written_as_one_says_it_to_ssh(destination: Target, text: str) -> None:

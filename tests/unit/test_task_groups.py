@@ -40,20 +40,20 @@ def silent(batch: int = 1) -> Future[Any]:
     return Future(batch, lambda _: None)
 
 
-# ---------------------------------------------------------------- the delivery
+# ---------------------------------------------------------------- the completion
 
 
 def test_outcomes_are_delivered_in_the_order_they_came() -> None:
-    delivery, seen = CompletionThread("test"), []
-    state = GroupState(1, None, delivery)
+    completion, seen = CompletionThread("test"), []
+    state = GroupState(1, None, completion)
     ended = threading.Event()
     for number in range(100):
         future = silent(number)
         future.add_done_callback(lambda done: seen.append(done.batch))  # type: ignore[attr-defined]
-        delivery.put([(PendingCall(future, Packed(b"", {}), CallOptions(), state), LookupError())])
+        completion.put([(PendingCall(future, Packed(b"", {}), CallOptions(), state), LookupError())])
     future.add_done_callback(lambda _: ended.set())
     assert ended.wait(5)
-    delivery.close()
+    completion.close()
 
     assert seen == list(range(100))
 
@@ -68,9 +68,9 @@ def test_callbacks_run_in_the_thread_of_the_delivery(cluster: Cluster, group: Ta
 
 
 def test_a_delivery_that_is_closed_delivers_what_came_before() -> None:
-    delivery, future = CompletionThread("test"), silent()
-    delivery.put([(PendingCall(future, Packed(b"", {}), CallOptions(), GroupState(1, None, delivery)), KeyError())])
-    delivery.close()
+    completion, future = CompletionThread("test"), silent()
+    completion.put([(PendingCall(future, Packed(b"", {}), CallOptions(), GroupState(1, None, completion)), KeyError())])
+    completion.close()
 
     assert isinstance(future.exception(5), KeyError)
 
@@ -128,12 +128,12 @@ def test_a_callback_that_fails_does_not_stop_the_delivery(
 
 def test_a_group_that_nobody_closes_gives_its_thread_back_when_it_is_dropped(cluster: Cluster) -> None:
     future = TaskGroup(cluster).submit(double, 1)
-    assert not cluster.deliveries.came_back.is_set()
+    assert not cluster.completion_threads.came_back.is_set()
     cluster.end(future)
     assert future.result(60) == 2
     del future
 
-    assert cluster.deliveries.came_back.wait(5)
+    assert cluster.completion_threads.came_back.wait(5)
 
 
 def test_a_group_that_is_closed_takes_no_call(cluster: Cluster) -> None:
@@ -144,7 +144,7 @@ def test_a_group_that_is_closed_takes_no_call(cluster: Cluster) -> None:
             _ = call(double, 1)
     with pytest.raises(NoCompute, match="closed"):
         group.reject(KeyError())
-    assert cluster.deliveries.back == 1
+    assert cluster.completion_threads.back == 1
 
 
 # ---------------------------------------------------------------- what an outcome becomes
@@ -170,7 +170,7 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
     group = TaskGroup(cluster, terms=CallOptions(timeout=2.5))
     future = group.submit(double, 1)
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, Answer(Outcome(future.batch, "overdue", b"", 0.0, 0), 0))])
+    entry.group.completion.put([(entry, Answer(Outcome(future.batch, "overdue", b"", 0.0, 0), 0))])
 
     with pytest.raises(TimeoutError, match=r"double\(1\) ran for more than 2\.5 s"):
         future.result(60)
@@ -180,7 +180,7 @@ def test_a_call_that_overran_names_its_limit(cluster: Cluster) -> None:
 def test_an_error_of_the_pool_is_raised_as_it_is(cluster: Cluster, group: TaskGroup) -> None:
     future, failed = group.submit(double, 1), PoolFailed("it failed")
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, failed)])
+    entry.group.completion.put([(entry, failed)])
 
     assert future.exception(5) is failed
 
@@ -188,7 +188,7 @@ def test_an_error_of_the_pool_is_raised_as_it_is(cluster: Cluster, group: TaskGr
 def test_a_lost_call_says_which_it_was(cluster: Cluster, group: TaskGroup) -> None:
     future = group.submit(double, 1)
     entry = cluster.entries[future.batch]
-    entry.group.delivery.put([(entry, BatchLost.after(["a", "b"]))])
+    entry.group.completion.put([(entry, BatchLost.after(["a", "b"]))])
 
     lost = future.exception(5)
     assert isinstance(lost, BatchLost)
@@ -324,7 +324,7 @@ def test_a_group_lets_go_once(cluster: Cluster) -> None:
     group.close()
     group.close()
 
-    assert cluster.deliveries.back == 1
+    assert cluster.completion_threads.back == 1
 
 
 def test_a_group_lets_go_when_its_last_call_is_cancelled(cluster: Cluster) -> None:
@@ -333,7 +333,7 @@ def test_a_group_lets_go_when_its_last_call_is_cancelled(cluster: Cluster) -> No
     group.close()
     future.cancel()
 
-    assert cluster.deliveries.back == 1
+    assert cluster.completion_threads.back == 1
 
 
 def test_leaving_a_group_waits_for_its_calls(cluster: Cluster) -> None:
@@ -342,7 +342,7 @@ def test_leaving_a_group_waits_for_its_calls(cluster: Cluster) -> None:
         threading.Timer(0.01, cluster.end, [future]).start()
 
     assert future.result(0) == 2
-    assert cluster.deliveries.came_back.wait(5)
+    assert cluster.completion_threads.came_back.wait(5)
 
 
 def leave_by_an_exception(cluster: Cluster, submitted: list[Future[Any]]) -> None:
@@ -357,7 +357,7 @@ def test_leaving_a_group_by_an_exception_cancels_its_calls(cluster: Cluster) -> 
     with pytest.raises(LookupError):
         leave_by_an_exception(cluster, submitted)
     assert submitted[0].cancelled()
-    assert cluster.deliveries.back == 1
+    assert cluster.completion_threads.back == 1
 
 
 def many(submit: Callable[[], Future[Any]]) -> list[Future[Any]]:

@@ -1,6 +1,6 @@
-"""A local port that leads through whatever connection there is: it stays the same when that one is lost.
+"""A local port that is forwarded to a machine, and that stays the same when the SSH connection is opened again.
 
-Written against the few methods that asyncio's transports and SSH's channels have in common.
+It uses the methods that asyncio's transports and asyncssh's channels have in common.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 type Through = Callable[[Callable[[], "RelayEnd"]], Awaitable[object]]
-"""Opens a channel to the far port, whose session is made by the function it is given; or raises."""
+"""Opens a channel to the remote port, with a session made by the function that it is given, or raises OSError."""
 
 
 class RelayEnd(asyncio.Protocol):
-    """One end of a connection that passes through: a session of SSH, and a protocol of asyncio.
+    """One end of a forwarded connection: a protocol of asyncio, or a session of asyncssh.
 
-    What comes in goes out of the other end; if that one is slow, this one is not read.
+    Data from one end is written to the other. While the other end is slow, this one is not read.
     """
 
     pipe: Any = None
@@ -27,32 +27,32 @@ class RelayEnd(asyncio.Protocol):
         self.pipe = pipe
 
     def session_started(self) -> None:
-        """Do nothing: what SSH tells a session."""
+        """Do nothing; asyncssh calls this."""
 
     def data_received(self, data: bytes, datatype: object = None) -> None:
-        """Pass it on."""
+        """Write data to the other end."""
         if self.other is not None and self.other.pipe is not None:
             self.other.pipe.write(data)
 
     def eof_received(self) -> bool:
-        """Pass it on; the other way stays open."""
+        """Pass on the end of the data; the other direction stays open."""
         if self.other is not None and self.other.pipe is not None:
-            with contextlib.suppress(OSError):  # it may be gone in this moment
+            with contextlib.suppress(OSError):  # it may have been closed just now
                 self.other.pipe.write_eof()
         return True
 
     def pause_writing(self) -> None:
-        """Have the other end read no more."""
+        """Stop reading from the other end."""
         if self.other is not None and self.other.pipe is not None:
             self.other.pipe.pause_reading()
 
     def resume_writing(self) -> None:
-        """Have the other end read again."""
+        """Read from the other end again."""
         if self.other is not None and self.other.pipe is not None:
             self.other.pipe.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the other end too: in order, or at once when this one was lost."""
+        """Close the other end after its data, or at once if this one failed."""
         self.pipe, other, self.other = None, self.other, None
         if other is not None and other.pipe is not None:
             other.other = None
@@ -61,14 +61,14 @@ class RelayEnd(asyncio.Protocol):
             else:
                 other.pipe.abort()
 
-    def meet(self, other: "RelayEnd") -> "RelayEnd":
-        """Make these two the ends of one connection."""
+    def connect(self, other: "RelayEnd") -> "RelayEnd":
+        """Make these two the ends of one connection; return the other one."""
         self.other, other.other = other, self
         return other
 
 
 class Forward:
-    """A port of 127.0.0.1 for which `through` opens a channel whenever somebody connects.
+    """A port of 127.0.0.1. For each connection to it, `through` opens a channel.
 
     Attributes
     ----------
@@ -82,14 +82,14 @@ class Forward:
         self._opening: set[asyncio.Task[None]] = set()
 
     async def open(self) -> Self:
-        """Let connections in."""
+        """Listen on a free port."""
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._server = await asyncio.get_running_loop().create_server(lambda: _Near(self), sock=listening)
         self.port: int = listening.getsockname()[1]
         return self
 
     async def close(self) -> None:
-        """Let nobody in, and end the connections that there are."""
+        """Stop listening, and abort all connections."""
         self._server.close()
         for task in self._opening:
             task.cancel()
@@ -97,20 +97,20 @@ class Forward:
             near.pipe.abort()
 
     def arrived(self, near: "_Near") -> None:
-        """Somebody has connected."""
+        """Open a channel for a new connection."""
         self._nears.add(near)
-        task = asyncio.create_task(self._lead_on(near))
+        task = asyncio.create_task(self._connect(near))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
     def left(self, near: "_Near") -> None:
-        """Its connection has ended."""
+        """Forget a connection that was closed."""
         self._nears.discard(near)
 
-    async def _lead_on(self, near: "_Near") -> None:
-        """Open the way on, and let in what came meanwhile; if there is no way, the connection ends."""
+    async def _connect(self, near: "_Near") -> None:
+        """Open a channel and pass on what was received meanwhile, or close the connection if that fails."""
         with contextlib.suppress(OSError):
-            await self._through(lambda: near.meet(RelayEnd()))
+            await self._through(lambda: near.connect(RelayEnd()))
         if near.pipe is None:
             if near.other is not None:
                 near.other.pipe.abort()
@@ -121,7 +121,7 @@ class Forward:
 
 
 class _Near(RelayEnd):
-    """The end at the local port. What comes before there is another end is held."""
+    """The end at the local port. Data is held until the channel is open: uvloop reads even if paused right away."""
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -144,10 +144,10 @@ class _Near(RelayEnd):
         return True if self._held is not None else super().eof_received()
 
     def begin(self) -> None:
-        """Pass on what was held, and read on."""
+        """Pass on the data that was held, and go on reading."""
         held, self._held = self._held or [], None
         if held:
-            self.pipe.resume_reading()  # first: what is held may have it paused again
+            self.pipe.resume_reading()  # before writing, which may pause it again
         for data in held:
             super().data_received(data)
         if self._ended:

@@ -10,27 +10,26 @@ from skyward.errors import Unreachable
 from skyward.providers import health_checks
 from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.ssh import login_keys
-from skyward.providers.ssh.login import surveyed
 from skyward.providers.ssh.resolve import ResolvedTarget
-from skyward.providers.ssh.target import Distrusted, NotAllowed, Refused, Target
+from skyward.providers.ssh.target import Distrusted, NotAllowed, Target
 from skyward.providers.ssh.tunnel import Tunnel
 
-LONGEST = 60.0
-"""Seconds that a machine has for all checks."""
+CHECK_TIMEOUT_S = 60.0
+"""Seconds that all checks of a machine may take."""
 
 PROBES = 3
-"""Round trips of which the shortest counts."""
+"""Round trips that are measured; the shortest counts."""
 
 
 async def examine(to: Target, needs: HostRequirements) -> list[Finding]:
-    """Return the findings on the way to a machine and on it. What comes after a failure is not checked."""
+    """Return the findings about a machine. Checks that depend on one that failed are left out."""
     found: list[Finding] = []
     try:
-        async with asyncio.timeout(LONGEST):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             await _examine(to, needs, found)
     except TimeoutError:
         fix = "check whether it hangs or is overloaded"
-        found.append(Finding("answers", "FAIL", f"it did not answer everything within {LONGEST:g} s", fix))
+        found.append(Finding("answers", "FAIL", f"it did not answer everything within {CHECK_TIMEOUT_S:g} s", fix))
     except Unreachable as error:
         text, _ = health_checks.advised(str(error), str(to))
         found.append(Finding("answers", "FAIL", text, "check whether it is being restarted, and try again"))
@@ -38,16 +37,16 @@ async def examine(to: Target, needs: HostRequirements) -> list[Finding]:
 
 
 def extra() -> Finding:
-    """Return the version of asyncssh. Without one, this is not reached."""
+    """Return a finding with the version of asyncssh, without which this module cannot be imported."""
     return Finding("extra", "ok", f"asyncssh {importlib.metadata.version('asyncssh')}")
 
 
 async def _examine(to: Target, needs: HostRequirements, found: list[Finding]) -> None:
     try:
-        plan = await surveyed(to)
-    except Refused as refused:
-        text, _ = health_checks.advised(str(refused), str(to))
-        found.append(Finding("config", "FAIL", text, "fix the configuration of ssh, or pass another: --config"))
+        plan = await asyncio.to_thread(ResolvedTarget.of, to)
+    except ValueError as error:
+        fix = "fix the configuration of ssh, or pass another: --config"
+        found.append(Finding("config", "FAIL", str(error), fix))
         return
     found.append(keys := await _credentials(plan, to))
     if keys.verdict == "FAIL" or not await _is_there(plan, to, found):
@@ -83,7 +82,7 @@ async def _credentials(plan: ResolvedTarget, to: Target) -> Finding:
 
 
 async def _is_there(plan: ResolvedTarget, to: Target, found: list[Finding]) -> bool:
-    """Whether the machine's name is known and its port answers; of one behind another only the login will tell."""
+    """Whether the machine's name is known and its port answers. Behind a jump host, only the login can show that."""
     if not plan.direct:
         found.append(Finding("way", "ok", f"through {plan.jump or 'the ProxyCommand'}"))
         return True
@@ -115,7 +114,7 @@ async def _is_there(plan: ResolvedTarget, to: Target, found: list[Finding]) -> b
 
 
 def _reason(error: OSError) -> str:
-    """What the system calls it; of names it has a table of its own."""
+    """The system's text for an error; those of name resolution have numbers of their own."""
     if error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return str(error.strerror or error)
@@ -129,7 +128,7 @@ def _refusal(to: Target, plan: ResolvedTarget, error: Unreachable, keys: Finding
         case NotAllowed():
             user, host = plan.user, plan.host
             fix = f"put your public key there: ssh-copy-id {user}@{host}, or give another --user or --key"
-            if "ssh-copy-id" not in text:  # no key was accepted for want of one that can be used
+            if "ssh-copy-id" not in text:  # there was no usable key
                 fix = keys.fix or fix
             return [Finding("host key", "ok", "known"), Finding("login", "FAIL", text.partition(". ")[0], fix)]
         case _:
@@ -152,11 +151,11 @@ async def _look(tunnel: Tunnel, needs: HostRequirements, found: list[Finding]) -
     else:
         fix = "enable it in sshd_config: Subsystem sftp internal-sftp"
         found.append(
-            Finding("files", "warn", "sshd offers no SFTP: files are written by commands, which is slower", fix)
+            Finding("files", "warn", "sshd offers no SFTP: files are written with shell commands, which is slower", fix)
         )
     began = time.time()
-    told = (await tunnel.run("date +%s")).stdout.strip()
+    seconds = (await tunnel.run("date +%s")).stdout.strip()
     took = time.time() - began
-    if told.isdecimal():  # it tells whole seconds, at any moment of the time that it took
-        found.append(health_checks.clock(int(told) + 0.5 - (began + took / 2), 0.5 + took / 2))
+    if seconds.isdecimal():  # whole seconds, read at some moment of the round trip
+        found.append(health_checks.clock(int(seconds) + 0.5 - (began + took / 2), 0.5 + took / 2))
     found += health_checks.judged((await tunnel.run(["sh", "-c", health_checks.script(needs)])).stdout, needs)

@@ -1,4 +1,4 @@
-"""Key pairs for SSH, of users and of hosts."""
+"""SSH key pairs of users and of hosts."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +10,7 @@ from skyward.errors import InvalidArgument
 
 
 class KeyPair:
-    """A key pair: the private half as OpenSSH writes it, the public half as a line."""
+    """A key pair: the private key in OpenSSH's format, and the public key as a line. Without an argument, a new one."""
 
     def __init__(self, private: bytes | None = None) -> None:
         key: Any = Ed25519PrivateKey.generate() if private is None else _loaded(private)
@@ -21,18 +21,18 @@ class KeyPair:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read a key that has no passphrase, as OpenSSH or, for its own key pairs, EC2 writes it.
+        """Read a key without a passphrase, in the format of OpenSSH or in PEM, which EC2 uses for its key pairs.
 
         Raises
         ------
         InvalidArgument
-            It cannot be read; the text is for who has named the file.
+            It cannot be read.
         """
-        fix = "name the file of a private key, or leave it out: a key is made for the pool"
+        fix = "give the file of a private key, or leave it out: a key is made for the pool"
         try:
             return cls(file.read_bytes())
         except TypeError:
-            fix = f"name a copy without one (ssh-keygen -p -N '' -f COPY), or {fix.partition(', or ')[2]}"
+            fix = f"give a copy without one (ssh-keygen -p -N '' -f COPY), or {fix.partition(', or ')[2]}"
             raise InvalidArgument.of("key", str(file), "needs a passphrase", fix) from None
         except OSError as error:
             raise InvalidArgument.of("key", str(file), f"cannot be read: {error.strerror}", fix) from None

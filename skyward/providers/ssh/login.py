@@ -1,15 +1,14 @@
 """Open an SSH connection as `ssh` would, but never trust an unknown host key.
 
-`ssh -G` says what the configuration makes of a host: names, users, ports, keys, jump hosts, proxy commands, the agent.
-Not taken from there: keepalives and compression, what concerns terminals, agents and other forwards, and any wish to
-trust a host key that is not known.
+Hosts, users, ports, keys, jump hosts, proxy commands and the agent are those of the user's configuration (`ssh -G`).
+Its settings for keepalives, compression, terminals and forwarding are ignored, as is `StrictHostKeyChecking`.
 """
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +29,24 @@ except ImportError as missing:
     raise extras.missing("asyncssh", "ssh") from missing
 
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-"""Put before asyncssh's own choice, which begins with chacha20.
+"""Preferred to asyncssh's first choice, chacha20.
 
-By `python -m bench tunnel`, alone on two cores, medians of 7 in two runs: with 128 bits ours is 0.98-1.01 (up) and
-0.90-0.94 (down) times as fast as `ssh -L` by its own choice, chacha20, and 0.73-0.76 and 0.88-0.96 times as `ssh -L` by
-ours. 256 bits are as fast within the noise (0.96 and 0.94, 0.81 and 0.88), chacha20 is not (0.64 and 0.81, 0.52 and
-0.82). What is missing up is asyncssh's work for each packet of 32 KiB, among it an empty one before it.
+In `python -m bench tunnel`, both are as fast as `ssh -L` with its own first choice (0.96 to 1.01 times up, 0.90 to 0.94
+down), and chacha20 is slower (0.64 and 0.81).
 """
 
-LOGIN = 15.0
-"""Seconds for the login on a connection."""
+LOGIN_TIMEOUT_S = 15.0
+"""Seconds for the login on an open connection."""
 
-MANY = 1_000_000
-"""Signs of life that may be missing where `Tunnel` looks itself: asyncssh counts each that is not answered in time."""
+UNLIMITED_KEEPALIVES = 1_000_000
+"""asyncssh counts every late answer as missed, so `tcp_info.closed` watches direct connections instead."""
 
-CIRCLE = 8
-"""Jump hosts on the way to jump hosts, beyond which they lead in a circle."""
+MAX_JUMP_DEPTH = 8
+"""Jump hosts that are reached through other jump hosts; a longer chain is taken for a loop."""
 
 
 class _Client(asyncssh.SSHClient):
-    """Trusts no key beyond those it was told of; keeps the one that came."""
+    """Accepts no host key that is not in `known_hosts`, and remembers the one that was refused."""
 
     key: asyncssh.SSHKey | None = None
     mark = ""
@@ -64,7 +61,7 @@ class _Client(asyncssh.SSHClient):
 
 
 class _Dial:
-    """How asyncssh gets its TCP connection: with a limit of its own, as the login may take longer."""
+    """Opens the TCP connection for asyncssh, with a timeout of its own: the login may take longer."""
 
     def __init__(self, plan: ResolvedTarget) -> None:
         self._timeout = plan.connect_timeout
@@ -83,37 +80,33 @@ ALGORITHMS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "hostkeyalgorithms": ("server_host_key_algs", lambda: [*get_certificate_algs(), *get_public_key_algs()]),
     "casignaturealgorithms": ("signature_algs", get_public_key_algs),
 }
-"""What asyncssh calls the algorithms of a keyword, and which of them it has."""
+"""For a keyword of `ssh_config`, the argument of asyncssh and the algorithms that asyncssh supports."""
 
 
-@dataclass(frozen=True, slots=True)
-class _LoginPlan:
-    """A plan, and what asyncssh makes of it."""
-
-    plan: ResolvedTarget
-    options: dict[str, Any]
-    trust: asyncssh.SSHKnownHosts
-
-    @classmethod
-    def of(cls, to: Target) -> "_LoginPlan":
-        plan = ResolvedTarget.of(to)
-        lines = [to.trust] if to.trust is not None else [_read(file) for file in plan.files]
-        said: dict[str, Any] = {"encryption_algs": CIPHERS} | _algorithms(plan)
-        said |= {"client_keys": login_keys.pairs(plan), "agent_path": plan.agent}
-        if plan.identities_only:
-            said["agent_identities"] = login_keys.public(plan.keys)
-            said["agent_path"] = plan.agent if said["agent_identities"] else None
-        if said["agent_path"] == "":
-            del said["agent_path"]  # it is the usual one
-        said |= {"local_addr": (plan.bind, 0)} if plan.bind else {}
-        said |= {"host_key_alias": plan.alias, "family": plan.family, "proxy_command": plan.proxy or None}
-        said |= {"send_env": plan.settings.get("sendenv", [])}
-        said |= {"env": dict(each.split("=", 1) for each in plan.settings.get("setenv", ()) if "=" in each)}
-        return cls(plan, said, _known("\n".join(lines)))
+def _options(plan: ResolvedTarget, trust: str | None) -> dict[str, Any]:
+    """Return the arguments of `asyncssh.connect` for a target. Reads the files of keys and host keys."""
+    lines = [trust] if trust is not None else [_read(file) for file in plan.files]
+    options: dict[str, Any] = {
+        "encryption_algs": CIPHERS,
+        **_algorithms(plan),
+        "known_hosts": _known("\n".join(lines)),
+        "client_keys": login_keys.pairs(plan),
+        "host_key_alias": plan.alias,
+        "proxy_command": plan.proxy or None,
+        "send_env": plan.settings.get("sendenv", []),
+        "env": dict(each.split("=", 1) for each in plan.settings.get("setenv", ()) if "=" in each),
+    }
+    if plan.identities_only:
+        options["agent_identities"] = login_keys.public(plan.keys)
+    if plan.agent is None or (plan.identities_only and not options["agent_identities"]):
+        options["agent_path"] = None
+    elif plan.agent:  # else asyncssh uses `SSH_AUTH_SOCK`
+        options["agent_path"] = plan.agent
+    return options
 
 
 def _algorithms(plan: ResolvedTarget) -> dict[str, Sequence[str]]:
-    """Return the algorithms that the user has chosen, less those that asyncssh does not have."""
+    """Return the algorithms that the user has chosen, without those that asyncssh does not support."""
     found: dict[str, Sequence[str]] = {}
     for keyword, names in plan.algorithms.items():
         argument, there = ALGORITHMS[keyword]
@@ -131,25 +124,24 @@ async def login(
     """Connect and log in, as `ssh` would."""
     client, plan = _Client(), None
     try:
-        way = await asyncio.to_thread(_LoginPlan.of, to)
-        plan = way.plan
+        plan = await asyncio.to_thread(ResolvedTarget.of, to)
+        options = await asyncio.to_thread(_options, plan, to.trust)
         if via is None and plan.jump:
             via = await _through(plan.jump, to, depth)
         tunnel: Any = via or (None if plan.proxy else _Dial(plan))
         connection = await asyncssh.connect(
             plan.host,
             plan.port,
-            **way.options,
+            **options,
             config=None,
             username=plan.user,
             client_factory=lambda: client,
             tunnel=tunnel,
-            known_hosts=way.trust,
             compression_algs=None,
             connect_timeout=None,
-            login_timeout=LOGIN,
+            login_timeout=LOGIN_TIMEOUT_S,
             keepalive_interval=KEEPALIVE_INTERVAL_S,
-            keepalive_count_max=MANY if isinstance(tunnel, _Dial) else MAX_MISSED_KEEPALIVES,
+            keepalive_count_max=UNLIMITED_KEEPALIVES if isinstance(tunnel, _Dial) else MAX_MISSED_KEEPALIVES,
             request_pty=False,
             agent_forwarding=False,
             x11_forwarding=False,
@@ -164,13 +156,13 @@ async def login(
         if isinstance(error, OSError | ValueError | asyncssh.Error):
             raise _explained(error, to, plan) from error
         raise
-    if via is not None:  # else it may have a ProxyCommand, which would be forgotten
-        connection.set_tunnel(via)  # which then ends with it
+    if via is not None:
+        connection.set_tunnel(via)  # so that it is closed with this connection
     return connection
 
 
 def _explained(error: Exception, to: Target, plan: ResolvedTarget | None) -> Unreachable:
-    """Say in one line what kept us from logging in, and what to do about it."""
+    """Return an error that says in one line why the login failed, and what to do about it."""
     place = f"{plan.host}:{plan.port}" if plan is not None else str(to)
     match error:
         case socket.gaierror(errno=socket.EAI_NONAME | socket.EAI_NODATA) | UnicodeError():
@@ -179,7 +171,7 @@ def _explained(error: Exception, to: Target, plan: ResolvedTarget | None) -> Unr
             return Refused(f"{to}: cannot read {file}: {error.strerror}")
         case asyncssh.HostKeyNotVerifiable() | asyncssh.KeyExchangeFailed() | asyncssh.ProtocolNotSupported():
             return Refused(f"{to}: {error}")
-        case ValueError():  # a key or a configuration that cannot be read
+        case ValueError():  # a key or the configuration cannot be read
             return Refused(f"{to}: {error}")
         case TimeoutError():
             return Unreachable(f"{to}: {place} does not answer. Is it on, and does a firewall let you through?")
@@ -191,35 +183,19 @@ def _explained(error: Exception, to: Target, plan: ResolvedTarget | None) -> Unr
             return Unreachable(f"{to}: {error}")
 
 
-async def surveyed(to: Target) -> ResolvedTarget:
-    """Read what the configuration makes of a destination.
-
-    Raises
-    ------
-    Refused
-        It cannot be read.
-    """
-    try:
-        return await asyncio.to_thread(ResolvedTarget.of, to)
-    except ValueError as error:
-        raise Refused(f"{to}: {error}") from error
-
-
 async def _through(jump: str, to: Target, depth: int) -> asyncssh.SSHClientConnection | None:
     """Connect to the last of the jump hosts."""
-    if depth == CIRCLE:
+    if depth == MAX_JUMP_DEPTH:
         raise Refused(f"{to}: its jump hosts form a loop")
     via = None
     for hop in target.hops(jump):
-        keys = (
-            to.keys if to.config == () else ()
-        )  # as `ssh -i` is not for jump hosts either, if they can have their own
+        keys = to.keys if to.config == () else ()  # like `ssh -i`: jump hosts use the keys of the configuration
         via = await login(replace(hop, config=to.config, agent=to.agent, keys=keys), via, depth + 1)
     return via
 
 
 def _distrusted(to: Target, plan: ResolvedTarget, key: asyncssh.SSHKey, mark: str) -> str:
-    """Say what is wrong with a host key, and which line of which file would accept it."""
+    """Explain why a host key was refused, with the command that accepts it."""
     kind, data, *_ = key.export_public_key().decode().split()
     shown = target.Shown(mark + plan.name, kind, data, key.get_fingerprint())
     if to.trust is not None:
@@ -235,15 +211,12 @@ def _distrusted(to: Target, plan: ResolvedTarget, key: asyncssh.SSHKey, mark: st
 
 
 def _known(lines: str) -> asyncssh.SSHKnownHosts:
-    """Host keys, without the lines that cannot be read, as `ssh` has it."""
-    try:
-        return asyncssh.import_known_hosts(lines)
-    except ValueError:
-        found = asyncssh.SSHKnownHosts()
-        for line in lines.splitlines():
-            with contextlib.suppress(ValueError):
-                found.load(line)
-        return found
+    """Parse lines of `known_hosts`; like `ssh`, skip those that are invalid."""
+    found = asyncssh.SSHKnownHosts()
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):
+            found.load(line)
+    return found
 
 
 def _read(file: str) -> str:

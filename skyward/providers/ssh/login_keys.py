@@ -1,11 +1,11 @@
-"""Which keys there are to log in with by SSH, in files and with the agent, and what is wrong with the others."""
+"""The keys that can be used to log in by SSH, from files and from the agent, and what is wrong with the others."""
 
 import asyncio
 import contextlib
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -13,15 +13,15 @@ import asyncssh
 from skyward.providers.ssh.resolve import ResolvedTarget
 
 AGENT_S = 5.0
-"""Seconds that the agent has to answer."""
+"""Seconds that the agent may take to answer."""
 
 PUBLIC = (b"ssh-", b"ecdsa-", b"sk-", b"---- BEGIN SSH2 PUBLIC KEY", b"-----BEGIN PUBLIC KEY")
-"""How files of public keys begin."""
+"""The first bytes of files of public keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginKey:
-    """A key by its file's name; `problem` says why it cannot be used, as `NAME problem` reads, and `fix` what to do."""
+    """A key, named by its file. If it cannot be used, `problem` continues the sentence `NAME ...`."""
 
     name: str
     problem: str = ""
@@ -32,23 +32,23 @@ class LoginKey:
 
 
 class Unusable(ValueError):
-    """A key that was named cannot be used."""
+    """A key that was given as an argument cannot be used."""
 
 
 class Only(list[asyncssh.SSHKeyPair]):
-    """Keys, and no others: asyncssh tries the usual ones instead of a list that is false."""
+    """A list that is true even when empty: for a false one, asyncssh tries the default keys."""
 
     def __bool__(self) -> bool:
         return True
 
 
 def pairs(plan: ResolvedTarget) -> Only:
-    """Load the keys that can be read. One that needs a passphrase may be with the agent.
+    """Load the keys. A key that needs a passphrase is skipped, as the agent may have it.
 
     Raises
     ------
     Unusable
-        A key that the user has named is none; of the configuration's, `ssh` passes over those that it cannot read.
+        A key that the user has given cannot be read. Like `ssh`, skip keys of the configuration that cannot be read.
     """
     found = Only()
     for each in plan.keys:
@@ -61,7 +61,7 @@ def pairs(plan: ResolvedTarget) -> Only:
 
 
 def public(keys: Iterable[str | bytes]) -> list[asyncssh.SSHKey]:
-    """Return the public halves of keys, which may need a passphrase or be with the agent alone."""
+    """Return the public keys of private keys, which may need a passphrase or be held by the agent only."""
     return [half for key in keys for half in _public(key)]
 
 
@@ -73,7 +73,7 @@ def _public(key: str | bytes) -> Iterator[asyncssh.SSHKey]:
 
 
 async def keys(plan: ResolvedTarget) -> list[LoginKey]:
-    """Return the keys of a plan: those in files, those that are not where the configuration has them, the agent's."""
+    """Return the keys that a login tries, and those of the configuration whose files do not exist."""
     held = await _agent(plan)
     found = [await asyncio.to_thread(_examined, each, held, plan.agent) for each in plan.keys]
     found += [
@@ -83,7 +83,7 @@ async def keys(plan: ResolvedTarget) -> list[LoginKey]:
 
 
 async def _agent(plan: ResolvedTarget) -> Sequence[asyncssh.SSHKeyPair] | None:
-    """Return the keys that the agent holds; None where there is no agent."""
+    """Return the keys that the agent holds, or None if there is no agent."""
     if plan.agent is None:
         return None
     path: Any = plan.agent or ()
@@ -106,24 +106,19 @@ def _examined(key: str | bytes, held: Sequence[asyncssh.SSHKeyPair] | None, agen
 
 
 def _judged(key: str | bytes, error: OSError | ValueError, begin: str) -> LoginKey:
-    """Say in our words why a key cannot be read; `begin` is what has to be run before the agent can be given one."""
+    """Explain why a key cannot be read. `begin` is the command that starts an agent, if there is none."""
     name, text = _name(key), str(error)
     if isinstance(error, OSError):
-        return LoginKey(name, f"cannot be read ({str(error.strerror).lower()})", "name a key that you may read")
+        return LoginKey(name, f"cannot be read ({str(error.strerror).lower()})", "give a key that you may read")
     if isinstance(error, asyncssh.KeyEncryptionError) or "encrypted" in text:
         return LoginKey(name, "needs a passphrase", f"give it to the agent with {begin}ssh-add {name}")
-    begins = b"" if isinstance(key, bytes) else _beginning(key)
+    begins = b"" if isinstance(key, bytes) else Path(key).read_bytes()[:64]
     if begins.startswith(b"PuTTY-User-Key-File"):
         return LoginKey(name, "is a key of PuTTY", f"convert it with puttygen {name} -O private-openssh -o NEW")
     if begins.startswith(PUBLIC):
         private = name.removesuffix(".pub")
         return LoginKey(name, "is a public key", f"name the private one{f', {private}' if private != name else ''}")
-    return LoginKey(name, f"is not a private key that can be read here ({text})", "name another key")
-
-
-def _beginning(file: str) -> bytes:
-    with open(file, "rb") as opened:
-        return opened.read(64)
+    return LoginKey(name, f"is not a private key that can be read here ({text})", "give another key")
 
 
 def _name(key: str | bytes) -> str:
@@ -131,22 +126,21 @@ def _name(key: str | bytes) -> str:
 
 
 def exposed(keys: Iterable[str | bytes]) -> list[str]:
-    """Return the files of our own that others can read; `ssh` itself takes no such key."""
+    """Return the user's own key files that other users can access; `ssh` refuses those."""
     found = []
     for file in keys:
         with contextlib.suppress(OSError):
-            status = os.stat(file) if isinstance(file, str) else None
-            if status is not None and status.st_uid == os.getuid() and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                found.append(str(file))
+            if isinstance(file, str) and (status := os.stat(file)).st_uid == os.getuid() and status.st_mode & 0o077:
+                found.append(file)
     return found
 
 
 def denied(user: str, known: Sequence[LoginKey]) -> str:
-    """Say why nobody could log in as this user, with these keys."""
+    """Explain why the login as this user failed with these keys."""
     wrong = "; ".join(str(key) for key in known if key.problem)
     usable = [key for key in known if not key.problem]
     if not known:
-        fix = "Name one with key=, or make one: ssh-keygen -t ed25519"
+        fix = "Pass one with key=, or make one: ssh-keygen -t ed25519"
         return f"login as {user} failed: there is no key to log in with, in no file and with no agent. {fix}"
     if not usable:
         return f"login as {user} failed: {wrong}"

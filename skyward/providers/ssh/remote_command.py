@@ -1,7 +1,7 @@
-"""A command on a machine, killed by its process group.
+"""A command on a machine, which is killed by its process group.
 
-sshd ignores the signals that are sent to a session of root, and keeps the session of a command busy until the command
-has ended. So every command prints its process group first, and another session sends the signal.
+sshd ignores signals sent to a session of root, and keeps a session until its command has ended. So every command prints
+its process group first, and another session sends the signal.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from skyward.providers.streams import merged
 log = logging.getLogger("skyward")
 
 END_TIMEOUT_S = 10.0
-"""Seconds to kill a command; after that its session counts as free in any case."""
+"""Seconds to kill a command; after that, its session counts as free."""
 
 _GROUP = "skyward-process-group "
 """Printed before the output of a command; its process group follows."""
@@ -49,7 +49,7 @@ class RemoteProcess:
     signal
         Runs a shell command in another session.
     ended
-        Called once sshd has its session again, or when the connection is lost.
+        Called when sshd has released the session, or the connection is lost.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class RemoteProcess:
     ) -> None:
         self._process, self._to, self._signal, self._ended = process, to, signal, ended
         self._head = asyncio.create_task(self._read_head())
-        self._head.add_done_callback(lambda head: head.cancelled() or head.exception())  # raised in those that wait
+        self._head.add_done_callback(lambda head: head.cancelled() or head.exception())  # its error is raised elsewhere
         self._closed = asyncio.create_task(process.wait_closed())
         self._closed.add_done_callback(lambda _: self._ending or ended(self))
         self._ending: asyncio.Task[None] | None = None
 
     def feed(self, stdin: bytes) -> None:
-        """Write its whole standard input."""
+        """Write the standard input and close it."""
         with contextlib.suppress(BrokenPipeError):  # it may have ended without reading it
             self._process.stdin.write(stdin)
             self._process.stdin.write_eof()
 
     async def ran(self) -> Ran:
-        """Return its result, once it has ended.
+        """Wait until it ends, and return its result.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class RemoteProcess:
                 yield each
 
     async def wait(self) -> int:
-        """Return its exit code, once it has ended.
+        """Wait until it ends, and return its exit code.
 
         Raises
         ------
@@ -109,12 +109,12 @@ class RemoteProcess:
         return self._code()
 
     def close(self) -> None:
-        """Kill it, if it still runs; `closed` waits for that."""
+        """Kill it if it is still running. `closed` waits for that."""
         if self._ending is None and not self._closed.done():
             self._ending = asyncio.create_task(self._end())
 
     async def closed(self) -> None:
-        """Wait until it has ended, or was given up."""
+        """Wait until it has ended, or could not be killed in time."""
         await asyncio.shield(self._ending or self._closed)
 
     async def _end(self) -> None:
@@ -132,7 +132,7 @@ class RemoteProcess:
             self._ended(self)
 
     async def _read_head(self) -> tuple[int | None, bytes]:
-        """Return its process group and the output before that; None and all output if the group is not printed."""
+        """Return the process group and the output before it; None and all output if no group is printed."""
         before = b""
         while line := await self._process.stdout.readline():
             if line.startswith(_GROUP.encode()):
@@ -141,7 +141,7 @@ class RemoteProcess:
         return None, before
 
     def _code(self) -> int:
-        if self._process.returncode is None:  # asyncssh: the connection was lost
+        if self._process.returncode is None:  # the connection was lost
             raise Lost(f"{self._to}: the connection was lost during a command")
         return self._process.returncode
 

@@ -13,10 +13,10 @@ LOST = -1
 """Reported for a command whose exit code was lost."""
 
 RECONNECT_TIMEOUT_S = 3600.0
-"""Seconds of each wait for a lost connection; the supervisor decides when to give up."""
+"""Seconds of one wait for a lost connection; the supervisor decides when to give up."""
 
 RETRY_DELAY_S = 0.05
-"""Seconds until output is followed again after the connection was lost, so that others notice the loss, too."""
+"""Seconds before output is followed again after the connection was lost, so that the tunnel notices the loss first."""
 
 
 class RemoteHost:
@@ -35,7 +35,7 @@ class RemoteHost:
         await self._tunnel.put(self.folder, files)
 
     async def start(self, command: Sequence[str]) -> "DetachedProcess":
-        """Start a command in a session of its own, which continues when the connection is lost."""
+        """Start a command in its own session, so that it continues when the connection is lost."""
         self._commands += 1
         token = secrets.token_hex(8)
         ran = await self._tunnel.run(scripts.start(self.folder, self._commands, token, command))
@@ -44,7 +44,7 @@ class RemoteHost:
         return DetachedProcess(self._tunnel, self.folder, self._commands, token)
 
     def acknowledged(self) -> int:
-        """Return the bytes that the machine has received over this connection."""
+        """Return the number of bytes that the machine has acknowledged on this connection."""
         return self._tunnel.acknowledged()
 
     async def tunnel(self, port: int) -> int:
@@ -57,7 +57,7 @@ class RemoteHost:
 
 
 class DetachedProcess:
-    """A command on the machine, whose output is followed over as many connections as needed."""
+    """A command on the machine. Its output is followed over as many connections as needed."""
 
     def __init__(self, tunnel: Tunnel, folder: str, number: int, token: str) -> None:
         self._tunnel, self._folder, self._number = tunnel, folder, number
@@ -68,7 +68,7 @@ class DetachedProcess:
         """Yield its output, line by line, until it ends."""
         seen = {"stdout": 0, "stderr": 0}
         open_streams = set(seen)
-        blank = dict.fromkeys(seen, False)  # an empty line is held back: the last one comes from us
+        blank = dict.fromkeys(seen, False)  # an empty line is held back: the last one is not the command's
         while open_streams:
             try:
                 await self._tunnel.up(RECONNECT_TIMEOUT_S)
@@ -99,7 +99,7 @@ class DetachedProcess:
             finally:
                 follower.close()
             if self._code is None:
-                self._code = LOST  # the machine has forgotten it
+                self._code = LOST
             return
 
     async def wait(self) -> int:

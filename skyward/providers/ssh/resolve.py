@@ -1,4 +1,4 @@
-"""Resolve a destination with the configuration of SSH, by `ssh -G`: no library resolves it as `ssh` does."""
+"""Resolve a destination with the user's SSH configuration, by `ssh -G`: no library supports all that `ssh` does."""
 
 import functools
 import getpass
@@ -19,30 +19,30 @@ from skyward.providers.ssh.ssh_config import Settings
 from skyward.providers.ssh.target import Target, hops
 
 CONFIG = ("~/.ssh/config", "/etc/ssh/ssh_config")
-"""Files that are read where there is no `ssh`."""
+"""Files that are read if `ssh` is not installed."""
 
 USUAL_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_ed448", "id_dsa")
-"""Keys that are tried where no `ssh` says which."""
+"""Keys that are tried if `ssh` is not installed and no file names others."""
 
 USER_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 SYSTEM_HOSTS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
-"""Files of host keys unless the configuration names others."""
+"""Files of host keys, unless the configuration names others."""
 
 RESOLVE_TIMEOUT_S = 15.0
-"""Seconds for `ssh -G`, which may run the commands of `Match exec` and look names up."""
+"""Seconds for `ssh -G`, which may run commands (`Match exec`) and resolve names."""
 
 CONNECT_TIMEOUT_S = 5.0
 """Seconds for a TCP connection, unless the configuration has a `ConnectTimeout`."""
 
 UNSUPPORTED = {"bindinterface": "", "revokedhostkeys": "none", "proxyusefdpass": "no"}
-"""Keywords that cannot be followed and may not be ignored, with the value that asks for nothing."""
+"""Keywords that Skyward does not support and must not ignore, with the value that turns them off."""
 
 ALGORITHMS = ("ciphers", "kexalgorithms", "macs", "hostkeyalgorithms", "casignaturealgorithms")
 
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 _UNSAFE = re.compile(r"^-|[\s'\"`$\\;&<>|(){}\x00-\x1f\x7f]")
-"""What no name may have that gets into the commands of a configuration."""
+"""Not allowed in names of hosts and users, as the configuration may insert them into shell commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +52,35 @@ class ResolvedTarget:
     Attributes
     ----------
     host, port, user
-        Where to connect, and whom to log in as.
+        Where to connect, and the user to log in as.
     alias
-        The name by which its host key is known, if that is not its address.
+        The name of the machine in `known_hosts`, if it is not the address.
     jump
-        Machines to go through, as in `ssh -J`; empty for none.
+        Jump hosts, as in `ssh -J`; empty for none.
     proxy
         The command whose standard streams are the connection; empty for none.
     files
-        The files of known host keys, the user's before the system's.
+        The `known_hosts` files, the user's before the system's.
     keys
         The private keys to try: paths of files that exist, or the keys themselves.
     missing
-        Files that the configuration names as keys, and that are not there; not the usual ones.
+        Key files that the configuration names and that do not exist; default keys are not listed.
     given
-        Whether the keys are the destination's own, each of which must be readable.
+        Whether the keys were passed by the user, so that each must be readable.
     certificates
         Files of certificates for the keys.
     agent
-        The socket of the agent, an empty string for the usual one, None for no agent.
+        The socket of the agent; an empty string for that of `SSH_AUTH_SOCK`, None for no agent.
     identities_only
-        Whether of the agent's keys only those in `keys` are used.
+        Whether the agent's keys are limited to those in `keys`.
     connect_timeout
         Seconds for the TCP connection.
     family, bind
-        The family of addresses, and the local address to connect from, if there is one.
+        The address family, and the local address to connect from, if any.
     algorithms
         The algorithms that the user has chosen, by keyword.
     settings
-        All that the configuration says.
+        All settings of the configuration.
     """
 
     host: str
@@ -104,12 +104,12 @@ class ResolvedTarget:
 
     @classmethod
     def of(cls, to: Target) -> "ResolvedTarget":
-        """Ask what the configuration says now.
+        """Resolve a destination with the configuration as it is now.
 
         Raises
         ------
         ValueError
-            The configuration cannot be read or followed; trying again does not help.
+            The configuration cannot be read, or uses what Skyward does not support.
         Unreachable
             `ssh -G` did not answer in time.
         """
@@ -142,7 +142,7 @@ class ResolvedTarget:
         def maybe(text: str) -> str:
             try:
                 return path(text)
-            except ValueError:  # `ssh -G` has replaced the tokens, and what is left only looks like one
+            except ValueError:  # `ssh -G` has replaced all tokens; this only looks like one
                 return text
 
         hosts = [first("userknownhostsfile", USER_HOSTS), first("globalknownhostsfile", SYSTEM_HOSTS)]
@@ -171,37 +171,37 @@ class ResolvedTarget:
 
     @property
     def direct(self) -> bool:
-        """Whether the configuration leads to it by no other machine and no command."""
+        """Whether it is reached without jump hosts and proxy commands."""
         return not self.jump and not self.proxy
 
     @property
     def name(self) -> str:
-        """What a known_hosts file calls the machine."""
+        """The name of the machine in `known_hosts` files."""
         return self.alias or (self.host if self.port == 22 else f"[{self.host}]:{self.port}")
 
 
 def home() -> str:
-    """Return the folder that `ssh` takes for the user's home: it does not look at `$HOME`."""
+    """Return the user's home as `ssh` determines it: from the user database, not from `$HOME`."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        return os.path.expanduser("~")  # as it is where there is none: then no file is found below it
+        return os.path.expanduser("~")
 
 
 def _is_usual(key: str) -> bool:
-    """Whether `ssh` looks for this key without being told to."""
+    """Whether `ssh` tries this key by default."""
     return os.path.basename(os.path.dirname(key)) == ".ssh" and os.path.basename(key).startswith("id_")
 
 
 def _local_user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's uid without a name
+    except (KeyError, OSError):  # a uid without a name, as in containers
         return str(os.getuid())
 
 
 def program() -> str | None:
-    """Return the path of `ssh`; None where there is none, or none that would run: it wants an entry for the user."""
+    """Return the path of `ssh`. None if it is missing, or if it would refuse to run for a user without a name."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -227,12 +227,12 @@ def _settings(to: Target) -> Settings:
     words = ["-F", *to.config] if to.config else []
     words += ["-p", str(to.port)] if to.port else []
     words += ["-l", to.user] if to.user else []
-    words += ["-o", f"ProxyJump={_jump(to.jump)}"] if to.jump is not None else []
+    words += ["-o", f"ProxyJump={','.join(map(str, hops(to.jump))) or 'none'}"] if to.jump is not None else []
     return ssh_config.parse(_ask(ssh, *words, "--", to.host))
 
 
 def _ask(ssh: str, *words: str) -> str:
-    """Return what `ssh -G` prints."""
+    """Return the output of `ssh -G`."""
     try:
         asked = subprocess.Popen(
             [ssh, "-G", "-T", *words],
@@ -249,7 +249,7 @@ def _ask(ssh: str, *words: str) -> str:
         try:
             out, err = asked.communicate(timeout=RESOLVE_TIMEOUT_S)
         except BaseException as error:
-            os.killpg(asked.pid, signal.SIGKILL)  # with what `Match exec` has started
+            os.killpg(asked.pid, signal.SIGKILL)  # including commands of `Match exec`
             if isinstance(error, subprocess.TimeoutExpired):
                 said = f"{words[-1]}: `ssh -G` did not answer within {RESOLVE_TIMEOUT_S:g} s; does a `Match exec` hang?"
                 raise Unreachable(said) from error
@@ -259,18 +259,9 @@ def _ask(ssh: str, *words: str) -> str:
     return out
 
 
-def _jump(jump: str) -> str:
-    """Write jump hosts as `ssh` wants them: with brackets around each IPv6 address."""
-    said = []
-    for hop in hops(jump) if jump else ():
-        host = f"[{hop.host}]" if ":" in hop.host else hop.host
-        said.append(f"{f'{hop.user}@' if hop.user else ''}{host}{f':{hop.port}' if hop.port else ''}")
-    return ",".join(said) or "none"
-
-
 @functools.cache
 def _usual(ssh: str) -> Settings:
-    """Return what this `ssh` has without any configuration."""
+    """Return the settings of this `ssh` without any configuration."""
     return ssh_config.parse(_ask(ssh, "-F", "none", "--", "localhost"))
 
 
@@ -282,12 +273,12 @@ def _algorithms(settings: Settings) -> Mapping[str, Sequence[str]]:
 
 
 def _proxy(command: str) -> Sequence[str]:
-    """Have the user's shell run a command, as `ssh` does."""
+    """Return the command that runs a shell command like `ssh`: in the user's shell."""
     return [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"] if command else ()
 
 
 def _agent(said: str, path: Callable[[str], str]) -> str | None:
-    """Return the socket of the agent that the configuration names."""
+    """Return the socket of the agent that an `IdentityAgent` setting names."""
     match said:
         case "" | "SSH_AUTH_SOCK":
             return ""

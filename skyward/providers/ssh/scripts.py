@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Sequence
 
 ENDED = "skyward-command-ended"
-"""The beginning of the last line of both streams of a command; a token and the exit code follow."""
+"""The last line of each stream of a command begins with this; a token and the exit code follow."""
 
 _ROOT = r"""
 umask 077
 root="$HOME/.cache/skyward/run/$(uname -n)"
 
-# Whether a process with this pid belongs to the node in this folder: pids are reused.
+# Whether this pid belongs to a process of the node in this folder: pids are reused.
 lives() {
     kill -0 "$1" 2>/dev/null || return 1
     if [ -r "/proc/$1/cmdline" ]; then
@@ -35,7 +35,7 @@ runs() {
     return 1
 }
 
-# The processes with this folder in their command line, for files that are lost.
+# The processes with this folder in their command line, in case the files with their pids are lost.
 named() { grep -lF "$1" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'; }
 
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
@@ -43,7 +43,7 @@ nap() { sleep 0.05 2>/dev/null || sleep 1; }
 # Remove the folder of a node, and its unfinished environments, whose names end with that of the node.
 clear() { rm -rf "$1" "$HOME/.cache/skyward/env/"*".${1##*/}"; }
 
-# End everything of the node in this folder, and the folder: ask its parent process first, which ends the rest.
+# Stop all processes of the node in this folder, first its parent process, which stops the others; remove the folder.
 finish() {
     parent= group=
     [ -f "$1/pids" ] && read -r parent group <"$1/pids"
@@ -89,12 +89,12 @@ while sleep 1; do
 done
 """
 )
-"""Watch the lease of a node that is being started until its parent process does: end the node when the driver has not
-written the file `alive` for as many seconds as the file `lease` says. Turns are counted, as the clock may be set."""
+"""Watch the lease of a node until its parent process does: stop the node when the driver has not written the file
+`alive` for as many seconds as the file `lease` says. Rounds are counted, as the clock may be changed."""
 
 
 def settle(node: str) -> str:
-    """Make the node's folder, start its lease, print its path, and clear what earlier runs left after their lease."""
+    """Make the node's folder, start its lease, print its path, and remove nodes of earlier runs with expired leases."""
     return (
         _ROOT
         + f'folder="$root/"{shlex.quote(node)}\nlease_script={shlex.quote(_LEASE)}\n'
@@ -122,14 +122,14 @@ exit 0
 
 
 def finish(node: str) -> str:
-    """End everything of the node, and leave nothing on the machine but the cache."""
+    """Stop all processes of the node, and remove everything but the cache."""
     name = shlex.quote(node)
     gone = f'finish "$root/"{name} || exit 1\n'
     return _ROOT + gone + 'rmdir "$root" "${root%/*}" 2>/dev/null\nexit 0\n'
 
 
 def find(pool: str) -> str:
-    """Print the names of the pool's nodes that run or are being started, one per line."""
+    """Print the names of the pool's nodes that are running or starting, one per line."""
     return (
         _ROOT
         + f'for found in "$root/"{shlex.quote(pool)}-*; do\n'
@@ -144,7 +144,7 @@ exit 0
 
 
 def make(folders: Sequence[str]) -> str:
-    """Make these folders, the first with its parents, readable by this user only, or check that they are."""
+    """Create folders that only this user can access, the first with its parents, or check that existing ones are so."""
     parent = shlex.quote(folders[0].rpartition("/")[0] or "/")
     return (
         f"umask 077; LC_ALL=C; export LC_ALL; mkdir -p {parent} || exit 1\n"
@@ -154,7 +154,7 @@ def make(folders: Sequence[str]) -> str:
     [ -d "$each" ] || [ -L "$each" ] || { echo "$problem" >&2; exit 1; }
     set -- $(ls -ldn "$each")
     case $1 in d???------*) [ "$3" = "$(id -u)" ] && continue ;; esac
-    echo "$each is there, and is not a folder of this user alone" >&2
+    echo "$each exists and is not a folder of this user alone" >&2
     exit 1
 done
 """
@@ -162,7 +162,7 @@ done
 
 
 def write(path: str, size: int) -> str:
-    """Write the standard input to a file, unless it is shorter than `size`: the connection was lost."""
+    """Write the standard input to a file, unless it is shorter than `size` because the connection was lost."""
     return (
         f"umask 077; LC_ALL=C; export LC_ALL; path={shlex.quote(path)}; part=$path.$$.part\n"
         f'if cat >"$part" && [ "$(($(wc -c <"$part")))" = {size} ]; then mv -f "$part" "$path" && exit 0; fi\n'
@@ -173,7 +173,7 @@ def write(path: str, size: int) -> str:
 def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
     """Start a command that continues when the connection is lost; its output goes to files in the folder.
 
-    `settle` must have made the folder: what is started in another has no lease.
+    The folder must be one of `settle`, which has a lease.
     """
     wrapper = (
         'echo $$ >"$1.pid"; shift; "$@"; code=$?; '
@@ -182,7 +182,7 @@ def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
     words = shlex.join([wrapper, f"{folder}/", f"{folder}/.{number}", *command])
     return (
         f"umask 077; cd {shlex.quote(folder)} || exit 1\n"
-        "[ -f began ] || { echo 'its folder was given up' >&2; exit 1; }\n"
+        "[ -f began ] || { echo 'its folder was removed' >&2; exit 1; }\n"
         "command -v setsid >/dev/null && alone=setsid || alone=nohup\n"
         f"$alone sh -c {words} >.{number}.out 2>.{number}.err </dev/null &\n"
     )

@@ -1,4 +1,4 @@
-"""Files to a machine over SFTP: each appears whole or not at all, and is this user's alone."""
+"""Write files to a machine over SFTP, atomically and readable only by this user."""
 
 import asyncio
 import contextlib
@@ -12,29 +12,29 @@ from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
 from skyward.providers.batching import side_by_side
 from skyward.providers.provider import Content
 
-FILES = 16
-"""Files under way at once in a transfer."""
+MAX_OPEN_FILES = 16
+"""Files that are written at the same time."""
 
 
 class NoSFTP(Exception):
-    """The machine has no SFTP, or none that can do what is needed."""
+    """The machine has no SFTP, or its SFTP server lacks a needed operation."""
 
 
 async def begin(connection: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
-    """Open a session of SFTP.
+    """Open an SFTP session.
 
     Raises
     ------
     NoSFTP
-        There is none, though the connection is well.
+        sshd offers no SFTP.
     """
     try:
         return await connection.start_sftp_client()
     except asyncssh.ChannelOpenError as error:
-        if error.code != OPEN_REQUEST_SESSION_FAILED or connection.is_closed():  # else all sessions are taken
+        if error.code != OPEN_REQUEST_SESSION_FAILED or connection.is_closed():  # else too many sessions
             raise
         raise NoSFTP("sshd has no such subsystem") from error
-    except asyncssh.SFTPError as error:  # the subsystem has a name, and its program is not there
+    except asyncssh.SFTPError as error:  # the subsystem is configured, but its program is missing
         if connection.is_closed():
             raise
         raise NoSFTP(str(error)) from error
@@ -46,7 +46,7 @@ async def put(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, Conten
     Raises
     ------
     NoSFTP
-        It cannot rename as OpenSSH can, or say what a folder is.
+        The server has no `posix-rename` or cannot describe a folder.
     """
     try:
         await sftp.makedirs(str(PurePosixPath(folder).parent), exist_ok=True)
@@ -65,29 +65,29 @@ def folders(folder: str, files: Mapping[str, Content]) -> list[str]:
 
 
 async def _make(sftp: asyncssh.SFTPClient, folder: str) -> None:
-    """Make a folder that is this user's alone, or see that it is."""
+    """Create a folder that only this user can access, or check that an existing one is like that."""
     try:
         await sftp.mkdir(folder, asyncssh.SFTPAttrs(permissions=0o700))
-    except asyncssh.SFTPFailure:  # it is there
+    except asyncssh.SFTPFailure:  # it exists
         found, home = await sftp.lstat(folder), await sftp.stat(".")
         alone = found.uid == home.uid and not (found.permissions or 0) & 0o077
         if found.type != asyncssh.FILEXFER_TYPE_DIRECTORY or not alone:
-            raise PermissionError(f"{folder} is there, and is not a folder of this user alone") from None
+            raise PermissionError(f"{folder} exists and is not a folder of this user alone") from None
 
 
 async def _write(sftp: asyncssh.SFTPClient, folder: str, files: Mapping[str, Content]) -> None:
-    at_once = asyncio.Semaphore(FILES)
+    at_once = asyncio.Semaphore(MAX_OPEN_FILES)
 
     async def write(path: str, data: Content) -> None:
         async with at_once:
             async with sftp.open(f"{path}.part", "wb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
-                await file.write(cast(bytes, data))  # of which it takes slices
+                await file.write(cast(bytes, data))  # asyncssh only takes slices of it
             await sftp.posix_rename(f"{path}.part", path)
 
     paths = {str(PurePosixPath(folder, name)): data for name, data in files.items()}
     try:
         await side_by_side(*(write(path, data) for path, data in paths.items()))
-    except asyncssh.SFTPFailure:  # all that OpenSSH says of a full disk
+    except asyncssh.SFTPFailure:  # OpenSSH reports a full disk like this, without a reason
         full = not (await sftp.statvfs(folder)).bavail
         for path in paths:
             with contextlib.suppress(asyncssh.SFTPError):

@@ -1,6 +1,6 @@
-"""The settings that `ssh` uses for a host. Pure: no I/O, no clock; `login` runs `ssh -G` and reads the files.
+"""Parse the output of `ssh -G`, and simple configuration files where `ssh` is not installed. Pure: no I/O, no clock.
 
-Settings map a keyword in lower case to its values, each the rest of a line, as `ssh -G` prints them.
+Settings map a keyword in lower case to its values, each the rest of a line.
 """
 
 import re
@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 type Settings = dict[str, list[str]]
 
 REPEATED = frozenset({"identityfile", "certificatefile"})
-"""Keywords of which every line counts; of all others the first one does."""
+"""Keywords whose lines add up; for all others, the first line counts."""
 
 READ = REPEATED | {
     *("hostname", "port", "user", "identitiesonly", "identityagent", "proxyjump", "proxycommand", "hostkeyalias"),
     *("userknownhostsfile", "globalknownhostsfile", "connecttimeout", "addressfamily", "bindaddress"),
 }
-"""Keywords that are read from a file where there is no `ssh` to ask."""
+"""Keywords that `read` supports."""
 
 UNUSED = frozenset(
     {
@@ -28,12 +28,12 @@ UNUSED = frozenset(
         *("xauthlocation",),
     }
 )
-"""Keywords that change neither where a connection goes nor whom it trusts, or that Skyward never follows."""
+"""Keywords that `read` ignores: they change neither the destination nor what is trusted, or Skyward never uses them."""
 
 NUMBERS = frozenset({"port", "connecttimeout"})
 LISTS = frozenset({"userknownhostsfile", "globalknownhostsfile"})
 OTHER = {"proxyjump": "proxycommand", "proxycommand": "proxyjump"}
-"""Of these two the one that comes first counts."""
+"""Keywords that exclude each other: the first one counts."""
 
 _DIRECTIVE = re.compile(r"\s*(?P<keyword>\w+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*")
 _PLAIN = re.compile(r'(?:"[^"\\]*"|[^\s"\'#\\]+)(?:\s+(?:"[^"\\]*"|[^\s"\'#\\]+))*')
@@ -42,7 +42,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def parse(output: str) -> Settings:
-    """Return the settings that `ssh -G` has printed."""
+    """Parse the output of `ssh -G`."""
     settings: Settings = {}
     for line in output.splitlines():
         keyword, _, value = line.strip().partition(" ")
@@ -51,19 +51,19 @@ def parse(output: str) -> Settings:
 
 
 def read(files: Mapping[str, str], host: str) -> Settings:
-    """Return what simple configuration files say of a host, where there is no `ssh` to ask.
+    """Return the settings for a host from simple configuration files.
 
     Parameters
     ----------
     files
-        The text of each file by its path; the first ones win.
+        The text of each file by its path; earlier files take precedence.
     host
         The host as the user names it.
 
     Raises
     ------
     ValueError
-        A line is not simple; the text names file, line and keyword.
+        A line needs `ssh` itself. The text names file, line and keyword.
     """
     settings: Settings = {}
     for file, text in files.items():
@@ -96,9 +96,9 @@ def read(files: Mapping[str, str], host: str) -> Settings:
 
 
 def paths(value: str) -> list[str]:
-    """Return the paths of a line that lists several; `none` is no path.
+    """Split a list of paths; `none` means no path.
 
-    `ssh -G` prints no quotes: a word that cannot begin a path belongs to the path before it.
+    `ssh -G` prints no quotes, so a word that cannot begin a path continues the path before it.
     """
     found: list[str] = []
     for word in value.split(" "):
@@ -110,29 +110,29 @@ def paths(value: str) -> list[str]:
 
 
 def expand(text: str, tokens: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """Replace `%h` and the like by `tokens`, and `${NAME}` by the environment's variable.
+    """Replace tokens such as `%h`, and environment variables such as `${NAME}`.
 
     Raises
     ------
     ValueError
-        There is no such token or variable.
+        A token or variable does not exist.
     """
 
     def token(found: re.Match[str]) -> str:
         if found[1] not in tokens:
-            raise ValueError(f"the configuration of ssh has {found[0]!r} in {text!r}, which is not known there")
+            raise ValueError(f"the configuration of ssh has {found[0]!r} in {text!r}, which is unknown there")
         return tokens[found[1]]
 
     def variable(found: re.Match[str]) -> str:
         if found[1] not in environment:
-            raise ValueError(f"the configuration of ssh has {found[0]} in {text!r}, and there is no such variable")
+            raise ValueError(f"the configuration of ssh has {found[0]} in {text!r}, but that variable is not set")
         return environment[found[1]]
 
     return re.sub("%(.?)", token, _VARIABLE.sub(variable, text))
 
 
 def changed(settings: Settings, usual: Settings, keyword: str) -> Sequence[str] | None:
-    """Return the algorithms that the user has chosen; None if they are those that this `ssh` has anyway."""
+    """Return the algorithms that the user has chosen, or None if they are the defaults of this `ssh`."""
     if keyword not in settings or settings[keyword] == usual.get(keyword):
         return None
     return settings[keyword][0].split(",")
@@ -143,7 +143,7 @@ def _words(value: str) -> list[str]:
 
 
 def _matches(patterns: Sequence[str], host: str) -> bool:
-    """Return whether a line of `Host` is for this host: one pattern matches, and none with `!` before it."""
+    """Return whether a line of `Host` applies: a pattern matches, and no negated pattern does."""
     hits = [pattern for pattern in patterns if _pattern(pattern.removeprefix("!")).fullmatch(host)]
     return bool(hits) and not any(hit.startswith("!") for hit in hits)
 

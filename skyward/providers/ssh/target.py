@@ -1,4 +1,4 @@
-"""What to connect to by SSH, and the errors about host keys. Pure: no I/O, no clock; `tunnel` acts."""
+"""Machines that SSH connects to, and the errors of connections. Pure: no I/O, no clock."""
 
 import re
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from skyward.errors import Unreachable
 
 
 class Lost(Unreachable):
-    """The connection was cut, so the result of a command is not known. The tunnel reconnects by itself."""
+    """The connection was lost, so the result of a command is unknown. The tunnel reconnects by itself."""
 
 
 class Refused(Unreachable):
-    """Trying again would not help: the host key is unknown or has changed, or the login is not allowed."""
+    """Retrying would not help: the host key is unknown or has changed, or the login is not allowed."""
 
 
 class Distrusted(Refused):
-    """The host key is unknown, or has changed; the text ends with the line that accepts it."""
+    """The host key is unknown or has changed. The text ends with the command that accepts it."""
 
 
 class NotAllowed(Refused):
-    """The host key is right, and the login is not allowed."""
+    """The host key is known, but the login is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a command: its exit code (of one killed by a signal, minus its number), and what it printed."""
+    """The result of a command. The code of a command that was killed by a signal is minus the signal's number."""
 
     code: int
     stdout: str
@@ -34,29 +34,27 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A machine that `ssh` can reach, said as one would say it to `ssh`. What is None is left to its configuration.
+    """A machine, described as for the command `ssh`. Where a value is None, the user's configuration applies.
 
     Attributes
     ----------
     host
         A name, an address, or an alias of the configuration.
     port, user
-        Where it listens, and whom to log in as.
+        The port of sshd, and the user to log in as.
     jump
-        Machines to go through, as in `ssh -J`: `user@host:port,...`. None leaves it to the configuration; an empty
-        string is none.
+        Jump hosts, as in `ssh -J`: `user@host:port,...`. An empty string: none.
     keys
         Private keys to log in with: paths of files, or the keys themselves in OpenSSH's format. Empty: those of the
-        configuration, the usual ones, and the agent's.
+        configuration, the default ones, and the agent's.
     agent
-        Whether the agent may be asked for keys.
+        Whether the agent's keys may be used.
     config
-        The configuration file to read instead of the user's and the system's, as in `ssh -F`; empty is none.
+        The configuration file to read instead of the user's and the system's, as in `ssh -F`; empty: none.
     trust
-        Lines of a known_hosts file that are all that is trusted, for a machine whose key was chosen by us. None: the
-        files that the configuration names, or the usual ones.
+        Lines of a `known_hosts` file that replace all such files, for machines whose host key Skyward has made.
     alias
-        The name by which its host key is known, as in `HostKeyAlias`.
+        The name of the machine in `known_hosts`, as in `HostKeyAlias`.
     """
 
     host: str
@@ -70,12 +68,12 @@ class Target:
     alias: str | None = None
 
     def __str__(self) -> str:
-        named = f"{self.user}@{self.host}" if self.user else self.host
-        return f"{named}:{self.port}" if self.port else named
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{f'{self.user}@' if self.user else ''}{host}{f':{self.port}' if self.port else ''}"
 
 
 def hops(jump: str) -> list[Target]:
-    """The machines to go through, in order, from `user@host:port,...` as `ProxyJump` has it."""
+    """Return the jump hosts of a `ProxyJump` setting, in order."""
     return [_hop(each.strip().removeprefix("ssh://")) for each in jump.split(",")]
 
 
@@ -90,7 +88,7 @@ def _hop(text: str) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The host key that a machine showed, under the name that a known_hosts file has for the machine."""
+    """The host key that a machine showed, and the machine's name in `known_hosts` files."""
 
     name: str
     kind: str
@@ -99,12 +97,12 @@ class Shown:
 
     @property
     def line(self) -> str:
-        """Its line in a known_hosts file."""
+        """The line for a `known_hosts` file."""
         return f"{self.name} {self.kind} {self.key}"
 
 
 def unknown(to: Target, shown: Shown, file: str) -> str:
-    """Say how to accept a host key that no file has."""
+    """Explain that a host key is unknown, and how to accept it."""
     return (
         f"{to}: its host key is not known, and unknown keys are not trusted. It is {shown.kind}"
         f" {shown.print}; once you have verified it, accept it with\n  echo '{shown.line}' >> {file}"
@@ -112,9 +110,9 @@ def unknown(to: Target, shown: Shown, file: str) -> str:
 
 
 def changed(to: Target, shown: Shown, places: Sequence[str], file: str) -> str:
-    """Say where a different host key is recorded, and how to accept the new one."""
+    """Explain that a host key differs from the recorded one, and how to accept it."""
     return (
-        f"{to}: its host key has changed, or somebody intercepts the connection: it shows {shown.kind} {shown.print},"
+        f"{to}: its host key has changed, or someone intercepts the connection: it shows {shown.kind} {shown.print},"
         f" which differs from {', '.join(places)}. If you know that it was reinstalled, accept the key with\n"
         f"  ssh-keygen -f {file} -R '{shown.name}' && echo '{shown.line}' >> {file}"
     )

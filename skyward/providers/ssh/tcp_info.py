@@ -1,4 +1,4 @@
-"""What gets through a TCP connection, by the kernel: what was sent may still be in buffers on this side."""
+"""Detect dead TCP connections by the byte counts of the kernel."""
 
 import asyncio
 import socket
@@ -6,39 +6,33 @@ import struct
 from typing import Any, NamedTuple
 
 KEEPALIVE_INTERVAL_S, MAX_MISSED_KEEPALIVES = 2, 3
-"""Seconds between signs of life, and how many may be missing: what is dead is noticed after 8 s."""
+"""Seconds between two keepalives, and how many may be missed: a dead connection is noticed after 8 s."""
 
 MIN_LIVE_BYTES = 16 << 10
-"""Bytes that get through meanwhile below which a connection is not busy: signs of life come to less."""
+"""Bytes acknowledged between two checks that show that a connection is alive; keepalives are fewer."""
 
-COUNTS = 120
-"""Where Linux has the bytes acknowledged and received in `struct tcp_info`, as `__u64` (linux/tcp.h)."""
+COUNTS_OFFSET = 120
+"""The offset of `tcpi_bytes_acked` and `tcpi_bytes_received` in Linux's `struct tcp_info`, each a `__u64`."""
 
 
 class Traffic(NamedTuple):
-    """Bytes of a connection that the other end has acknowledged to have received, and that have come from it."""
+    """Bytes that the other end has acknowledged, and bytes received from it."""
 
     acknowledged: int
     received: int
 
 
 def traffic(connection: Any) -> Traffic | None:
-    """Return what has got through; None for what is no TCP connection of Linux.
-
-    Parameters
-    ----------
-    connection
-        A socket, or what an event loop gives as one.
-    """
+    """Return the byte counts of a socket, or None if it is not a TCP connection on Linux."""
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTS + 16)
-        return Traffic(*struct.unpack_from("=QQ", info, COUNTS))
-    except (AttributeError, OSError, ValueError, struct.error):  # ValueError: it is closed, says uvloop
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTS_OFFSET + 16)
+        return Traffic(*struct.unpack_from("=QQ", info, COUNTS_OFFSET))
+    except (AttributeError, OSError, ValueError, struct.error):  # uvloop raises ValueError for a closed socket
         return None
 
 
 async def closed(connection: Any) -> None:
-    """Wait until a connection of asyncssh is closed; one that is dead is."""
+    """Wait until a connection of asyncssh is closed, and close it when it is dead."""
 
     async def end_when_dead() -> None:
         await silence(connection.get_extra_info("socket"))
@@ -52,10 +46,10 @@ async def closed(connection: Any) -> None:
 
 
 async def silence(connection: Any) -> None:
-    """Return once a connection on which there are signs of life each `KEEPALIVE_INTERVAL_S` seconds is dead.
+    """Wait until a connection with a keepalive every `KEEPALIVE_INTERVAL_S` seconds is dead.
 
-    On a slow one they wait behind what else is sent: it is alive while that gets through. Never returns for what
-    `traffic` knows nothing of.
+    On a slow connection keepalives wait behind other data, so it counts as alive while data is acknowledged. If the
+    byte counts are not known, wait forever.
     """
     missed, before = 0, traffic(connection)
     while before is None or missed < MAX_MISSED_KEEPALIVES:

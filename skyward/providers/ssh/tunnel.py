@@ -1,8 +1,4 @@
-"""A tunnel to one machine: one SSH connection for commands, files and forwards, which reconnects when it was cut.
-
-With `login`, which makes the connection, `sftp`, which writes files, and `remote_command`, which runs commands, the
-only one that imports asyncssh.
-"""
+"""A tunnel to one machine: an SSH connection for commands, files and port forwards that reconnects when it is lost."""
 
 import asyncio
 import contextlib
@@ -32,37 +28,36 @@ from skyward.retry import backoff, jittered, retry
 
 log = logging.getLogger("skyward")
 
-WINDOW = 2 << 20
-"""Bytes under way to us on one channel: as many as OpenSSH grants us. By `python -m bench tunnel`, alone on two cores,
-1 and 8 MiB came to 0.88 times `ssh -L` of the same cipher, and this to 0.88 and 0.96 in two runs: no difference. More
-has to be held for whoever does not read; 80 ms away it is a limit of 26 MB/s for each connection."""
+WINDOW_BYTES = 2 << 20
+"""Receive window of a channel, the same as OpenSSH's. In `python -m bench tunnel`, 1, 2 and 8 MiB are equally fast, but
+a larger window costs memory when the receiver is slow. At a round trip of 80 ms it limits a channel to 26 MB/s."""
 
-PACKET = 128 << 10
-"""Bytes that sshd may put into one packet to us. The usual 32 KiB came to 0.74 times `ssh -L` of the same cipher, 64 to
-0.93, 128 to 0.88 and 0.96, and 224 to 0.90. What we may send is sshd's to say: 32 KiB."""
+MAX_PACKET_BYTES = 128 << 10
+"""Largest packet that sshd may send. In `python -m bench tunnel`, the usual 32 KiB reached 0.74 times the speed of
+`ssh -L`, and 64 to 224 KiB about 0.9 times. In the other direction sshd sets the limit: 32 KiB."""
 
-SESSIONS = 8
-"""Commands and file transfers at once: sshd refuses the eleventh of a connection by default."""
+MAX_SESSIONS = 8
+"""Commands and file transfers at the same time; sshd allows 10 per connection by default."""
 
-WITHIN = 10.0
-"""Seconds that a command waits for a connection that is down."""
+RECONNECT_S = 10.0
+"""Seconds that a command waits while the connection is down."""
 
-GOODBYE_S = 1.0
-"""Seconds that `close` waits for commands to end, and for the connection."""
+CLOSE_S = 1.0
+"""Seconds that `close` waits for commands to end, and then for the connection to close."""
 
-HOLD = 1.0
-"""Seconds that somebody who connects to a forward waits for it."""
+FORWARD_WAIT_S = 1.0
+"""Seconds that a client of a forwarded port waits while the connection is down."""
 
 
 class Tunnel:
-    """One SSH connection to a machine, and a new one whenever it is lost, until `close`.
+    """An SSH connection to a machine. Until `close`, it is opened again whenever it is lost.
 
     Parameters
     ----------
     to
         The machine.
     changed
-        Called with None when the connection is up again, and with the reason when it was lost.
+        Called with the reason when the connection is lost, and with None when it is up again.
     """
 
     def __init__(self, to: Target, *, changed: Callable[[str | None], object] = lambda _: None) -> None:
@@ -70,49 +65,44 @@ class Tunnel:
         self._changed = changed
         self._connection: asyncssh.SSHClientConnection | None = None
         self._over: Unreachable | None = None
-        self._settled = asyncio.Event()  # there is a connection, or there will be none
-        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._settled = asyncio.Event()  # connected, or given up
+        self._sessions = asyncio.Semaphore(MAX_SESSIONS)
         self._processes: set[RemoteProcess] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._forwards: dict[int, Forward] = {}
         self._forwarding = asyncio.Lock()
 
     async def open(self, patience: float = 0.0) -> Self:
-        """Connect, retrying temporary failures for `patience` seconds. After that the connection is kept up.
+        """Connect, retrying temporary failures for `patience` seconds. From then on, a lost connection is reopened.
 
         Raises
         ------
         Refused
-            Trying again would not help.
+            Retrying would not help.
         Unreachable
-            It does not answer.
+            The machine does not answer.
         """
         self._connection = await self._login(jittered(backoff()), patience)
         self._settled.set()
         self._keeper = asyncio.create_task(self._keep(self._connection))
         return self
 
-    @property
-    def is_up(self) -> bool:
-        """Whether there is a connection, as far as is known."""
-        return self._connection is not None
-
     def acknowledged(self) -> int:
-        """Bytes that the machine has received over this connection, as far as is known."""
-        told = None if self._connection is None else traffic(self._connection.get_extra_info("socket"))
-        return 0 if told is None else told.acknowledged
+        """Return the number of bytes that the machine has acknowledged on this connection; 0 if unknown."""
+        counts = None if self._connection is None else traffic(self._connection.get_extra_info("socket"))
+        return 0 if counts is None else counts.acknowledged
 
-    async def up(self, within: float = WITHIN) -> None:
-        """Wait until there is a connection. Raise `Lost` if there is none in time, `Refused` if there will be none."""
+    async def up(self, within: float = RECONNECT_S) -> None:
+        """Wait for the connection. Raise `Lost` if it is not up in time, `Refused` if it will not be opened again."""
         await self._current(within)
 
-    async def run(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> Ran:
-        """Run a command, a line of shell or a list of words, and wait for it. Cancelling this kills the command.
+    async def run(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = RECONNECT_S) -> Ran:
+        """Run a command, given as a shell command line or a list of words, and wait for it. Cancelling kills it.
 
         Raises
         ------
         Lost
-            The connection was cut, or there was none within so many seconds.
+            The connection was lost, or was not up within `within` seconds.
         """
         process = await self.start(command, stdin=stdin, within=within)
         try:
@@ -121,15 +111,17 @@ class Tunnel:
         finally:
             process.close()
 
-    async def start(self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = WITHIN) -> RemoteProcess:
-        """Start a command whose output is read line by line. Its standard input is `stdin`, then ends.
+    async def start(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", within: float = RECONNECT_S
+    ) -> RemoteProcess:
+        """Start a command whose output is read line by line. Its standard input is `stdin`.
 
-        It is not notified when the connection is lost, and its output during that time is lost as well.
+        If the connection is lost, the command goes on, but its output is lost as well.
 
         Raises
         ------
         Lost
-            The connection was cut, or there was none within so many seconds.
+            The connection was lost, or was not up within `within` seconds.
         """
         line = command if isinstance(command, str) else shlex.join(command)
         asked: list[asyncio.Future[asyncssh.SSHClientProcess[bytes]]] = []
@@ -142,7 +134,7 @@ class Tunnel:
         try:
             process = self._wrap(await self._opened(ask, within))
         except BaseException:
-            if asked:  # sshd may start it all the same
+            if asked:  # sshd may still start it
                 asked[0].add_done_callback(self._forget)
             else:
                 self._sessions.release()
@@ -150,19 +142,18 @@ class Tunnel:
         process.feed(stdin)
         return process
 
-    async def put(self, folder: str, files: Mapping[str, Content], *, within: float = WITHIN) -> None:
-        """Write files into a folder, given by its absolute path, readable only by this user; each appears whole or not
-        at all.
+    async def put(self, folder: str, files: Mapping[str, Content], *, within: float = RECONNECT_S) -> None:
+        """Write files into a folder, given by its absolute path, readable only by this user. Each write is atomic.
 
-        Names may contain folders. The folder is created with its parents if needed, with mode 0700. Without SFTP,
-        commands write the files.
+        Names may contain folders. The folder and its parents are created if needed, with mode 0700. Without SFTP,
+        shell commands write the files.
 
         Raises
         ------
         Lost
-            The connection was cut, or there was none within so many seconds.
+            The connection was lost, or was not up within `within` seconds.
         OSError
-            The machine cannot write them: its disk is full, or the folder is not this user's alone.
+            The files cannot be written: the disk is full, or other users have access to the folder.
         """
         try:
             async with self._sessions:
@@ -171,7 +162,7 @@ class Tunnel:
                     async with client:
                         await sftp.put(client, folder, files)
         except sftp.NoSFTP as missing:
-            log.debug("%s: files are written by commands: %s", self.to, missing)
+            log.debug("%s: writing files with shell commands: %s", self.to, missing)
             await self._checked(scripts.make(sftp.folders(folder, files)), b"", within)
             await side_by_side(
                 *(
@@ -181,17 +172,18 @@ class Tunnel:
             )
 
     async def forward(self, port: int) -> int:
-        """Return a local port on 127.0.0.1 that forwards to `port` on 127.0.0.1 there, also after a reconnect.
+        """Return a port of 127.0.0.1 here that forwards to `port` of 127.0.0.1 there, also after a reconnect.
 
-        Connecting to it always succeeds. If nothing listens there, the connection is closed at once: only an answer
-        shows that something listens.
+        Connecting to it always succeeds; if nothing listens there, the connection is closed immediately.
         """
 
         async def through(session: Callable[[], RelayEnd]) -> None:
             try:
-                connection = await self._current(HOLD)
-                made: Any = session  # a session of asyncssh but for its base class
-                await connection.create_connection(made, "127.0.0.1", port, window=WINDOW, max_pktsize=PACKET)
+                connection = await self._current(FORWARD_WAIT_S)
+                made: Any = session  # it has the methods of `asyncssh.SSHTCPSession`, but not the base class
+                await connection.create_connection(
+                    made, "127.0.0.1", port, window=WINDOW_BYTES, max_pktsize=MAX_PACKET_BYTES
+                )
             except (asyncssh.Error, Unreachable) as error:
                 raise ConnectionError(str(error)) from error
 
@@ -206,38 +198,37 @@ class Tunnel:
         Raises
         ------
         PermissionError
-            It does not forward connections, so `forward` cannot work.
+            sshd does not allow port forwarding.
         """
-        connection = await self._current(WITHIN)
+        connection = await self._current(RECONNECT_S)
         began = asyncio.get_running_loop().time()
         try:
             with self._losing():
-                _, writer = await connection.open_connection("127.0.0.1", 1)  # where nothing is wont to listen
+                _, writer = await connection.open_connection("127.0.0.1", 1)  # where nothing normally listens
             writer.close()
         except Lost as lost:
-            refused = lost.__cause__
-            if not isinstance(refused, asyncssh.ChannelOpenError) or connection.is_closed():
+            if (refused := self._refused(lost)) is None:
                 raise
             if refused.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
                 raise PermissionError(f"{self.to}: sshd does not forward connections") from refused
         return asyncio.get_running_loop().time() - began
 
     async def has_sftp(self) -> bool:
-        """Whether files go by SFTP, and not by commands."""
+        """Return whether `put` can use SFTP."""
         async with self._sessions:
             try:
-                client = await self._opened(sftp.begin, WITHIN)
+                client = await self._opened(sftp.begin, RECONNECT_S)
             except sftp.NoSFTP:
                 return False
             client.exit()
             return True
 
     async def close(self) -> None:
-        """Close the connection, commands and forwards; detached commands continue."""
+        """Close the connection and its forwards, and kill its commands; detached commands continue."""
         for process in [*self._processes]:
             process.close()
         if self._processes and self._connection is not None:
-            await asyncio.wait([asyncio.create_task(each.closed()) for each in self._processes], timeout=GOODBYE_S)
+            await asyncio.wait([asyncio.create_task(each.closed()) for each in self._processes], timeout=CLOSE_S)
         self._over = self._over or Lost(f"{self.to}: the tunnel was closed")
         self._settled.set()
         if self._keeper is not None:
@@ -248,8 +239,7 @@ class Tunnel:
         if connection is not None:
             connection.close()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
-                    await connection.wait_closed()
+                await asyncio.wait_for(connection.wait_closed(), CLOSE_S)
             connection.abort()
 
     async def _checked(self, command: str, stdin: bytes, within: float) -> None:
@@ -263,7 +253,7 @@ class Tunnel:
         return wrapped
 
     def _forget(self, asked: asyncio.Future[asyncssh.SSHClientProcess[bytes]]) -> None:
-        """Kill a command that nobody waits for any more, if it was started."""
+        """Kill a command whose caller was cancelled while it was being started."""
         if asked.cancelled() or asked.exception() is not None:
             self._sessions.release()
         else:
@@ -274,7 +264,7 @@ class Tunnel:
         self._sessions.release()
 
     async def _signal(self, script: str) -> None:
-        """Run a line of shell that ends another command, beside the sessions that are counted."""
+        """Run a shell command that kills another command; it does not count towards `MAX_SESSIONS`."""
         session = await self._opened(lambda connection: connection.create_process(script), END_TIMEOUT_S)
         try:
             await session.wait()
@@ -282,22 +272,27 @@ class Tunnel:
             session.close()
 
     async def _opened[T](self, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]], within: float) -> T:
-        """Open a session; again for a while if sshd has none left, as it may count those that have just ended."""
-        clock, delays = asyncio.get_running_loop().time, jittered(backoff())
-        until = clock() + within
-        while True:
+        """Open a session; retry if sshd refuses another one, as it may still count those that have just ended."""
+
+        async def attempt() -> T:
             connection = await self._current(within)
-            try:
-                with self._losing():
-                    return await opening(connection)
-            except Lost as error:
-                full = isinstance(error.__cause__, asyncssh.ChannelOpenError) and not connection.is_closed()
-                if not full or clock() > until:
-                    raise
-            await asyncio.sleep(next(delays))
+            with self._losing():
+                return await opening(connection)
+
+        return await retry(
+            attempt,
+            on=lambda error: isinstance(error, Lost) and self._refused(error) is not None,
+            delays=jittered(backoff()),
+            within=within,
+        )
+
+    def _refused(self, error: Exception) -> asyncssh.ChannelOpenError | None:
+        """Return sshd's refusal to open a channel, or None if the connection was lost."""
+        is_open = self._connection is not None and not self._connection.is_closed()
+        return error.__cause__ if is_open and isinstance(error.__cause__, asyncssh.ChannelOpenError) else None
 
     async def _login(self, delays: Iterator[float], within: float = math.inf) -> asyncssh.SSHClientConnection:
-        """Connect, and try again for as long unless that cannot help."""
+        """Connect; retry temporary failures for `within` seconds."""
         return await retry(
             partial(login, self.to),
             on=lambda error: isinstance(error, Unreachable) and not isinstance(error, Refused),
@@ -307,8 +302,7 @@ class Tunnel:
 
     async def _current(self, within: float) -> asyncssh.SSHClientConnection:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._settled.wait()
+            await asyncio.wait_for(self._settled.wait(), within)
         if self._over is not None:
             raise self._over
         if self._connection is None:
@@ -347,7 +341,7 @@ class Tunnel:
 
     @contextlib.contextmanager
     def _losing(self) -> Iterator[None]:
-        """Tell a connection that was lost from a machine that cannot do what is asked."""
+        """Raise errors of asyncssh as `Lost`, or as `OSError` if the machine refuses a file operation."""
         try:
             yield
         except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
