@@ -57,7 +57,7 @@ __all__ = [
     "Unreachable",
 ]
 
-LOG_LINES = 20  # of a boot log in the text of an error; the error carries all of it
+SHOWN_LOG_LINES = 20  # of a boot log in the text of an error; the error carries all of it
 
 short_repr = reprlib.Repr(maxstring=60, maxother=60).repr
 """The `repr` of a value, never long; one that fails is left out."""
@@ -145,7 +145,7 @@ class NodeError(SkywardError):
         text = super().__str__()
         if not (lines := self.log.strip().splitlines()):
             return text
-        return "\n".join([text, f"--- last lines of its log ({len(lines)} in all) ---", *lines[-LOG_LINES:]])
+        return "\n".join([text, f"--- last lines of its log ({len(lines)} in all) ---", *lines[-SHOWN_LOG_LINES:]])
 
 
 class Unreachable(NodeError):

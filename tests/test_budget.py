@@ -15,7 +15,7 @@ from tests.kit import HOUR, Dear
 
 @pytest.fixture(autouse=True)
 def no_first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "MINIMUM", 0.0)
+    monkeypatch.setattr(costs, "MIN_CHARGED_S", 0.0)
 
 
 def test_the_report_has_the_cost() -> None:

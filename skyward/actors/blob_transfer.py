@@ -12,12 +12,12 @@ from skyward.actors.blob_cache import BlobCache
 from skyward.actors.connection import NodeConnection
 from skyward.errors import Unreachable
 from skyward.remote.blobs import Blob
-from skyward.remote.protocol import CHUNK, Drop, Fetch, Outcome, Store
+from skyward.remote.protocol import CHUNK_BYTES, Drop, Fetch, Outcome, Store
 
 MAX_CHUNKS_IN_FLIGHT = 4
 """Chunks on their way to a node at once, and as many on their way from it."""
 
-DEADLINE = 60.0
+CHUNK_TIMEOUT_S = 60.0
 """Seconds after which a chunk that was not answered is sent again."""
 
 
@@ -49,11 +49,11 @@ class BlobTransfer:
 
         async def send(at: int) -> None:
             if not any(problems):
-                data = await asyncio.to_thread(blob.read, at, CHUNK)
+                data = await asyncio.to_thread(blob.read, at, CHUNK_BYTES)
                 stored = await self._ask(Store(blob.name, blob.size, at, data, self._round))
                 problems.append(stored.problem)
 
-        await self._there.carry(range(0, blob.size, CHUNK), send)
+        await self._there.carry(range(0, blob.size, CHUNK_BYTES), send)
         if not any(problems):
             self.stock.arrived()
             return ""
@@ -86,11 +86,11 @@ class BlobTransfer:
                     complete = fits = False
                     return
             chunk = await self._ask(Fetch(outcome.batch, at))
-            complete &= len(chunk.data) == min(CHUNK, size - at)
+            complete &= len(chunk.data) == min(CHUNK_BYTES, size - at)
             if complete:
-                whole[at : at + CHUNK] = chunk.data
+                whole[at : at + CHUNK_BYTES] = chunk.data
 
-        await self._back.carry(range(0, size, CHUNK), receive)
+        await self._back.carry(range(0, size, CHUNK_BYTES), receive)
         await self._ask(Drop((), (outcome.batch,)))
         if not fits:
             raise OSError(errno.ENOMEM, f"no memory here for {size:,} bytes")
@@ -106,9 +106,9 @@ class BlobTransfer:
         async with self._opening:
             while self._watching is None:
                 with contextlib.suppress(Unreachable):  # the node is silent, or about to be lost: others decide that
-                    await self._line.open(DEADLINE)
+                    await self._line.open(CHUNK_TIMEOUT_S)
                     self._watching = asyncio.create_task(self._line.watch())
-        return await self._line.ask(message, DEADLINE)
+        return await self._line.ask(message, CHUNK_TIMEOUT_S)
 
 
 class _ChunkPipeline:

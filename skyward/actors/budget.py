@@ -17,10 +17,10 @@ log = logging.getLogger("skyward")
 BUDGET_CHECK_INTERVAL_S = 1.0
 """Seconds between two looks at what has been spent."""
 
-TELL = 10.0
+SPENT_INTERVAL_S = 10.0
 """Seconds after which it is told again what has been spent."""
 
-LAST = 15.0
+SHUTDOWN_DELAY_S = 15.0
 """Seconds after the budget is spent when a machine that was not terminated shuts itself down."""
 
 
@@ -68,7 +68,7 @@ class BudgetGuard:
     def left(self) -> float | None:
         """Return the seconds after which a machine is to end itself, as the money will have been used up before."""
         left = self._spending.left(time.time())
-        return None if left is None else max(0.0, left + LAST)
+        return None if left is None else max(0.0, left + SHUTDOWN_DELAY_S)
 
     def begin(self, machine: str, hourly: float | None) -> None:
         """A machine is there; it may be said again, also when it has ended meanwhile."""
@@ -100,7 +100,7 @@ class BudgetGuard:
                     f"budget={spending.budget}: {dollars(cost)} has been spent; the machines are being terminated"
                 )
             )
-        if at - self._told >= TELL:
+        if at - self._told >= SPENT_INTERVAL_S:
             self._tell()
         self._timer = asyncio.get_running_loop().call_later(BUDGET_CHECK_INTERVAL_S, self.look)
 

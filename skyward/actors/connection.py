@@ -39,20 +39,20 @@ from skyward.remote.protocol import COMPRESSION, LIMITS, Beat, Facts
 
 log = logging.getLogger("skyward")
 
-BEAT = 2.0
+HEARTBEAT_INTERVAL_S = 2.0
 """Seconds between two beats, and how long one may take."""
 
-RETRY_DELAY_S = 0.05
+REPEAT_DELAY_S = 0.05
 """Seconds before a request that failed at once is repeated."""
 
-RECENT = 8
+ROUND_TRIP_SAMPLES = 8
 """How many of the last beats the round trip is taken from."""
 
 MIN_LIVE_BYTES = 16 << 10
 """If fewer bytes than this got through while a heartbeat went unanswered, the connection is dead, not busy: casty sends
 a few even for a stuck node."""
 
-ATTEMPTS = (0.5, 0.5, 1.0, 2.0)
+CONNECT_TIMEOUTS_S = (0.5, 0.5, 1.0, 2.0)
 """Seconds, beside ten round trips, that attempts at a new connection are given in turn. Each dials at once."""
 
 
@@ -144,7 +144,7 @@ class NodeConnection:
         self._alive = True
         self._entered = False
         self._ends: set[asyncio.Task[None]] = set()
-        self._trips: deque[float] = deque(maxlen=RECENT)
+        self._trips: deque[float] = deque(maxlen=ROUND_TRIP_SAMPLES)
 
     async def open(self, timeout: float) -> None:
         """Connect. From then on `watch` has to run.
@@ -192,19 +192,19 @@ class NodeConnection:
                 self._hurry.set()
             except Unavailable:
                 self._hurry.set()
-                await asyncio.sleep(RETRY_DELAY_S)
+                await asyncio.sleep(REPEAT_DELAY_S)
 
     async def watch(self) -> None:
         """Beat every few seconds, at once when something seems wrong; and replace a connection that is down."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT):
+                async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
                     await self._hurry.wait()
             self._hurry.clear()
             attempt = 0
             while not await self._is_up():
                 self._note(alive=False)
-                await self._replace(ATTEMPTS[attempt % len(ATTEMPTS)] + 10 * self.round_trip)
+                await self._replace(CONNECT_TIMEOUTS_S[attempt % len(CONNECT_TIMEOUTS_S)] + 10 * self.round_trip)
                 attempt += 1
             self._note(alive=True)
 
@@ -212,7 +212,7 @@ class NodeConnection:
         """Whether the connection carries anything. A line busy with a large request may be too slow for a beat."""
         before = self._passed()
         try:
-            async with asyncio.timeout(BEAT):
+            async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
                 await self._beat()
         except Unavailable:
             return False
@@ -257,7 +257,7 @@ class NodeConnection:
                 self._end(fresh)
             if not isinstance(error, TimeoutError | Refused | Unavailable):
                 raise
-            await asyncio.sleep(RETRY_DELAY_S)
+            await asyncio.sleep(REPEAT_DELAY_S)
             return
         old, self._client, self._door = self._client, fresh, fresh_door
         self._asked = self._to(fresh, self._address)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from skyward.formatting import dollars
 from skyward.providers.provider import Quote
 
-MINIMUM = 60.0
+MIN_CHARGED_S = 60.0
 """Seconds that are charged for a machine at least."""
 
 HOUR = 3600.0
@@ -26,7 +26,7 @@ class Charge:
 
     def cost(self, now: float) -> float:
         """Dollars until now."""
-        return self.hourly * max(MINIMUM, (now if self.until is None else self.until) - self.since) / HOUR
+        return self.hourly * max(MIN_CHARGED_S, (now if self.until is None else self.until) - self.since) / HOUR
 
 
 @dataclass(slots=True)
@@ -81,11 +81,11 @@ class Costs:
         if self.budget is None or not self.charges:
             return None
         at = now
-        for end in sorted({charge.since + MINIMUM for charge in self.charges.values()}):
+        for end in sorted({charge.since + MIN_CHARGED_S for charge in self.charges.values()}):
             if self.cost(end) >= self.budget:
                 break
             at = max(at, end)
-        rate = sum(charge.hourly for charge in self.charges.values() if charge.since + MINIMUM <= at)
+        rate = sum(charge.hourly for charge in self.charges.values() if charge.since + MIN_CHARGED_S <= at)
         missing = self.budget - self.cost(at)
         if missing <= 0:
             return missing * HOUR / self.hourly
@@ -104,7 +104,7 @@ class Costs:
                 f"max_hourly={self.max_hourly}: {quote.count} x {quote.machine} more would make it "
                 f"{dollars(self.hourly + added)} an hour; ask for fewer or cheaper machines"
             )
-        first = added * MINIMUM / HOUR
+        first = added * MIN_CHARGED_S / HOUR
         if self.budget is not None and self.cost(now) + first > self.budget:
             return (
                 f"budget={self.budget}: {dollars(self.cost(now))} is spent, and {quote.count} x {quote.machine} cost "

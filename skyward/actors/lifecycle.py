@@ -10,7 +10,7 @@ to the launch was lost: whoever may have created something ends it.
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
-ATTEMPTS = 5
+MAX_TERMINATE_ATTEMPTS = 5
 """How often an end that failed is tried again before the machine is reported as leaked."""
 
 
@@ -305,7 +305,7 @@ def _ending(stage: Ending, event: LifecycleEvent) -> tuple[NodeStage, tuple[Life
     match event:
         case Terminated():
             return Ended(reason), (ReportEnd(reason, leaked=False, final=final),)
-        case TerminateFailed(problem) if attempt >= ATTEMPTS:
+        case TerminateFailed(problem) if attempt >= MAX_TERMINATE_ATTEMPTS:
             reported = ReportEnd(f"{reason}; it could not be terminated: {problem}", leaked=True, final=final)
             return Ended(reason, leaked=True), (reported,)
         case TerminateFailed():

@@ -24,16 +24,16 @@ from skyward.remote.protocol import Assign, Batch, Collect, Facts, Look, Opening
 from skyward.remote.serialization import exceptions
 from skyward.telemetry.event_log import EventLog, now
 
-DEADLINE = 5.0
+ANSWER_TIMEOUT_S = 5.0
 """Seconds after which a request that was not answered is repeated; a large one is given longer."""
 
-POLL = 10.0
+COLLECT_WAIT_S = 10.0
 """Seconds that a node may leave a `Collect` unanswered when it has nothing."""
 
-FUNCTIONS = 64 << 20
+MAX_FUNCTION_BYTES = 64 << 20
 """Bytes of functions by value that a node keeps for calls to come."""
 
-BULK = 8 << 20
+MAX_ASSIGN_BYTES = 8 << 20
 """Bytes of payload after which an `Assign` is sent and the next one begun."""
 
 
@@ -89,7 +89,7 @@ class NodeClient:
         self._line = connect(gateway.ref, heard=heard, measured=self._measured, said=self._said)
         self._bulk = None if store_size is None else BlobTransfer(connect(blob_server.ref), store_size)
         self._orders: deque[tuple[int, ...] | _Revocation] = deque()
-        self._functions = BlobCache(FUNCTIONS)
+        self._functions = BlobCache(MAX_FUNCTION_BYTES)
         self._wake = asyncio.Event()
         self._number = 0
         self._told = 0.0
@@ -141,7 +141,7 @@ class NodeClient:
 
     async def look(self) -> Seen:
         """Ask what runs on the node, and where it is."""
-        return await self._line.ask(Look(), DEADLINE)
+        return await self._line.ask(Look(), ANSWER_TIMEOUT_S)
 
     @property
     def sends_buffers(self) -> bool:
@@ -275,7 +275,7 @@ class NodeClient:
         functions: dict[str, bytes] = {}
         forget: list[str] = []
         size = 0
-        while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < BULK:
+        while self._orders and not isinstance(order := self._orders[0], _Revocation) and size < MAX_ASSIGN_BYTES:
             taken = 0
             for number in order:
                 taken += 1
@@ -294,7 +294,7 @@ class NodeClient:
                     size += len(functions[name])
                     forget += self._functions.admit(name, len(functions[name]))
                     self._functions.arrived()
-                if size >= BULK:
+                if size >= MAX_ASSIGN_BYTES:
                     break
             self._orders.popleft()
             if taken < len(order):
@@ -307,7 +307,8 @@ class NodeClient:
         sent = BatchesSent(now(), self._node, len(batches), size)
         self._calls.usage.counts.send(sent)
         self._record.put(sent)
-        await self._line.ask(Assign(self._number, tuple(batches), functions, tuple(forget)), DEADLINE + size / 1e6)
+        assign = Assign(self._number, tuple(batches), functions, tuple(forget))
+        await self._line.ask(assign, ANSWER_TIMEOUT_S + size / 1e6)
 
     def _map(self, blobs: Iterable[Blob]) -> None:
         """Note the large buffers that the node maps from now on."""
@@ -317,7 +318,7 @@ class NodeClient:
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
-        answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), DEADLINE)
+        answer = await self._line.ask(Revoke(self._number, order.batches, order.kill), ANSWER_TIMEOUT_S)
         self._left(answer.batches)
         if answer.batches:
             self._record.put(BatchesReturned(now(), self._node, len(answer.batches)))
@@ -327,7 +328,7 @@ class NodeClient:
         after = 0
         while True:
             fetched, self._fetched = tuple(self._fetched), []
-            news = await self._line.ask(Collect(after, POLL, fetched), POLL + DEADLINE)
+            news = await self._line.ask(Collect(after, COLLECT_WAIT_S, fetched), COLLECT_WAIT_S + ANSWER_TIMEOUT_S)
             if news.number <= after:
                 continue
             self._take(news.outcomes[len(news.outcomes) - (news.number - after) :], news.openings)

@@ -20,7 +20,7 @@ from skyward.events import Logged, NodeStep, Printed
 from skyward.providers.provider import Host, Process, SupportsNotices
 from skyward.remote import bootstrap
 from skyward.remote.node import environment_check
-from skyward.remote.node_config import ALIVE, CONFIG_FILE, LEASE, WORK, NodeConfig, Requirements
+from skyward.remote.node_config import ALIVE_FILE, CONFIG_FILE, LEASE_FILE, WORK_FOLDER, NodeConfig, Requirements
 from skyward.remote.node_messages import (
     BootStep,
     EnvironmentMismatch,
@@ -41,7 +41,7 @@ from skyward.telemetry.event_log import now
 
 log = logging.getLogger("skyward")
 
-LOG_LINES = 200
+MAX_LOG_LINES = 200
 """Lines of what a node printed while it started that an error carries."""
 
 SEND_RETRY_DELAY_S = 0.2
@@ -104,7 +104,7 @@ class NodeStarter:
         self._context, self._number, self._name, self._host = context, number, name, host
         self._get_bundle, self._note_step, self._exited = bundle, note_step, exited
         self._slots = slots or context.spec.worker.concurrency
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._log: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._step = ""
         self._failed: NodeFailed | None = None
         self._mismatch = ""
@@ -126,11 +126,11 @@ class NodeStarter:
         files = {"cert.pem": identity.cert, "key.pem": identity.key, "ca.pem": identity.ca}
         if self._context.provider.bare:
             self._bundle = await self._get_bundle()
-            files[bootstrap.SCRIPT] = self._bundle.script
-            command = ["sh", f"{host.folder}/{bootstrap.SCRIPT}"]
+            files[bootstrap.SCRIPT_FILE] = self._bundle.script
+            command = ["sh", f"{host.folder}/{bootstrap.SCRIPT_FILE}"]
         elif image_files := self._context.spec.image.files:
             placed = await asyncio.to_thread(contents, image_files)
-            await host.write({f"{WORK}/{name}": content for name, content in placed.items()})
+            await host.write({f"{WORK_FOLDER}/{name}": content for name, content in placed.items()})
         await host.write({CONFIG_FILE: self._config().encode(), **files})
         answer: asyncio.Future[NodeStarted] = asyncio.get_running_loop().create_future()
         self.watching = asyncio.create_task(self._watch(await host.start(command), answer))
@@ -143,7 +143,7 @@ class NodeStarter:
         """
         lease = self._context.spec.options.lease
         if not self._host.tethered:
-            files = {LEASE: f"{lease:.0f}\n".encode(), ALIVE: b""}
+            files = {LEASE_FILE: f"{lease:.0f}\n".encode(), ALIVE_FILE: b""}
             await keep_renewing(partial(self._host.write, files), lease)
 
     async def _send(self, names: list[str]) -> None:
@@ -271,7 +271,7 @@ class NodeStarter:
         if self._failed:
             text = f"node {self._number} failed before it was ready: {self._failed.reason}"
             return BootFailed(text, log=self.log, final=self._failed.final)
-        if code == bootstrap.FAILS:
+        if code == bootstrap.STEP_FAILED_EXIT_CODE:
             text = f"node {self._number} could not be set up: step {self._step!r} failed"
             return BootFailed(text, log=self.log, final=True)
         return BootFailed(f"node {self._number} ended with exit code {code} before it was ready", log=self.log)

@@ -11,7 +11,7 @@ from collections import deque
 
 from skyward.actors.router_state import SIMILAR_PACE_RATIO, NodeLoad, RouterState
 
-HANDLING = 0.005
+HANDLING_TIME_S = 0.005
 """Seconds that moving a batch takes beside the way there and back; paces that differ by less are the same."""
 
 REBALANCE_INTERVAL_S = 0.1
@@ -78,7 +78,7 @@ def _pace(state: RouterState, node: NodeLoad) -> float:
 def _even_pace(state: RouterState, node: NodeLoad) -> float:
     """The same, but those that differ by less than it takes to tell are equal."""
     pace = _pace(state, node)
-    return max(HANDLING, pace)
+    return max(HANDLING_TIME_S, pace)
 
 
 def _next(state: RouterState, queue: deque[int]) -> int | None:
@@ -137,7 +137,7 @@ def steal(state: RouterState, *, looked: bool) -> tuple[dict[int, tuple[int, ...
 def _lasts(state: RouterState, node: NodeLoad) -> bool:
     """Whether what is queued on the node takes longer than moving it would."""
     queued = len(node.held) - node.slots
-    return queued > 0 and _ends_here(node, _pace(state, node), queued - 1) > HANDLING
+    return queued > 0 and _ends_here(node, _pace(state, node), queued - 1) > HANDLING_TIME_S
 
 
 def _ends_there(state: RouterState, idle: int, *, queued: bool) -> list[float]:
@@ -148,7 +148,7 @@ def _ends_there(state: RouterState, idle: int, *, queued: bool) -> list[float]:
     for number, node in state.nodes.items():
         if node.leaving:
             continue
-        pace, way = _pace(state, node), 2 * node.round_trip + HANDLING
+        pace, way = _pace(state, node), 2 * node.round_trip + HANDLING_TIME_S
         ends += [pace + way] * (node.slots - len(node.held))
         if queued and number not in state.slow:
             places = range(max(0, len(node.held) - node.slots), node.slots)

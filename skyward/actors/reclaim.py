@@ -17,10 +17,10 @@ from casty import ActorSystem, Client, Runtime
 
 log = logging.getLogger("skyward")
 
-SETTLING = 1.0
+SETTLE_TIMEOUT_S = 1.0
 """Seconds that the tasks of a runtime have to end; they need about a millisecond."""
 
-TURN = 0.001
+LOOP_TURN_S = 0.001
 """Seconds in which an event loop takes its turn, and hears what has come from other threads."""
 
 _FREE: dict[int, list[Runtime]] = {}
@@ -78,7 +78,7 @@ async def _reenter(system: ActorSystem, clients: Iterable[Client], runtime: Runt
 async def _settle(runtime: Any) -> None:
     """Hear what the thread of the runtime has yet to say: a loop that ends before leaves a socket behind."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + SETTLING
+    deadline = loop.time() + SETTLE_TIMEOUT_S
     while runtime._tasks() and loop.time() < deadline:  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(TURN)
-    await asyncio.sleep(TURN)
+        await asyncio.sleep(LOOP_TURN_S)
+    await asyncio.sleep(LOOP_TURN_S)

@@ -3,19 +3,19 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-TRIPS = 3
+ROUND_TRIPS_AHEAD = 3
 """Round trips that may pass from the end of a batch until the next one that is sent for it is there."""
 
-DEEPEST = 16
+MAX_QUEUED_PER_SLOT = 16
 """Batches queued on a node for each of its slots beyond which no more are sent ahead."""
 
 SIMILAR_PACE_RATIO = 1.5
 """A node that is so many times as slow as another, or less, counts as equally fast."""
 
-SHORTEST = 1e-6
+MIN_BATCH_S = 1e-6
 """Seconds that a batch runs at least."""
 
-AHEAD = 64 << 20
+MAX_BYTES_AHEAD = 64 << 20
 """Bytes on a node beyond which nothing is sent there that its slots are not free for."""
 
 MAX_INTERRUPTIONS = 10
@@ -153,7 +153,7 @@ class RouterState:
             return 0
         if node.most is None:
             node.most = node.slots + self._ahead(node)
-        return (node.most if node.size < AHEAD else node.slots) - len(node.held)
+        return (node.most if node.size < MAX_BYTES_AHEAD else node.slots) - len(node.held)
 
     def depth(self) -> float:
         """How many batches nodes would hold for each of their slots, if there were enough; 2 while there is no node."""
@@ -165,14 +165,14 @@ class RouterState:
         """How many batches are queued on the node.
 
         While an answer travels, is answered with another batch and that one travels, the slots must not run out of
-        those that are queued: an outcome may just have missed a poll, and a batch an assignment, so `TRIPS` round trips
+        those that are queued: an outcome may just have missed a poll, and a batch an assignment, so `ROUND_TRIPS_AHEAD`
         are covered.
         """
         if self.prefetch is not None:
             return self.prefetch
         if node.pace is None:
             return node.slots
-        rounds = min(DEEPEST, TRIPS * node.round_trip / max(node.pace, SHORTEST))
+        rounds = min(MAX_QUEUED_PER_SLOT, ROUND_TRIPS_AHEAD * node.round_trip / max(node.pace, MIN_BATCH_S))
         return max(node.slots, int(rounds * node.slots))
 
 

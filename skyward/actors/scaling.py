@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import assert_never
 
-SETTLED = 300.0
+SETTLED_AFTER_S = 300.0
 """Seconds that a node serves after which its loss has nothing to do with those before it."""
 
-LOSSES = 6
+MAX_LOSSES = 6
 """Consecutive losses of a node, each before it had settled, after which it is not replaced."""
 
 RESTART_DELAY_S = 1.0
@@ -30,7 +30,7 @@ twice as many each time after that."""
 SCALE_UP_CHECKS = 3
 """Looks in a row at which batches must have waited for slots before more nodes are started."""
 
-IDLE = 60.0
+SCALE_DOWN_IDLE_S = 60.0
 """Seconds without a batch after which a node that is not needed leaves."""
 
 
@@ -344,8 +344,8 @@ def _ended(state: Scaling, ended: NodeEnded) -> tuple[Scaling, tuple[ScalingEffe
     failures, final = (0, False) if node.ready else (node.failures + 1, ended.final)
     if node.spared and not leaver:
         failures, final = 0, False
-    losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED else node.losses + 1
-    if leaver or (failures < state.attempts and losses < LOSSES and not final):
+    losses = node.losses if not node.ready else 1 if ended.seconds >= SETTLED_AFTER_S else node.losses + 1
+    if leaver or (failures < state.attempts and losses < MAX_LOSSES and not final):
         row = losses if node.ready else failures if state.opened or leaver else 0
         wait = RESTART_DELAY_S * 2.0 ** (row - 2) if row > 1 else 0.0
         again = PlannedNode(node.generation + 1, failures=failures, losses=losses, pausing=final or wait > 0)
@@ -384,7 +384,8 @@ def _look(state: Scaling, look: ScalingTick) -> tuple[Scaling, tuple[ScalingEffe
     spare = sum(node.ready for node in staying.values()) - state.needed
     if look.waiting or spare <= 0:
         return state, ()
-    bored = [number for number, node in staying.items() if node.ready and look.idle.get(number, 0.0) >= IDLE]
+    idle = [number for number, seconds in look.idle.items() if seconds >= SCALE_DOWN_IDLE_S]
+    bored = [number for number in idle if number in staying and staying[number].ready]
     chosen = sorted(bored, reverse=True)[:spare]
     nodes = dict(state.nodes) | {number: replace(state.nodes[number], leaving=True) for number in chosen}
     return replace(state, nodes=nodes), tuple(map(DrainNode, chosen))

@@ -41,13 +41,13 @@ from skyward.telemetry.node import Node
 
 log = logging.getLogger("skyward")
 
-LAST_WORDS = 1.0
+OUTPUT_DRAIN_TIMEOUT_S = 1.0
 """Seconds in which the output of a node that has ended is read to its end."""
 
-FINAL = (BudgetExceeded, Denied, InvalidArgument, MissingExtra, QuotaExceeded)
+PERMANENT_ERRORS = (BudgetExceeded, Denied, InvalidArgument, MissingExtra, QuotaExceeded)
 """What would happen to another node as well."""
 
-STAGES: dict[type[lifecycle.NodeStage], Stage] = {
+STAGE_NAMES: dict[type[lifecycle.NodeStage], Stage] = {
     lifecycle.Launching: "launching",
     lifecycle.Reaching: "reaching",
     lifecycle.Booting: "booting",
@@ -62,7 +62,7 @@ STAGES: dict[type[lifecycle.NodeStage], Stage] = {
 TERMINATE_RETRY_DELAY_S = 0.1
 """Doubled with every attempt to end a machine, seconds before the next one."""
 
-JOIN = 15.0
+JOIN_TIMEOUT_S = 15.0
 """Seconds that a node which says it is up has to accept the connection."""
 
 
@@ -180,7 +180,7 @@ class Supervisor:
 
     def note_overdue(self) -> None:
         """Keep what is known of a start that takes too long; of a node that is ready nobody asks for it."""
-        stage, limit = STAGES[type(self.stage)], self.options.start_timeout
+        stage, limit = STAGE_NAMES[type(self.stage)], self.options.start_timeout
         text = f"node {self.number} was not ready within {limit:g} s (Options(start_timeout=)): it was {stage}"
         self.nodes.note_problem(self.number, BootFailed(text, log="" if self.start is None else self.start.log))
 
@@ -195,7 +195,7 @@ class Supervisor:
                 put(NodeHeard(now(), self.number))
             case _ if type(before) is not type(self.stage):
                 at, machine = now(), self.instance
-                stage: Stage = STAGES[type(self.stage)]
+                stage: Stage = STAGE_NAMES[type(self.stage)]
                 if stage not in ("ending", "ended"):
                     self.nodes.note_step(self.number, stage, at)
                 reason = getattr(self.stage, "reason", "")
@@ -219,7 +219,7 @@ class Supervisor:
                     problem.__cause__ = error
                     error = problem
                 self.nodes.note_problem(self.number, error)
-                final = isinstance(error, FINAL) or (isinstance(error, NodeError) and error.final)
+                final = isinstance(error, PERMANENT_ERRORS) or (isinstance(error, NodeError) and error.final)
                 event = lifecycle.Failed(step, f"{type(error).__name__}: {error}", final)
             self.tell(event)
 
@@ -304,7 +304,7 @@ class Supervisor:
             noticed=self.note_notice,
             broken=self.note_exit,
         )
-        await self.link.open(JOIN)
+        await self.link.open(JOIN_TIMEOUT_S)
         self.renewing.cancel()
         return lifecycle.Joined()
 
@@ -352,7 +352,7 @@ class Supervisor:
                     self.budget.end(instance.id)
         finally:
             if self.start is not None and (watching := self.start.watching) is not None:
-                await asyncio.wait({watching}, timeout=LAST_WORDS)
+                await asyncio.wait({watching}, timeout=OUTPUT_DRAIN_TIMEOUT_S)
                 watching.cancel()
             await self.let_go(None if tethered else host)
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # cryptography takes a while to load: only who makes a pool p
 
 __all__ = ["Authority", "Identity", "IdentityFiles", "held"]
 
-EARLY = timedelta(days=1)
+BACKDATED = timedelta(days=1)
 """Certificates are valid from a day ago. Machines' clocks differ, and a certificate that is not valid yet gives no
 reason at all: it looks like a machine that does not answer."""
-LATE = timedelta(days=400)
+VALIDITY = timedelta(days=400)
 """And until long after the pool: one that expired would cut a running pool, and no authority outlives its pool."""
 NAME_LENGTH = 64
 """The most that X.509 allows in a common name. Nothing is decided by the name; it is there for who reads a log."""
@@ -168,8 +168,8 @@ def _certificate(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - EARLY)
-        .not_valid_after(now + LATE)
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + VALIDITY)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
     )

@@ -28,7 +28,7 @@ from skyward.environment.archive import write_zip
 from skyward.providers.provider import Content
 from skyward.remote import bootstrap
 from skyward.remote.bootstrap import Recipe, Wheel
-from skyward.remote.module_bundles import INSTALLED
+from skyward.remote.module_bundles import INSTALL_FOLDERS
 from skyward.remote.node_config import Requirements
 
 NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
@@ -186,7 +186,7 @@ def is_editable(found: Distribution) -> bool:
     told = found.read_text("direct_url.json")
     if told is not None:
         return bool(json.loads(told).get("dir_info", {}).get("editable"))
-    return not is_recorded(found) and Path(str(found.locate_file(""))).name not in INSTALLED  # as of old
+    return not is_recorded(found) and Path(str(found.locate_file(""))).name not in INSTALL_FOLDERS  # as of old
 
 
 def is_recorded(found: Distribution) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import CodeType, MappingProxyType
 
 from skyward.environment.user_modules import spec_of, unit_of
-from skyward.remote.module_bundles import IMPORTS, INSTALLED
+from skyward.remote.module_bundles import IMPORTS_PREFIX, INSTALL_FOLDERS
 from skyward.remote.serialization.module_references import first_imports
 
 LIGHT = frozenset({*sys.stdlib_module_names, "__main__", "__mp_main__", "casty", "cloudpickle", "joblib", "skyward"})
@@ -41,7 +41,7 @@ def listed(names: frozenset[str]) -> Mapping[str, bytes]:
     if not found:
         return NOTHING
     text = "\n".join(sorted(found)).encode()
-    return {f"{IMPORTS}{hashlib.sha256(text).hexdigest()[:16]}": text}
+    return {f"{IMPORTS_PREFIX}{hashlib.sha256(text).hexdigest()[:16]}": text}
 
 
 def _first_of_users(code: CodeType) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _is_installed(name: str) -> bool:
     if spec is None:
         return False
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return any(INSTALLED.intersection(Path(place).parts) for place in places)
+    return any(INSTALL_FOLDERS.intersection(Path(place).parts) for place in places)
 
 
 def _code(name: str) -> CodeType | None:

@@ -22,7 +22,7 @@ from types import ModuleType
 
 from skyward.environment.archive import write_zip
 from skyward.remote import module_bundles
-from skyward.remote.module_bundles import INSTALLED
+from skyward.remote.module_bundles import INSTALL_FOLDERS
 
 KINDS = {".py", ".pyi", ".so"}
 """The endings of the files of a package that travel; data is for `Image(files=)`."""
@@ -158,7 +158,7 @@ def unit_of(name: str) -> Unit | None:
         if not spec.submodule_search_locations:
             return Unit(unit, path.parents[length - 1], (path,))
         files = sorted(each for each in path.parent.rglob("*") if each.suffix in KINDS and each.is_file())
-        kept = tuple(each for each in files if not INSTALLED.intersection(each.parts))
+        kept = tuple(each for each in files if not INSTALL_FOLDERS.intersection(each.parts))
         return Unit(unit, path.parents[length], kept)
     return None
 
@@ -178,7 +178,7 @@ def spec_of(name: str) -> ModuleSpec | None:
 @cache
 def _own(origin: str) -> bool:
     path = Path(origin)
-    if not path.is_absolute() or not path.is_file() or INSTALLED.intersection(path.parts):
+    if not path.is_absolute() or not path.is_file() or INSTALL_FOLDERS.intersection(path.parts):
         return False
     return not any(path.is_relative_to(root) for root in _others())
 

@@ -47,7 +47,7 @@ class Ref:
     size: int
 
 
-MISSING = Ref("", "", 0)
+MISSING_BLOB = Ref("", "", 0)
 """Where a blob is that the process does not have. It cannot be opened."""
 
 

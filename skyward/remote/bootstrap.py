@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 from skyward.remote.node_messages import SHELL
 
-SCRIPT = "boot.sh"
+SCRIPT_FILE = "boot.sh"
 """The name of the script in the node's folder."""
 
 CACHE_KEEP_DAYS = 30
 """Days for which the cache keeps what no start uses."""
 
-FAILS = 70
+STEP_FAILED_EXIT_CODE = 70
 """The exit code of a script one of whose steps has failed; another attempt would fail the same way."""
 
 
@@ -156,7 +156,7 @@ def script(recipe: Recipe) -> bytes:
         "@HAVE@": _lines(f"have files/{digest}" for _, digest in recipe.files),
         "@PLACE@": _lines(f"place {shlex.quote(name)} {digest}" for name, digest in recipe.files),
     }
-    return re.sub("|".join(places), lambda place: places[place[0]], _SCRIPT).encode()
+    return re.sub("|".join(places), lambda place: places[place[0]], _SCRIPT_TEMPLATE).encode()
 
 
 def _host(address: str) -> str:
@@ -212,7 +212,7 @@ find_uv() {
 """
 """Functions of the script that look for a Python, and for `uv`. They want `python`, `given`, `cache` and `sent_uv`."""
 
-_SCRIPT = r"""#!/bin/sh
+_SCRIPT_TEMPLATE = r"""#!/bin/sh
 set -u
 umask 077
 folder=${0%/*}

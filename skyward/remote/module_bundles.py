@@ -10,16 +10,16 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 
-INSTALLED = {"site-packages", "dist-packages"}
+INSTALL_FOLDERS = {"site-packages", "dist-packages"}
 """The names of folders that hold installed packages."""
 
-PREFIX = "module:"
+MODULE_PREFIX = "module:"
 """What the name of a bundle begins with; the module's name, a number and the hash of its content follow."""
 
 RELOAD = "reload"
 """Stands in place of the hash for a module that the node imports by itself, and has to import again."""
 
-IMPORTS = "imports:"
+IMPORTS_PREFIX = "imports:"
 """What the name of a list of modules begins with that a call imports from installed packages."""
 
 _NEVER_DROPPED = {"__main__", "skyward", "cloudpickle", "casty", "uvloop"}
@@ -30,7 +30,7 @@ _numbers: dict[str, int] = {}  # of the newest version of each module here
 
 def bundle_name(module: str, number: int, digest: str) -> str:
     """Return the name of a bundle; of two bundles of a module the one with the higher number is newer."""
-    return f"{PREFIX}{module}:{number}:{digest}"
+    return f"{MODULE_PREFIX}{module}:{number}:{digest}"
 
 
 def install(folder: str, functions: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -43,10 +43,10 @@ def install(folder: str, functions: Mapping[str, bytes]) -> dict[str, bytes]:
     changed: set[str] = set()
     others: dict[str, bytes] = {}
     for name, data in functions.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(MODULE_PREFIX):
             others[name] = data
             continue
-        module, number, digest = name.removeprefix(PREFIX).split(":")
+        module, number, digest = name.removeprefix(MODULE_PREFIX).split(":")
         if int(number) <= _numbers.get(module, 0):
             continue
         _numbers[module] = int(number)
@@ -73,7 +73,7 @@ def _drop(root: str) -> None:
         file = getattr(module, "__file__", None) or ""
         if not file.startswith(root.rstrip(os.sep) + os.sep) or not file.endswith(".py") or file.startswith(stdlib):
             continue
-        if name.partition(".")[0] not in _NEVER_DROPPED and not INSTALLED.intersection(file.split(os.sep)):
+        if name.partition(".")[0] not in _NEVER_DROPPED and not INSTALL_FOLDERS.intersection(file.split(os.sep)):
             del sys.modules[name]
 
 

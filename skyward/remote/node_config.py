@@ -8,14 +8,14 @@ from typing import Any, Literal
 CONFIG_FILE = "node.json"
 """The name of the file in the node's folder."""
 
-WORK = "work"
+WORK_FOLDER = "work"
 """The folder in the node's folder in which tasks work, with the files of the image. Where there is none, they work
 where the node was started."""
 
-LEASE = "lease"
+LEASE_FILE = "lease"
 """The file in the node's folder with the seconds after which a node that is being started ends without a renewal."""
 
-ALIVE = "alive"
+ALIVE_FILE = "alive"
 """The file that the driver writes into the node's folder to renew the lease of a node that is being started. Whoever
 watches the lease removes it: first a shell (see `skyward.providers.ssh.scripts`), then the node's parent process, until
 the driver has connected."""

@@ -17,10 +17,10 @@ OUT, ERR, LOG = range(3)
 STROKE = struct.Struct("<BiH")
 """Before the bytes of a stroke: its stream, its slot, and how many they are."""
 
-FRAME = 4096
+MAX_FRAME_BYTES = 4096
 """Bytes of a frame at most: a pipe takes so many in one piece."""
 
-LONGEST = 1 << 16
+MAX_LINE_CHARACTERS = 1 << 16
 """Characters of a line that are kept together."""
 
 
@@ -60,7 +60,7 @@ class OutputLine:
         """Go on with `data`; return what are whole lines now."""
         text = self._text + self._decoder.decode(data)
         end = text.rfind("\n") + 1
-        if len(text) - end > LONGEST:
+        if len(text) - end > MAX_LINE_CHARACTERS:
             end = len(text)
         self._text = text[end:]
         if not self._text:
@@ -78,11 +78,11 @@ class OutputLine:
 
 def frames(slot: int, stream: int, text: str) -> Iterator[bytes]:
     """Yield the text as frames."""
-    at, step = 0, FRAME - 100
+    at, step = 0, MAX_FRAME_BYTES - 100
     while at < len(text):
         piece = text[at : at + step]
         frame = encode(OutputFrame(slot, stream, at + step < len(text), piece))
-        if len(frame) > FRAME:
+        if len(frame) > MAX_FRAME_BYTES:
             step //= 2  # a character may be six bytes
             continue
         at += step

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from skyward.errors import NoCompute
 
-METHODS = ("submit", "map", "broadcast", "task_group", "shutdown")
+POOL_METHODS = ("submit", "map", "broadcast", "task_group", "shutdown")
 
 
 def refuse(name: str, *args: object, **kwargs: object) -> NoReturn:
@@ -25,7 +25,7 @@ class PoolPlaceholder:
     __slots__ = ()
 
     def __getattr__(self, name: str) -> partial[NoReturn]:
-        if name in METHODS:
+        if name in POOL_METHODS:
             return partial(refuse, name)
         raise AttributeError(f"a Compute has no {name!r} in a task or in a pickle")
 

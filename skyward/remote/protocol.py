@@ -15,7 +15,7 @@ from skyward.remote.blobs import Ref
 LIMITS = Limits(frame=256 << 10, message=1 << 30, window=16 << 20)
 """Sizes in bytes; equal on both ends or the connection is refused. The window is what a link of 100 ms needs."""
 
-CHUNK = 2 << 20
+CHUNK_BYTES = 2 << 20
 """Bytes of a blob that travel in one message."""
 
 COMPRESSION = Compression(codecs=())
@@ -223,7 +223,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Fetch(Askable[Chunk]):
-    """Send `CHUNK` bytes of the large result of a batch, from an offset on; empty if the node has it no more."""
+    """Send `CHUNK_BYTES` bytes of the large result of a batch, from an offset on; empty if the node has it no more."""
 
     batch: int
     at: int

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from skyward.actors.tls import Authority, Identity
-from skyward.remote.node.parent_process import SILENT
-from skyward.remote.node_config import ALIVE
+from skyward.remote.node.parent_process import SILENCE_FILE
+from skyward.remote.node_config import ALIVE_FILE
 from skyward.remote.protocol import Assign, Assigned, Beat, Collect, Collected, Facts, Revoke, Revoked
 from tests import byhand, kit, work
 from tests.byhand import Caller, Node, value_of
@@ -287,8 +287,8 @@ def test_a_node_that_never_hears_its_driver_ends(folder: Path) -> None:
 def test_a_node_that_is_called_from_its_folder_goes_on_until_that_stops(folder: Path) -> None:
     with byhand.node(folder, lease=5.0, first_contact=5.0) as node:
         for _ in range(3):
-            (folder / ALIVE).touch()
-            kit.until(lambda: not (folder / ALIVE).exists())  # it looks twice a second
+            (folder / ALIVE_FILE).touch()
+            kit.until(lambda: not (folder / ALIVE_FILE).exists())  # it looks twice a second
         until = time.monotonic() + 1.0
         assert byhand.ended(node.processes())
         assert time.monotonic() > until
@@ -296,7 +296,7 @@ def test_a_node_that_is_called_from_its_folder_goes_on_until_that_stops(folder: 
 
 
 def test_a_parent_counts_on_from_where_the_one_before_it_was(folder: Path) -> None:
-    with byhand.node(folder, also={SILENT: b"598\n"}, first_contact=600.0) as node:
+    with byhand.node(folder, also={SILENCE_FILE: b"598\n"}, first_contact=600.0) as node:
         assert byhand.ended(node.processes())
         assert not folder.exists()
 

@@ -15,7 +15,7 @@ from tests.kit import Bell
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(provisioner, "SCALING_INTERVAL_S", 0.05)
-    monkeypatch.setattr(scaling, "IDLE", 0.5)
+    monkeypatch.setattr(scaling, "SCALE_DOWN_IDLE_S", 0.5)
     return iter(())
 
 

@@ -64,7 +64,7 @@ def test_a_host_that_cannot_be_let_go_of_is_ended_all_the_same(folder: Path) -> 
 def test_a_node_that_does_not_accept_the_connection_is_unreachable_and_ended(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skyward.actors.supervisor.JOIN", 0.5)
+    monkeypatch.setattr("skyward.actors.supervisor.JOIN_TIMEOUT_S", 0.5)
     options = sky.Options(launch_attempts=1)
     with pytest.raises(sky.Unreachable), sky.Compute(provider=Deaf(folder=folder), worker=ONE, options=options):
         pass

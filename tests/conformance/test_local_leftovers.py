@@ -132,7 +132,7 @@ def test_a_folder_with_a_key_that_cannot_be_removed_is_a_leak(tmp_path: Path, mo
     def stuck(path: Path, **how: Any) -> None:
         how["onexc"](os.rmdir, str(path), OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path)))
 
-    monkeypatch.setattr(lifecycle, "ATTEMPTS", 1)
+    monkeypatch.setattr(lifecycle, "MAX_TERMINATE_ATTEMPTS", 1)
     compute = sky.Compute(provider=sky.Local(folder=tmp_path), worker=ONE).__enter__()
     (node,) = compute.nodes
     os.kill(kit.pids(node)[0], signal.SIGSTOP)  # else it removes the folder by itself

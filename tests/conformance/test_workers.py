@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skyward.remote.node.executor import FUNCTIONS
+from skyward.remote.node.executor import MAX_FUNCTIONS
 from skyward.remote.node_messages import OutputFrame
 from skyward.remote.output_protocol import OUT
 from skyward.remote.protocol import Batch, Revoke
@@ -169,12 +169,12 @@ def test_a_function_that_is_forgotten_is_dropped_by_the_node(caller: Caller, nod
 
 
 def test_more_functions_than_a_worker_holds_are_no_problem(caller: Caller, node: Node) -> None:
-    made = [packed(node, number) for number in range(3 * FUNCTIONS)]
+    made = [packed(node, number) for number in range(3 * MAX_FUNCTIONS)]
     batches = [batch for batch, _ in made]
     caller.assign(*batches, functions=dict(ChainMap(*(dict(functions) for _, functions in made))))
     outcomes = {outcome.batch: value_of(outcome) for outcome in caller.collect(len(batches))}
 
-    assert [outcomes[batch.id] for batch in batches] == list(range(3 * FUNCTIONS))
+    assert [outcomes[batch.id] for batch in batches] == list(range(3 * MAX_FUNCTIONS))
 
 
 # ---------------------------------------------------------------- death

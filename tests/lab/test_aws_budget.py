@@ -60,7 +60,7 @@ def test_the_price_is_said_before_and_the_cost_after(cloud: Cloud, aws: Make) ->
 
 
 def test_a_budget_ends_the_machines_and_the_call(cloud: Cloud, aws: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "MINIMUM", 0.0)
+    monkeypatch.setattr(costs, "MIN_CHARGED_S", 0.0)
     cloud.market.prices["t4g.micro"] = 36000.0  # ten dollars a second
     options = sky.Options(budget=200.0)
     with sky.Compute(provider=aws(), nodes=2, worker=sky.Worker(concurrency=2), options=options) as compute:

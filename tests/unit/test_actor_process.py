@@ -28,7 +28,7 @@ def test_the_lease_is_renewed_at_most_ten_times_a_second_and_never_waited_for(mo
 
 
 def test_a_notice_of_interruption_is_passed_to_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(interruption.SOURCES, "here", lambda: "terminate at noon")
+    monkeypatch.setitem(interruption.NOTICE_SOURCES, "here", lambda: "terminate at noon")
     agent = Agent(renew=lambda: None, keep_result=lambda *_: None, drop_result=lambda _: None)
 
     asyncio.run(actor_process._watch("", agent))

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from skyward.remote.blobs import MISSING, Blob, Ref, view
+from skyward.remote.blobs import MISSING_BLOB, Blob, Ref, view
 from skyward.remote.node.blob_server import BlobServer
-from skyward.remote.protocol import CHUNK, Batch, Drop, Fetch, Store
+from skyward.remote.protocol import CHUNK_BYTES, Batch, Drop, Fetch, Store
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Node:
 
 
 def chunks(name: str, data: bytes, number: int) -> list[Store]:
-    return [Store(name, len(data), at, data[at : at + CHUNK], number) for at in range(0, len(data), CHUNK)]
+    return [Store(name, len(data), at, data[at : at + CHUNK_BYTES], number) for at in range(0, len(data), CHUNK_BYTES)]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def node() -> Node:
     return Node()
 
 
-DATA = bytes(range(256)) * (CHUNK // 100)
+DATA = bytes(range(256)) * (CHUNK_BYTES // 100)
 
 
 def test_a_blob_is_there_when_its_last_chunk_is_in_whatever_order_and_how_often_they_come(node: Node) -> None:
@@ -105,7 +105,7 @@ def test_a_chunk_that_cannot_be_kept_is_answered_with_the_reason(node: Node, mon
 def test_a_result_is_read_until_it_is_dropped(node: Node) -> None:
     node.server.keep_result(7, Blob.of([DATA]))
 
-    assert node.say(Fetch(7, CHUNK)).data == DATA[CHUNK : 2 * CHUNK]
+    assert node.say(Fetch(7, CHUNK_BYTES)).data == DATA[CHUNK_BYTES : 2 * CHUNK_BYTES]
     node.say(Drop((), (7,)))
     assert node.say(Fetch(7, 0)).data == b""
 
@@ -114,5 +114,5 @@ def test_the_places_of_a_batch_are_those_of_the_driver_or_else_of_what_was_sent(
     node.put("a", DATA, 1)
     place = Ref("/somewhere", "tag", 3)
 
-    assert node.server.places(Batch(1, b"", blobs=("a", "b"))) == {"a": node.server.blobs["a"].ref, "b": MISSING}
+    assert node.server.places(Batch(1, b"", blobs=("a", "b"))) == {"a": node.server.blobs["a"].ref, "b": MISSING_BLOB}
     assert node.server.places(Batch(1, b"", blobs=("a",), places=(place,))) == {"a": place}

@@ -6,7 +6,7 @@ from typing import Any
 
 from skyward.actors.blob_transfer import MAX_CHUNKS_IN_FLIGHT, BlobTransfer
 from skyward.remote.blobs import Ref
-from skyward.remote.protocol import CHUNK, Chunk, Drop, Fetch, Outcome, Stored
+from skyward.remote.protocol import CHUNK_BYTES, Chunk, Drop, Fetch, Outcome, Stored
 
 PARTS = 6
 
@@ -43,13 +43,15 @@ def test_results_are_fetched_one_after_the_other_and_a_few_chunks_at_once() -> N
     async def fetch_three() -> tuple[list[int], int, list[memoryview | None]]:
         line, order, most = Held(), [], 0
         bulk = BlobTransfer(line, 1 << 30)  # type: ignore[arg-type]
-        fetching = [asyncio.create_task(bulk.fetch(large(batch, PARTS * CHUNK), lambda: True)) for batch in range(3)]
+        fetching = [
+            asyncio.create_task(bulk.fetch(large(batch, PARTS * CHUNK_BYTES), lambda: True)) for batch in range(3)
+        ]
         await settle()
         while line.asked:
             most = max(most, len(line.asked))
             message, answer = line.asked.popleft()
             order.append(message.batch)
-            answer.set_result(Chunk(bytes([message.batch]) * CHUNK))
+            answer.set_result(Chunk(bytes([message.batch]) * CHUNK_BYTES))
             await settle()
         results = await asyncio.gather(*fetching)
         await bulk.close()
@@ -61,7 +63,7 @@ def test_results_are_fetched_one_after_the_other_and_a_few_chunks_at_once() -> N
     assert len(order) == 3 * PARTS
     assert most == MAX_CHUNKS_IN_FLIGHT
     assert [result and (result[0], result[-1], len(result)) for result in results] == [
-        (batch, batch, PARTS * CHUNK) for batch in range(3)
+        (batch, batch, PARTS * CHUNK_BYTES) for batch in range(3)
     ]
 
 
@@ -69,14 +71,14 @@ def test_a_result_that_nobody_wants_any_more_takes_no_time_of_others() -> None:
     async def lose_interest() -> tuple[list[int], memoryview | None]:
         line, order, wanted = Held(), [], [True]
         bulk = BlobTransfer(line, 1 << 30)  # type: ignore[arg-type]
-        first = asyncio.create_task(bulk.fetch(large(0, PARTS * CHUNK), lambda: wanted[0]))
-        second = asyncio.create_task(bulk.fetch(large(1, CHUNK), lambda: True))
+        first = asyncio.create_task(bulk.fetch(large(0, PARTS * CHUNK_BYTES), lambda: wanted[0]))
+        second = asyncio.create_task(bulk.fetch(large(1, CHUNK_BYTES), lambda: True))
         await settle()
         wanted[0] = False
         while line.asked:
             message, answer = line.asked.popleft()
             order.append(message.batch)
-            answer.set_result(Chunk(bytes(CHUNK)))
+            answer.set_result(Chunk(bytes(CHUNK_BYTES)))
             await settle()
         results = await first, await second
         await bulk.close()

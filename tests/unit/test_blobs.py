@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyward.remote.blobs import ALIGNMENT, MISSING, Blob, BlobError, address, parted, starts, view
+from skyward.remote.blobs import ALIGNMENT, MISSING_BLOB, Blob, BlobError, address, parted, starts, view
 
 
 def places() -> set[str]:
@@ -121,7 +121,7 @@ def test_a_place_where_a_pipe_is_now_is_an_error_at_once() -> None:
 def test_a_place_where_nothing_is_any_more_is_an_error() -> None:
     ref = Blob.of([b"abc"]).ref
 
-    for gone in (ref, MISSING):
+    for gone in (ref, MISSING_BLOB):
         for opened in (view, Blob.adopt):
             with pytest.raises(BlobError, match="cannot be opened: No such file"):
                 opened(gone)

@@ -125,9 +125,9 @@ def test_it_waits_no_longer_for_what_it_lacks_when_its_folder_is_gone(shell: str
         pytest.skip(f"no {shell} here")
     folder = tmp_path / "node"
     folder.mkdir()
-    (folder / bootstrap.SCRIPT).write_bytes(bootstrap.script(RECIPE))
+    (folder / bootstrap.SCRIPT_FILE).write_bytes(bootstrap.script(RECIPE))
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    words = [shell, str(folder / bootstrap.SCRIPT)]
+    words = [shell, str(folder / bootstrap.SCRIPT_FILE)]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -153,7 +153,7 @@ def trimmed(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., set
     functions = text[: text.index('echo "${env##*/}"')]
 
     def trim(more: str = "") -> set[str]:
-        words = [request.param, "-c", f"{functions}\n{more}\ntrim", str(mine / bootstrap.SCRIPT)]
+        words = [request.param, "-c", f"{functions}\n{more}\ntrim", str(mine / bootstrap.SCRIPT_FILE)]
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
         ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
         assert ran.stderr == ran.stdout == ""

@@ -108,8 +108,8 @@ def run(wires: Sequence[Wire], story: Callable[[Node], Any]) -> Node:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RETRY_DELAY_S", 0.0)
-    monkeypatch.setattr(connection, "BEAT", HOUR)
+    monkeypatch.setattr(connection, "REPEAT_DELAY_S", 0.0)
+    monkeypatch.setattr(connection, "HEARTBEAT_INTERVAL_S", HOUR)
 
 
 def test_an_answer_is_returned_over_the_connection_that_was_opened() -> None:
@@ -163,7 +163,7 @@ def test_a_connection_that_still_answers_is_kept_when_a_request_fails() -> None:
 
 
 def test_a_dead_connection_is_replaced_though_nothing_says_that_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BEAT", 0.001)
+    monkeypatch.setattr(connection, "HEARTBEAT_INTERVAL_S", 0.001)
     first, second = Wire(), Wire()
 
     async def die(node: Node) -> None:
@@ -174,7 +174,7 @@ def test_a_dead_connection_is_replaced_though_nothing_says_that_it_is_gone(monke
 
 
 def test_a_connection_that_is_only_busy_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BEAT", 0.001)
+    monkeypatch.setattr(connection, "HEARTBEAT_INTERVAL_S", 0.001)
     wire = Wire(slowly=connection.MIN_LIVE_BYTES)
 
     async def keep_busy(node: Node) -> None:

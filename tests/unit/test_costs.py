@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward.actors.costs import HOUR, MINIMUM, Costs, line
+from skyward.actors.costs import HOUR, MIN_CHARGED_S, Costs, line
 from skyward.providers.provider import Quote
 
 DOLLAR_A_SECOND = HOUR
@@ -12,13 +12,13 @@ MICRO = Quote("t4g.micro", "eu-central-1a", 10, 0.0144, "address and disk")
 def test_a_machine_costs_from_its_launch_to_its_end_and_a_minute_at_least() -> None:
     money = Costs()
     money.begin("a", DOLLAR_A_SECOND, 100.0)
-    assert money.cost(101.0) == MINIMUM
+    assert money.cost(101.0) == MIN_CHARGED_S
     assert money.cost(200.0) == 100.0
     money.end("a", 220.0)
     assert money.cost(1000.0) == 120.0
     money.begin("b", DOLLAR_A_SECOND, 1000.0)
     money.end("b", 1001.0)
-    assert money.cost(2000.0) == 120.0 + MINIMUM
+    assert money.cost(2000.0) == 120.0 + MIN_CHARGED_S
     assert money.machines == 2
     assert money.hourly == 0.0
 
@@ -59,7 +59,7 @@ def test_the_time_that_is_left_counts_the_first_minute_of_each_machine_at_once()
 
 
 def test_a_budget_that_the_first_minutes_use_up_is_used_up_at_once() -> None:
-    money = Costs(budget=MINIMUM)
+    money = Costs(budget=MIN_CHARGED_S)
     money.begin("a", DOLLAR_A_SECOND, 0.0)
     assert money.left(0.0) == 0.0
 

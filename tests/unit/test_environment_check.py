@@ -37,7 +37,7 @@ def test_rows_are_shown_as_a_table() -> None:
     ]
 
 
-@pytest.mark.parametrize(("python", "code"), [(HERE, 0), ("2.7", environment_check.FAILED)])
+@pytest.mark.parametrize(("python", "code"), [(HERE, 0), ("2.7", environment_check.MISMATCH_EXIT_CODE)])
 def test_what_is_wrong_is_printed_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], python: str, code: int
 ) -> None:

@@ -14,9 +14,9 @@ from skyward.providers import local
 from skyward.providers.ssh import scripts
 from skyward.remote.blobs import Ref
 from skyward.remote.node import executor, parent_process, zygote
-from skyward.remote.node.executor import SHARED, Executor
+from skyward.remote.node.executor import SHARED_WORKER, Executor
 from skyward.remote.node.slot_state import Finished, SlotEvent, WorkerExited, WorkerStarted
-from skyward.remote.node.worker import HEAD
+from skyward.remote.node.worker import FRAME_HEADER
 from skyward.remote.protocol import Batch, Opening, Outcome
 from tests.kit import SOON
 
@@ -34,11 +34,12 @@ class Worker:
     async def heard(self) -> tuple[Any, ...]:
         """Return the next message."""
         loop = asyncio.get_running_loop()
-        data = b""
-        while len(data) < HEAD.size or len(data) < HEAD.size + HEAD.unpack_from(data)[0]:
-            wanted = HEAD.size if len(data) < HEAD.size else HEAD.size + HEAD.unpack_from(data)[0]
+        data, wanted = b"", FRAME_HEADER.size
+        while len(data) < wanted:
             data += await loop.sock_recv(self.link, wanted - len(data))
-        message: tuple[Any, ...] = marshal.loads(data[HEAD.size :])
+            if len(data) == FRAME_HEADER.size:
+                wanted += FRAME_HEADER.unpack(data)[0]
+        message: tuple[Any, ...] = marshal.loads(data[FRAME_HEADER.size :])
         return message
 
     def say(self, *message: Any) -> None:
@@ -102,7 +103,7 @@ class Node:
 
 def framed(*message: Any) -> bytes:
     data = marshal.dumps(message)
-    return HEAD.pack(len(data)) + data
+    return FRAME_HEADER.pack(len(data)) + data
 
 
 def run(check: Callable[[Node], Awaitable[None]], *, threads: bool = False) -> None:
@@ -137,7 +138,7 @@ def test_each_slot_has_a_worker_of_its_own_with_its_pipes() -> None:
 def test_slots_that_are_threads_share_a_worker() -> None:
     async def check(node: Node) -> None:
         worker = await node.fork(0)
-        assert (worker.slot, len(worker.fds)) == (SHARED, 1)
+        assert (worker.slot, len(worker.fds)) == (SHARED_WORKER, 1)
         node.start(1)
         assert await worker.heard() == ("start", 1)
         node.executor.stop(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skyward.environment import imported_modules
-from skyward.remote.module_bundles import IMPORTS
+from skyward.remote.module_bundles import IMPORTS_PREFIX
 
 type Write = Callable[[str, str], str]
 
@@ -31,7 +31,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 def test_a_module_of_an_installed_package_is_listed_under_a_name_that_says_what_is_in_it() -> None:
     (name,) = imported_modules.listed(frozenset(["pytest"]))
-    assert name.startswith(IMPORTS)
+    assert name.startswith(IMPORTS_PREFIX)
     assert listed("pytest") == ["pytest"]
     assert imported_modules.listed(frozenset(["pluggy"])).keys() != {name}
 

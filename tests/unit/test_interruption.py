@@ -45,7 +45,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     with Service(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(interruption, "EC2", f"http://127.0.0.1:{server.server_port}/latest")
-        monkeypatch.setattr(interruption, "POLL_INTERVAL_S", 0.01)
+        monkeypatch.setattr(interruption, "NOTICE_POLL_INTERVAL_S", 0.01)
         yield server
         server.shutdown()
 

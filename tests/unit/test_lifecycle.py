@@ -81,7 +81,7 @@ def test_a_launch_not_wanted_any_more_is_ended_when_its_answer_comes(
 
 def test_an_end_that_fails_is_tried_again_and_then_reported_as_a_leak() -> None:
     stage: NodeStage = life.Ending("x")
-    for attempt in range(2, life.ATTEMPTS + 1):
+    for attempt in range(2, life.MAX_TERMINATE_ATTEMPTS + 1):
         stage, effects = step(stage, life.TerminateFailed("no"))
         assert effects == (life.Terminate(attempt),)
     stage, effects = step(stage, life.TerminateFailed("no"))

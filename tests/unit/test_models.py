@@ -37,7 +37,9 @@ LIFE: list[lifecycle.LifecycleEvent] = [
 
 @QUICK
 @given(
-    st.integers(0, len(FORWARD)), st.lists(st.sampled_from(LIFE), max_size=30), st.integers(0, lifecycle.ATTEMPTS + 1)
+    st.integers(0, len(FORWARD)),
+    st.lists(st.sampled_from(LIFE), max_size=30),
+    st.integers(0, lifecycle.MAX_TERMINATE_ATTEMPTS + 1),
 )
 def test_every_launch_is_ended(forward: int, history: list[lifecycle.LifecycleEvent], refusals: int) -> None:
     stage, effects = lifecycle.begin()
@@ -58,7 +60,7 @@ def test_every_launch_is_ended(forward: int, history: list[lifecycle.LifecycleEv
     assert kinds[-1] is lifecycle.ReportEnd
     attempts = [effect.attempt for effect in seen if isinstance(effect, lifecycle.Terminate)]
     assert attempts == list(range(1, len(attempts) + 1))
-    assert 1 <= len(attempts) <= lifecycle.ATTEMPTS
+    assert 1 <= len(attempts) <= lifecycle.MAX_TERMINATE_ATTEMPTS
     announced = [kind for kind in kinds if kind in (lifecycle.AnnounceUp, lifecycle.AnnounceDown)]
     assert announced in ([], [lifecycle.AnnounceUp, lifecycle.AnnounceDown])
 
@@ -157,7 +159,7 @@ def lived(history: list[tuple[str, int]], attempts: int, wanted: int) -> Supervi
             case "wake":
                 pool.wake()
             case "look":
-                idle = dict.fromkeys(pool.ready, scaling.IDLE)
+                idle = dict.fromkeys(pool.ready, scaling.SCALE_DOWN_IDLE_S)
                 pool.inbox.append(scaling.ScalingTick(node, 1, {} if node else idle))
             case "notice":
                 pool.inbox.append(scaling.Noticed(node, pool.generations.get(node, 0)))

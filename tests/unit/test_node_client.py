@@ -141,7 +141,7 @@ def test_a_function_by_value_is_sent_once() -> None:
 
 
 def test_a_function_that_no_call_needs_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_client, "FUNCTIONS", 4)
+    monkeypatch.setattr(node_client, "MAX_FUNCTION_BYTES", 4)
 
     async def assign(client: Client) -> None:
         for number, name in ((1, "f"), (2, "g")):
@@ -155,7 +155,7 @@ def test_a_function_that_no_call_needs_makes_room_for_another(monkeypatch: pytes
 
 
 def test_what_is_large_together_goes_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_client, "BULK", 8)
+    monkeypatch.setattr(node_client, "MAX_ASSIGN_BYTES", 8)
 
     async def assign(client: Client) -> None:
         for number in range(5):

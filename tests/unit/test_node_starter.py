@@ -12,7 +12,7 @@ from skyward.actors.node_starter import NodeStarter
 from skyward.actors.tls import Identity
 from skyward.environment.user_modules import UserModules
 from skyward.events import NodeStep, Printed
-from skyward.remote.bootstrap import FAILS
+from skyward.remote.bootstrap import STEP_FAILED_EXIT_CODE
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig, Requirements
 from skyward.remote.node_messages import (
     BootStep,
@@ -162,7 +162,7 @@ def test_a_task_that_prints_what_a_node_does_is_not_mistaken_for_one() -> None:
         (["bye"], 1, "node 1 ended with exit code 1 before it was ready", "bye", False),
         (
             [BootStep("python"), "no such", StepFailed("python", "none here")],
-            FAILS,
+            STEP_FAILED_EXIT_CODE,
             "node 1 could not be set up: step 'python' failed",
             "no such\nfailed python: none here",
             True,
@@ -176,7 +176,7 @@ def test_a_task_that_prints_what_a_node_does_is_not_mistaken_for_one() -> None:
         ),
         (
             ["Traceback", f"half a line{line(NodeFailed('broken', final=True))}", NodeFailed("later", final=False)],
-            FAILS,
+            STEP_FAILED_EXIT_CODE,
             "node 1 failed before it was ready: broken",
             "Traceback\nhalf a line",
             True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skyward.remote.output_protocol import ERR, LOG, LONGEST, OUT, runs
+from skyward.remote.output_protocol import ERR, LOG, MAX_LINE_CHARACTERS, OUT, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ def test_a_record_fits_in_a_line_and_says_what_it_lacks(tmp_path: Path, characte
         "        logging.getLogger(long).exception(long)\n"
         "exec(compile('fit()', long, 'exec')); logging.warning('short')",
     )
-    assert max(len(line) for _, _, data in said.page for line in data.decode().splitlines()) < LONGEST
+    assert max(len(line) for _, _, data in said.page for line in data.decode().splitlines()) < MAX_LINE_CHARACTERS
     (name, _, text, trace, *_), (_, _, short, *_) = said.logged
     for each in (name, text):
         assert each.startswith("begins")

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from skyward.remote.node_messages import OutputFrame, decode
 from skyward.remote.output_protocol import (
     ERR,
-    FRAME,
     LOG,
-    LONGEST,
+    MAX_FRAME_BYTES,
+    MAX_LINE_CHARACTERS,
     OUT,
     FrameDecoder,
     OutputLine,
@@ -77,7 +77,7 @@ def test_a_character_that_is_cut_waits_for_its_other_half() -> None:
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
     line = OutputLine()
-    assert len(line.take(bytes(LONGEST + 1), 1.0)) == LONGEST + 1
+    assert len(line.take(bytes(MAX_LINE_CHARACTERS + 1), 1.0)) == MAX_LINE_CHARACTERS + 1
     assert line.since is None
 
 
@@ -92,7 +92,7 @@ def test_text_comes_out_of_its_frames(slot: int, stream: int, text: str, times: 
     text = (text + "\x00ü") * times
     ear, heard = FrameDecoder(), ""
     for frame in frames(slot, stream, text):
-        assert len(frame) <= FRAME
+        assert len(frame) <= MAX_FRAME_BYTES
         assert frame.count(b"\n") == 1
         assert frame.endswith(b"\n")
         said = decoded(frame)

@@ -243,7 +243,7 @@ def test_finding_one_in_many_costs_three_times_pickling_them(monkeypatch: pytest
         nonlocal pickled
         pickled += 1
 
-    monkeypatch.setattr(pickle_errors, "BUDGET", 60.0)
+    monkeypatch.setattr(pickle_errors, "SEARCH_TIMEOUT_S", 60.0)
     monkeypatch.setattr(pickle_errors._Probe, "persistent_id", count)
     assert culprit(task, (many,), {}) == "args[0][76543]"
     assert pickled < 5 * len(many)
@@ -255,7 +255,7 @@ def test_when_time_is_over_the_answer_is_how_far_it_came(monkeypatch: pytest.Mon
     class Slow:
         def __reduce__(self) -> tuple[object, ...]:
             nonlocal now
-            now += pickle_errors.BUDGET / 2
+            now += pickle_errors.SEARCH_TIMEOUT_S / 2
             return str, ("x" * 100_000,)
 
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -263,7 +263,7 @@ def test_when_time_is_over_the_answer_is_how_far_it_came(monkeypatch: pytest.Mon
 
 
 def test_when_there_is_no_time_at_all_there_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_errors, "BUDGET", -1.0)
+    monkeypatch.setattr(pickle_errors, "SEARCH_TIMEOUT_S", -1.0)
     assert culprit(task, (LOCK,), {}) is None
 
 
@@ -305,11 +305,11 @@ class Node:
 
 def test_a_path_has_an_end() -> None:
     value: object = LOCK
-    for _ in range(pickle_errors.DEPTH + 20):
+    for _ in range(pickle_errors.MAX_SEARCH_DEPTH + 20):
         value = [value]
     path = found(value)
     assert path is not None
-    assert path.count("[0]") == pickle_errors.DEPTH
+    assert path.count("[0]") == pickle_errors.MAX_SEARCH_DEPTH
 
 
 def test_an_object_that_breaks_everything_does_not_break_the_search() -> None:

@@ -1,7 +1,14 @@
 """Which node the next batch is for, and what is worth moving."""
 
 from skyward.actors.placement import REBALANCE_INTERVAL_S, place, steal
-from skyward.actors.router_state import AHEAD, DEEPEST, BatchGroup, NodeLoad, QueuedBatch, RouterState
+from skyward.actors.router_state import (
+    MAX_BYTES_AHEAD,
+    MAX_QUEUED_PER_SLOT,
+    BatchGroup,
+    NodeLoad,
+    QueuedBatch,
+    RouterState,
+)
 
 
 def pool(*nodes: NodeLoad, batches: int = 0, pace: float | None = 1.0) -> RouterState:
@@ -50,7 +57,7 @@ def test_a_node_holds_what_its_slots_run_while_an_answer_brings_the_next_batch()
     assert far.room(NodeLoad(10)) == 20
     assert far.room(NodeLoad(10, round_trip=0.08, pace=5.0)) == 20
     assert far.room(NodeLoad(10, round_trip=0.08, pace=0.05)) == 10 + 48
-    assert far.room(NodeLoad(10, round_trip=0.08, pace=0.0)) == 10 + 10 * DEEPEST
+    assert far.room(NodeLoad(10, round_trip=0.08, pace=0.0)) == 10 + 10 * MAX_QUEUED_PER_SLOT
     assert (far.depth(), pool(NodeLoad(10)).depth(), pool(NodeLoad(10, round_trip=0.08, pace=0.05)).depth()) == (
         2,
         2,
@@ -62,13 +69,13 @@ def test_a_node_holds_what_its_slots_run_while_an_answer_brings_the_next_batch()
 def test_a_node_that_holds_many_bytes_is_sent_no_more_ahead() -> None:
     state = pool(NodeLoad(2), batches=5)
     for item in state.items.values():
-        item.size = AHEAD // 3 + 1
+        item.size = MAX_BYTES_AHEAD // 3 + 1
     assert place(state) == {0: [0, 1, 2]}
     state.take(0, state.items[0], state.nodes[0])
-    assert (state.nodes[0].size, place(state)) == (2 * (AHEAD // 3 + 1), {0: [3]})
+    assert (state.nodes[0].size, place(state)) == (2 * (MAX_BYTES_AHEAD // 3 + 1), {0: [3]})
     state = pool(NodeLoad(2), batches=5)
     for item in state.items.values():
-        item.size = AHEAD
+        item.size = MAX_BYTES_AHEAD
     assert place(state) == {0: [0, 1]}
 
 

@@ -1,11 +1,11 @@
 """How many nodes there should be."""
 
 from skyward.actors.scaling import (
-    IDLE,
-    LOSSES,
+    MAX_LOSSES,
     RESTART_DELAY_S,
+    SCALE_DOWN_IDLE_S,
     SCALE_UP_CHECKS,
-    SETTLED,
+    SETTLED_AFTER_S,
     Closing,
     Dismiss,
     DrainNode,
@@ -68,21 +68,21 @@ def test_a_lost_node_is_replaced_under_its_number() -> None:
 def test_a_node_that_is_lost_soon_again_and_again_is_replaced_later_each_time_and_in_the_end_no_more() -> None:
     state, _ = step(Scaling(2), Wanted(1))
     seen: list[ScalingEffect] = []
-    for generation in range(LOSSES):
+    for generation in range(MAX_LOSSES):
         state, _ = step(state, NodeReady(0, generation))
         state, effects = step(state, NodeEnded(0, generation, "x", seconds=5.0))
         seen += effects
         state, _ = step(state, Paused(0, generation + 1))
     assert seen == [
         StartNode(0, 1),
-        *(Pause(0, n, RESTART_DELAY_S * 2.0 ** (n - 2), "x") for n in range(2, LOSSES)),
+        *(Pause(0, n, RESTART_DELAY_S * 2.0 ** (n - 2), "x") for n in range(2, MAX_LOSSES)),
         ReportFailed(0, "x"),
     ]
 
 
 def test_a_node_that_had_settled_is_replaced_at_once() -> None:
     lost: list[ScalingEvent] = [Wanted(1), NodeReady(0, 0), NodeEnded(0, 0, "x", seconds=1.0), NodeReady(0, 1)]
-    assert told(*lost, NodeEnded(0, 1, "x", seconds=SETTLED)) == (StartNode(0, 2),)
+    assert told(*lost, NodeEnded(0, 1, "x", seconds=SETTLED_AFTER_S)) == (StartNode(0, 2),)
 
 
 def test_after_a_pause_a_node_is_started_once_unless_the_pool_ends() -> None:
@@ -118,11 +118,14 @@ def test_a_pool_of_fixed_size_one_that_is_not_open_and_one_that_ends_do_not_grow
 
 def test_nodes_that_are_idle_for_long_leave_but_for_those_that_are_needed() -> None:
     three: list[ScalingEvent] = [Wanted(3, 1, 4), *(NodeReady(number, 0) for number in range(3))]
-    idle = {0: IDLE, 1: IDLE, 2: IDLE - 1}
+    idle = {0: SCALE_DOWN_IDLE_S, 1: SCALE_DOWN_IDLE_S, 2: SCALE_DOWN_IDLE_S - 1}
     assert told(*three, *looks(1, 0, idle)) == (DrainNode(1), DrainNode(0))
     assert told(*three, *looks(2, 0, idle)) == ()
     assert told(*three, *looks(1, 1, idle)) == ()
-    assert told(*three, *looks(1, 0, {0: IDLE, 1: IDLE, 2: IDLE})) == (DrainNode(2), DrainNode(1))
+    assert told(*three, *looks(1, 0, {0: SCALE_DOWN_IDLE_S, 1: SCALE_DOWN_IDLE_S, 2: SCALE_DOWN_IDLE_S})) == (
+        DrainNode(2),
+        DrainNode(1),
+    )
     assert told(*three, *looks(1, 0, idle), NodeDrained(1)) == (Dismiss(1, 0),)
     assert told(*three, NodeDrained(1)) == ()
 
@@ -132,7 +135,7 @@ def test_a_node_that_has_left_is_not_replaced_and_its_number_is_used_again() -> 
         Wanted(2, 1, 4),
         NodeReady(0, 0),
         NodeReady(1, 0),
-        *looks(1, 0, {1: IDLE}),
+        *looks(1, 0, {1: SCALE_DOWN_IDLE_S}),
         NodeDrained(1),
     ]
     assert told(*two, NodeEnded(1, 0, "dismissed")) == (ReportGivenUp(1, ""),)
@@ -209,8 +212,8 @@ def test_one_that_pauses_as_it_was_lost_again_and_again_goes_on_pausing_when_ano
 
 def test_no_node_leaves_for_another_that_is_not_ready() -> None:
     two: list[ScalingEvent] = [Wanted(2, 1, 4), NodeReady(0, 0), NodeReady(1, 0), NodeEnded(1, 0, "x")]
-    assert told(*two, *looks(1, 0, {0: IDLE})) == ()
-    assert told(*two, NodeReady(1, 1), *looks(1, 0, {0: IDLE})) == (DrainNode(0),)
+    assert told(*two, *looks(1, 0, {0: SCALE_DOWN_IDLE_S})) == ()
+    assert told(*two, NodeReady(1, 1), *looks(1, 0, {0: SCALE_DOWN_IDLE_S})) == (DrainNode(0),)
 
 
 def test_a_node_that_is_about_to_be_taken_away_before_it_is_ready_leaves_when_it_is() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from skyward.providers.ssh import scripts
-from skyward.remote.node.parent_process import PIDS, SILENT
-from skyward.remote.node_config import ALIVE, LEASE
+from skyward.remote.node.parent_process import PIDS_FILE, SILENCE_FILE
+from skyward.remote.node_config import ALIVE_FILE, LEASE_FILE
 from tests import kit
 from tests.shells import shell as shell
 
@@ -27,7 +27,7 @@ def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[
     shell(scripts.finish("pool-0-0"))
 
 
-@pytest.mark.parametrize("name", [ALIVE, LEASE, PIDS, SILENT])
+@pytest.mark.parametrize("name", [ALIVE_FILE, LEASE_FILE, PIDS_FILE, SILENCE_FILE])
 def test_the_files_of_a_lease_are_those_of_a_node(name: str) -> None:
     assert f'"$folder/{name}"' in scripts._LEASE
 

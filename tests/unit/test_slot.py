@@ -141,7 +141,7 @@ def test_a_slot_that_never_gets_a_worker_ends_the_node(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(failure_line, "end_node", end)
     node = Node()
-    for _ in range(slot_state.FAILURES - 1):
+    for _ in range(slot_state.MAX_START_FAILURES - 1):
         node.executor.tell(slot_state.WorkerExited("no memory"))
     with pytest.raises(Ended, match=r"^slot 3 has no worker: no memory$"):
         node.executor.tell(slot_state.WorkerExited("no memory"))

@@ -4,7 +4,7 @@ import pytest
 
 from skyward.remote.node import slot_state
 from skyward.remote.node.slot_state import (
-    FAILURES,
+    MAX_START_FAILURES,
     Finished,
     GivenUp,
     Idle,
@@ -97,7 +97,7 @@ def test_a_slot_begins_by_starting_its_worker() -> None:
         (Running((1, 2)), WorkerExited("x", unstarted=2), Starting(), (Refuse((1, 2)), StartWorker())),
         (Idle(), WorkerExited("x"), Starting(), (ReportDown(), StartWorker())),
         (Starting(), WorkerExited("x"), Starting(1), (StartWorker(),)),
-        (Starting(FAILURES - 1), WorkerExited("x"), GivenUp(), (ReportUseless("x"),)),
+        (Starting(MAX_START_FAILURES - 1), WorkerExited("x"), GivenUp(), (ReportUseless("x"),)),
         (GivenUp(), WorkerExited("x"), GivenUp(), ()),
     ],
 )

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from skyward.remote.node.worker import HEAD
+from skyward.remote.node.worker import FRAME_HEADER
 from skyward.remote.node.worker_link import Frames, WorkerLink, messages
 
 
 def framed(*texts: bytes) -> bytes:
-    return b"".join(HEAD.pack(len(text)) + text for text in texts)
+    return b"".join(FRAME_HEADER.pack(len(text)) + text for text in texts)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_stream_is_cut_into_the_messages_that_are_whole() -> None:
 
     assert [bytes(each) for each in messages(data)] == [b"one", b"", b"three"]
     assert [bytes(each) for each in messages(data[:-1])] == [b"one", b""]
-    assert list(messages(data[: HEAD.size - 1])) == []
+    assert list(messages(data[: FRAME_HEADER.size - 1])) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 11, 100])
@@ -35,7 +35,7 @@ def test_messages_arrive_in_whatever_pieces_they_come(link: WorkerLink, size: in
     def hear(worker: WorkerLink, data: bytes) -> int:
         found = [bytes(each) for each in messages(data)]
         heard.extend(found)
-        return sum(HEAD.size + len(each) for each in found)
+        return sum(FRAME_HEADER.size + len(each) for each in found)
 
     frames = Frames(link, hear)
     data = framed(b"one", b"", b"three", bytes(50))

@@ -30,14 +30,14 @@ from skyward.remote.protocol import COMPRESSION, LIMITS
 RENEWAL_INTERVAL_S = 0.1
 """Seconds between two renewals of the lease, at least."""
 
-COLLECT = (50_000, 20, 100)
+GC_THRESHOLDS = (50_000, 20, 100)
 """When this process looks for cyclic garbage, which it hardly makes: by default that takes a tenth of its time."""
 
 
 def serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, lease: int) -> NoReturn:
     """Run the node until told to stop. Never returns."""
     gc.freeze()
-    gc.set_threshold(*COLLECT)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         uvloop.run(_serve(config, slots, folder, zygote, lease))
     except BaseException as error:  # noqa: BLE001 - whoever reads the node's output is told

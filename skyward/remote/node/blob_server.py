@@ -6,9 +6,9 @@ from typing import assert_never
 from casty import Context, Ref, System, actor
 
 from skyward.remote import blobs, failure_line
-from skyward.remote.blobs import MISSING, Blob
+from skyward.remote.blobs import MISSING_BLOB, Blob
 from skyward.remote.node.gateway import NodeSystem
-from skyward.remote.protocol import CHUNK, FOREVER, Batch, Chunk, Drop, Fetch, Freight, Store, Stored
+from skyward.remote.protocol import CHUNK_BYTES, FOREVER, Batch, Chunk, Drop, Fetch, Freight, Store, Stored
 
 
 @actor(initial=0, pinned=True, idle_after=FOREVER, ask_timeout=FOREVER)
@@ -45,10 +45,10 @@ class BlobServer:
         self._offsets: set[int] = set()
 
     def places(self, batch: Batch) -> Mapping[str, blobs.Ref]:
-        """Return where the large buffers of a batch are, by name; `MISSING` for one that the node does not have."""
+        """Return where the large buffers of a batch are, by name; `MISSING_BLOB` for one that is not here."""
         if batch.places:
             return dict(zip(batch.blobs, batch.places, strict=True))
-        return {name: self.blobs[name].ref if name in self.blobs else MISSING for name in batch.blobs}
+        return {name: self.blobs[name].ref if name in self.blobs else MISSING_BLOB for name in batch.blobs}
 
     def keep_result(self, batch: int, result: Blob) -> None:
         """Keep the large result of a batch until the driver has it."""
@@ -73,7 +73,7 @@ class BlobServer:
                 message.reply_to.tell(Stored())
             case Fetch(batch, at):
                 result = self.results.get(batch)
-                message.reply_to.tell(Chunk(b"" if result is None else result.read(at, CHUNK)))
+                message.reply_to.tell(Chunk(b"" if result is None else result.read(at, CHUNK_BYTES)))
             case _:
                 assert_never(message)
 
@@ -95,7 +95,7 @@ class BlobServer:
             self._blob = None
             return f"it cannot keep a large buffer of {chunk.size:,} bytes: {error.strerror}"
         self._offsets.add(chunk.at)
-        if len(self._offsets) == len(range(0, chunk.size, CHUNK)):
+        if len(self._offsets) == len(range(0, chunk.size, CHUNK_BYTES)):
             self._blob.seal()
             self.blobs[chunk.name], self._blob = self._blob, None
         return ""

@@ -13,10 +13,10 @@ from pathlib import Path
 from skyward.remote.node_config import CONFIG_FILE, NodeConfig
 from skyward.remote.node_messages import EnvironmentMismatch, encode
 
-FAILED = 78
+MISMATCH_EXIT_CODE = 78
 """The exit code when something is wrong."""
 
-MISSING = "missing"
+NO_VERSION = "missing"
 """What a version is called that is not there."""
 
 
@@ -31,14 +31,14 @@ def wrong(python: str, packages: Mapping[str, str], modules: Iterable[str]) -> l
             rows.append((name, version, found, "remove ~/.cache/skyward/env on the machine"))
     roots = sorted({name.partition(".")[0] for name in modules} - sys.modules.keys())
     absent = [module for module in roots if importlib.util.find_spec(module) is None]
-    return rows + [(f"module {name}", "preload", MISSING, f'Image(packages=["{name}"])') for name in absent]
+    return rows + [(f"module {name}", "preload", NO_VERSION, f'Image(packages=["{name}"])') for name in absent]
 
 
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return MISSING
+        return NO_VERSION
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -54,7 +54,7 @@ def main(folder: Path) -> int:
     rows = wrong(required.python, required.packages, required.modules) if required is not None else []
     if rows:
         os.write(1, encode(EnvironmentMismatch(rows)))
-    return FAILED if rows else 0
+    return MISMATCH_EXIT_CODE if rows else 0
 
 
 if __name__ == "__main__":

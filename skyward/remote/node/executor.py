@@ -12,16 +12,16 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
-from skyward.remote import failure_line, module_bundles
+from skyward.remote import failure_line
 from skyward.remote.blobs import Blob, BlobError, Ref
-from skyward.remote.module_bundles import IMPORTS
+from skyward.remote.module_bundles import IMPORTS_PREFIX, MODULE_PREFIX
 from skyward.remote.node import fork_template, slot_state, stack_dump, zygote
 from skyward.remote.node.preload import Preloader
-from skyward.remote.node.worker import HEAD
+from skyward.remote.node.worker import FRAME_HEADER
 from skyward.remote.node.worker_link import Frames, WorkerLink, messages
 from skyward.remote.protocol import Batch, Opening, Outcome
 
-SHARED = -1
+SHARED_WORKER = -1
 """The number of the one worker of a node whose slots are threads."""
 
 STACK_POLL_INTERVAL_S = 0.02
@@ -33,7 +33,7 @@ WORKER_EXIT_TIMEOUT_S, IDLE_WORKER_EXIT_TIMEOUT_S = 0.5, 5.0
 An idle worker leaves at once, unless its plugins or a busy machine take long. `parent_process` waits for longer.
 """
 
-FUNCTIONS = 256
+MAX_FUNCTIONS = 256
 """Functions by value that a worker holds before it starts over."""
 
 
@@ -99,7 +99,7 @@ class Executor:
             return
         worker = next(iter(self._workers.values()), None) if self._threads else None
         if worker is None:
-            worker = self._fork(SHARED if self._threads else slot)
+            worker = self._fork(SHARED_WORKER if self._threads else slot)
         self._use(slot, worker)
         worker.send("start", slot)
 
@@ -123,8 +123,8 @@ class Executor:
         if waited is not None:
             self._waited[batches[0].id] = waited
         worker.used = True
-        needed = {name for batch in batches for name in batch.functions if not name.startswith(IMPORTS)}
-        clear = len(worker.sent | needed) > FUNCTIONS
+        needed = {name for batch in batches for name in batch.functions if not name.startswith(IMPORTS_PREFIX)}
+        clear = len(worker.sent | needed) > MAX_FUNCTIONS
         if clear:
             worker.sent.clear()
         functions = {name: self._functions[name] for name in needed - worker.sent if name in self._functions}
@@ -133,7 +133,7 @@ class Executor:
         for batch in batches:
             places = self._places(batch) if batch.blobs else {}
             blobs = {name: (place.path, place.tag, place.size) for name, place in places.items()}
-            names = tuple([name for name in batch.functions if not name.startswith((module_bundles.PREFIX, IMPORTS))])
+            names = tuple([name for name in batch.functions if not name.startswith((MODULE_PREFIX, IMPORTS_PREFIX))])
             calls.append((batch.id, batch.payload, names, batch.buffers, blobs))
         if worker.tokens is not None and len(calls) > 1:
             os.write(worker.tokens[1], bytes(len(calls)))
@@ -239,7 +239,7 @@ class Executor:
             has_memfd = hasattr(os, "memfd_create")
             worker.stack_file = os.memfd_create("stacks") if has_memfd else os.open(os.devnull, os.O_RDWR)
             given = [theirs.fileno(), worker.stack_file]
-            if slot != SHARED:
+            if slot != SHARED_WORKER:
                 worker.tokens = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 worker.outcome_pipe, outcome_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 given += [worker.tokens[0], outcome_pipe]
@@ -271,7 +271,7 @@ class Executor:
         used = 0
         for message in messages(data):
             self._handle(worker, message)
-            used += HEAD.size + len(message)
+            used += FRAME_HEADER.size + len(message)
         for slot in tuple(worker.ended):
             self._tell_finished(slot, worker, last=False)
         return used

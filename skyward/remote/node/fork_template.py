@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from skyward.remote.module_bundles import INSTALL_FOLDERS
 from skyward.remote.node import process_tree
 
 JOB = struct.Struct("<Bi")
@@ -40,14 +41,11 @@ JOB_SIZE = 1 << 16
 TIMES_SIZE = 4000
 """The most bytes of what is told of imports."""
 
-TIMES = 20
+MAX_NAMED_IMPORTS = 20
 """Modules whose imports are told one by one, those that took longest."""
 
-FDS = 16
+MAX_FDS = 16
 """The most file descriptors that come with a job."""
-
-INSTALLED = frozenset({"site-packages", "dist-packages"})
-"""Names of the folders that hold installed packages."""
 
 type Job = tuple[int, int, bytes, list[int]]
 """What to do, for which slot, with which text and file descriptors."""
@@ -110,7 +108,7 @@ def serve(names: bytes, out: int, err: int, link: socket.socket) -> Job:
     gc.freeze()
     link.send(_told(took).encode())
     while True:
-        data, fds, flags, _ = socket.recv_fds(link, JOB_SIZE, FDS)
+        data, fds, flags, _ = socket.recv_fds(link, JOB_SIZE, MAX_FDS)
         if not data:  # the zygote is gone, or has another template
             os._exit(0)
         if flags & socket.MSG_CTRUNC:  # this process may not open so many files
@@ -132,7 +130,7 @@ def _import(names: list[str]) -> dict[str, float]:
     """
     spec = importlib.util.find_spec(names[0].partition(".")[0])
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
-    if not any(INSTALLED.intersection(Path(place).parts) for place in places):
+    if not any(INSTALL_FOLDERS.intersection(Path(place).parts) for place in places):
         raise ModuleNotFoundError(names[0])
     gc.disable()
     times = [time.perf_counter()]
@@ -145,7 +143,7 @@ def _import(names: list[str]) -> dict[str, float]:
 
 def _told(took: Mapping[str, float]) -> str:
     """Return what took longest in a few lines, and the rest together, without a name."""
-    longest = [name for name in sorted(took, key=lambda name: -took[name])[:TIMES] if len(name) <= 100]
+    longest = [name for name in sorted(took, key=lambda name: -took[name])[:MAX_NAMED_IMPORTS] if len(name) <= 100]
     rest = sum(seconds for name, seconds in took.items() if name not in longest)
     return "\n".join(
         f"{seconds:.6f} {name}" for name, seconds in (("", rest), *((each, took[each]) for each in longest))

@@ -12,7 +12,7 @@ TIMED_LOADERS = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
 """Loaders of which each module has its own. What others load, as those of archives, is not timed."""
 
 
-_METHODS = ("create_module", "exec_module")
+_LOADER_METHODS = ("create_module", "exec_module")
 """What a loader is asked for, in this order."""
 
 
@@ -74,12 +74,12 @@ class ImportTimer:
         found = (finder.find_spec(name, path, target) for finder in finders if hasattr(finder, "find_spec"))
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and isinstance(loader := spec.loader, TIMED_LOADERS):
-            for method in _METHODS:
+            for method in _LOADER_METHODS:
                 setattr(loader, method, partial(self._load, name, loader, method, getattr(loader, method)))
         return spec
 
     def _load(self, name: str, loader: Any, method: str, call: Callable[[Any], Any], argument: Any) -> Any:
-        for each in _METHODS[: _METHODS.index(method) + 1]:  # to reload a module is not to create it
+        for each in _LOADER_METHODS[: _LOADER_METHODS.index(method) + 1]:  # to reload a module is not to create it
             vars(loader).pop(each, None)
         thread = self._thread
         outermost, thread.importing = not thread.importing, True

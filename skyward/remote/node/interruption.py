@@ -8,7 +8,7 @@ from collections.abc import Callable
 EC2 = "http://169.254.169.254/latest"
 """Where a machine of EC2 asks about itself."""
 
-POLL_INTERVAL_S = 5.0
+NOTICE_POLL_INTERVAL_S = 5.0
 """Seconds between two requests, as Amazon recommends."""
 
 REQUEST_TIMEOUT_S = 2.0
@@ -34,7 +34,7 @@ def of_ec2() -> str:
         raise
 
 
-SOURCES: dict[str, Callable[[], str]] = {"ec2": of_ec2}
+NOTICE_SOURCES: dict[str, Callable[[], str]] = {"ec2": of_ec2}
 """What to ask, by the name that a provider has for it."""
 
 
@@ -42,13 +42,13 @@ async def watch(source: str, tell: Callable[[str], None]) -> None:
     """Ask until there is a notice, and pass it on."""
     while True:
         try:
-            notice = await asyncio.to_thread(SOURCES[source])
+            notice = await asyncio.to_thread(NOTICE_SOURCES[source])
         except OSError:  # it is asked again
             notice = ""
         if notice:
             tell(notice)
             return
-        await asyncio.sleep(POLL_INTERVAL_S)
+        await asyncio.sleep(NOTICE_POLL_INTERVAL_S)
 
 
 def _ask(method: str, path: str, **headers: str) -> str:

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from skyward.remote.node.output_capture import OutputPipes
-from skyward.remote.output_protocol import ERR, FRAME, LOG, OUT, OutputLine, frames, runs
+from skyward.remote.output_protocol import ERR, LOG, MAX_FRAME_BYTES, OUT, OutputLine, frames, runs
 
 PARTIAL_LINE_DELAY_S = 0.25
 """Seconds that a line may take before what there is of it is printed."""
@@ -236,7 +236,7 @@ class OutputCollector:
                     self._selector.register(self._out, selectors.EVENT_WRITE, self)
                 return
             data = self._waiting.popleft()
-            while self._waiting and len(data) + len(self._waiting[0]) <= FRAME:
+            while self._waiting and len(data) + len(self._waiting[0]) <= MAX_FRAME_BYTES:
                 data += self._waiting.popleft()
             self._size -= len(data)
             try:

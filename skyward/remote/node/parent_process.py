@@ -24,19 +24,19 @@ from typing import NoReturn
 from skyward.remote import failure_line
 from skyward.remote.node import lease, process_tree, zygote
 from skyward.remote.node.worker import Setting
-from skyward.remote.node_config import ALIVE, CONFIG_FILE, WORK, NodeConfig
+from skyward.remote.node_config import ALIVE_FILE, CONFIG_FILE, WORK_FOLDER, NodeConfig
 from skyward.remote.node_messages import NodeEnding, encode
 
-SILENT = "silent"
+SILENCE_FILE = "silent"
 """The file in the folder with the seconds since the last renewal, when this process took over from the shell."""
 
-POLL_INTERVAL_S, IDLE_POLL_INTERVAL_S = 0.5, 2.0
-"""Seconds between two checks of the folder: for `ALIVE`, and later only whether the folder is still there."""
+FOLDER_POLL_INTERVAL_S, IDLE_POLL_INTERVAL_S = 0.5, 2.0
+"""Seconds between two checks of the folder: for `ALIVE_FILE`, and later only whether the folder is still there."""
 
-PIDS = "pids"
+PIDS_FILE = "pids"
 """The file in the folder with the pid of this process, and that of the zygote, which leads the group of the others."""
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 """The file in the folder that is locked while the folder is in use; see `skyward.providers.scratch`."""
 
 IMPORTING_SIZE = 256
@@ -49,7 +49,7 @@ shorter than providers give this process."""
 CRASH_WAIT_S = 5.0
 """Seconds to wait for the exit status of a process that seems to have crashed."""
 
-THREADS = (
+THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -72,13 +72,13 @@ def main(folder: Path) -> None:
     """Run the node until its lease expires, or something else ends it."""
     lock = _take_lock(folder)
     config = NodeConfig.decode((folder / CONFIG_FILE).read_bytes())
-    if (work := folder / WORK).is_dir():
+    if (work := folder / WORK_FOLDER).is_dir():
         os.chdir(work)
         sys.path[0] = str(work)  # where `-m` looks first, as if the node had been started there
     slots = config.concurrency or cpus()
     os.environ.update(config.env)
     share = str(max(1, cpus() // slots))
-    for name in THREADS:
+    for name in THREAD_VARIABLES:
         os.environ.setdefault(name, share)
     with contextlib.suppress(ValueError, OSError):  # a socket for each slot and a few for each client
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
     ours.close()
     theirs.close()
     os.close(hear)
-    (folder / PIDS).write_text(f"{os.getpid()} {group}")
+    (folder / PIDS_FILE).write_text(f"{os.getpid()} {group}")
     try:
         reason = _watch(config, heard, folder)
         if reason == lease.ACTORS_GONE:
@@ -125,7 +125,7 @@ def main(folder: Path) -> None:
 def _take_lock(folder: Path) -> tuple[int, ...]:
     """Lock the folder for as long as this process lives, if it has a lock; return the descriptors that hold it."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return ()
     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -195,7 +195,7 @@ def _watch(config: NodeConfig, heard: int, folder: Path) -> str:
     state = lease.Lease(config.lease, config.first_contact, began)
     watched = [heard, stop.fileno()] + ([0] if config.stdin else [])
     event: lease.LeaseEvent = lease.Elapsed(time.monotonic())
-    interval = POLL_INTERVAL_S
+    interval = FOLDER_POLL_INTERVAL_S
     while True:
         state, decision = lease.step(state, event)
         if isinstance(decision, lease.EndNode):
@@ -212,14 +212,14 @@ def _watch(config: NodeConfig, heard: int, folder: Path) -> str:
             interval = IDLE_POLL_INTERVAL_S
         elif not _is_there(folder):
             event = lease.FolderGone()
-        elif interval == POLL_INTERVAL_S and _is_renewed(folder):
+        elif interval == FOLDER_POLL_INTERVAL_S and _is_renewed(folder):
             event = lease.Renewed(time.monotonic())
 
 
 def _silence(folder: Path) -> float:
     """Return the seconds since the last renewal, as far as is known."""
     try:
-        return float((folder / SILENT).read_text())
+        return float((folder / SILENCE_FILE).read_text())
     except (OSError, ValueError):
         return 0.0
 
@@ -228,7 +228,7 @@ def _is_there(folder: Path) -> bool:
     """Whether the folder is still there. A file in it is touched, as old files may be cleared away."""
     with contextlib.suppress(OSError):
         try:
-            os.utime(folder / PIDS)
+            os.utime(folder / PIDS_FILE)
         except FileNotFoundError:
             return False
     return True
@@ -237,7 +237,7 @@ def _is_there(folder: Path) -> bool:
 def _is_renewed(folder: Path) -> bool:
     """Whether the driver has renewed the lease since the last check."""
     try:
-        (folder / ALIVE).unlink()
+        (folder / ALIVE_FILE).unlink()
     except OSError:
         return False
     return True

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from skyward.remote.module_bundles import IMPORTS
+from skyward.remote.module_bundles import IMPORTS_PREFIX
 from skyward.remote.node.import_timer import public
 from skyward.remote.protocol import Batch, Opening
 
@@ -77,7 +77,7 @@ class Preloader:
 
     def holds(self, slot: int, batches: Sequence[Batch]) -> bool:
         """Whether these batches, for an unused worker, wait here. They are handed to the slot's worker later."""
-        lists = [name for batch in batches for name in batch.functions if name.startswith(IMPORTS)]
+        lists = [name for batch in batches for name in batch.functions if name.startswith(IMPORTS_PREFIX)]
         wanted = [name for name in lists if name not in self._settled]
         if not wanted and not self._replacing:
             return False

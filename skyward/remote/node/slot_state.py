@@ -197,7 +197,7 @@ type SlotEffect = (
     | ReportUseless
 )
 
-FAILURES = 3
+MAX_START_FAILURES = 3
 """Workers in a row that may end before they are up."""
 
 
@@ -283,7 +283,7 @@ def _exited(state: SlotState, cause: str, unstarted: int) -> tuple[SlotState, tu
     refused = [effect for effect in effects if isinstance(effect, Refuse)]  # there is no worker left to stop
     match state:
         case Starting(failures):
-            if failures + 1 >= FAILURES:
+            if failures + 1 >= MAX_START_FAILURES:
                 return GivenUp(), (ReportUseless(cause),)
             return Starting(failures + 1), (StartWorker(),)
         case Idle():

@@ -13,7 +13,7 @@ SIGNAL = signal.SIGRTMIN + 7
 OURS = re.compile(r'/skyward/remote/(node/(zygote|executor)|serialization/call_codec)\.py", line')
 """Frames of Skyward, which call those of the user."""
 
-_HEAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
+_THREAD_HEADER = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.MULTILINE)
 
 
 def write_to(page: int) -> None:
@@ -27,7 +27,7 @@ def threads(text: str) -> dict[int, str]:
     Skyward's frames at its outer end are left out, so a thread that runs no user code has none.
     """
     found: dict[int, str] = {}
-    heads = list(_HEAD.finditer(text))
+    heads = list(_THREAD_HEADER.finditer(text))
     ends = [*(each.start() for each in heads[1:]), len(text)][: len(heads)]
     for head, end in zip(heads, ends, strict=True):
         frames = [line for line in text[head.end() : end].splitlines() if line.startswith("  File ")]

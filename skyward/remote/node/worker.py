@@ -1,6 +1,7 @@
 """A worker process: it runs the calls of a slot, or of all slots of its node in a thread each.
 
-It is forked from the zygote and exchanges messages with the actor process over a socket: `HEAD`, then marshaled data.
+It is forked from the zygote and exchanges messages with the actor process over a socket: a `FRAME_HEADER`, then
+marshaled data.
 """
 
 import atexit
@@ -29,15 +30,15 @@ from skyward.remote.serialization import call_codec, exceptions
 from skyward.remote.serialization.loader import Functions
 from skyward.remote.serialization.namespace import Mains
 
-HEAD = struct.Struct("<Q")
+FRAME_HEADER = struct.Struct("<Q")
 
 RESULT_DELAY_S = 0.001
 """Seconds for which an outcome may wait in the pipe, to be announced with the next one."""
 
-OPENING_S = 1e-4
+MIN_OPENING_S = 1e-4
 """Seconds that opening a call takes at least before it is told apart from running it."""
 
-IMPORT_S = 1e-3
+MIN_IMPORT_S = 1e-3
 """Seconds that a module takes to import at least before it is named."""
 
 type _OpeningTimes = tuple[float, dict[str, float]]
@@ -125,8 +126,8 @@ class WorkerProcess:
         entered = False
         reader = self.link.makefile("rb", buffering=1 << 16)
         with self.stack:
-            while head := reader.read(HEAD.size):
-                what, slot, *rest = marshal.loads(reader.read(HEAD.unpack(head)[0]))
+            while head := reader.read(FRAME_HEADER.size):
+                what, slot, *rest = marshal.loads(reader.read(FRAME_HEADER.unpack(head)[0]))
                 if what == "start":
                     info = context.InstanceInfo(
                         self.setting.node, slot, self.setting.nodes, self.setting.slots, self.host
@@ -190,7 +191,7 @@ class WorkerProcess:
     ) -> None:
         """Hand over an outcome, through shared memory if it is large."""
         sizes = tuple(len(part) for part in parts)
-        if sum(sizes) < call_codec.LARGE_RESULT:
+        if sum(sizes) < call_codec.LARGE_RESULT_BYTES:
             message = ("done", slot, call.batch, status, parts[0], seconds, opening, call.last)
             if call.last or not self.leave(*message):
                 self.send(*message)
@@ -204,7 +205,7 @@ class WorkerProcess:
         data = marshal.dumps(message)
         try:
             with self.lock:
-                self.link.sendall(HEAD.pack(len(data)) + data)
+                self.link.sendall(FRAME_HEADER.pack(len(data)) + data)
         except (BrokenPipeError, ConnectionResetError):  # the actor process is gone, or stops this worker
             exit_now(1)
 
@@ -214,12 +215,12 @@ class WorkerProcess:
         data = marshal.dumps(message)
         if (
             self.outcome_pipe < 0
-            or HEAD.size + len(data) > select.PIPE_BUF
+            or FRAME_HEADER.size + len(data) > select.PIPE_BUF
             or now - (self.left or now) > RESULT_DELAY_S
         ):
             return False
         try:
-            os.write(self.outcome_pipe, HEAD.pack(len(data)) + data)
+            os.write(self.outcome_pipe, FRAME_HEADER.pack(len(data)) + data)
         except BlockingIOError:  # it is full
             return False
         self.left = self.left or now
@@ -270,7 +271,7 @@ class _SlotRunner:
         if self.abandoned:
             return
         opening = None
-        if (self.opened or ended) - began >= OPENING_S or self.imports.count != self.imported:
+        if (self.opened or ended) - began >= MIN_OPENING_S or self.imports.count != self.imported:
             opening = self.opening(began, ended)
         ran = ended - began - (opening[0] if opening else 0.0)
         try:
@@ -292,7 +293,7 @@ class _SlotRunner:
         for module, at, took in self.imports.take():
             modules[module] = modules.get(module, 0.0) + took
             seconds += took if at >= opened else 0.0
-        return seconds, {module: took for module, took in modules.items() if took >= IMPORT_S}
+        return seconds, {module: took for module, took in modules.items() if took >= MIN_IMPORT_S}
 
     def around(self) -> AbstractContextManager[object]:
         stack = ExitStack()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from skyward.remote.node.worker import HEAD
+from skyward.remote.node.worker import FRAME_HEADER
 from skyward.remote.protocol import Outcome
 
 
@@ -43,7 +43,7 @@ class WorkerLink:
 
     def send(self, *message: Any) -> None:
         data = marshal.dumps(message)
-        data = HEAD.pack(len(data)) + data
+        data = FRAME_HEADER.pack(len(data)) + data
         if self.transport is None:
             self.waiting.append(data)
         elif not self.transport.is_closing():  # else it has just died, which its slots are about to be told
@@ -91,9 +91,9 @@ class Frames(asyncio.Protocol):
 
 def messages(data: bytes) -> Iterator[memoryview]:
     """Split what a worker wrote into messages, as far as they are complete."""
-    at, head, view = 0, HEAD.size, memoryview(data)
+    at, head, view = 0, FRAME_HEADER.size, memoryview(data)
     while len(data) - at >= head:
-        end = at + head + HEAD.unpack_from(data, at)[0]
+        end = at + head + FRAME_HEADER.unpack_from(data, at)[0]
         if end > len(data):
             return
         yield view[at + head : end]

@@ -308,7 +308,7 @@ class _MappedFile:
     checked: float
 
 
-_FILES: weakref.WeakKeyDictionary[mmap.mmap, _MappedFile] = weakref.WeakKeyDictionary()
+_MAPPED_FILES: weakref.WeakKeyDictionary[mmap.mmap, _MappedFile] = weakref.WeakKeyDictionary()
 """The file of each memory map that was found in it."""
 
 
@@ -359,7 +359,7 @@ def _is_reached(known: _MappedFile, reaches: Reaches, writes: bool) -> bool:
 def _file_of(mapped: Any) -> _MappedFile | None:
     """Return the file that an array is a memory map of; None if its path leads elsewhere by now."""
     memory, path = mapped.base, mapped.filename
-    known, now = _FILES.get(memory), time.monotonic()
+    known, now = _MAPPED_FILES.get(memory), time.monotonic()
     if known is not None and now < known.checked + FILE_CHECK_INTERVAL_S:
         return known
     if path is None:
@@ -373,7 +373,7 @@ def _file_of(mapped: Any) -> _MappedFile | None:
             file, mount = (path, mounts.machine(), found.st_dev, found.st_ino), mounts.mount_of(path)
         else:
             return None
-        known = _FILES[memory] = _MappedFile(file, mount, memory.size(), now)
+        known = _MAPPED_FILES[memory] = _MappedFile(file, mount, memory.size(), now)
     except (OSError, ValueError):  # it is gone, or empty
         return None
     return known

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from skyward.remote import call_repr, fork_guard, function, missing_modules
 from skyward.remote.blobs import BlobError, Buffer, Ref
-from skyward.remote.module_bundles import IMPORTS
+from skyward.remote.module_bundles import IMPORTS_PREFIX
 from skyward.remote.serialization import arrays, pickle_errors
 from skyward.remote.serialization.classes import reduce_member
 from skyward.remote.serialization.exceptions import contained, open_exception, pack_exception
@@ -35,7 +35,7 @@ PLAIN_TYPES = frozenset({type(None), bool, int, float, complex})
 PLAIN_COUNT = 64
 """Values of a result that are looked at to see whether it can be pickled the short way."""
 
-LARGE_RESULT = 1 << 20
+LARGE_RESULT_BYTES = 1 << 20
 """Bytes from which on a result leaves its slot through shared memory, and its arrays are not copied on the way."""
 
 
@@ -55,7 +55,7 @@ class CallContext:
     owns_main: bool = False
 
 
-NOTHING = CallContext()
+NO_CONTEXT = CallContext()
 """For a call that needs nothing beside its payload."""
 
 
@@ -90,7 +90,7 @@ def load_hooks(data: bytes) -> tuple[Any, ...]:
 
 def execute(
     payload: bytes,
-    beside: CallContext = NOTHING,
+    beside: CallContext = NO_CONTEXT,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
     opened: Callable[[], None] = lambda: None,
 ) -> tuple[Status, list[Buffer]]:
@@ -184,7 +184,7 @@ def _parts(value: object) -> list[Buffer]:
 
     def aside(buffer: pickle.PickleBuffer) -> bool:
         found = buffer.raw()
-        if found.nbytes < LARGE_RESULT:
+        if found.nbytes < LARGE_RESULT_BYTES:
             return True
         parts.append(found)
         return False
@@ -201,7 +201,7 @@ def _parts(value: object) -> list[Buffer]:
 def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
     """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
     try:
-        own = {name: data for name, data in functions.items() if not name.startswith(IMPORTS)}
+        own = {name: data for name, data in functions.items() if not name.startswith(IMPORTS_PREFIX)}
         return call_repr.call(*_load(payload, beside(own, {}))[0])
     except Exception:
         return ""

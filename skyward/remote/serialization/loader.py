@@ -80,7 +80,16 @@ _DOUBTFUL = {
 """Names in a function by which it may change what is its own."""
 
 
-_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__module__", "__doc__")
+_FUNCTION_ATTRIBUTES = (
+    "__code__",
+    "__defaults__",
+    "__kwdefaults__",
+    "__dict__",
+    "__name__",
+    "__qualname__",
+    "__module__",
+    "__doc__",
+)
 """What others may replace in a function."""
 
 
@@ -104,7 +113,7 @@ class _ScopeSnapshot:
         self._spaces = [space for space, _ in spaces.values()]
         self._sizes = [*map(len, self._spaces)]
         self._looks: list[Callable[[], object]] = [
-            *(partial(getattr, fn, part) for fn in functions for part in _PARTS),
+            *(partial(getattr, fn, part) for fn in functions for part in _FUNCTION_ATTRIBUTES),
             *(partial(space.get, name) for space, names in spaces.values() for name in names),
             *(partial(_content, cell) for fn in functions for cell in fn.__closure__ or ()),
         ]

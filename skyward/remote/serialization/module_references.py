@@ -8,7 +8,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 from skyward.remote.function import Remote
 
-_IMPORTS = opmap["IMPORT_NAME"]
+_IMPORT_NAME = opmap["IMPORT_NAME"]
 
 
 @dataclass(slots=True)
@@ -46,14 +46,14 @@ class Modules:
 
 def _note_imports(code: CodeType, modules: set[str]) -> None:
     """Note what a function imports as it runs; a few names too many do not matter."""
-    if _IMPORTS in code.co_code[::2]:
+    if _IMPORT_NAME in code.co_code[::2]:
         modules.update(code.co_names)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             _note_imports(const, modules)
 
 
-_PLAIN = {
+_PLAIN_OPCODES = {
     *("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "MAKE_CELL", "COPY_FREE_VARS", "POP_TOP", "SWAP", "LOAD_CONST"),
     *("LOAD_SMALL_INT", "IMPORT_NAME", "IMPORT_FROM", "STORE_NAME", "STORE_FAST", "STORE_DEREF", "STORE_GLOBAL"),
 }
@@ -69,7 +69,7 @@ def first_imports(code: CodeType) -> tuple[str, ...]:
     found: list[str] = []
     constants: list[object] = []
     for step in dis.get_instructions(code):
-        if step.opname not in _PLAIN:
+        if step.opname not in _PLAIN_OPCODES:
             break
         if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
             constants.append(step.argval)

@@ -33,11 +33,11 @@ from skyward.remote.serialization.reducers import as_remote, importable
 PRIVATE = "+private"
 """What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
 
-PAGE = 4096
+MIN_MAPPED_BYTES = 4096
 """Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
 
 
-UNLIKE = 3
+MAX_UNLIKE_CALLS = 3
 """Calls that were not like the ones before, one after the other, after which no other one is taken to be."""
 
 
@@ -142,7 +142,7 @@ class Packer:
 
         Nothing is to be done for such a call that was not done before, and most of a packer's calls are alike.
         """
-        if not self._share or self._looks_for_bytes or self._unlike > UNLIKE:
+        if not self._share or self._looks_for_bytes or self._unlike > MAX_UNLIKE_CALLS:
             return None
         file = io.BytesIO()
         pickler = AgainPickler(file, self._names)
@@ -274,7 +274,10 @@ class Packer:
         reduce = self._reducer(self._kept)
         if self._put is None:
             return sealed.seal(by_value(obj, modules, reduce)), ()
-        for pickler_kind, least in ((CallPickler, self._threshold), (LargePickler, min(PAGE, self._threshold))):
+        for pickler_kind, least in (
+            (CallPickler, self._threshold),
+            (LargePickler, min(MIN_MAPPED_BYTES, self._threshold)),
+        ):
             file = io.BytesIO()
             found: list[memoryview] = []
             keep = partial(collect, least, found)

@@ -1,9 +1,10 @@
 """Finds the part of a call that cannot be pickled, and says so in the user's terms: `args[0].conn`.
 
-Called only after pickling has failed, so it may take its time, up to `BUDGET`. From the call it goes down to the part
-that fails, then to the part of that part, as long as there is one. Whether something fails is found out by pickling it,
-into nothing. What stands on the way down counts as pickled meanwhile, so that a cycle does not lead back up; of many
-parts the failing one is found by halves, so that a list of a million costs about as much as pickling it three times.
+Called only after pickling has failed, so it may take its time, up to `SEARCH_TIMEOUT_S`. From the call it goes down to
+the part that fails, then to the part of that part, as long as there is one. Whether something fails is found out by
+pickling it, into nothing. What stands on the way down counts as pickled meanwhile, so that a cycle does not lead back
+up; of many parts the failing one is found by halves, so that a list of a million costs about as much as pickling it
+three times.
 """
 
 import copyreg
@@ -23,9 +24,9 @@ from skyward.remote.call_repr import as_written, name_of
 from skyward.remote.serialization import arrays
 from skyward.remote.serialization.reducers import ByValuePickler
 
-BUDGET = 2.0
+SEARCH_TIMEOUT_S = 2.0
 """Seconds for the search. When they are over, the part it had come to is the answer."""
-DEPTH = 50
+MAX_SEARCH_DEPTH = 50
 """Steps from the call to the answer. A longer path helps nobody."""
 
 type Parts = tuple[Sequence[object], Callable[[int], str]]
@@ -108,7 +109,7 @@ class _Search:
                 return False  # every part is too deep as well, down to where the recursion just fits
             self.path, self.value, self.too_deep = self.path + step(index), values[index], too_deep
             self._way[id(self.value)] = self.value
-            return len(self._way) < DEPTH
+            return len(self._way) < MAX_SEARCH_DEPTH
         return False
 
     def _repeats(self, kind: type) -> bool:
@@ -170,7 +171,7 @@ def _search(
     reduce: arrays.Reducer = arrays.by_content,
     steps: int = 1,
 ) -> _Search:
-    search = _Search(time.monotonic() + BUDGET, reduce, steps)
+    search = _Search(time.monotonic() + SEARCH_TIMEOUT_S, reduce, steps)
     try:
         parts = _of_call(fn, args, kwargs)
         while search.descend(parts):

@@ -197,13 +197,13 @@ class LargePickler(CallPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         reduced = super().reducer_override(obj)
-        if not (isinstance(obj, (FunctionType, type)) and isinstance(reduced, tuple) and len(reduced) == _PARTS):
+        if not (isinstance(obj, (FunctionType, type)) and isinstance(reduced, tuple) and len(reduced) == _REDUCED_SIZE):
             return reduced
         make, args, state, items, pairs, set_state = reduced
         return make, args, (set_state, state, _EndOfState(self.buffers, self.private)), items, pairs, set_with_end
 
 
-_PARTS = 6
+_REDUCED_SIZE = 6
 """How many parts a function or class by value is reduced to."""
 
 
