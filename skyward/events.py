@@ -368,8 +368,8 @@ type Event = (
     | DashboardOpened
 )
 
-_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__value__.__args__}
-_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _KINDS.values()}
+_EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__value__.__args__}
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _EVENT_TYPES.values()}
 
 
 def to_json(event: Event) -> str:
@@ -385,7 +385,7 @@ def from_json(line: str) -> Event | None:
     """
     try:
         given: dict[str, Any] = json.loads(line)
-        kind: Any = _KINDS[given["event"]]
+        kind: Any = _EVENT_TYPES[given["event"]]
         values = {name: given[name] for name in _FIELDS[kind] if name in given}
         event: Event = kind(
             **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 log = logging.getLogger("skyward")
 
-RETRY_DELAY_S = 0.2
+FIRST_RETRY_DELAY_S = 0.2
 """Seconds before the first retry, if nothing else is said."""
 
-LONGEST_RETRY_DELAY_S = 3.0
+MAX_RETRY_DELAY_S = 3.0
 """Seconds between two attempts, at most."""
 
 
 def backoff(
-    first: float = RETRY_DELAY_S, longest: float = LONGEST_RETRY_DELAY_S, factor: float = 2.0
+    first: float = FIRST_RETRY_DELAY_S, longest: float = MAX_RETRY_DELAY_S, factor: float = 2.0
 ) -> Iterator[float]:
     """Yield delays without end, each `factor` times the one before but no longer than `longest`."""
     delay = first

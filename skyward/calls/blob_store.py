@@ -19,7 +19,7 @@ MAX_REMEMBERED = 8
 SAMPLES = 64
 """Places at which a buffer is sampled to find one that may have the same content."""
 
-PIECE = 256 << 10
+PIECE_BYTES = 256 << 10
 """Bytes that are hashed and written at a time, from a copy that fits into the CPU's cache."""
 
 
@@ -152,8 +152,8 @@ def _copy(content: memoryview) -> Blob:
 def _hashed_copy(content: memoryview) -> Blob:
     """Copy a buffer into a blob and hash the copy: another thread may write to the buffer meanwhile."""
     blob, digest = Blob(content.nbytes), hashlib.sha256()
-    for at in range(0, content.nbytes, PIECE):
-        piece = bytes(content[at : at + PIECE])
+    for at in range(0, content.nbytes, PIECE_BYTES):
+        piece = bytes(content[at : at + PIECE_BYTES])
         digest.update(piece)
         blob.write(at, piece)
     blob.seal()

@@ -21,7 +21,7 @@ from typing import Any
 
 from skyward.calls.generator_loops import inner_iterables
 
-_CONTAINERS = (list, tuple, range, dict, set, frozenset, str, bytes, bytearray, deque, OrderedDict, defaultdict)
+_SIZED_TYPES = (list, tuple, range, dict, set, frozenset, str, bytes, bytearray, deque, OrderedDict, defaultdict)
 _VIEWS = (type({0: 0}.keys()), type({0: 0}.values()), type({0: 0}.items()))
 
 
@@ -59,7 +59,7 @@ class _Reading:
 
     def length(self, iterable: Any) -> float | None:
         kind = type(iterable)
-        if kind in _CONTAINERS or kind in _VIEWS:
+        if kind in _SIZED_TYPES or kind in _VIEWS:
             return len(iterable)
         if kind in _ENDLESS:
             return math.inf
@@ -122,7 +122,7 @@ class _Reading:
     def _times(self, length: float | None, inner: Iterable[Any]) -> float | None:
         """Return the number of iterations of the innermost loop, or None if an inner iterable is not a container."""
         for each in inner:
-            if length is None or type(each) not in (*_CONTAINERS, *_VIEWS) or not (len(each) or length < math.inf):
+            if length is None or type(each) not in (*_SIZED_TYPES, *_VIEWS) or not (len(each) or length < math.inf):
                 return None
             length *= len(each)
         return length

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 type Texts = list[str] | None
 
 _ON_SSH, _ON_AWS = Group("With --provider ssh", sort_key=2), Group("With --provider aws", sort_key=3)
-_IMAGE = Group("What nodes need", sort_key=1)
+_IMAGE_GROUP = Group("What nodes need", sort_key=1)
 
 
-IDLE = (
+NO_CALLS = (
     "no call of {script} reached the pool. Those of joblib.Parallel and of @sky.remote functions do; "
     "run a script that opens a sky.Compute of its own with python"
 )
@@ -45,14 +45,14 @@ def run(
     budget: Annotated[float | None, Parameter(help="Maximum total cost in dollars.")] = None,
     dashboard: Annotated[bool | None, Parameter(help="Show the run in the browser, live.")] = None,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="No report at the end.", negative="")] = False,
-    image: Annotated[Path | None, Parameter(help="TOML file: arguments of sky.Image.", group=_IMAGE)] = None,
-    packages: Annotated[Texts, Parameter(help="Python packages: numpy,scipy", negative="", group=_IMAGE)] = None,
-    apt: Annotated[Texts, Parameter(help="Debian packages: libgomp1", negative="", group=_IMAGE)] = None,
-    files: Annotated[Texts, Parameter(help="Files: data.csv,NAME=PATH", negative="", group=_IMAGE)] = None,
+    image: Annotated[Path | None, Parameter(help="TOML file: arguments of sky.Image.", group=_IMAGE_GROUP)] = None,
+    packages: Annotated[Texts, Parameter(help="Python packages: numpy,scipy", negative="", group=_IMAGE_GROUP)] = None,
+    apt: Annotated[Texts, Parameter(help="Debian packages: libgomp1", negative="", group=_IMAGE_GROUP)] = None,
+    files: Annotated[Texts, Parameter(help="Files: data.csv,NAME=PATH", negative="", group=_IMAGE_GROUP)] = None,
     env: Annotated[
-        Texts, Parameter(help="Variable: NAME=VALUE, or NAME to pass it on.", negative="", group=_IMAGE)
+        Texts, Parameter(help="Variable: NAME=VALUE, or NAME to pass it on.", negative="", group=_IMAGE_GROUP)
     ] = None,
-    python: Annotated[str | None, Parameter(help="Python command on the machines.", group=_IMAGE)] = None,
+    python: Annotated[str | None, Parameter(help="Python command on the machines.", group=_IMAGE_GROUP)] = None,
     hosts: Annotated[Texts, Parameter(help="Machines: node-7,alice@gpu-box:2222", negative="", group=_ON_SSH)] = None,
     region: Annotated[str | None, Parameter(help="Region: eu-central-1", group=_ON_AWS)] = None,
     profile: Annotated[str | None, Parameter(help="Profile of ~/.aws/config.", group=_ON_AWS)] = None,
@@ -105,7 +105,7 @@ def run(
         traceback.print_exception(error.with_traceback(_own(error.__traceback__)))
     report = compute.report()
     if not report.tasks:
-        print(f"skyward: {IDLE.format(script=script)}", file=sys.stderr)
+        print(f"skyward: {NO_CALLS.format(script=script)}", file=sys.stderr)
     elif not quiet:
         print(f"\n{report}", file=sys.stderr)
     return code

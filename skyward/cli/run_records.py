@@ -18,12 +18,12 @@ from skyward.telemetry.event_log import find, is_written, read, records
 from skyward.telemetry.report import Report
 from skyward.view.escape import escape
 
-POLL_INTERVAL_S = 0.2
+RECORD_POLL_INTERVAL_S = 0.2
 """Seconds between two looks at a record that grows."""
 
 NONE = "no runs recorded yet (recording is on unless Options(record=False))"
 
-SILENT = "no task of this run, or of the given node or slot, has printed or logged anything"
+NO_OUTPUT = "no task of this run, or of the given node or slot, has printed or logged anything"
 
 HEADER = ("RUN", "STARTED", "PROGRAM", "PROVIDER", "DURATION", "TASKS", "EFFICIENCY", "COST", "STATUS")
 
@@ -178,7 +178,7 @@ def followed(path: Path) -> Iterator[Event]:
         while True:
             rest += file.readline()
             if not rest.endswith("\n"):
-                time.sleep(POLL_INTERVAL_S)
+                time.sleep(RECORD_POLL_INTERVAL_S)
                 continue
             event, rest = from_json(rest), ""
             if event is not None:

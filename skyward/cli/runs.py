@@ -11,7 +11,7 @@ from skyward.cli.options import AsJson
 
 type RunName = Annotated[str | None, Parameter(help="Run name (a prefix is enough) or file; default: the latest run.")]
 
-SHOWN = 20
+DEFAULT_LIMIT = 20
 """Runs that are listed unless `--limit` says otherwise."""
 
 
@@ -28,7 +28,7 @@ def runs(
     if limit is not None and limit < 1:
         raise InvalidArgument(f"--limit {limit}: must be at least 1")
     paths = records()
-    shown = paths[: limit or (None if json else SHOWN)]
+    shown = paths[: limit or (None if json else DEFAULT_LIMIT)]
     known = [found for path in shown if (found := run_records.summary(path)) is not None]
     if json:
         print(dumps(known, indent=2))
@@ -67,7 +67,7 @@ def logs(
                 lines = run_records.text(event).split("\n")
                 print("\n".join(head + (line if raw else colored(final(line))) for line in lines), flush=follow)
     if silent:
-        print(f"skyward: {run_records.SILENT}", file=sys.stderr)
+        print(f"skyward: {run_records.NO_OUTPUT}", file=sys.stderr)
     return 0
 
 

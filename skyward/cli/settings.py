@@ -11,7 +11,7 @@ from skyward.errors import InvalidArgument, ProvisioningError
 PROVIDERS = ("local", "ssh", "aws")
 """The names of the providers, each of which may have a table of its own with the arguments of its class."""
 
-POOL = (
+POOL_OPTIONS = (
     "provider",
     "nodes",
     "concurrency",
@@ -24,7 +24,7 @@ POOL = (
 )
 """The keys of the table itself."""
 
-IMAGE = ("packages", "apt", "files", "env", "python")
+IMAGE_OPTIONS = ("packages", "apt", "files", "env", "python")
 """The options that are arguments of `sky.Image`; the table `image` takes all of its arguments."""
 
 OWN = {"hosts": "ssh", "region": "aws", "profile": "aws", "instance_type": "aws", "spot": "aws"}
@@ -84,13 +84,14 @@ def merged(given: Mapping[str, Any], table: Mapping[str, Any], file: str) -> dic
         The table has an unknown key or provider, or an option belongs to another provider.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    known = (*POOL, "image", *PROVIDERS)
+    known = (*POOL_OPTIONS, "image", *PROVIDERS)
     if unknown := [key for key in table if key not in known]:
         raise InvalidArgument(f"{file}: [tool.skyward] has the unknown key {unknown[0]!r}; known: {', '.join(known)}")
     for name in ("image", *PROVIDERS):
         if not isinstance(table.get(name, {}), Mapping):
             raise InvalidArgument(f"{file}: [tool.skyward.{name}] must be a table")
-    settings = {name: value for name, value in {**table, **given}.items() if name in POOL and name not in IMAGE}
+    of_pool = set(POOL_OPTIONS).difference(IMAGE_OPTIONS)
+    settings = {name: value for name, value in {**table, **given}.items() if name in of_pool}
     provider = settings.setdefault("provider", "local")
     if provider not in PROVIDERS:
         fix = f"give one of {', '.join(PROVIDERS)}"
@@ -102,7 +103,7 @@ def merged(given: Mapping[str, Any], table: Mapping[str, Any], file: str) -> dic
         raise InvalidArgument("--provider ssh needs --hosts, for example --hosts node-7,alice@gpu-box")
     image = {**table.get("image", {}), **{name: value for name, value in table.items() if name == "packages"}}
     image |= given.get("image", {})
-    for name in IMAGE:
+    for name in IMAGE_OPTIONS:
         if isinstance(value := given.get(name), Mapping) and isinstance(before := image.get(name, {}), Mapping):
             image[name] = {**before, **value}
         elif value is not None:

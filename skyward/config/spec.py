@@ -69,13 +69,13 @@ def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
 
 _CALLS = ("launch", "reach", "find", "terminate")
 
-_PROVIDERS = {"sky.Local()": "local localhost", "sky.SSH(hosts=['...'])": "ssh", "sky.AWS()": "aws ec2 amazon"}
+_PROVIDER_SYNONYMS = {"sky.Local()": "local localhost", "sky.SSH(hosts=['...'])": "ssh", "sky.AWS()": "aws ec2 amazon"}
 """What to write for a provider, and what others call it."""
 
 
 def _provider(value: object) -> object:
     if isinstance(value, str):
-        meant = next((right for right, names in _PROVIDERS.items() if value.lower() in names.split()), "")
+        meant = next((right for right, names in _PROVIDER_SYNONYMS.items() if value.lower() in names.split()), "")
         if meant:
             raise refused("is a string, not a provider", f"write provider={meant}")
         raise refused("there is no such provider")

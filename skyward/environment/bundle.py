@@ -31,7 +31,7 @@ from skyward.remote.bootstrap import Recipe, Wheel
 from skyward.remote.module_bundles import INSTALL_FOLDERS
 from skyward.remote.node_config import Requirements
 
-NODE = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
+NODE_PACKAGES = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
 """What a node needs beside Skyward itself; the last one only if it is here."""
 
 
@@ -98,7 +98,7 @@ def pack(image: Image) -> EnvironmentBundle:
     InvalidArgument
         A file of the image is not there.
     """
-    names, fetch = needed([*(name for name in NODE if preflight.installed(name)), *image.packages])
+    names, fetch = needed([*(name for name in NODE_PACKAGES if preflight.installed(name)), *image.packages])
     packages = [itself(), *(installed(name) for name in names)]
     pip = installed("pip") if preflight.installed("pip") else None
     files: dict[str, Path] = {}

@@ -17,7 +17,7 @@ LIGHT = frozenset({*sys.stdlib_module_names, "__main__", "__mp_main__", "casty",
 ENVIRONMENT = frozenset({"environ", "putenv"})
 """Names in a module that may set variables of the environment, which other modules read when they are imported."""
 
-NOTHING: Mapping[str, bytes] = MappingProxyType({})
+NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @lru_cache(1024)
@@ -36,10 +36,10 @@ def listed(names: frozenset[str]) -> Mapping[str, bytes]:
                 found[name] = None
         elif unit_of(name) is not None and (code := _code(name)) is not None:
             if not ENVIRONMENT.isdisjoint(code.co_names):
-                return NOTHING
+                return NO_MODULES
             found |= dict.fromkeys(_first_of_users(code))
     if not found:
-        return NOTHING
+        return NO_MODULES
     text = "\n".join(sorted(found)).encode()
     return {f"{IMPORTS_PREFIX}{hashlib.sha256(text).hexdigest()[:16]}": text}
 

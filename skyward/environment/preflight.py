@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("skyward")
 
-FOLDER = "is a folder"
+IS_FOLDER = "is a folder"
 
 
 def check(image: "Image", provider: "Provider") -> None:
@@ -118,7 +118,7 @@ def located(files: Mapping[str, str]) -> dict[str, Path]:
             problem = NO_HOME.format(Path(text).parts[0])
             raise InvalidArgument.of("files", {name: text}, problem, "give the whole path") from None
         if problem := _unreadable(path):
-            fix = "name each file in it, or an archive of it" if problem == FOLDER else "give the path of a file"
+            fix = "name each file in it, or an archive of it" if problem == IS_FOLDER else "give the path of a file"
             raise InvalidArgument.of("files", {name: text}, problem, f"{fix}; relative paths begin at {Path.cwd()}")
         found[name] = path
     return found
@@ -127,7 +127,7 @@ def located(files: Mapping[str, str]) -> dict[str, Path]:
 def _unreadable(path: Path) -> str:
     try:
         if path.is_dir():
-            return FOLDER
+            return IS_FOLDER
         if not path.exists():
             return "there is no such file"
         if not path.is_file():

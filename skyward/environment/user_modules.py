@@ -24,7 +24,7 @@ from skyward.environment.archive import write_zip
 from skyward.remote import module_bundles
 from skyward.remote.module_bundles import INSTALL_FOLDERS
 
-KINDS = {".py", ".pyi", ".so"}
+MODULE_SUFFIXES = {".py", ".pyi", ".so"}
 """The endings of the files of a package that travel; data is for `Image(files=)`."""
 
 
@@ -157,7 +157,7 @@ def unit_of(name: str) -> Unit | None:
         path = Path(spec.origin)
         if not spec.submodule_search_locations:
             return Unit(unit, path.parents[length - 1], (path,))
-        files = sorted(each for each in path.parent.rglob("*") if each.suffix in KINDS and each.is_file())
+        files = sorted(each for each in path.parent.rglob("*") if each.suffix in MODULE_SUFFIXES and each.is_file())
         kept = tuple(each for each in files if not INSTALL_FOLDERS.intersection(each.parts))
         return Unit(unit, path.parents[length], kept)
     return None

@@ -29,7 +29,7 @@ from skyward.errors import InvalidArgument, NoCompute, NotPortable, RemoteError
 from skyward.plugins import joblib_names
 from skyward.plugins.joblib_errors import name_task
 from skyward.plugins.joblib_names import Block, processors
-from skyward.plugins.joblib_node import NAME, batch_shown, nested, run_batch
+from skyward.plugins.joblib_node import BACKEND_NAME, batch_shown, nested, run_batch
 from skyward.plugins.plugin import Pool
 from skyward.plugins.side_effects import returns_nothing
 from skyward.remote import call_repr
@@ -45,7 +45,7 @@ IGNORED = frozenset(["context", "require", "temp_folder", "verbose"])
 PRE_DISPATCH = "2 * n_jobs"
 """What joblib has as `pre_dispatch` where the user gave nothing."""
 
-DEEPEST = 6
+MAX_DEPTH = 6
 """Batches for each job of a call, at most, that joblib is asked for ahead of its own default."""
 
 DEPTH_CHECK_BATCHES = 64
@@ -134,7 +134,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._blob_mode = blob_mode(mmap_mode, max_nbytes)
         if unknown := {**self.backend_kwargs, **others}.keys() - IGNORED:
             names = ", ".join(f"{name}=" for name in sorted(unknown))
-            warnings.warn(f"joblib's backend {NAME!r} does not know {names}; it is ignored", stacklevel=2)
+            warnings.warn(f"joblib's backend {BACKEND_NAME!r} does not know {names}; it is ignored", stacklevel=2)
         return self.effective_n_jobs(n_jobs)
 
     def _elsewhere(self) -> Any:
@@ -285,7 +285,7 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             and parallel.pre_dispatch == PRE_DISPATCH
             and parallel.batch_size != "auto"
         ):
-            self._wanted = int((min(DEEPEST, self.pool.depth) - 2) * self._jobs)
+            self._wanted = int((min(MAX_DEPTH, self.pool.depth) - 2) * self._jobs)
         if self._extra < self._wanted:
             with parallel._lock:
                 if parallel._original_iterator is not None and not parallel._aborting:

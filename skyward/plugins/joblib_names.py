@@ -16,7 +16,7 @@ import joblib
 from joblib import parallel as joblib_parallel
 from joblib.parallel import parallel_config
 
-from skyward.plugins.joblib_node import NAME
+from skyward.plugins.joblib_node import BACKEND_NAME
 
 log = logging.getLogger("skyward")
 
@@ -40,7 +40,7 @@ class Names:
     @staticmethod
     def now() -> "Names":
         """Return what joblib uses now."""
-        names = (NAME, SHARED_MEMORY, "threading", *PROCESS_BACKENDS)
+        names = (BACKEND_NAME, SHARED_MEMORY, "threading", *PROCESS_BACKENDS)
         defaults = joblib_parallel.default_parallel_config
         return Names(
             {name: joblib_parallel.BACKENDS.get(name) for name in names},
@@ -137,7 +137,7 @@ class _SharedMemory(_LocalBackend):
 
 
 _lock = threading.Lock()
-_blocks: list[tuple[Block, Names]] = []
+_open_blocks: list[tuple[Block, Names]] = []
 """The open blocks; the last one counts, in whatever order they are left."""
 _outside: list[Names] = []
 """What joblib used before the first of them."""
@@ -145,7 +145,7 @@ _outside: list[Names] = []
 
 def _restore_in_child() -> None:
     _lock.__init__()  # another thread may have held it
-    _blocks.clear()
+    _open_blocks.clear()
     while _outside:
         _outside.pop().set()
 
@@ -160,10 +160,10 @@ def registered(block: Block, take: tuple[str, ...]) -> Iterator[None]:
     In the thread that enters, the backend is also set by `parallel_config`, in case one is in force there.
     """
     with _lock:
-        if not _blocks:
+        if not _open_blocks:
             _outside[:] = [Names.now()]
         names = _names(block, take, _outside[0].backends)
-        _blocks.append((block, names))
+        _open_blocks.append((block, names))
         names.set()
     config = parallel_config(backend=block.kind(is_default=True))
     thread = threading.get_ident()
@@ -174,18 +174,18 @@ def registered(block: Block, take: tuple[str, ...]) -> Iterator[None]:
             config.unregister()
         with _lock:
             block.open = False
-            _blocks[:] = [each for each in _blocks if each[0] is not block]
-            (_blocks[-1][1] if _blocks else _outside.pop()).set()
+            _open_blocks[:] = [each for each in _open_blocks if each[0] is not block]
+            (_open_blocks[-1][1] if _open_blocks else _outside.pop()).set()
 
 
 def _names(block: Block, take: tuple[str, ...], originals: Mapping[str, Any]) -> Names:
     """Return what joblib uses inside a block."""
-    backends: dict[str, Any] = {NAME: block.kind}
+    backends: dict[str, Any] = {BACKEND_NAME: block.kind}
     for name in ("threading", *PROCESS_BACKENDS):
         original = originals[name]
         backends[name] = block.kind if name in take else original and _kind(_LocalBackend, block, name, original)
     backends[SHARED_MEMORY] = _kind(_SharedMemory, block, SHARED_MEMORY, originals["threading"])
-    return Names(backends, NAME, SHARED_MEMORY, block.kind(nesting_level=0, is_default=True), block.n_jobs)
+    return Names(backends, BACKEND_NAME, SHARED_MEMORY, block.kind(nesting_level=0, is_default=True), block.n_jobs)
 
 
 def _kind(role: type[_LocalBackend], block: Block, name: str, original: Any) -> type:

@@ -14,7 +14,7 @@ from joblib.parallel import ParallelBackendBase, SequentialBackend, ThreadingBac
 
 from skyward.remote import call_repr, fork_guard
 
-NAME = "skyward"
+BACKEND_NAME = "skyward"
 """The name of the backend, as in `Parallel(backend="skyward")`."""
 
 type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
@@ -89,11 +89,11 @@ class _Nested:
 @contextlib.contextmanager
 def registered() -> Iterator[None]:
     """Make the backend's name known in a worker: `Parallel(backend="skyward")` in a task runs in the slot."""
-    joblib_parallel.BACKENDS[NAME] = nested
+    joblib_parallel.BACKENDS[BACKEND_NAME] = nested
     try:
         yield
     finally:
-        del joblib_parallel.BACKENDS[NAME]
+        del joblib_parallel.BACKENDS[BACKEND_NAME]
 
 
 class _ThreadPoolLimits:

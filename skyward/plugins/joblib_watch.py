@@ -17,7 +17,7 @@ from skyward.remote.function import Remote
 
 log = logging.getLogger("skyward")
 
-TOOLS = (4, 3)
+MONITORING_TOOLS = (4, 3)
 """Numbers of monitoring tools that Python keeps for no purpose of its own."""
 
 FIX = "write sky.Compute(plugins=[sky.plugins.joblib()], ...) to run it on the pool"
@@ -86,7 +86,7 @@ class _Monitor:
         with cls.lock:
             cls.watches += (watch,)
             code = _code()
-            tool = next((each for each in TOOLS if sys.monitoring.get_tool(each) is None), None)
+            tool = next((each for each in MONITORING_TOOLS if sys.monitoring.get_tool(each) is None), None)
             if cls.watched is None and code is not None and tool is not None:
                 started = sys.monitoring.events.PY_START
                 sys.monitoring.use_tool_id(tool, __name__)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-_CONTAINERS = (list, dict, set, bytearray, deque)
+_MUTABLE_TYPES = (list, dict, set, bytearray, deque)
 _RETURNS = {"RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR"}
 
 
@@ -22,7 +22,7 @@ def returns_nothing(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
     if isinstance(function, types.BuiltinMethodType | types.MethodWrapperType):
-        return isinstance(function.__self__, _CONTAINERS) or function.__name__ in ("__setitem__", "__delitem__")
+        return isinstance(function.__self__, _MUTABLE_TYPES) or function.__name__ in ("__setitem__", "__delitem__")
     if not isinstance(function, types.FunctionType | types.MethodType):
         function = type(function).__call__
     plain = getattr(function, "__func__", function)

@@ -8,7 +8,7 @@ from typing import Any, overload
 GATHER_S = 0.02
 """Seconds that the first request waits for others."""
 
-POLL_INTERVAL_S = 0.5
+WANTED_CHECK_INTERVAL_S = 0.5
 """Seconds between two checks whether a result is still wanted."""
 
 
@@ -100,7 +100,7 @@ async def while_wanted[A](work: Coroutine[Any, Any, A], wanted: Callable[[], boo
     """Return the result of the work, or cancel it and return None when it is no longer wanted."""
     task = asyncio.create_task(work)
     try:
-        while not (await asyncio.wait({task}, timeout=POLL_INTERVAL_S))[0]:
+        while not (await asyncio.wait({task}, timeout=WANTED_CHECK_INTERVAL_S))[0]:
             if not wanted():
                 return None
         return task.result()

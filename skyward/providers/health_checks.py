@@ -15,16 +15,16 @@ DISK_LEAST, DISK_USUAL = 128, 1024
 MEMORY_LEAST, MEMORY_USUAL = 128, 512
 """Megabytes that are the minimum, and that are usually enough. A node's own packages take 60 on a disk."""
 
-EARLY = 86_400 - 3600
+MAX_CLOCK_LAG_S = 86_400 - 3600
 """Seconds that a clock may be slow: certificates are valid from a day ago."""
 
-AGREES = 30.0
+MAX_CLOCK_OFFSET_S = 30.0
 """Seconds that clocks may differ without a warning."""
 
-FAR = 0.3
+LONG_ROUND_TRIP_S = 0.3
 """Seconds of a round trip above which short tasks are inefficient."""
 
-TOOLS = "cat chmod cp date df find grep id kill ln ls mkdir mv nohup rm rmdir sleep tail touch tr uname wc"
+SHELL_TOOLS = "cat chmod cp date df find grep id kill ln ls mkdir mv nohup rm rmdir sleep tail touch tr uname wc"
 """The commands that Skyward's scripts use."""
 
 
@@ -69,11 +69,11 @@ class HostRequirements:
 def script(needs: HostRequirements, folder: str = "") -> str:
     """Return the script for a machine's shell; `folder` is where files will be, if not in the usual cache."""
     cache = shlex.quote(folder) if folder else '"$HOME/.cache/skyward"'
-    head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(TOOLS)}"
-    return f"{head}\n{_SCRIPT}".replace("@SAY@", SHELL).replace("@LOOKS@", needs.looks)
+    head = f"python={shlex.quote(needs.python)}; cache={cache}; tools={shlex.quote(SHELL_TOOLS)}"
+    return f"{head}\n{_CHECK_SCRIPT}".replace("@SAY@", SHELL).replace("@LOOKS@", needs.looks)
 
 
-_SCRIPT = r"""
+_CHECK_SCRIPT = r"""
 LC_ALL=C; export LC_ALL
 given=; sent_uv=
 @SAY@
@@ -196,11 +196,11 @@ def _memory(said: dict[str, str]) -> Finding:
 def clock(ahead: float, within: float) -> Finding:
     """Check a clock that is `ahead` seconds ahead of the local one, plus or minus `within`."""
     off = max(abs(ahead) - within, 0.0)
-    if off <= AGREES:
+    if off <= MAX_CLOCK_OFFSET_S:
         return Finding("clock", "ok", f"within {max(within, abs(ahead)):.0f} s of the one here")
     text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the one here"
     fix = "set it by the network: timedatectl set-ntp true"
-    if ahead < 0 and off > EARLY:
+    if ahead < 0 and off > MAX_CLOCK_LAG_S:
         return Finding("clock", "FAIL", f"{text}: it will reject the certificates of a pool as not yet valid", fix)
     return Finding("clock", "warn", text, fix)
 
@@ -208,7 +208,7 @@ def clock(ahead: float, within: float) -> Finding:
 def round_trip(seconds: float) -> Finding:
     """Check the round trip time."""
     text = f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
-    if seconds < FAR:
+    if seconds < LONG_ROUND_TRIP_S:
         return Finding("round trip", "ok", text)
     return Finding("round trip", "warn", text, "run tasks of less than a second on nearer machines")
 

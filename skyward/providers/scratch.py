@@ -16,24 +16,24 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 """The file in a scratch folder that is locked while the folder is in use, also by `skyward.remote.node`."""
 
-ATTEMPTS = 100
+MAX_REMOVE_ATTEMPTS = 100
 """How often removing a folder is tried while new files appear in it."""
 
-NAME = re.compile(r"skyward-(?P<pool>\d{8}-[0-9a-f]{8})-\d+-\d+")
+FOLDER_NAME = re.compile(r"skyward-(?P<pool>\d{8}-[0-9a-f]{8})-\d+-\d+")
 """The name of a scratch folder; the pool's name consists of its start time and a random number."""
 
 
 def lock(folder: Path) -> int:
     """Create the lock file of a new folder, and return the descriptor that holds the lock."""
-    new = folder / f".{LOCK}"
+    new = folder / f".{LOCK_FILE}"
     held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # without a descriptor left, there is no file
     try:
         with contextlib.suppress(OSError):  # a file system without locks: it always counts as in use
             fcntl.flock(held, fcntl.LOCK_SH)
-            new.rename(folder / LOCK)  # so that it is never seen unlocked
+            new.rename(folder / LOCK_FILE)  # so that it is never seen unlocked
     except BaseException:
         os.close(held)
         raise
@@ -53,12 +53,12 @@ def remove(folder: Path) -> None:
         if not isinstance(error, FileNotFoundError):  # the node may remove it at the same time
             raise error
 
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_REMOVE_ATTEMPTS):
         try:
             shutil.rmtree(folder, onexc=fail)
             return
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY or attempt == ATTEMPTS - 1:
+            if error.errno != errno.ENOTEMPTY or attempt == MAX_REMOVE_ATTEMPTS - 1:
                 raise
 
 
@@ -69,7 +69,7 @@ def clear_abandoned(root: Path, pool: str) -> Iterator[tuple[Path, OSError | Non
     removed.
     """
     for folder in sorted(root.glob("skyward-*")):
-        match = NAME.fullmatch(folder.name)
+        match = FOLDER_NAME.fullmatch(folder.name)
         if match is None or match["pool"] == pool:
             continue
         with _abandoned(folder) as abandoned:
@@ -91,10 +91,10 @@ def _abandoned(folder: Path) -> Iterator[bool]:
             there = folder.lstat()
             ours = stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077
             if ours:
-                held = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                held = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 stack.callback(os.close, held)
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                ours = os.path.samestat(os.fstat(held), os.stat(folder / LOCK, follow_symlinks=False))
+                ours = os.path.samestat(os.fstat(held), os.stat(folder / LOCK_FILE, follow_symlinks=False))
         except OSError:  # no lock, locked by somebody, or not readable: it may be in use
             ours = False
         yield ours

@@ -20,12 +20,12 @@ class _Here:
         self.process = os.getpid()
 
 
-_here = _Here()
+_process = _Here()
 
 
 def process() -> int:
     """Return the number of this process, as `os.getpid` does."""
-    return _here.process
+    return _process.process
 
 
 def forget_exit_functions() -> None:
@@ -35,7 +35,7 @@ def forget_exit_functions() -> None:
 
 def end_if_forked(parent: int, error: BaseException | None) -> None:
     """End this process if it is not `parent`, as a Python program does that returns or raises `error`."""
-    if _here.process != parent:
+    if _process.process != parent:
         _end(_exit_code(error))
 
 

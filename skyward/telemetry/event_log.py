@@ -26,7 +26,7 @@ log = logging.getLogger("skyward")
 MAX_LOGS = 100
 """Number of records that are kept, the newest ones."""
 
-POLL_INTERVAL_S = 0.1
+WRITE_INTERVAL_S = 0.1
 """Seconds between two writes of new events."""
 
 MAX_OUTPUT_BYTES = 100 << 20
@@ -111,14 +111,14 @@ class EventLog:
                 yield from (event for line in lines if (event := from_json(line.decode(errors="replace"))) is not None)
             if ended or not follow:
                 return
-            self._ending.wait(POLL_INTERVAL_S)
+            self._ending.wait(WRITE_INTERVAL_S)
 
     # ------------------------------------------------------------ its thread
 
     def _run(self) -> None:
         ending = False
         while not ending:
-            ending = self._ending.wait(POLL_INTERVAL_S)
+            ending = self._ending.wait(WRITE_INTERVAL_S)
             with self._lock:
                 self._write()
         self._ended = True

@@ -23,7 +23,7 @@ type How = Literal["auto", "plain", "off"]
 SHOW_DELAY_S = 0.4
 """Seconds for which nothing is shown, because a start that is quicker is not worth a line."""
 
-POLL_INTERVAL_S = 1.0
+DELAY_CHECK_INTERVAL_S = 1.0
 """Seconds between two checks of whether something takes long."""
 
 
@@ -83,7 +83,7 @@ class Plain:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the stream is gone
-            while not self._ended.wait(POLL_INTERVAL_S):
+            while not self._ended.wait(DELAY_CHECK_INTERVAL_S):
                 with self._lock:
                     if self._progress.began and not self._ended.is_set():
                         self._say()

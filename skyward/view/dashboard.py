@@ -37,7 +37,7 @@ log = logging.getLogger("skyward")
 requests = logging.getLogger("skyward.dashboard")
 requests.setLevel(logging.ERROR)  # no line for each bad request: anybody on this machine can send many
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 UPDATE_INTERVAL_S = 0.5
 """Seconds between two updates."""
@@ -127,10 +127,10 @@ class Dashboard:
         self._queues: set[asyncio.Queue[str]] = set()
         self._closing: asyncio.Event | None = None
         self._token, self._session = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        self._socket = socket.create_server((HOST, 0))
+        self._socket = socket.create_server((LOOPBACK, 0))
         port = self._socket.getsockname()[1]
         self._cookie = f"skyward-{port}"
-        self.url = f"http://{HOST}:{port}/?token={self._token}"
+        self.url = f"http://{LOOPBACK}:{port}/?token={self._token}"
         config = uvicorn.Config(
             self._app(),
             http=_Bounded,
@@ -186,7 +186,7 @@ class Dashboard:
         return Starlette(
             routes=[Route("/", self._page), Route("/events", self._events)],
             # a site whose name resolves to this machine sends its own name as the host
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)],
         )
 
     def _is_known(self, request: Request) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from skyward.view.status_text import Painter, plain
 
-REFRESH_INTERVAL_S = 0.5
+NOTEBOOK_REFRESH_INTERVAL_S = 0.5
 """Seconds between two updates."""
 
 STYLE = "margin:0;line-height:1.3;white-space:pre;overflow-x:auto;font-size:90%"
@@ -38,7 +38,7 @@ class NotebookDisplay:
         self._put(last)
 
     def _run(self, painter: Painter) -> None:
-        while not self._ending.wait(REFRESH_INTERVAL_S):
+        while not self._ending.wait(NOTEBOOK_REFRESH_INTERVAL_S):
             self._put("\n".join(plain(line) for line in painter()))
 
     def _put(self, text: str) -> None:

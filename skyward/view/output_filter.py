@@ -15,7 +15,7 @@ from skyward.view.escape import colored, final
 MAX_LINES_PER_S, MAX_CHARACTERS_PER_S = 200, 1 << 20
 """Rate limit per node: lines and characters per second."""
 
-BURST = 1000
+BURST_LINES = 1000
 """Burst allowance per node, in lines."""
 
 BAR_INTERVAL_S = 5.0
@@ -57,7 +57,7 @@ class _Second:
     """What may still be shown of a node in the second that `began`, whether output was cut, and the lines held back."""
 
     began: float
-    lines: float = BURST
+    lines: float = BURST_LINES
     size: float = MAX_CHARACTERS_PER_S
     cut: bool = False
     held: int = 0
@@ -157,7 +157,7 @@ class OutputFilter:
         if at - second.began < 1.0:
             return []
         told = second.held and (not second.cut or at - second.noted >= NOTE_INTERVAL_S)
-        second.lines = min(BURST, second.lines + MAX_LINES_PER_S * (at - second.began))
+        second.lines = min(BURST_LINES, second.lines + MAX_LINES_PER_S * (at - second.began))
         second.began, second.size, second.cut = at, MAX_CHARACTERS_PER_S, False
         if not told:
             return []

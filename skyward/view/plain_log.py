@@ -79,6 +79,6 @@ def _first(progress: Progress) -> str:
     """Return the stage of the node that is furthest behind."""
     behind = min(
         (node for node in progress.nodes.values() if node.stage != "ready"),
-        key=lambda node: (status_text.STAGES.index(node.stage), node.number),
+        key=lambda node: (status_text.STAGE_ORDER.index(node.stage), node.number),
     )
     return f"{behind.number} is {status_text.where(behind)}"

@@ -38,7 +38,7 @@ from skyward.view.expected_tasks import Expected
 PACE_WINDOW_S = (5.0, 120.0)
 """Seconds over which the rate is measured: three times as long as a task takes, within these bounds."""
 
-SETTLE_DELAY_S = 0.5
+ARRIVAL_SETTLE_DELAY_S = 0.5
 """Seconds in which tasks ended and none arrived, after which no more are expected."""
 
 SLOW_RATIO = 2.5
@@ -230,7 +230,7 @@ class Progress:
     @property
     def settled(self) -> bool:
         """Whether the total number of tasks is known."""
-        return not self.open or (self._expected.known and self.counts.answered - self._arrived > SETTLE_DELAY_S)
+        return not self.open or (self._expected.known and self.counts.answered - self._arrived > ARRIVAL_SETTLE_DELAY_S)
 
     @property
     def total(self) -> int:

@@ -17,7 +17,7 @@ MAX_CHARACTERS = 1 << 20
 MAX_LINE_LENGTH = 2000
 """Characters to keep of a line."""
 
-_CONTROL = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
+_CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
 type OutputBySlot = dict[str, tuple[int, list[tuple[int, str, str]]]]
@@ -82,4 +82,4 @@ def _lines(event: Printed | Logged) -> Iterator[tuple[str, str]]:
 
 def _shown(text: str) -> Iterator[str]:
     """Yield lines as a terminal would show them, without colors."""
-    return (_CONTROL.sub("", final(line)) for line in text.split("\n"))
+    return (_CONTROL_SEQUENCE.sub("", final(line)) for line in text.split("\n"))

@@ -20,14 +20,14 @@ from rich.text import Text
 from skyward.view.sink import Sink
 from skyward.view.status_text import Painter, StyledLine
 
-REFRESH_INTERVAL_S = 0.25
+SCREEN_REFRESH_INTERVAL_S = 0.25
 """Seconds between two updates."""
 
 REDRAW_DELAY_S = 0.1
 """Seconds after which the lines are redrawn at once when something was written; else at the next update."""
 
 SAVE, RESTORE, DOWN = "\x1b7", "\x1b8", "\x1b[B\r"
-ERASE = "\x1b[J"
+ERASE_BELOW = "\x1b[J"
 """Of all from the cursor on: right of it there is nothing but our own lines, where somebody has pressed Return."""
 
 ASCII = str.maketrans("█░·…", "#.-~")
@@ -110,7 +110,7 @@ class Screen:
                 if not self._ended:
                     self._frame = self._rendered(lines)
                     self._draw()
-            self._woken.wait(REFRESH_INTERVAL_S)
+            self._woken.wait(SCREEN_REFRESH_INTERVAL_S)
             if not self._ended:
                 self._woken.clear()
 
@@ -144,14 +144,14 @@ class Screen:
             return
         lines = self._frame.splitlines()
         room = "\x1bD" * len(lines) + f"\x1b[{len(lines)}A"  # scrolls where there is none, and keeps the column
-        self._put(ERASE + room + SAVE + "".join(f"{DOWN}{line}" for line in lines) + RESTORE)
+        self._put(ERASE_BELOW + room + SAVE + "".join(f"{DOWN}{line}" for line in lines) + RESTORE)
         self._shown = self._frame
 
     def erase(self) -> None:
         """Remove the lines."""
         if self._shown:
             self._shown = ""
-            self._put(ERASE)
+            self._put(ERASE_BELOW)
 
     def _put(self, text: str) -> None:
         try:

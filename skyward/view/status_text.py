@@ -27,9 +27,9 @@ BAR_WIDTH = 12
 BAR = "█", "░"
 """Its characters for what is done and what is not: readable without colors."""
 
-PREFIX = ("skyward", "bold cyan")
+LINE_PREFIX = ("skyward", "bold cyan")
 SEPARATOR = (" · ", "dim")
-STAGES = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
+STAGE_ORDER = ("launching", "reaching", "booting", "joining", "ready", "ending", "ended")
 COLORS = {"gone": "red", "lost": "red", "silent": "yellow", "leaving": "yellow", "full": "yellow", "slow": "yellow"}
 
 
@@ -64,7 +64,7 @@ def starting(progress: Progress, now: float) -> StyledLine:
     wanted = max(progress.wanted, len(progress.nodes))
     text = f"{len(progress.ready)} of {counted(wanted, 'node')} ready"
     said = [(text, ""), (progress.provider, "dim"), (cost(progress), "green"), (clock(now - progress.began), "dim")]
-    return (PREFIX, ("  ", ""), *dotted(said))
+    return (LINE_PREFIX, ("  ", ""), *dotted(said))
 
 
 def nodes(progress: Progress, now: float) -> list[StyledLine]:
@@ -72,7 +72,7 @@ def nodes(progress: Progress, now: float) -> list[StyledLine]:
     there = sorted(progress.nodes.values(), key=lambda node: node.number)
     if len(there) > MAX_NODE_LINES:
         found = Counter(where(node) for node in there)
-        ranked = sorted(found.items(), key=lambda each: (STAGES.index(each[0].split(":")[0]), -each[1]))
+        ranked = sorted(found.items(), key=lambda each: (STAGE_ORDER.index(each[0].split(":")[0]), -each[1]))
         lines: list[StyledLine] = [((f"  {count:>5}  ", ""), (at, _color(at))) for at, count in ranked[:MAX_NODE_LINES]]
         return lines
     digits = max((len(str(node.number)) for node in there), default=1)
@@ -90,10 +90,10 @@ def work(progress: Progress, now: float) -> StyledLine:
     """Return the progress of the work in one line, with a bar if the total is known."""
     total, done = progress.total, progress.done
     if not progress.settled:
-        return (PREFIX, ("  ", ""), *dotted(going(progress, now)))
+        return (LINE_PREFIX, ("  ", ""), *dotted(going(progress, now)))
     filled = BAR_WIDTH * done // max(total, 1)
     bar = (BAR[0] * filled, "cyan"), (BAR[1] * (BAR_WIDTH - filled), "bright_black")
-    return (PREFIX, ("  ", ""), *bar, ("  ", ""), *dotted(going(progress, now)))
+    return (LINE_PREFIX, ("  ", ""), *bar, ("  ", ""), *dotted(going(progress, now)))
 
 
 def going(progress: Progress, now: float) -> list[tuple[str, str]]:

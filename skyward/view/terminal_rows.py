@@ -7,14 +7,14 @@ the one that the cursor was moved up to: nested bars, and displays of several ro
 import re
 import unicodedata
 
-_PIECES = re.compile(
+_TERMINAL_PIECES = re.compile(
     r"\x1b\[(?P<figures>[0-9;:<=>?]*)[ -/]*(?P<command>[@-~])"
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
     r"|(?P<control>[\n\r\b])"
     r"|(?P<text>[^\x1b\n\r\b]+)"
 )
 _MOVES = re.compile(r"[\r\b]|\x1b(?!\[[0-9;:]*m)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_CODE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 MAX_ROW_LENGTH, MAX_ROWS = 4096, 500
 """Maximum characters of a row, and rows, that are kept."""
@@ -50,7 +50,7 @@ class Rows:
             return
         highest = self.row
         self._revised = False
-        for piece in _PIECES.finditer(text, _beginning(text)):
+        for piece in _TERMINAL_PIECES.finditer(text, _beginning(text)):
             if piece["text"] is not None:
                 self._put(piece["text"])
             elif piece["control"] is not None:
@@ -70,7 +70,7 @@ class Rows:
     def _put(self, text: str) -> None:
         text = text[:MAX_ROW_LENGTH]
         if not text.isprintable():
-            text = _CONTROL.sub("", (" " * self.column + text).expandtabs()[self.column :])
+            text = _CONTROL_CODE.sub("", (" " * self.column + text).expandtabs()[self.column :])
         text = text[:MAX_ROW_LENGTH]
         row = self.rows[self.row].ljust(self.column)
         self.rows[self.row] = (row[: self.column] + text + row[self.column + len(text) :])[:MAX_ROW_LENGTH]
@@ -165,7 +165,7 @@ def cells(text: str) -> int:
 
 
 def _plain(line: str) -> str:
-    return _CONTROL.sub("", "".join(piece["text"] or "" for piece in _PIECES.finditer(line)).expandtabs())
+    return _CONTROL_CODE.sub("", "".join(piece["text"] or "" for piece in _TERMINAL_PIECES.finditer(line)).expandtabs())
 
 
 def _height(text: str, width: int) -> int:

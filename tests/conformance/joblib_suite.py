@@ -13,7 +13,7 @@ import pytest
 import skyward as sky
 from skyward.plugins.joblib_backend import SkywardBackend
 from skyward.plugins.joblib_names import SHARED_MEMORY, Names
-from skyward.plugins.joblib_node import NAME
+from skyward.plugins.joblib_node import BACKEND_NAME
 
 SUITE = "joblib.test.test_parallel"
 BACKENDS = {"backend", "outer_backend", "inner_backend"}
@@ -61,10 +61,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in metafunc.definition.iter_markers("parametrize"):
         names, values = mark.args[:2]
         if names in BACKENDS and isinstance(values, list) and {"loky", "threading"} & {*map(str, values)}:
-            if NAME not in values:
-                values.append(NAME)
+            if BACKEND_NAME not in values:
+                values.append(BACKEND_NAME)
         elif names == "backend, error":
-            values[:] = [*(each for each in values if each[0] != NAME), (NAME, False)]
+            values[:] = [*(each for each in values if each[0] != BACKEND_NAME), (BACKEND_NAME, False)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _has_it(item: pytest.Item) -> bool:
     values = getattr(item, "callspec", None) and item.callspec.params.values()  # type: ignore[attr-defined]
-    return any(each == NAME or isinstance(each, SkywardBackend) for each in values or ())
+    return any(each == BACKEND_NAME or isinstance(each, SkywardBackend) for each in values or ())
 
 
 def _name(item: pytest.Item) -> str:

@@ -14,7 +14,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib import parallel as joblib_parallel
 
 import skyward as sky
-from skyward.plugins.joblib_backend import DEEPEST
+from skyward.plugins.joblib_backend import MAX_DEPTH
 from tests import joblib_work, work
 from tests.kit import SOON, Bell
 
@@ -138,7 +138,7 @@ def test_no_more_is_taken_from_the_iterator_than_pre_dispatch_says(bell: Bell) -
         results.close()
 
 
-@pytest.mark.parametrize(("pre_dispatch", "most"), [({}, DEEPEST), ({"pre_dispatch": "2*n_jobs"}, 2)])
+@pytest.mark.parametrize(("pre_dispatch", "most"), [({}, MAX_DEPTH), ({"pre_dispatch": "2*n_jobs"}, 2)])
 def test_tiny_tasks_are_taken_further_ahead_within_bounds_unless_pre_dispatch_is_given(
     pre_dispatch: dict[str, str], most: int
 ) -> None:

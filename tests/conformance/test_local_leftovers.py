@@ -110,11 +110,11 @@ def test_a_pool_touches_nothing_that_is_not_certainly_a_folder_of_ours(tmp_path:
         root = tmp_path / f"root{other}"
         (root / name).mkdir(mode=0o700, parents=True)
         (root / name / "data").touch()
-    (tmp_path / "root-open" / name / scratch.LOCK).touch()
+    (tmp_path / "root-open" / name / scratch.LOCK_FILE).touch()
     (tmp_path / "root-open" / name).chmod(0o755)
-    (tmp_path / "root-link" / name / scratch.LOCK).symlink_to("data")
+    (tmp_path / "root-link" / name / scratch.LOCK_FILE).symlink_to("data")
     (tmp_path / "root-locked" / "skyward-mine").mkdir(mode=0o700)
-    (tmp_path / "root-locked" / "skyward-mine" / scratch.LOCK).touch()
+    (tmp_path / "root-locked" / "skyward-mine" / scratch.LOCK_FILE).touch()
     held = scratch.lock(tmp_path / "root-locked" / name)
 
     for root in tmp_path.iterdir():

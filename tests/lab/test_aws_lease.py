@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
-from skyward.providers.aws.userdata import HELD
+from skyward.providers.aws.userdata import HELD_FILE
 from skyward.providers.provider import Order
 from tests.lab.cloud import Cloud
 from tests.lab.host import Host, until
@@ -39,7 +39,7 @@ def test_a_machine_is_held_as_long_as_the_driver_is_there_and_ends_itself_after(
         words: set[str] = set()
 
         def heard(host: Host) -> bool:
-            words.add(host.run(f"cat {HELD}"))
+            words.add(host.run(f"cat {HELD_FILE}"))
             return len(words) > 20  # the driver says so ten times in the length of a lease
 
         await asyncio.to_thread(until, lambda: heard(cloud.hosts[instance.id]), "it is held for two leases")

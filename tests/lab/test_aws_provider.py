@@ -308,7 +308,7 @@ def test_a_machine_that_was_never_seen_is_ended_with_the_pool(
     aws: Make, cloud: Cloud, mine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(termination, "SETTLE_DELAY_S", 0.5)
+        monkeypatch.setattr(termination, "LISTED_AFTER_S", 0.5)
         provider = aws(security_groups=mine)
         cloud.forgetful = 60
         cloud.fail("RunInstances", "InternalError", after=True)

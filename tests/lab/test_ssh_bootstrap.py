@@ -71,11 +71,11 @@ def test_with_an_index_packages_come_from_there_at_the_versions_that_are_here(
     host: Host, lab: Lab, tmp_path: Path
 ) -> None:
     with (
-        index(tmp_path, *bundle.NODE, "joblib") as (address, asked),
+        index(tmp_path, *bundle.NODE_PACKAGES, "joblib") as (address, asked),
         sky.Compute(provider=ssh(lab, host), image=sky.Image(index=address, packages=["joblib"])) as compute,
     ):
         assert compute.submit(pow, 2, 3).result(kit.SOON) == 8
-    assert {path.split("/")[2] for path in asked} >= {*bundle.NODE, "joblib"}
+    assert {path.split("/")[2] for path in asked} >= {*bundle.NODE_PACKAGES, "joblib"}
     assert [name.partition("-")[0] for name in host.run(f"ls {CACHE}/wheels").split()] == ["pip", "skyward"]
 
 

@@ -186,7 +186,7 @@ def test_what_says_a_wrong_address_is_not_believed(seen: BufferCache) -> None:
 
 
 def test_a_blob_is_named_by_what_is_in_it_though_the_array_changes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, memory = BlobStore(), bytearray(3 * blob_store.PIECE)
+    here, memory = BlobStore(), bytearray(3 * blob_store.PIECE_BYTES)
     write = Blob.write
 
     def interrupted(blob: Blob, at: int, data: bytes) -> None:
@@ -198,7 +198,7 @@ def test_a_blob_is_named_by_what_is_in_it_though_the_array_changes_meanwhile(mon
     monkeypatch.undo()
     content = blob.read(0, len(memory))
 
-    assert content == bytes(blob_store.PIECE) + b"x" * (2 * blob_store.PIECE)
+    assert content == bytes(blob_store.PIECE_BYTES) + b"x" * (2 * blob_store.PIECE_BYTES)
     assert blob.name == hashlib.sha256(content).hexdigest()
     assert here.put(memoryview(bytes(len(memory)))).read(0, len(memory)) == bytes(len(memory))
 

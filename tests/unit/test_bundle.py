@@ -35,7 +35,7 @@ def test_a_node_is_sent_itself_and_what_it_needs_at_the_versions_that_are_here()
     packed = bundle.pack(sky.Image())
 
     sent = {wheel.name: wheel.version for wheel in packed.recipe.wheels}
-    assert sent.keys() == {"skyward", *bundle.NODE}
+    assert sent.keys() == {"skyward", *bundle.NODE_PACKAGES}
     assert sent["casty"] == importlib.metadata.version("casty")
     assert packed.recipe.fetch == ()
     assert packed.requirements(("numpy",)) == Requirements("{}.{}".format(*sys.version_info), sent, ("numpy",))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +27,12 @@ PURE = next(
 )
 STDLIB = sys.stdlib_module_names
 
-SHARED_TYPE_NAMES = {"BatchLost": ["skyward.errors", "skyward.events"]}
-"""Names of several types: `BatchLost` is raised, and is the event in a record that says so; both are public."""
+SHARED_NAMES = {
+    "BatchLost": ["skyward.errors", "skyward.events"],
+    "LOCK_FILE": ["skyward.providers.scratch", "skyward.remote.node.parent_process"],
+}
+"""Names of two things: `BatchLost` is raised, and is the event in a record that says so; both are public. The driver
+and a node of this machine lock the same file, and neither may import the other."""
 
 LOADED = """
 import sys
@@ -238,15 +243,24 @@ def test_each_module_has_a_name_of_its_own() -> None:
     assert names == sorted(set(names))
 
 
-def test_a_type_has_a_name_of_its_own() -> None:
+def defined(path: Path) -> Iterator[str]:
+    """The types and constants of a module."""
+    for node in tree(path).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.TypeAlias(name=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=[target]) | ast.AnnAssign(target=target):
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                yield from (each.id for each in names if isinstance(each, ast.Name) and each.id.isupper())
+
+
+def test_a_type_or_constant_has_a_name_of_its_own() -> None:
     homes: dict[str, list[str]] = {}
     for path in PACKAGE:
-        for node in tree(path).body:
-            match node:
-                case ast.ClassDef(name=name) | ast.TypeAlias(name=ast.Name(id=name)):
-                    homes.setdefault(name.lstrip("_"), []).append(dotted(path))
+        for name in defined(path):
+            homes.setdefault(name.lstrip("_"), []).append(dotted(path))
 
-    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == SHARED_TYPE_NAMES
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == SHARED_NAMES
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=dotted)

@@ -15,7 +15,7 @@ OVERDUE = "2020-01-01T00:00:00+00:00"
 @pytest.fixture(autouse=True)
 def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(termination, "RETRY_DELAY_S", 0.001)
-    monkeypatch.setattr(termination, "SETTLE_DELAY_S", 0.001)
+    monkeypatch.setattr(termination, "LISTED_AFTER_S", 0.001)
     monkeypatch.setattr("skyward.providers.aws.journal.usual", lambda: Journal(tmp_path / "aws.jsonl"))
 
 

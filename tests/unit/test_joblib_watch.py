@@ -11,7 +11,7 @@ from joblib import parallel as joblib_parallel
 from joblib.parallel import ThreadingBackend
 
 from skyward.plugins.joblib import JoblibPlugin
-from skyward.plugins.joblib_watch import FIX, TOOLS, Watch
+from skyward.plugins.joblib_watch import FIX, MONITORING_TOOLS, Watch
 from skyward.remote.function import Remote, remote
 
 AT_ONCE = f"a Parallel call runs on this machine, not on the pool: {FIX}"
@@ -129,26 +129,26 @@ def test_a_backend_of_somebody_else_is_left_alone(block: Block, caplog: pytest.L
 def test_blocks_watch_side_by_side_and_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
     before = dict(vars(joblib_parallel.Parallel)), dict(joblib_parallel.BACKENDS)
     first, second = Block(), Block()
-    assert sys.monitoring.get_tool(TOOLS[0]) is not None
+    assert sys.monitoring.get_tool(MONITORING_TOOLS[0]) is not None
     first.leave()
     call()
     second.leave()
 
     assert caplog.messages == [AT_THE_END]
-    assert sys.monitoring.get_tool(TOOLS[0]) is None
+    assert sys.monitoring.get_tool(MONITORING_TOOLS[0]) is None
     assert (dict(vars(joblib_parallel.Parallel)), dict(joblib_parallel.BACKENDS)) == before
 
 
 def test_where_others_monitor_nothing_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    for tool in TOOLS:
+    for tool in MONITORING_TOOLS:
         sys.monitoring.use_tool_id(tool, "other")
     try:
         block = Block()
         call()
         block.leave()
-        assert [sys.monitoring.get_tool(tool) for tool in TOOLS] == ["other", "other"]
+        assert [sys.monitoring.get_tool(tool) for tool in MONITORING_TOOLS] == ["other", "other"]
     finally:
-        for tool in TOOLS:
+        for tool in MONITORING_TOOLS:
             sys.monitoring.free_tool_id(tool)
 
     assert caplog.messages == []

@@ -3,7 +3,7 @@ from typing import Literal
 from skyward.events import Event, Logged, NodeHeard, Printed, RunEnded
 from skyward.view.output_filter import (
     BAR_INTERVAL_S,
-    BURST,
+    BURST_LINES,
     MAX_CHARACTERS_PER_S,
     MAX_LINES_PER_S,
     NOTE_INTERVAL_S,
@@ -112,7 +112,7 @@ def flood(count: int, at: float, node: int = 0) -> list[Printed]:
 
 def test_a_flood_is_shown_in_part_and_the_rest_is_counted() -> None:
     prints = OutputFilter("runs/1.jsonl")
-    assert shown(prints, *flood(BURST + 1234, 0.0)) == ["x"] * BURST
+    assert shown(prints, *flood(BURST_LINES + 1234, 0.0)) == ["x"] * BURST_LINES
     assert shown(prints, NodeHeard(0.5, 0)) == []
     assert shown(prints, NodeHeard(1.0, 0)) == [note("1,234 lines are")]
     assert shown(prints, NodeHeard(2.0, 0)) == []
@@ -133,20 +133,20 @@ def test_a_flood_that_goes_on_is_told_of_now_and_then() -> None:
 
 def test_lines_are_shown_again_when_the_flood_is_over() -> None:
     prints = OutputFilter("runs/1.jsonl")
-    shown(prints, *flood(BURST + 1, 0.0))
+    shown(prints, *flood(BURST_LINES + 1, 0.0))
     assert shown(prints, printed("y\n", 1.5)) == [note("1 line is"), "y"]
 
 
 def test_what_is_shown_of_a_flood_comes_back_with_time() -> None:
     prints = OutputFilter("there")
-    shown(prints, *flood(BURST, 0.0))
-    assert shown(prints, *flood(BURST, 2.0)).count("x") == 2 * MAX_LINES_PER_S
-    assert shown(prints, *flood(BURST + 1, 60.0)).count("x") == BURST
+    shown(prints, *flood(BURST_LINES, 0.0))
+    assert shown(prints, *flood(BURST_LINES, 2.0)).count("x") == 2 * MAX_LINES_PER_S
+    assert shown(prints, *flood(BURST_LINES + 1, 60.0)).count("x") == BURST_LINES
 
 
 def test_a_flood_of_one_node_takes_no_line_from_another() -> None:
     prints = OutputFilter("there")
-    shown(prints, *flood(BURST + 1, 0.0))
+    shown(prints, *flood(BURST_LINES + 1, 0.0))
     assert prints.heard(flood(1, 0.0, node=1)) == [Show("stderr", "[node 1 slot 1] x")]
 
 
@@ -159,12 +159,12 @@ def test_long_lines_count_as_many_but_one_is_always_shown() -> None:
 
 def test_records_of_logging_count_as_lines() -> None:
     logged = Logged(0.0, 0, 1, "lib", 20, "text")
-    assert OutputFilter("there").heard([logged] * (BURST + 5)) == [logged] * BURST
+    assert OutputFilter("there").heard([logged] * (BURST_LINES + 5)) == [logged] * BURST_LINES
 
 
 def test_what_was_not_shown_is_told_when_the_run_ends() -> None:
     prints = OutputFilter("runs/1.jsonl")
-    shown(prints, *flood(BURST + 2, 0.0))
+    shown(prints, *flood(BURST_LINES + 2, 0.0))
     assert shown(prints, RunEnded(0.1, "", (), {})) == [note("2 lines are")]
 
 

@@ -63,7 +63,7 @@ class Budget:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(termination, "RETRY_DELAY_S", 0.001)
-    monkeypatch.setattr(termination, "SETTLE_DELAY_S", 0.001)
+    monkeypatch.setattr(termination, "LISTED_AFTER_S", 0.001)
     monkeypatch.setattr(pool_module, "FIND_INTERVAL_S", 0.001)
 
 
@@ -257,7 +257,7 @@ def test_survivors_that_cannot_be_listed_are_looked_for_later(
     groupless: EC2Pool, ec2: FakeEC2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(termination, "SETTLE_DELAY_S", 60.0)
+        monkeypatch.setattr(termination, "LISTED_AFTER_S", 60.0)
         ec2.unknown = {"i-0"}
         ec2.fail("run_instances", refusal("RunInstances", TOKEN_SPENT), after=True)
         ec2.fail("describe_instances", refusal("DescribeInstances", "UnauthorizedOperation"))
@@ -289,7 +289,7 @@ def test_the_machine_of_a_launch_without_an_answer_is_waited_for(
     groupless: EC2Pool, ec2: FakeEC2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(termination, "SETTLE_DELAY_S", 60.0)
+        monkeypatch.setattr(termination, "LISTED_AFTER_S", 60.0)
         ec2.unknown = {"i-0"}
         ec2.fail("run_instances", Unanswered("no answer"), after=True)
         with pytest.raises(Unanswered):

@@ -175,7 +175,7 @@ def test_timeouts_addresses_and_algorithms_are_taken(home: Path) -> None:
     assert plan.algorithms["ciphers"] == ["aes256-ctr"]
     assert "curve25519-sha256" in plan.algorithms["kexalgorithms"]
     assert plan.algorithms.keys() == {"ciphers", "kexalgorithms"}
-    assert of(home, "").connect_timeout == resolve.CONNECT_TIMEOUT_S
+    assert of(home, "").connect_timeout == resolve.TCP_CONNECT_TIMEOUT_S
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import islice, repeat
 
 import pytest
 
-from skyward.retry import LONGEST_RETRY_DELAY_S, RETRY_DELAY_S, backoff, jittered, retry
+from skyward.retry import FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S, backoff, jittered, retry
 
 
 class Failing:
@@ -25,8 +25,8 @@ class Failing:
 
 def test_delays_grow_up_to_a_limit() -> None:
     assert list(islice(backoff(1.0, 5.0, 1.5), 5)) == [1.0, 1.5, 2.25, 3.375, 5.0]
-    assert list(islice(backoff(), 6)) == [RETRY_DELAY_S, 0.4, 0.8, 1.6, LONGEST_RETRY_DELAY_S, LONGEST_RETRY_DELAY_S]
-    assert next(islice(backoff(), 5000, None)) == LONGEST_RETRY_DELAY_S
+    assert list(islice(backoff(), 6)) == [FIRST_RETRY_DELAY_S, 0.4, 0.8, 1.6, MAX_RETRY_DELAY_S, MAX_RETRY_DELAY_S]
+    assert next(islice(backoff(), 5000, None)) == MAX_RETRY_DELAY_S
 
 
 @pytest.mark.parametrize(("luck", "delay"), [(0.0, 2.0), (0.5, 3.0), (1.0, 4.0)])

@@ -29,7 +29,7 @@ def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[
 
 @pytest.mark.parametrize("name", [ALIVE_FILE, LEASE_FILE, PIDS_FILE, SILENCE_FILE])
 def test_the_files_of_a_lease_are_those_of_a_node(name: str) -> None:
-    assert f'"$folder/{name}"' in scripts._LEASE
+    assert f'"$folder/{name}"' in scripts._LEASE_LOOP
 
 
 def test_a_pool_finds_nothing_where_nothing_ever_was(shell: Callable[[str], str]) -> None:
@@ -65,7 +65,7 @@ def test_a_file_appears_whole_or_not_at_all(shell: Callable[[str], str], tmp_pat
 def test_a_command_is_followed_from_any_line_on_and_says_how_it_ended(shell: Callable[[str], str]) -> None:
     folder = shell(scripts.settle("pool-0-0")).strip()
     shell(scripts.start(folder, 1, "token", ["sh", "-c", "echo one; echo two; echo bad >&2; exit 7"]))
-    ended = f"{scripts.ENDED} token 7"
+    ended = f"{scripts.END_MARK} token 7"
     kit.until(lambda: ended in Path(folder, ".1.err").read_text())
 
     assert Path(folder, ".1.out").read_text() == f"one\ntwo\n\n{ended}\n"

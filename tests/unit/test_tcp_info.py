@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from skyward.providers.ssh import tcp_info as module
-from skyward.providers.ssh.tcp_info import MIN_LIVE_BYTES, silence, traffic
+from skyward.providers.ssh.tcp_info import MIN_BUSY_BYTES, silence, traffic
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_connection_over_which_nothing_comes_is_dead(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("there", "back"), [(2 * MIN_LIVE_BYTES, 0), (0, 1)])
+@pytest.mark.parametrize(("there", "back"), [(2 * MIN_BUSY_BYTES, 0), (0, 1)])
 def test_one_that_something_gets_through_is_not(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, there: int, back: int
 ) -> None:

@@ -51,9 +51,9 @@ def test_it_is_shell(script: str) -> None:
 
 
 def test_a_sign_of_life_says_when_the_money_is_used_up() -> None:
-    assert userdata.renewal("x") == f"echo x >{userdata.HELD}"
-    assert userdata.renewal("x", 61.2) == f"echo x 62 >{userdata.HELD}"
-    assert userdata.renewal("x", 0.0) == f"echo x 0 >{userdata.HELD}"
+    assert userdata.renewal("x") == f"echo x >{userdata.HELD_FILE}"
+    assert userdata.renewal("x", 61.2) == f"echo x 62 >{userdata.HELD_FILE}"
+    assert userdata.renewal("x", 0.0) == f"echo x 0 >{userdata.HELD_FILE}"
 
 
 def test_what_is_run_as_root_is_one_word() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from skyward.formatting import dollars
 from skyward.providers.aws import api_errors, region_names
 from skyward.providers.aws.instance_selection import Offer
-from skyward.providers.health_checks import AGREES, Finding, HostRequirements
+from skyward.providers.health_checks import MAX_CLOCK_OFFSET_S, Finding, HostRequirements
 
 SIGNED_WITHIN_S = 300.0
 """Seconds by which the time of a signature may be off."""
@@ -27,10 +27,10 @@ PYTHON = "3.12"
 POLICY = "allow it in their policy: docs/aws.md has a policy with the least that is needed"
 
 _QUOTAS = {"g": ("L-DB2E81BA", "L-3819A6DF"), "vt": ("L-DB2E81BA", "L-3819A6DF"), "p": ("L-417A185B", "L-7212CCBC")}
-_STANDARD = "L-1216C47A", "L-34B43A08"
+_STANDARD_QUOTA_CODES = "L-1216C47A", "L-34B43A08"
 _OTHERS = ("dl", "f", "hpc", "inf", "mac", "trn", "u", "x")
 
-_SOURCES = {
+_CREDENTIAL_SOURCES = {
     "assume-role": "a role of your profile",
     "assume-role-with-web-identity": "a web identity",
     "container-role": "the role of this container",
@@ -81,7 +81,7 @@ def credentials(
     source: str, *, temporary: bool, renewed: bool, expire: dt.datetime | None, now: dt.datetime
 ) -> Finding:
     """Judge where credentials come from, and how long they last."""
-    origin = f"from {_SOURCES.get(source, source)}"
+    origin = f"from {_CREDENTIAL_SOURCES.get(source, source)}"
     if renewed:
         return Finding("credentials", "ok", f"{origin}, renewed before they expire")
     if not temporary:
@@ -107,7 +107,7 @@ def not_accepted(code: str, text: str, ahead: float | None) -> Finding:
 def clock(ahead: float) -> Finding:
     """Judge the clock here by one that is so many seconds ahead of it, give or take a second."""
     off = max(abs(ahead) - 1.0, 0.0)
-    if off <= AGREES:
+    if off <= MAX_CLOCK_OFFSET_S:
         return Finding("clock", "ok", f"within {max(abs(ahead), 1.0):.0f} s of Amazon's")
     text = f"the clock here is {abs(ahead):.0f} s {'slow' if ahead > 0 else 'fast'}"
     fix = "set it by the network: timedatectl set-ntp true"
@@ -153,7 +153,7 @@ def machine(offer: Offer) -> Finding:
 def quota_code(kind: str, spot: bool) -> str | None:
     """Return the code of the quota that a type of machine counts against; None where it is not known."""
     family = api_errors.family(kind)
-    return None if family in _OTHERS else _QUOTAS.get(family, _STANDARD)[spot]
+    return None if family in _OTHERS else _QUOTAS.get(family, _STANDARD_QUOTA_CODES)[spot]
 
 
 def quota(limit: float, kind: str, cpus: int, nodes: int, *, spot: bool) -> Finding:

@@ -27,7 +27,7 @@ RETRY_TIMEOUT_S = 60.0
 UNKNOWN_REGION_RETRY_TIMEOUT_S = 2.0
 """The same in a region that the SDK does not know, until it has answered once: its name may be misspelled."""
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
+API_CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
 """Timeouts of a connection and of an answer, in seconds."""
 
 PRICE_LIST_REGION = "us-east-1"
@@ -238,7 +238,7 @@ class Api:
 
                 once = Config(
                     retries={"total_max_attempts": 1},
-                    connect_timeout=CONNECT_TIMEOUT_S,
+                    connect_timeout=API_CONNECT_TIMEOUT_S,
                     read_timeout=READ_TIMEOUT_S,
                     max_pool_connections=50,
                 )

@@ -53,9 +53,9 @@ PERMISSION_CODES = {"AccessDenied", "AccessDeniedException", "Client.Unauthorize
 TOKEN_SPENT = "IdempotentInstanceTerminated"
 """The machines of an earlier launch with this client token have been terminated: it needs another token."""
 
-_STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
+_STANDARD_FAMILIES = "Standard (A, C, D, H, I, M, R, T, Z)"
 _FAMILIES = {"g": "G and VT", "vt": "G and VT", "inf": "Inf", "trn": "Trn", "p": "P", "x": "X", "f": "F", "dl": "DL"}
-_QUOTAS = {
+_QUOTA_NAMES = {
     "AddressLimitExceeded": "EC2-VPC Elastic IPs",
     "RulesPerSecurityGroupLimitExceeded": "Inbound or outbound rules per security group",
     "SecurityGroupLimitExceeded": "VPC security groups per Region",
@@ -77,11 +77,11 @@ def concerns_every_call(code: str, status: int) -> bool:
 
 def quota(code: str, kind: str, spot: bool) -> str | None:
     """Return the name of the exhausted quota, as in the console of Service Quotas; None if it is not about a quota."""
-    if code in _QUOTAS:
-        return _QUOTAS[code]
+    if code in _QUOTA_NAMES:
+        return _QUOTA_NAMES[code]
     if code not in _OF_SIZE:
         return None
-    named = _FAMILIES.get(family(kind), _STANDARD)
+    named = _FAMILIES.get(family(kind), _STANDARD_FAMILIES)
     if spot or code in ("MaxSpotInstanceCountExceeded", "SpotLimitExceeded"):
         return f"All {named} Spot Instance Requests"
     return f"Running On-Demand {named} instances"

@@ -17,7 +17,7 @@ from skyward.errors import Denied, InvalidArgument, Leaked, ProvisioningError, l
 from skyward.providers.aws import journal, price_list, resources, staleness, termination
 from skyward.providers.aws.api import Api, Refusal
 from skyward.providers.aws.instance_selection import Prices
-from skyward.providers.aws.resources import LEASE, EC2Instance, FoundGroup
+from skyward.providers.aws.resources import LEASE_TAG, EC2Instance, FoundGroup
 from skyward.providers.aws.staleness import BY, UNTIL
 from skyward.providers.aws.termination import NotTerminated, Terminator
 from skyward.providers.batching import side_by_side
@@ -277,7 +277,7 @@ def _pool(
 def _machine(found: EC2Instance, hourly: float | None) -> CloudMachine:
     lease = until = None
     with contextlib.suppress(KeyError, ValueError):
-        lease = float(found.tags[LEASE])
+        lease = float(found.tags[LEASE_TAG])
         until = dt.datetime.fromisoformat(found.tags[UNTIL])
     return CloudMachine(
         found.id,
@@ -313,7 +313,7 @@ def _price(machine: EC2Instance, prices: Prices, disk: int) -> float | None:
 async def _disks(api: Api) -> dict[str, int]:
     """Return the GB of disk of each machine of ours."""
     found: dict[str, int] = {}
-    filters = [{"Name": "tag-key", "Values": [resources.POOL]}]
+    filters = [{"Name": "tag-key", "Values": [resources.POOL_TAG]}]
     for volume in await api.pages("ec2", "describe_volumes", "Volumes", Filters=filters):
         for attached in volume.get("Attachments", []):
             found[attached["InstanceId"]] = found.get(attached["InstanceId"], 0) + int(volume["Size"])
@@ -335,7 +335,7 @@ async def _end_all(pools: Sequence[CloudPool], profile: str | None) -> None:
 
 async def _end(pool: CloudPool, profile: str | None) -> None:
     terminator = Terminator(Api(pool.region, profile))
-    await terminator.clear(pool.name, termination.GROUP_REMOVAL_TIMEOUT_S, termination.SETTLE_DELAY_S)
+    await terminator.clear(pool.name, termination.GROUP_REMOVAL_TIMEOUT_S, termination.LISTED_AFTER_S)
     try:
         await journal.usual().note("gone", pool=pool.name, by="down")
     except OSError as error:

@@ -30,7 +30,7 @@ from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.aws.journal import Journal
 from skyward.providers.aws.launch_config import LaunchConfig
 from skyward.providers.aws.launch_plan import LaunchPlan
-from skyward.providers.aws.resources import LEASE, NODES, POOL, TERMINATING, EC2Instance
+from skyward.providers.aws.resources import LEASE_TAG, NODES_TAG, POOL_TAG, TERMINATING_STATES, EC2Instance
 from skyward.providers.aws.termination import NotTerminated, Terminator
 from skyward.providers.aws.userdata import ShutdownTimeouts
 from skyward.providers.aws.watchdog import WatchedPool
@@ -194,7 +194,7 @@ class EC2Pool:
         limits = ShutdownTimeouts(self._config.first_contact, self.lease, self._config.max_lifetime)
         user_data = userdata.cloud_config(limits, (host_key.private.decode(), host_key.public), self.login.public)
         short = " ".join(node.removeprefix(f"{self.pool}-") for node in nodes)
-        tags = {**self._tags(), NODES: short, LEASE: f"{self.lease:g}"}
+        tags = {**self._tags(), NODES_TAG: short, LEASE_TAG: f"{self.lease:g}"}
         limited = self._is_limited(offer)
         asked = await self._plan.parameters(offer, len(nodes), user_data, groups, tags, standard_credits=limited)
         try:
@@ -261,7 +261,7 @@ class EC2Pool:
 
     def _tags(self) -> dict[str, str]:
         """Return the tags of a resource that is created now."""
-        ours = {"Name": f"skyward-{self.pool}", POOL: self.pool, **staleness.owner_tags(self._config.max_lifetime)}
+        ours = {"Name": f"skyward-{self.pool}", POOL_TAG: self.pool, **staleness.owner_tags(self._config.max_lifetime)}
         return {**self._config.tags, **ours}
 
     @contextlib.asynccontextmanager
@@ -269,7 +269,7 @@ class EC2Pool:
         """Start the watchdog before `action` may create something; count it unless it certainly created nothing."""
         if self._dismiss_watchdog is None:
             region, lifetime = await self.api.region(), self._config.max_lifetime
-            settle = min(termination.SETTLE_DELAY_S, self.lease)
+            settle = min(termination.LISTED_AFTER_S, self.lease)
             self._dismiss_watchdog = self._start_watchdog(
                 WatchedPool(self.pool, region, self._config.profile, str(self._journal.path), settle, lifetime)
             )
@@ -315,7 +315,7 @@ class EC2Pool:
             return []
         while True:
             told = await resources.machines(self.api, self.pool)
-            seen, since = {each.node for each in told}, time.monotonic() - termination.SETTLE_DELAY_S
+            seen, since = {each.node for each in told}, time.monotonic() - termination.LISTED_AFTER_S
             self._unanswered = {node: at for node, at in self._unanswered.items() if node not in seen and at > since}
             if not self._unanswered:
                 break
@@ -330,7 +330,7 @@ class EC2Pool:
         known = self._known.get(instance.name)
         if known is None or known.id != instance.id:
             told = await self.look(instance.id)
-            if told is None or told.node != instance.name or told.state in TERMINATING:
+            if told is None or told.node != instance.name or told.state in TERMINATING_STATES:
                 return
         await self._terminator.terminate(instance.id, lambda: _is_young(self._launched.get(instance.id)))
         self._known.pop(instance.name, None)
@@ -345,7 +345,7 @@ class EC2Pool:
             return ()
         if self._possible:
             async with self.api.open():
-                settle = min(termination.SETTLE_DELAY_S, self.lease) if _is_young(self._last) else 0.0
+                settle = min(termination.LISTED_AFTER_S, self.lease) if _is_young(self._last) else 0.0
                 try:
                     await self._terminator.clear(self.pool, termination.GROUP_REMOVAL_TIMEOUT_S, settle)
                 except NotTerminated as error:

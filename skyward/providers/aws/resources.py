@@ -11,14 +11,14 @@ from typing import Any
 
 from skyward.providers.aws.api import Api
 
-POOL, NODES, LEASE = "skyward:pool", "skyward:nodes", "skyward:lease"
+POOL_TAG, NODES_TAG, LEASE_TAG = "skyward:pool", "skyward:nodes", "skyward:lease"
 """The tags of a resource: its pool, the nodes of its launch, and its lease in seconds; for others see `staleness`."""
 
 PROPAGATION_TIME_S = 60.0
 """Seconds from a launch in which the API may not know or list a machine."""
 
-ALIVE = ("pending", "running", "stopping", "stopped")
-TERMINATING = ("shutting-down", "terminated")
+LIVE_STATES = ("pending", "running", "stopping", "stopped")
+TERMINATING_STATES = ("shutting-down", "terminated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class EC2Instance:
     @property
     def is_alive(self) -> bool:
         """Whether it is not terminating."""
-        return self.state in ALIVE
+        return self.state in LIVE_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _machine(told: dict[str, Any]) -> EC2Instance:
     tags = {tag["Key"]: tag["Value"] for tag in told.get("Tags", [])}
-    pool = tags.get(POOL, "")
+    pool = tags.get(POOL_TAG, "")
     return EC2Instance(
         told["InstanceId"],
         pool,
-        node_of(pool, tags.get(NODES, ""), int(told.get("AmiLaunchIndex", 0))),
+        node_of(pool, tags.get(NODES_TAG, ""), int(told.get("AmiLaunchIndex", 0))),
         told["State"]["Name"],
         told.get("InstanceType", ""),
         told.get("Placement", {}).get("AvailabilityZone", ""),
@@ -83,7 +83,9 @@ def _machine(told: dict[str, Any]) -> EC2Instance:
 
 
 def _ours(pool: str | None) -> list[dict[str, Any]]:
-    return [{"Name": "tag-key", "Values": [POOL]} if pool is None else {"Name": f"tag:{POOL}", "Values": [pool]}]
+    return [
+        {"Name": "tag-key", "Values": [POOL_TAG]} if pool is None else {"Name": f"tag:{POOL_TAG}", "Values": [pool]}
+    ]
 
 
 async def machines(api: Api, pool: str | None = None) -> list[EC2Instance]:
@@ -100,5 +102,5 @@ async def groups(api: Api, pool: str | None = None) -> list[FoundGroup]:
     found = []
     for each in told:
         tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
-        found.append(FoundGroup(each["GroupId"], each["GroupName"], tags.get(POOL, ""), tags))
+        found.append(FoundGroup(each["GroupId"], each["GroupName"], tags.get(POOL_TAG, ""), tags))
     return found

@@ -13,7 +13,7 @@ from functools import partial
 from skyward.errors import ProvisioningError
 from skyward.providers.aws import api_errors, resources, staleness
 from skyward.providers.aws.api import Api, Refusal
-from skyward.providers.aws.resources import TERMINATING
+from skyward.providers.aws.resources import TERMINATING_STATES
 from skyward.providers.batching import RequestCoalescer
 from skyward.retry import backoff, retry
 
@@ -22,7 +22,7 @@ log = logging.getLogger("skyward")
 RETRY_DELAY_S, LONGEST_RETRY_DELAY_S = 0.2, 5.0
 """Seconds between two attempts, at first and at most."""
 
-SETTLE_DELAY_S = 10.0
+LISTED_AFTER_S = 10.0
 """Seconds after which EC2 lists every machine of an earlier launch."""
 
 GROUP_REMOVAL_TIMEOUT_S = 300.0
@@ -112,7 +112,7 @@ class Terminator:
         return dict.fromkeys(machines) | {
             each: ProvisioningError(f"ec2:TerminateInstances: it is {state}, and not shutting down")
             for each, state in states.items()
-            if state not in TERMINATING
+            if state not in TERMINATING_STATES
         }
 
     async def remove_group(self, group: str) -> bool:

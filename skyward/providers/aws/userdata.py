@@ -21,8 +21,8 @@ import math
 import shlex
 from dataclasses import dataclass
 
-FOLDER = "/run/skyward"
-HELD = f"{FOLDER}/held"
+STATE_FOLDER = "/run/skyward"
+HELD_FILE = f"{STATE_FOLDER}/held"
 """The file whose content the driver changes to renew the lease."""
 
 
@@ -108,7 +108,7 @@ systemctl reload ssh >/dev/null 2>&1 || systemctl reload sshd >/dev/null 2>&1 ||
 
 def starting(limits: ShutdownTimeouts) -> str:
     """Return the command that starts the lease script and leaves it running."""
-    values = {"folder": FOLDER, "held": HELD, "pause": limits.pause}
+    values = {"folder": STATE_FOLDER, "held": HELD_FILE, "pause": limits.pause}
     seconds = {name: max(1, round(getattr(limits, name))) for name in ("first_contact", "lease", "lifetime")}
     return _START % {**values, "script": _LEASE_SCRIPT % (values | seconds)}
 
@@ -137,4 +137,4 @@ def renewal(word: str, left: float | None = None) -> str:
 
     With `left`, the machine shuts itself down after this many seconds, unless it gets another message.
     """
-    return f"echo {shlex.quote(word)}{'' if left is None else f' {math.ceil(left)}'} >{HELD}"
+    return f"echo {shlex.quote(word)}{'' if left is None else f' {math.ceil(left)}'} >{HELD_FILE}"

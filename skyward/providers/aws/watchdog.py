@@ -19,10 +19,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-POLL_INTERVAL_S = 0.5
+DRIVER_POLL_INTERVAL_S = 0.5
 """Seconds between two checks whether the driver still runs; usually the end of a pipe says so at once."""
 
-LONGEST_RETRY_DELAY_S = 15.0
+MAX_CLEAR_DELAY_S = 15.0
 """Seconds between two attempts to clear the pool, at most."""
 
 DONE = b"done\n"
@@ -74,7 +74,7 @@ def main() -> None:
     os.setsid()
     said = b""
     while os.getppid() == driver:
-        ready, _, _ = select.select([0], [], [], POLL_INTERVAL_S)
+        ready, _, _ = select.select([0], [], [], DRIVER_POLL_INTERVAL_S)
         if not ready:
             continue
         data = os.read(0, 4096)
@@ -101,7 +101,7 @@ async def _clear(watched: WatchedPool) -> None:
     clear = partial(terminator.clear, watched.pool, math.inf, watched.settle, always_twice=True)
     async with asyncio.timeout(watched.lifetime):
         # whatever the error is, there is nobody to tell, and it may pass
-        await retry(clear, on=Exception, delays=backoff(longest=LONGEST_RETRY_DELAY_S))
+        await retry(clear, on=Exception, delays=backoff(longest=MAX_CLEAR_DELAY_S))
     await Journal(Path(watched.journal)).note("gone", pool=watched.pool, by="guard")
 
 

@@ -17,7 +17,7 @@ from skyward.providers.ssh.tunnel import Tunnel
 CHECK_TIMEOUT_S = 60.0
 """Seconds that all checks of a machine may take."""
 
-PROBES = 3
+ROUND_TRIP_PROBES = 3
 """Round trips that are measured; the shortest counts."""
 
 
@@ -137,7 +137,7 @@ def _refusal(to: Target, plan: ResolvedTarget, error: Unreachable, keys: Finding
 
 async def _look(tunnel: Tunnel, needs: HostRequirements, found: list[Finding]) -> None:
     try:
-        found.append(health_checks.round_trip(min([await tunnel.probe() for _ in range(PROBES)])))
+        found.append(health_checks.round_trip(min([await tunnel.probe() for _ in range(ROUND_TRIP_PROBES)])))
         found.append(Finding("forwarding", "ok", "sshd lets connections through"))
     except PermissionError:
         fix = "allow it for this user in sshd_config: AllowTcpForwarding local"

@@ -73,7 +73,7 @@ class _Dial:
             return await asyncio.get_running_loop().create_connection(session, host, port, **self._more)
 
 
-ALGORITHMS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
+ALGORITHM_OPTIONS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "ciphers": ("encryption_algs", get_encryption_algs),
     "kexalgorithms": ("kex_algs", get_kex_algs),
     "macs": ("mac_algs", get_mac_algs),
@@ -109,7 +109,7 @@ def _algorithms(plan: ResolvedTarget) -> dict[str, Sequence[str]]:
     """Return the algorithms that the user has chosen, without those that asyncssh does not support."""
     found: dict[str, Sequence[str]] = {}
     for keyword, names in plan.algorithms.items():
-        argument, there = ALGORITHMS[keyword]
+        argument, there = ALGORITHM_OPTIONS[keyword]
         found[argument] = [each for each in names if each.encode() in there()]
         if not found[argument]:
             raise ValueError(

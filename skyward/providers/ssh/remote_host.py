@@ -9,13 +9,13 @@ from skyward.providers.provider import Content
 from skyward.providers.ssh import scripts
 from skyward.providers.ssh.tunnel import Lost, Tunnel
 
-LOST = -1
+LOST_EXIT_CODE = -1
 """Reported for a command whose exit code was lost."""
 
 RECONNECT_TIMEOUT_S = 3600.0
 """Seconds of one wait for a lost connection; the supervisor decides when to give up."""
 
-RETRY_DELAY_S = 0.05
+OUTPUT_RETRY_DELAY_S = 0.05
 """Seconds before output is followed again after the connection was lost, so that the tunnel notices the loss first."""
 
 
@@ -61,7 +61,7 @@ class DetachedProcess:
 
     def __init__(self, tunnel: Tunnel, folder: str, number: int, token: str) -> None:
         self._tunnel, self._folder, self._number = tunnel, folder, number
-        self._last = f"{scripts.ENDED} {token} "
+        self._last = f"{scripts.END_MARK} {token} "
         self._code: int | None = None
 
     async def lines(self) -> AsyncIterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ class DetachedProcess:
                     scripts.follow(self._folder, self._number, seen["stdout"], seen["stderr"])
                 )
             except Lost:
-                await asyncio.sleep(RETRY_DELAY_S)
+                await asyncio.sleep(OUTPUT_RETRY_DELAY_S)
                 continue
             try:
                 async for stream, text in follower.lines():
@@ -94,12 +94,12 @@ class DetachedProcess:
                         yield stream, text
                 await follower.wait()
             except Lost:
-                await asyncio.sleep(RETRY_DELAY_S)
+                await asyncio.sleep(OUTPUT_RETRY_DELAY_S)
                 continue
             finally:
                 follower.close()
             if self._code is None:
-                self._code = LOST
+                self._code = LOST_EXIT_CODE
             return
 
     async def wait(self) -> int:

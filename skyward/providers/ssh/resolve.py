@@ -31,7 +31,7 @@ SYSTEM_HOSTS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
 RESOLVE_TIMEOUT_S = 15.0
 """Seconds for `ssh -G`, which may run commands (`Match exec`) and resolve names."""
 
-CONNECT_TIMEOUT_S = 5.0
+TCP_CONNECT_TIMEOUT_S = 5.0
 """Seconds for a TCP connection, unless the configuration has a `ConnectTimeout`."""
 
 UNSUPPORTED = {"bindinterface": "", "revokedhostkeys": "none", "proxyusefdpass": "no"}
@@ -39,7 +39,7 @@ UNSUPPORTED = {"bindinterface": "", "revokedhostkeys": "none", "proxyusefdpass":
 
 ALGORITHMS = ("ciphers", "kexalgorithms", "macs", "hostkeyalgorithms", "casignaturealgorithms")
 
-FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+ADDRESS_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 _UNSAFE = re.compile(r"^-|[\s'\"`$\\;&<>|(){}\x00-\x1f\x7f]")
 """Not allowed in names of hosts and users, as the configuration may insert them into shell commands."""
@@ -162,8 +162,8 @@ class ResolvedTarget:
             certificates=[each for value in settings.get("certificatefile", ()) if os.path.exists(each := path(value))],
             agent=_agent(settings.get("identityagent", [""])[0], maybe) if to.agent else None,
             identities_only=first("identitiesonly") == "yes",
-            connect_timeout=float(first("connecttimeout") or CONNECT_TIMEOUT_S),
-            family=FAMILIES.get(first("addressfamily"), socket.AF_UNSPEC),
+            connect_timeout=float(first("connecttimeout") or TCP_CONNECT_TIMEOUT_S),
+            family=ADDRESS_FAMILIES.get(first("addressfamily"), socket.AF_UNSPEC),
             bind=first("bindaddress") or None,
             algorithms=_algorithms(settings),
             settings=settings,

@@ -8,7 +8,7 @@ are those of `skyward.remote.node.parent_process` and `skyward.remote.node_confi
 import shlex
 from collections.abc import Sequence
 
-ENDED = "skyward-command-ended"
+END_MARK = "skyward-command-ended"
 """The last line of each stream of a command begins with this; a token and the exit code follow."""
 
 _ROOT = r"""
@@ -70,7 +70,7 @@ finish() {
 }
 """
 
-_LEASE = (
+_LEASE_LOOP = (
     _ROOT
     + r"""
 folder=$1
@@ -97,7 +97,7 @@ def settle(node: str) -> str:
     """Make the node's folder, start its lease, print its path, and remove nodes of earlier runs with expired leases."""
     return (
         _ROOT
-        + f'folder="$root/"{shlex.quote(node)}\nlease_script={shlex.quote(_LEASE)}\n'
+        + f'folder="$root/"{shlex.quote(node)}\nlease_script={shlex.quote(_LEASE_LOOP)}\n'
         + r"""
 mkdir -p "$folder" && chmod 700 "${root%/*}" "$root" "$folder" || exit 1
 now=$(date +%s)
@@ -177,7 +177,7 @@ def start(folder: str, number: int, token: str, command: Sequence[str]) -> str:
     """
     wrapper = (
         'echo $$ >"$1.pid"; shift; "$@"; code=$?; '
-        f'printf "\\n%s %s\\n" "{ENDED} {token}" "$code"; printf "\\n%s %s\\n" "{ENDED} {token}" "$code" >&2'
+        f'printf "\\n%s %s\\n" "{END_MARK} {token}" "$code"; printf "\\n%s %s\\n" "{END_MARK} {token}" "$code" >&2'
     )
     words = shlex.join([wrapper, f"{folder}/", f"{folder}/.{number}", *command])
     return (

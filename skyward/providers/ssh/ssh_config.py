@@ -36,7 +36,7 @@ OTHER = {"proxyjump": "proxycommand", "proxycommand": "proxyjump"}
 """Keywords that exclude each other: the first one counts."""
 
 _DIRECTIVE = re.compile(r"\s*(?P<keyword>\w+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*")
-_PLAIN = re.compile(r'(?:"[^"\\]*"|[^\s"\'#\\]+)(?:\s+(?:"[^"\\]*"|[^\s"\'#\\]+))*')
+_PLAIN_WORDS = re.compile(r'(?:"[^"\\]*"|[^\s"\'#\\]+)(?:\s+(?:"[^"\\]*"|[^\s"\'#\\]+))*')
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -74,7 +74,7 @@ def read(files: Mapping[str, str], host: str) -> Settings:
             found = _DIRECTIVE.fullmatch(line)
             keyword = found["keyword"].lower() if found else line.split()[0]
             value = found["value"] if found else ""
-            words = _words(value) if _PLAIN.fullmatch(value) else []
+            words = _words(value) if _PLAIN_WORDS.fullmatch(value) else []
             if keyword == "host" and words:
                 applies = _matches(words, host)
                 continue

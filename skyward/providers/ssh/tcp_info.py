@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 KEEPALIVE_INTERVAL_S, MAX_MISSED_KEEPALIVES = 2, 3
 """Seconds between two keepalives, and how many may be missed: a dead connection is noticed after 8 s."""
 
-MIN_LIVE_BYTES = 16 << 10
+MIN_BUSY_BYTES = 16 << 10
 """Bytes acknowledged between two checks that show that a connection is alive; keepalives are fewer."""
 
 COUNTS_OFFSET = 120
@@ -56,6 +56,6 @@ async def silence(connection: Any) -> None:
         await asyncio.sleep(KEEPALIVE_INTERVAL_S)
         now = traffic(connection)
         if before is not None and now is not None:
-            moved = now.received > before.received or now.acknowledged - before.acknowledged >= MIN_LIVE_BYTES
+            moved = now.received > before.received or now.acknowledged - before.acknowledged >= MIN_BUSY_BYTES
             missed = 0 if moved else missed + 1
         before = now
