@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from skyward.actors import routing
-from skyward.actors.router_state import RouterState
+from skyward.actors.router_state import PoolLoad, RouterState
 from skyward.actors.utilization import Utilization
 from skyward.calls.completion import Answer, Completions, CompletionThread, PendingCall
 from skyward.errors import BatchLost as LostError
@@ -40,17 +40,13 @@ class CallTable:
     ----------
     get
         Returns the call with this number, or None when it has been answered or cancelled.
-    state
-        What the router decides by; it alone changes it.
-    usage
-        What the slots' time went into.
     used
         Whether a call was ever added.
     """
 
     def __init__(self, prefetch: int | None, retries: int, record: EventLog) -> None:
-        self.state = RouterState(prefetch)
-        self.usage = Utilization()
+        self._state = RouterState(prefetch)
+        self._usage = Utilization()
         self.used = False
         self._retries, self._record = retries, record
         self._calls: dict[int, PendingCall] = {}
@@ -124,10 +120,30 @@ class CallTable:
         self._record.put(BatchesArrived(now(), len(calls), sum([call.tasks for call in calls]), group.number))
         return routing.Submitted(numbers, group.number, group.limit, options.node, retries, sizes)
 
+    def decide(self, event: routing.RoutingEvent) -> tuple[routing.RoutingEffect, ...]:
+        """Return what the router does at an event."""
+        return routing.step(self._state, event)
+
+    def load(self) -> PoolLoad:
+        """Return what waits for slots, and who has nothing to do."""
+        return self._state.load()
+
+    def depth(self) -> float:
+        """Return how many calls there should be for each slot."""
+        return self._state.depth()
+
     def note(self, event: Event) -> None:
         """Note and count an event."""
-        self.usage.counts.add(event)
+        self._usage.counts.add(event)
         self._record.put(event)
+
+    def count_shared(self, node: int, size: int) -> None:
+        """Count a large buffer of so many bytes that a node has now, for all its slots."""
+        self._usage.share(node, size)
+
+    def count_fetched(self, node: int, size: int) -> None:
+        """Count a large result of so many bytes that has come from a node."""
+        self._usage.fetch(node, size)
 
     def keep(self, answers: dict[int, Answer]) -> None:
         """Keep answers until the router says what becomes of them."""
@@ -146,7 +162,7 @@ class CallTable:
                 continue
             ended.setdefault(call.group.completion, []).append((call, answer))
         for completion, pairs in ended.items():
-            self.usage.packing += (opening := completion.opening) - completion.opened
+            self._usage.packing += (opening := completion.opening) - completion.opened
             completion.opened = opening
             completion.put(pairs)
 
@@ -178,7 +194,7 @@ class CallTable:
 
     def account(self, event: routing.RoutingEvent) -> None:
         """Account for what the router has just been told."""
-        usage, state, clock = self.usage, self.state, time.perf_counter()
+        usage, state, clock = self._usage, self._state, time.perf_counter()
         match event:
             case routing.Submitted():
                 began, packing = self._arrivals.popleft()
@@ -195,9 +211,9 @@ class CallTable:
 
     def stop_accounting(self) -> None:
         """Count no more time: what has not been answered now will not be."""
-        self.usage.turn(time.perf_counter(), 0, 0, open=False)
+        self._usage.turn(time.perf_counter(), 0, 0, open=False)
 
     def report(self) -> Report:
         """Return what was done so far."""
-        held = {number: len(node.held) for number, node in self.state.nodes.items()}
-        return self.usage.report(time.perf_counter(), now(), held, self.state.deaths)
+        held = {number: len(node.held) for number, node in self._state.nodes.items()}
+        return self._usage.report(time.perf_counter(), now(), held, self._state.deaths)

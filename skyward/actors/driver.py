@@ -186,7 +186,7 @@ class Driver:
 
     def depth(self) -> float:
         """How many calls there should be for each slot; see `Compute.depth`."""
-        return self._calls.state.depth()
+        return self._calls.depth()
 
     def shown(self, batch: int) -> str:
         """Return a call that has not been answered in a line, for an error."""
@@ -266,7 +266,7 @@ class Driver:
             self._context,
             self._nodes,
             self._status,
-            self._calls.state,
+            self._calls.load,
             route=self._router.tell,
             supervise=self._supervise,
             tell=tell,

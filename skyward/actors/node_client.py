@@ -221,7 +221,7 @@ class NodeClient:
             blob = next(blob for blob in entry.packed.blobs if blob.name == missing[0])
             problem = await bulk.put(blob)
             if not problem:
-                self._calls.usage.share(self._node, blob.size)
+                self._calls.count_shared(self._node, blob.size)
             elif batch in self._loads:
                 self._loads.remove(batch)
                 self._left((batch,))
@@ -255,7 +255,7 @@ class NodeClient:
         del self._unfetched[outcome.batch]
         self._calls.keep({outcome.batch: Answer(outcome, self._node, tasks, result)})
         if result is not None:
-            self._calls.usage.fetch(self._node, len(result))
+            self._calls.count_fetched(self._node, len(result))
         self._tell(routing.Answered(self._node, (outcome.batch,), seconds=outcome.seconds))
 
     def _results_lost(self, batches: Sequence[int]) -> None:
@@ -304,9 +304,7 @@ class NodeClient:
         if not batches:
             return
         self._number += 1
-        sent = BatchesSent(now(), self._node, len(batches), size)
-        self._calls.usage.counts.send(sent)
-        self._record.put(sent)
+        self._calls.note(BatchesSent(now(), self._node, len(batches), size))
         assign = Assign(self._number, tuple(batches), functions, tuple(forget))
         await self._line.ask(assign, ANSWER_TIMEOUT_S + size / 1e6)
 
@@ -314,7 +312,7 @@ class NodeClient:
         """Note the large buffers that the node maps from now on."""
         new = [blob for blob in blobs if blob not in self._mapped]
         self._mapped.update(new)
-        self._calls.usage.share(self._node, sum(blob.size for blob in new))
+        self._calls.count_shared(self._node, sum(blob.size for blob in new))
 
     async def _revoke(self, order: _Revocation) -> None:
         self._number += 1
@@ -339,9 +337,7 @@ class NodeClient:
         """Pass on what the node has answered; some of it may have been sent before."""
         opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
         known = [self._calls.get(outcome.batch) for outcome in outcomes]
-        ended = self._ended(outcomes, known, opened)
-        self._calls.usage.counts.end(ended)
-        self._record.put(ended)
+        self._calls.note(self._ended(outcomes, known, opened))
         self._left([outcome.batch for outcome in outcomes])
         killed, died, ran = [], [], 0.0
         answers: dict[int, Answer] = {}

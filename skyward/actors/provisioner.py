@@ -12,7 +12,7 @@ from skyward.actors import lifecycle, routing, scaling, supervisor
 from skyward.actors.node_table import NodeTable
 from skyward.actors.pool_context import PoolContext
 from skyward.actors.pool_status import Guard, PoolStatus
-from skyward.actors.router_state import RouterState
+from skyward.actors.router_state import PoolLoad
 from skyward.events import NodeGivenUp
 from skyward.providers.provider import LeftToLease, SupportsClear
 from skyward.remote.protocol import FOREVER
@@ -36,7 +36,7 @@ class Provisioner:
     status
         Is told when the pool is open, has failed, or is closed.
     load
-        What the router decides by: it says what waits for slots, and which nodes have nothing to do.
+        Returns what waits for slots, and which nodes have nothing to do.
     route, supervise, tell
         Send a message to the router, to the supervisor of a generation of a node, and to this provisioner.
     """
@@ -46,7 +46,7 @@ class Provisioner:
         context: PoolContext,
         nodes: NodeTable,
         status: PoolStatus,
-        load: RouterState,
+        load: Callable[[], PoolLoad],
         *,
         route: Callable[[routing.RoutingEvent], None],
         supervise: Callable[[int, int, supervisor.SupervisorMessage], None],
@@ -119,12 +119,10 @@ class Provisioner:
         """Say what waits for slots, and who has nothing to do."""
         if self.state.closing:
             return
-        clock, state = asyncio.get_running_loop().time(), self.load
-        empty = [number for number, node in state.nodes.items() if not node.held]
-        self.idle_since = {number: self.idle_since.get(number, clock) for number in empty}
+        clock, load = asyncio.get_running_loop().time(), self.load()
+        self.idle_since = {number: self.idle_since.get(number, clock) for number in load.empty}
         idle = {number: clock - since for number, since in self.idle_since.items()}
-        slots = max((node.slots for node in state.nodes.values()), default=1)
-        self.tell(scaling.ScalingTick(state.waiting(), slots, idle))
+        self.tell(scaling.ScalingTick(load.waiting, load.slots, idle))
         self.look_later()
 
     async def sweep(self) -> None:

@@ -51,7 +51,7 @@ class Router:
 
     def hear(self, event: routing.RoutingEvent) -> None:
         """Take one step."""
-        for effect in routing.step(self._calls.state, event):
+        for effect in self._calls.decide(event):
             self._perform(effect)
         self._calls.account(event)
 

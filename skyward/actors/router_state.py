@@ -75,6 +75,15 @@ class NodeLoad:
     held: dict[int, None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """How many batches wait for slots, the most slots that a node has, and the nodes that hold no batch."""
+
+    waiting: int
+    slots: int
+    empty: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class RouterState:
     """The state of a pool's work: owned by one router, changed by `step` only.
@@ -127,6 +136,11 @@ class RouterState:
             self.filled -= 1
         else:
             self.queued -= 1
+
+    def load(self) -> PoolLoad:
+        """What decides how many nodes there should be."""
+        slots = max((node.slots for node in self.nodes.values()), default=1)
+        return PoolLoad(self.waiting(), slots, tuple(number for number, node in self.nodes.items() if not node.held))
 
     def waiting(self) -> int:
         """How many batches would run now if there were slots for them."""

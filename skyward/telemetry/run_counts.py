@@ -85,9 +85,9 @@ class RunCounts:
         """Count an event."""
         match event:
             case BatchesEnded():
-                self.end(event)
+                self._end(event)
             case BatchesSent():
-                self.send(event)
+                self.nodes[event.node].sent += event.size
             case BatchesLate():
                 self.late += event.batches
                 self._take_back(event)
@@ -104,11 +104,7 @@ class RunCounts:
             case _:
                 pass
 
-    def send(self, event: BatchesSent) -> None:
-        """Count the bytes of calls."""
-        self.nodes[event.node].sent += event.size
-
-    def end(self, event: BatchesEnded) -> None:
+    def _end(self, event: BatchesEnded) -> None:
         """Count calls that a node answered, or that died there."""
         node = self.nodes[event.node]
         calls, tasks, work = len(event.statuses), sum(event.tasks), sum(event.seconds)

@@ -157,7 +157,7 @@ def test_what_the_router_was_told_is_accounted_for(table: Table) -> None:
         routing.Cancelled((1, 2)),
         routing.NodeRemoved(0, "it is gone"),
     ):
-        routing.step(table.state, event)
+        table.decide(event)
         table.account(event)
     table.stop_accounting()
 

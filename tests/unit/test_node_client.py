@@ -69,7 +69,7 @@ class Client:
         self.broken: list[str] = []
         record: Any = SimpleNamespace(put=self.events.append)
         self.calls = CallTable(None, 2, record)
-        self.calls.usage.come(NODE, 2)
+        self.calls.account(routing.NodeUp(NODE, 2))
         self.answers = Answers()
         self.client = NodeClient(
             NODE,

@@ -72,7 +72,7 @@ class Acting(Provisioner):
             context,
             NodeTable(),
             self.heard,  # type: ignore[arg-type]
-            RouterState(),
+            RouterState().load,
             route=self.routed.append,
             supervise=lambda *message: self.supervised.append(message),
             tell=self.told.append,
