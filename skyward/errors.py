@@ -33,7 +33,7 @@ import difflib
 import errno
 import reprlib
 import resource
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 __all__ = [
@@ -157,22 +157,40 @@ class BootFailed(NodeError):
 
 
 class BatchLost(SkywardError):
-    """The slot or node that ran a call died in every attempt; `causes` has the cause of death of each attempt."""
+    """The slot or node that ran a call died in every attempt; `causes` has the cause of death of each attempt.
 
-    def __init__(self, text: str, causes: Iterable[str] = ()) -> None:
+    `tasks` is the number of tasks that the call held: more than one for a batch of `Parallel` or a chunk of `map`.
+    """
+
+    def __init__(self, text: str, causes: Iterable[str] = (), tasks: int = 1) -> None:
         super().__init__(text)
         self.causes: tuple[str, ...] = tuple(causes)
+        self.tasks = tasks
 
     @classmethod
-    def after(cls, causes: Iterable[str], call: str = "this call") -> Self:
+    def after(cls, causes: Iterable[str], call: str = "this call", tasks: int = 1) -> Self:
         """Return the error for a call after these causes; its text lists how each attempt died."""
         ended = tuple(causes)
         times = "its only attempt" if len(ended) == 1 else f"all of its {len(ended)} attempts"
-        return cls(f"the slot or node running {call} died in {times}", ended)
+        return cls(f"the slot or node running {call} died in {times}", ended, tasks)
 
     def __str__(self) -> str:
         attempts = (f"  attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))
-        return "\n".join([super().__str__(), *attempts])
+        return "\n".join([super().__str__(), *attempts, *self._advice()])
+
+    def _advice(self) -> Iterator[str]:
+        """Yield what the causes leave open: which task of several it was, and whether memory ran out."""
+        if self.tasks > 1 and any("exit code" in cause or "killed by signal" in cause for cause in self.causes):
+            yield (
+                f"Which of the {self.tasks} tasks ended the process is not known. To see it, run them one at a time: "
+                "Parallel(batch_size=1), or map(chunksize=1)."
+            )
+        if any(cause.endswith("(SIGKILL)") for cause in self.causes):
+            smaller = ", smaller batches" if self.tasks > 1 else ""
+            yield (
+                "SIGKILL is sent by somebody, or by the system when memory runs out (see `dmesg`). Against that, use "
+                f"fewer slots (concurrency=){smaller}, or machines with more memory."
+            )
 
 
 class BudgetExceeded(SkywardError):

@@ -49,6 +49,20 @@ def test_a_lost_call_is_shown(compute: sky.Compute) -> None:
         Parallel(n_jobs=-1)(delayed(work.die_by)(9) for _ in range(1))
 
 
+def test_of_a_lost_batch_it_is_said_what_was_in_it(compute: sky.Compute) -> None:
+    with pytest.raises(sky.BatchLost, match=r"running tasks \d to \d \(the first is die_by\(9\)\) died") as told:
+        Parallel(n_jobs=-1, batch_size=2)(delayed(work.die_by)(9) for _ in range(4))
+    assert "Which of the 2 tasks ended the process is not known." in str(told.value)
+    assert "SIGKILL is sent by somebody, or by the system when memory runs out" in str(told.value)
+
+    with pytest.raises(sky.BatchLost, match=r"running die_by\(9\) and 2 more died") as lost:
+        list(compute.map(work.die_by, [9] * 3, chunksize=3))
+    assert lost.value.tasks == 3
+
+    with pytest.raises(sky.BatchLost, match=r"running die, tasks 0 to 1 died"):
+        list(compute.map(work.die, [bytes(1 << 20)] * 2, chunksize=2))
+
+
 def test_a_call_that_takes_too_long_is_shown_with_its_place(compute: sky.Compute) -> None:
     quick = sky.remote(work.sleep).options(timeout=0.1)
     with pytest.raises(

@@ -180,7 +180,7 @@ class PendingCall:
     def shown(self) -> str:
         """Return the call as one line, for an error."""
         text = "" if self.packed.blobs else call_codec.shown_call(self.packed.payload, self.packed.functions)
-        return text or self.name
+        return text or self.label
 
     def place(self, error: BaseException, answer: Answer) -> None:
         """Add a note that says where the call raised."""
@@ -207,7 +207,7 @@ class PendingCall:
         if isinstance(answer, BudgetExceeded):
             return None, self.group.interrupted(answer)
         if isinstance(answer, BatchLost):
-            return None, BatchLost.after(answer.causes, self.shown())
+            return None, BatchLost.after(answer.causes, self.shown(), self.tasks)
         if isinstance(answer, BaseException):
             return None, answer
         future, outcome = self.future, answer.outcome

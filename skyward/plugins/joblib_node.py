@@ -22,8 +22,9 @@ type Tasks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
 
 def batch_shown(tasks: Tasks, level: int, first: int, threads: int | None) -> str:
     """Say which tasks of a `Parallel` call a batch holds."""
-    numbers = f"task {first}," if len(tasks) == 1 else f"tasks {first} to {first + len(tasks) - 1}, beginning with"
-    return f"{numbers} {call_repr.call(*tasks[0])}"
+    shown = call_repr.call(*tasks[0])
+    last = first + len(tasks) - 1
+    return f"task {first}, {shown}" if last == first else f"tasks {first} to {last} (the first is {shown})"
 
 
 def run_batch(tasks: Tasks, level: int, first: int, threads: int | None) -> list[Any]:

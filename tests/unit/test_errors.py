@@ -37,7 +37,7 @@ SAMPLES: list[Exception] = [
     NotPortable("no", "args[0].conn"),
     NodeError("no", log="line 1\nline 2"),
     BootFailed("no", log="line 1\nline 2"),
-    BatchLost.after(["killed", "node lost"]),
+    BatchLost.after(["killed", "node lost"], tasks=3),
     RemoteError("lib.Strange", "it broke"),
     Leaked("left: i-1, i-2", ["i-1", "i-2"]),
 ]
@@ -149,6 +149,22 @@ def test_a_lost_batch_says_how_each_attempt_died() -> None:
 
 def test_a_batch_that_was_tried_once_says_so() -> None:
     assert str(BatchLost.after(["gone"])).startswith("the slot or node running this call died in its only attempt\n")
+
+
+def test_of_a_lost_batch_it_is_told_what_is_not_known() -> None:
+    which = "Which of the 4 tasks ended the process is not known."
+    killed = BatchLost.after(["killed by signal 9 (SIGKILL)", "node 2 lost"], "tasks 0 to 3 (the first is f(0))", 4)
+    first, *_, unknown, memory = str(killed).splitlines()
+    assert first == "the slot or node running tasks 0 to 3 (the first is f(0)) died in all of its 2 attempts"
+    assert (killed.tasks, unknown.startswith(which)) == (4, True)
+    assert "memory runs out (see `dmesg`). Against that, use fewer slots (concurrency=), smaller batches, or" in memory
+    assert which in str(BatchLost.after(["slot 0 of node 0: exit code 3"], tasks=4))
+    assert which not in str(BatchLost.after(["node 2 lost"], tasks=4))
+
+    assert "(concurrency=), or machines with" in str(BatchLost.after(["killed by signal 9 (SIGKILL)"]))
+    told = "killed by signal 9 (SIGKILL) by the kernel, out of memory: it had 300 MiB; use fewer slots"
+    for cause in (told, "exit code 3", "killed by signal 11 (SIGSEGV)"):
+        assert str(BatchLost.after([cause])).splitlines()[1:] == [f"  attempt 1: {cause}"]
 
 
 def test_a_failed_boot_shows_the_end_of_its_log_and_carries_all_of_it() -> None:
