@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shlex
 import sys
 import tomllib
 import traceback
@@ -28,8 +29,9 @@ _IMAGE_GROUP = Group("What nodes need", sort_key=1)
 
 
 NO_CALLS = (
-    "no call of {script} reached the pool. Those of joblib.Parallel and of @sky.remote functions do; "
-    "run a script that opens a sky.Compute of its own with python"
+    "{script} did not use the pool that `skyward run` opened: it made no call of joblib.Parallel or of a @sky.remote "
+    "function there.\n"
+    "If it opens a pool itself (sky.Compute), run it without `skyward run`: {command}"
 )
 
 
@@ -105,7 +107,8 @@ def run(
         traceback.print_exception(error.with_traceback(_own(error.__traceback__)))
     report = compute.report()
     if not report.tasks:
-        print(f"skyward: {NO_CALLS.format(script=script)}", file=sys.stderr)
+        command = shlex.join([sys.executable, *(["-m"] if module else []), script, *args])
+        print(f"skyward: {NO_CALLS.format(script=script, command=command)}", file=sys.stderr)
     elif not quiet:
         print(f"\n{report}", file=sys.stderr)
     return code

@@ -10,6 +10,7 @@ from joblib import Parallel, delayed, dump, load
 
 import skyward as sky
 from skyward.actors.driver import Driver
+from skyward.remote.serialization import read_only
 from tests import kit
 from tests.kit import Apart
 from tests.unit.test_arrays import KINDS, told
@@ -45,8 +46,22 @@ def test_a_memory_map_that_is_read_cannot_be_written(compute: sky.Compute, tmp_p
     np.ones(1 << 18).tofile(tmp_path / "data")
     array = np.memmap(tmp_path / "data", "f8", "r")
 
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match="read-only") as mapped:
         compute.submit(fill, array, 0).result(kit.SOON)
+    assert read_only.SHARED not in mapped.value.__notes__  # the program has opened it so
+
+
+def test_whoever_writes_into_a_shared_array_is_told_what_to_do(compute: sky.Compute) -> None:
+    large = np.ones(1 << 18)
+    with pytest.raises(ValueError, match="read-only") as told:
+        compute.submit(fill, large, 0).result(kit.SOON)
+    assert read_only.SHARED in told.value.__notes__
+    with pytest.raises(ValueError, match="read-only") as told:
+        Parallel(n_jobs=-1)(delayed(fill)(large, index) for index in range(4))
+    assert read_only.SHARED in told.value.__notes__
+
+    Parallel(n_jobs=-1, mmap_mode="c")(delayed(fill)(large, index) for index in range(4))  # as it says
+    assert large.all()
 
 
 def test_every_kind_of_array_arrives_as_it_is_and_comes_home_so(compute: sky.Compute) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -119,9 +120,10 @@ def test_a_script_of_which_no_call_reached_the_pool_is_told_so(folder: Path) -> 
     (folder / "own.py").write_text(
         "import skyward as sky\nwith sky.Compute() as compute:\n    print(compute.submit(pow, 2, 5).result())\n"
     )
-    ran = run(folder, "run", "own.py")
+    ran = run(folder, "run", "own.py", "--fast")
     assert (ran.returncode, ran.stdout) == (0, "32\n")
-    assert "skyward: no call of own.py reached the pool." in ran.stderr
+    assert "skyward: own.py did not use the pool that `skyward run` opened: " in ran.stderr
+    assert ran.stderr.endswith(f"run it without `skyward run`: {shlex.join([sys.executable, 'own.py'])} --fast\n")
     assert "Efficiency" not in ran.stderr
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from skyward.remote import call_repr, fork_guard, function, missing_modules
 from skyward.remote.blobs import BlobError, Buffer, Ref
 from skyward.remote.module_bundles import IMPORTS_PREFIX
-from skyward.remote.serialization import arrays, pickle_errors
+from skyward.remote.serialization import arrays, pickle_errors, read_only
 from skyward.remote.serialization.classes import reduce_member
 from skyward.remote.serialization.exceptions import contained, open_exception, pack_exception
 from skyward.remote.serialization.loader import Call, Functions, call_in
@@ -145,13 +145,9 @@ def _execute(
     if missing is not None:
         return "died", [str(missing).encode()]
     if raised is not None:  # also when `around` would hide it: then there is no value
-        if (
-            isinstance(raised, ModuleNotFoundError)
-            and (lack := missing_modules.explain(raised))
-            and lack not in str(raised)
-        ):
-            with contextlib.suppress(Exception):
-                raised.add_note(lack)
+        with contextlib.suppress(Exception):  # user code: a `__str__`, or an exception that refuses notes
+            if (advice := _advice(raised)) and advice not in str(raised):
+                raised.add_note(advice)
         return "raised", [pack_exception(raised)]
     try:
         return "returned", _parts(value)
@@ -168,6 +164,17 @@ class _FastResultPickler(pickle.Pickler):
         if reduced is None and isinstance(obj, Enum):
             reduced = reduce_member(obj)
         return NotImplemented if reduced is None else reduced
+
+
+def _advice(error: BaseException) -> str:
+    """Return what to do about an error that has to do with where the task runs; else an empty text."""
+    match error:
+        case ModuleNotFoundError():
+            return missing_modules.explain(error)
+        case ValueError():
+            return read_only.explain(error)
+        case _:
+            return ""
 
 
 def _is_plain(value: object) -> bool:
