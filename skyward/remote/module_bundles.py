@@ -6,8 +6,6 @@ import io
 import os
 import shutil
 import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 
 INSTALL_FOLDERS = {"site-packages", "dist-packages"}
@@ -79,6 +77,9 @@ def _drop(root: str) -> None:
 
 def _extract(home: str, place: str, data: bytes) -> None:
     """Put the files there, whole or not at all: other processes of the node may do the same."""
+    import tempfile  # not above: most nodes are sent no modules, and these would take a twentieth of their start
+    import zipfile
+
     os.makedirs(home, mode=0o700, exist_ok=True)
     made = tempfile.mkdtemp(dir=home)
     zipfile.ZipFile(io.BytesIO(data)).extractall(made)

@@ -1,10 +1,13 @@
 """`python -m skyward.remote.node FOLDER`: one node; see `parent_process`."""
 
+import gc
 import sys
 from pathlib import Path
 
-from skyward.remote import failure_line
-from skyward.remote.node.parent_process import main
+gc.disable()  # looking for garbage would take a tenth of the time of these imports; see `zygote` and `actor_process`
+
+from skyward.remote import failure_line  # noqa: E402
+from skyward.remote.node.parent_process import main  # noqa: E402
 
 if __name__ == "__main__":
     try:

@@ -18,7 +18,7 @@ import uvloop
 from casty import TLS, ActorSystem, Cluster, Runtime
 
 from skyward.remote import failure_line, mounts
-from skyward.remote.node import interruption, process_tree, scheduler
+from skyward.remote.node import process_tree, scheduler
 from skyward.remote.node.agent import Agent
 from skyward.remote.node.blob_server import BlobServer
 from skyward.remote.node.executor import Executor
@@ -38,6 +38,7 @@ def serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.socket, l
     """Run the node until told to stop. Never returns."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()  # see `__main__`
     try:
         uvloop.run(_serve(config, slots, folder, zygote, lease))
     except BaseException as error:  # noqa: BLE001 - whoever reads the node's output is told
@@ -84,6 +85,8 @@ async def _serve(config: NodeConfig, slots: int, folder: Path, zygote: socket.so
 
 async def _watch(source: str, agent: Agent) -> None:
     if source:
+        from skyward.remote.node import interruption  # not above: few nodes need an HTTP client
+
         await interruption.watch(source, lambda notice: setattr(agent, "notice", notice))
 
 

@@ -48,6 +48,7 @@ def serve(link: socket.socket, setting: Setting, importing: mmap.mmap) -> NoRetu
     importing
         Shared memory that holds the name of the module being imported, for the report of a crash.
     """
+    gc.enable()  # see `__main__`
     hooks: tuple[Hooks, ...] = ()
     what = "its modules cannot be installed"
     try:
