@@ -7,6 +7,7 @@ import difflib
 import importlib.metadata
 import logging
 import os
+import pkgutil
 import shlex
 import shutil
 import sys
@@ -49,7 +50,8 @@ def check(image: "Image", provider: "Provider") -> None:
             f"install what is missing: {extras.installer()} {shlex.join(missing)}",
         )
     if unknown := absent(image, provider):
-        near = difflib.get_close_matches(unknown, importlib.metadata.packages_distributions(), n=1)
+        here = {*sys.stdlib_module_names, *(each.name for each in pkgutil.iter_modules())}
+        near = difflib.get_close_matches(unknown, here, n=1)
         fix = (
             "give the name by which it is imported" if not provider.bare else "name its package: Image(packages=[...])"
         )

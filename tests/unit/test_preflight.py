@@ -95,6 +95,7 @@ def test_what_is_not_installed_is_refused_where_nothing_is_installed() -> None:
         ("no_such_module", "give the name by which it is imported"),
         ("skleran.svm", "did you mean 'sklearn'?"),
         ("numpyy", "did you mean 'numpy'?"),
+        ("jsn", "did you mean 'json'?"),
     ],
 )
 def test_a_module_to_preload_that_nobody_has_is_named_when_the_pool_is_made(name: str, fix: str) -> None:
