@@ -21,7 +21,7 @@ def run(folder: Path, *words: str, stdout: int | IO[str] = subprocess.PIPE, **en
     command = [sys.executable, "-m", "skyward", *words]
     env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state"), "PYTHONUNBUFFERED": ""} | environment
     return subprocess.run(
-        command, env=env, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+        command, env=env, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=150, check=False
     )
 
 

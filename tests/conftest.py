@@ -34,7 +34,7 @@ def nothing_is_left_after_the_run(tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
     nodes = [each for each in psutil.Process().children(recursive=True) if "skyward.remote.node" in _command(each)]
-    _, alive = psutil.wait_procs(nodes, timeout=5)
+    _, alive = psutil.wait_procs(nodes, timeout=60)
     assert not alive
     assert not list(Path(scratch).glob("skyward-*"))
 

@@ -227,7 +227,7 @@ class Links:
 
     def __exit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class _Distant:

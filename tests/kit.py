@@ -78,7 +78,7 @@ def _is_parent(process: psutil.Process, folder: Path) -> bool:
 
 def assert_nothing_left(folder: Path, processes: list[psutil.Process]) -> None:
     """No process of these lives, none of the folder's nodes does, and the folder is empty."""
-    _, alive = psutil.wait_procs([*processes, *tree(folder)], timeout=5)
+    _, alive = psutil.wait_procs([*processes, *tree(folder)], timeout=SOON)
     assert not alive
     assert not list(folder.iterdir())
 

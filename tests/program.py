@@ -46,7 +46,7 @@ class Program:
         )
         self.screen = pyte.HistoryScreen(100, 30, history=2000)
         self._stream = pyte.ByteStream(self.screen)
-        self._deadline = time.monotonic() + 50
+        self._deadline = time.monotonic() + 150
 
     def frames(self) -> Iterator[list[str]]:
         """Yield what is seen, each time that something has been written, until the program has ended."""
@@ -99,7 +99,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 NOTEBOOK = """
 import json, nbclient, nbformat, sys
 book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.argv[1])])
-nbclient.NotebookClient(book, timeout=40, kernel_name="python3").execute()
+nbclient.NotebookClient(book, timeout=140, kernel_name="python3").execute()
 print(json.dumps(book.cells[0].outputs))
 """
 
@@ -108,6 +108,6 @@ def notebook(body: str, folder: Path) -> list[dict[str, Any]]:
     """Return the outputs of a notebook's cell."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder), "JUPYTER_CONFIG_DIR": str(folder)}
     command = [sys.executable, "-W", "ignore", "-c", NOTEBOOK, HEAD + body]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=55, check=True)
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, check=True)
     outputs: list[dict[str, Any]] = json.loads(ran.stdout)
     return outputs

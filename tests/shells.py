@@ -15,7 +15,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str
     def run(text: str) -> str:
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
         words = [request.param, "-c", text]
-        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=150, check=True)
         return ran.stdout
 
     return run

@@ -59,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
@@ -152,7 +152,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -206,7 +206,7 @@ def test_one_pool_serves_many_cells_of_a_notebook(tmp_path: Path, monkeypatch: p
     v4: Any = nbformat.v4  # whose functions have no types
     cells = re.split("^(?=# %%)", only("runs in a notebook"), flags=re.MULTILINE)[1:]
     book = v4.new_notebook(cells=[v4.new_code_cell(cell.strip()) for cell in cells])
-    nbclient.NotebookClient(book, timeout=50, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=150, kernel_name="python3").execute()
 
     printed = [each["text"] for cell in book.cells for each in cell.outputs if each["output_type"] == "stream"]
     assert printed[:2] == ["328350\n", "328450\n"]

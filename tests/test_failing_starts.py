@@ -393,7 +393,7 @@ def test_ctrl_c_during_a_start_ends_it_and_leaves_nothing(place: str, tmp_path: 
         }[place]
         with start.begin(PROGRAM.replace("{}", arguments)) as process, door.accept()[0]:
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=50)
+            _, stderr = process.communicate(timeout=150)
 
     assert process.returncode == -signal.SIGINT, stderr
     start.check(stderr, "KeyboardInterrupt")

@@ -26,7 +26,7 @@ def run(guide: Path, folder: Path, *options: str) -> subprocess.CompletedProcess
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
 

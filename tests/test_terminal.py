@@ -162,7 +162,7 @@ def test_where_there_is_no_terminal_little_is_said(tmp_path: Path, console: str,
         f"{HEAD}\nwith pool(console={console!r}) as compute:\n    compute.submit(work.sleep, 0.5).result()\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, str(path)], env=env, capture_output=True, text=True, timeout=50, check=True)
+    ran = subprocess.run([sys.executable, str(path)], env=env, capture_output=True, text=True, timeout=150, check=True)
     told = [line for line in ran.stderr.splitlines() if "of 2 nodes ready" not in line]
     assert ran.stdout == ""
     assert [re.sub(r"\d:\d\d", "0:00", line) for line in told] == (
@@ -217,7 +217,7 @@ with sky.Compute(provider=Hanging(), options=sky.Options(record=False)):
     finally:
         running.send_signal(signal.SIGINT)
         try:
-            running.communicate(timeout=20)
+            running.communicate(timeout=150)
         finally:
             running.kill()
 

@@ -100,7 +100,7 @@ def test_its_futures_are_standard(compute: sky.Compute) -> None:
     assert {future.result() == x * x for future, x in waiting.items() if future in futures.as_completed(waiting)} == {
         True
     }
-    assert futures.wait(waiting, timeout=10).not_done == set()
+    assert futures.wait(waiting, timeout=60).not_done == set()
 
 
 def test_its_futures_can_be_awaited_also_inside_a_running_loop(compute: sky.Compute) -> None:
@@ -158,7 +158,7 @@ def test_outside_any_block_a_call_runs_here_and_a_future_is_refused() -> None:
     )
     import subprocess
 
-    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=150, check=False).returncode == 0
 
 
 def test_after_the_block_a_call_is_refused() -> None:
@@ -274,7 +274,7 @@ def test_a_background_thread_may_hold_the_block() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(30)
+    thread.join(60)
     assert seen == [36]
 
 
@@ -323,7 +323,7 @@ def test_a_link_that_breaks_costs_its_node_and_nothing_else(compute: sky.Compute
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node_client.NodeClient, "_fetch", broken)
         future = compute.submit_under(CallOptions(node=0), bytes, (2 << 20,), {})
-        assert answered.wait(20)
+        assert answered.wait(60)
     assert len(future.result(60)) == 2 << 20
     assert compute.nodes[0].instance != first.instance
 

@@ -28,7 +28,7 @@ def test_a_pool_grows_with_what_waits_and_shrinks_when_there_is_nothing(bell: Be
         for line in lines:
             line.release()
         assert [call.result(kit.SOON) for call in calls] == [b"on"] * 3
-        kit.until(lambda: [node.number for node in compute.nodes] == [0])
+        kit.until(lambda: len(compute.nodes) == 1)  # the last one to have ended its call may be the one that stays
         assert compute.submit(work.square, 3).result(kit.SOON) == 9
 
 

@@ -151,7 +151,7 @@ def test_a_driver_without_file_descriptors_says_which_limit_to_raise_and_shows_n
         [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )

@@ -65,7 +65,7 @@ def test_what_leaves_a_block_early_shows_nothing_internal(what: str, raised: str
         [sys.executable, "-W", "always:unclosed resource <UV", "-c", PROGRAM, what],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )

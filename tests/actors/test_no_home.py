@@ -21,7 +21,7 @@ def test_a_user_without_a_home_has_pools_and_is_told_that_the_record_is_not_kept
         [sys.executable, "-c", PROGRAM],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )

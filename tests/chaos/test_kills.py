@@ -135,7 +135,7 @@ def test_ctrl_c_gives_the_prompt_back_and_leaves_nothing(
 ) -> None:
     process, others = driver
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=kit.SOON)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     kit.assert_nothing_left(tmp_path, others)
 
@@ -146,5 +146,5 @@ def test_a_killed_driver_takes_its_nodes_with_it(
     process, others = driver
     assert len(others) == 2 * (3 + 2)
     process.kill()
-    process.wait(5)
+    process.wait(kit.SOON)
     kit.assert_nothing_left(tmp_path, others)

@@ -18,8 +18,6 @@ from skyward.telemetry.event_log import EventLog
 from tests import kit
 from tests.command import ENDS, Ran, run, run_here
 
-pytestmark = pytest.mark.timeout(60)
-
 JOB = """
 import os, sys
 from joblib import Parallel, delayed

@@ -146,7 +146,7 @@ def _under(compute: sky.Compute, function: object, *args: object) -> object:
 def test_a_cancelled_call_makes_room_for_the_next(compute: sky.Compute) -> None:
     running = [compute.submit(work.sleep, 600.0 if _kills(compute) else 1.0) for _ in range(20)]
     assert all(future.cancel() for future in running)
-    assert futures.wait(running, timeout=5).not_done == set()
+    assert futures.wait(running, timeout=60).not_done == set()
     assert compute.submit(work.square, 3).result(60) == 9
 
 

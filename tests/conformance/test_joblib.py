@@ -64,7 +64,7 @@ def test_a_thread_started_inside_the_block_uses_the_pool() -> None:
     seen: list[int] = []
     thread = threading.Thread(target=lambda: seen.extend(Parallel(n_jobs=2)(delayed(work.pid)() for _ in range(4))))
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert len(seen) == 4
     assert os.getpid() not in seen
 
@@ -79,7 +79,7 @@ def test_calls_from_several_threads_do_not_mix() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert results == {base: [(base + x) ** 2 for x in range(30)] for base in (0, 100, 200)}
 
 

@@ -205,7 +205,7 @@ def test_ctrl_c_gives_the_prompt_back_within_two_seconds(bell: Bell, goes_on: bo
         heard = [bell.answer() for _ in range(4)]
         os.killpg(shell.pid, signal.SIGINT)
         pressed = time.monotonic()
-        out, err = shell.communicate(timeout=20)
+        out, err = shell.communicate(timeout=150)
         took = time.monotonic() - pressed
 
     assert took < 2

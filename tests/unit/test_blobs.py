@@ -47,7 +47,7 @@ def test_another_process_finds_a_blob_and_copies_nothing() -> None:
     blob.seal()
     script = f"from skyward.remote.blobs import Ref, view; print(bytes(view({blob.ref!r})).decode())"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=30, env=environment)
+    said = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=150, env=environment)
 
     assert said.strip() == "abcde"
 
@@ -212,7 +212,7 @@ for use in (lambda: view(blob.ref), blob.view, lambda: blob.equals(memoryview(by
         print(type(error).__name__)
 """
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=30, env=environment)
+    said = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=150, env=environment)
 
     assert said.split() == ["BlobError", "OSError", "MemoryError"]
 

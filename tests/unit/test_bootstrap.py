@@ -27,14 +27,14 @@ def values(recipe: Recipe) -> dict[str, str]:
     head = text[text.index("python=") : text.index('env="$cache')]
     names = [line.partition("=")[0] for line in head.splitlines() if line.partition("=")[0].isidentifier()]
     show = "".join(f'printf "%s\\0" {name}="${name}";' for name in names)
-    shown = subprocess.run(["sh", "-c", head + show], capture_output=True, text=True, timeout=20, check=True).stdout
+    shown = subprocess.run(["sh", "-c", head + show], capture_output=True, text=True, timeout=150, check=True).stdout
     return dict(each.split("=", 1) for each in shown.split("\0") if each)
 
 
 def test_the_script_is_one_that_a_shell_can_read() -> None:
     recipe = replace(RECIPE, apt=("a b",), shell=("echo 'it''s'",), files=(("a b/c", "ff"),), fetch=("numpy>=2",))
     for shell in filter(shutil.which, ("sh", "dash", "bash")):
-        subprocess.run([shell, "-n"], input=bootstrap.script(recipe), timeout=20, check=True)
+        subprocess.run([shell, "-n"], input=bootstrap.script(recipe), timeout=150, check=True)
 
 
 def test_packages_are_sent_and_those_of_another_kind_of_machine_are_fetched() -> None:
@@ -155,7 +155,7 @@ def trimmed(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., set
     def trim(more: str = "") -> set[str]:
         words = [request.param, "-c", f"{functions}\n{more}\ntrim", str(mine / bootstrap.SCRIPT_FILE)]
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=150, check=True)
         assert ran.stderr == ran.stdout == ""
         return {str(path.relative_to(cache)) for name in ("env", "wheels", "files") for path in cache.glob(f"{name}/*")}
 

@@ -80,7 +80,7 @@ def test_a_wheel_made_of_an_installed_package_can_be_installed_again(tmp_path: P
     path = tmp_path / package.wheel.file
     path.write_bytes(wheel(package))
     words = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "to")]
-    subprocess.run([*words, str(path)], timeout=50, check=True)
+    subprocess.run([*words, str(path)], timeout=150, check=True)
 
     assert (tmp_path / "to" / "cloudpickle" / "__init__.py").is_file()
 

@@ -74,7 +74,7 @@ def elsewhere(fn: Callable[..., object], *args: object) -> tuple[object, BaseExc
     sent = pickle.dumps((packed.payload, packed.functions))
     environment = {"PYTHONPATH": ":".join(sys.path)}
     said = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], input=sent, capture_output=True, env=environment, check=True, timeout=30
+        [sys.executable, "-c", ELSEWHERE], input=sent, capture_output=True, env=environment, check=True, timeout=150
     )
     return call_codec.open_outcome(*pickle.loads(said.stdout))
 

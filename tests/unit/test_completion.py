@@ -10,7 +10,7 @@ def done(thread: CompletionThread) -> None:
     """Wait until it has finished its work."""
     idle = threading.Event()
     thread.do(idle.set)
-    assert idle.wait(5)
+    assert idle.wait(60)
 
 
 def test_one_that_was_released_is_used_again() -> None:
@@ -28,7 +28,7 @@ def test_one_that_was_released_is_used_again() -> None:
 def test_one_that_is_busy_is_not_used_again() -> None:
     threads, gate, waited = CompletionThreads("test"), threading.Event(), list[bool]()
     busy = threads.acquire()
-    busy.do(lambda: waited.append(gate.wait(5)))
+    busy.do(lambda: waited.append(gate.wait(60)))
     threads.release(busy)
     other = threads.acquire()
 

@@ -78,7 +78,7 @@ def test_a_place_holds_for_its_own_thread_only() -> None:
 
     def there(node: int) -> None:
         context.enter(place(node, 9))
-        meet.wait(5)
+        meet.wait(60)
         places.append(instance_info().node)
 
     meet = threading.Barrier(2)
@@ -86,7 +86,7 @@ def test_a_place_holds_for_its_own_thread_only() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert sorted(places) == [4, 7]
     assert instance_info().node == 0
 

@@ -39,7 +39,7 @@ def test_a_forked_process_ends_as_a_program_does(error: str) -> None:
         [sys.executable, "-c", textwrap.dedent(PROGRAM).format(error=error)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
     )

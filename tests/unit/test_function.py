@@ -123,11 +123,11 @@ def test_two_threads_with_a_block_each_keep_to_their_own() -> None:
 
     def run(name: str) -> str:
         (pool,) = entered(name)
-        meet.wait(5)
+        meet.wait(60)
         try:
             return where()
         finally:
-            meet.wait(5)
+            meet.wait(60)
             function.leave(pool)
 
     with futures.ThreadPoolExecutor(2) as threads:

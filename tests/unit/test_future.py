@@ -35,7 +35,7 @@ def test_who_waits_for_a_cancelled_future_is_told() -> None:
     waiting = threading.Thread(target=futures.wait, args=([future],))
     waiting.start()
     future.cancel()
-    waiting.join(5)
+    waiting.join(60)
 
     assert not waiting.is_alive()
     with pytest.raises(futures.CancelledError):

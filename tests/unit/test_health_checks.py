@@ -15,8 +15,6 @@ from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.remote import bootstrap
 from skyward.remote.node_messages import MachineFact, encode
 
-pytestmark = pytest.mark.timeout(30)
-
 NEEDS = HostRequirements(
     "3.12",
     ".cpython-312-x86_64-linux-gnu.so",
@@ -131,7 +129,7 @@ def test_a_way_may_be_long_but_not_too_long() -> None:
 def test_the_line_that_tries_a_shell_is_understood_by_one(name: str) -> None:
     if shutil.which(name) is None:
         pytest.skip(f"no {name} here")
-    ran = subprocess.run([name, "-c", health_checks.PROBE], capture_output=True, text=True, timeout=20, check=False)
+    ran = subprocess.run([name, "-c", health_checks.PROBE], capture_output=True, text=True, timeout=150, check=False)
 
     assert health_checks.shell(ran.returncode, ran.stdout).verdict == "ok"
 
@@ -158,7 +156,7 @@ def told(name: str, home: Path, needs: HostRequirements = NEEDS, folder: str = "
         pytest.skip(f"no {name} here")
     environment = {"HOME": str(home), "PATH": path or os.environ["PATH"]}
     words = [str(shutil.which(name)), "-c", health_checks.script(needs, folder)]
-    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=True)
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=150, check=True)
     assert ran.stderr == ""
     return ran.stdout
 

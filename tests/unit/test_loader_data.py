@@ -79,7 +79,7 @@ def test_a_result_does_not_change_its_class_in_the_program(script: Callable[[str
             capture_output=True,
             env={"PYTHONPATH": ":".join(sys.path)},
             check=True,
-            timeout=60,
+            timeout=150,
         )
         value, error = call_codec.open_outcome(*pickle.loads(said.stdout))
         found: Any = value if error is None else error.args[0]

@@ -106,7 +106,7 @@ def say(shell: str, *words: str) -> tuple[str, NodeMessage | None]:
         pytest.skip(f"no {shell} here")
     command = [shell, "sh"] if shell == "busybox" else [shell]
     script = f"set -u\n{SHELL}\nsay {shlex.join(words)}"
-    ran = subprocess.run([*command, "-c", script], capture_output=True, timeout=20, check=True)
+    ran = subprocess.run([*command, "-c", script], capture_output=True, timeout=150, check=True)
     printed = ran.stdout.decode()
     assert printed.endswith("\n")
     assert not ran.stderr

@@ -36,7 +36,7 @@ class Said:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             check=False,
-            timeout=20,
+            timeout=150,
         )
         assert (ran.stdout, ran.stderr) == (b"", b"")
         self.page, rest = runs((folder / "page").read_bytes())

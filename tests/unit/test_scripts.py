@@ -12,8 +12,6 @@ from skyward.remote.node_config import ALIVE_FILE, LEASE_FILE
 from tests import kit
 from tests.shells import shell as shell
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def test_a_folder_that_cannot_be_removed_is_not_called_finished(shell: Callable[[str], str], tmp_path: Path) -> None:
     shell(scripts.settle("pool-0-0"))

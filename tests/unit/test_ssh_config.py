@@ -82,7 +82,7 @@ def test_a_simple_file_says_what_ssh_says_of_it(text: str, tmp_path: Path) -> No
         pytest.skip("there is no ssh to compare with")
     (tmp_path / "config").write_text(text)
     asked = subprocess.run(
-        ["ssh", "-G", "-T", "-F", tmp_path / "config", "box"], capture_output=True, text=True, timeout=30, check=True
+        ["ssh", "-G", "-T", "-F", tmp_path / "config", "box"], capture_output=True, text=True, timeout=150, check=True
     )
     theirs = parse(asked.stdout)
 

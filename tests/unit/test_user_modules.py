@@ -126,7 +126,7 @@ def test_a_call_of_a_function_of_the_users_runs_where_there_is_none(write: Calla
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=150,
         check=False,
     )
 
