@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from weakref import WeakSet
 
 from skyward.actors import routing
@@ -41,6 +42,17 @@ MAX_ASSIGN_BYTES = 8 << 20
 class _Revocation:
     batches: tuple[int, ...]
     kill: bool
+
+
+class _SentBatch(NamedTuple):
+    """What is said of a batch on the node, also when nobody waits for it any more."""
+
+    name: str = ""
+    tasks: int = 1
+    first: int = NOT_COUNTED
+
+
+_UNNAMED_BATCH = _SentBatch()
 
 
 class NodeClient:
@@ -96,6 +108,7 @@ class NodeClient:
         self._loads: deque[int] = deque()
         self._loading = asyncio.Event()
         self._fetched: list[int] = []
+        self._sent: dict[int, _SentBatch] = {}
         self._unfetched: dict[int, tuple[Outcome, int]] = {}  # large results to come, and the tasks of their batches
         self._mapped: WeakSet[Blob] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,6 +201,7 @@ class NodeClient:
     def _left(self, batches: Sequence[int]) -> None:
         """These batches are not on the node any more."""
         for batch in batches:
+            self._sent.pop(batch, None)
             self._functions.done(batch)
             if self._bulk is not None:
                 self._bulk.stock.done(batch)
@@ -284,6 +298,7 @@ class NodeClient:
                     gone.append(number)
                     continue
                 batches.append(_batch(number, entry, places=self._bulk is None))
+                self._sent[number] = _SentBatch(entry.name, entry.tasks, entry.first)
                 size += len(entry.packed.payload)
                 if self._bulk is None and entry.packed.blobs:
                     self._map(entry.packed.blobs)
@@ -336,13 +351,12 @@ class NodeClient:
     def _take(self, outcomes: Sequence[Outcome], openings: Mapping[int, Opening]) -> None:
         """Pass on what the node has answered; some of it may have been sent before."""
         opened = [openings.get(outcome.batch) for outcome in outcomes] if openings else []
-        known = [self._calls.get(outcome.batch) for outcome in outcomes]
+        known = [self._sent.get(outcome.batch, _UNNAMED_BATCH) for outcome in outcomes]
         self._calls.note(self._ended(outcomes, known, opened))
         self._left([outcome.batch for outcome in outcomes])
         killed, died, ran = [], [], 0.0
         answers: dict[int, Answer] = {}
-        for outcome, entry in zip(outcomes, known, strict=True):
-            tasks = 1 if entry is None else entry.tasks  # of an entry that may be cancelled before it is settled
+        for outcome, (_, tasks, _) in zip(outcomes, known, strict=True):
             if outcome.large is not None:
                 self._unfetched[outcome.batch] = outcome, tasks
                 self._run(self._fetch(outcome, tasks))
@@ -361,10 +375,10 @@ class NodeClient:
         self._tell(routing.Answered(self._node, tuple(answers), tuple(killed), tuple(died), seconds))
 
     def _ended(
-        self, outcomes: Sequence[Outcome], known: Sequence[PendingCall | None], openings: Sequence[Opening | None]
+        self, outcomes: Sequence[Outcome], known: Sequence[_SentBatch], openings: Sequence[Opening | None]
     ) -> BatchesEnded:
         """Say what the node has answered, for those who look on."""
-        functions = ["" if entry is None else entry.name for entry in known]
+        functions = [sent.name for sent in known]
         return BatchesEnded(
             now(),
             self._node,
@@ -372,11 +386,11 @@ class NodeClient:
             tuple([outcome.slot for outcome in outcomes]),
             tuple([round(outcome.seconds, 6) for outcome in outcomes]),
             tuple([outcome.status for outcome in outcomes]),
-            tuple([1 if entry is None else entry.tasks for entry in known]),
+            tuple([sent.tasks for sent in known]),
             sum([len(outcome.payload) for outcome in outcomes]),
             tuple([_summary(outcome) for outcome in outcomes if outcome.status == "raised"]),
             tuple(functions[:1] if len(set(functions)) == 1 else functions),
-            tuple([NOT_COUNTED if entry is None else entry.first for entry in known]),
+            tuple([sent.first for sent in known]),
             tuple([round(each.seconds, 6) if each else 0.0 for each in openings]),
             sum(filter(None, openings), Opening(0.0, {})).imports,
         )

@@ -14,6 +14,7 @@ from skyward.events import (
     BatchesArrived,
     BatchesCancelled,
     BatchesEnded,
+    BatchesLate,
     BatchesReturned,
     BatchesSent,
     BatchLost,
@@ -353,6 +354,8 @@ class Progress:
                 self._close()
             case BatchesCancelled():
                 self._drop(event.batches)
+            case BatchesLate():
+                self._close()
             case _:
                 pass
 

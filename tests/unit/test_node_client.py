@@ -88,9 +88,9 @@ class Client:
         self.line = Line(**callbacks)
         return self.line
 
-    def add(self, number: int, packed: Packed | None = None) -> None:
+    def add(self, number: int, packed: Packed | None = None, **known: Any) -> None:
         """A caller sends a call."""
-        self.calls.add([pending(number, self.answers, packed)], lambda _: None)
+        self.calls.add([pending(number, self.answers, packed, **known)], lambda _: None)
 
 
 def run(story: Callable[[Client], Awaitable[None]]) -> Client:
@@ -232,6 +232,20 @@ def test_what_was_killed_or_died_is_told_apart() -> None:
     assert client.told == [Answered(NODE, killed=(1,), died=(died,))]
     (ended,) = [event for event in client.events if isinstance(event, BatchesEnded)]
     assert ended.statuses == ("killed", "died")
+
+
+def test_a_call_that_was_cancelled_meanwhile_has_its_name_and_tasks_when_it_ends() -> None:
+    async def cancel(client: Client) -> None:
+        client.add(1, name="train", tasks=3, first=6)
+        client.client.assign([1])
+        await settle()
+        client.calls.forget([1])
+        client.line.news.put_nowait(Collected(1, (outcome(1, "killed"),)))
+        await settle()
+
+    (ended,) = [event for event in run(cancel).events if isinstance(event, BatchesEnded)]
+
+    assert (ended.functions, ended.tasks, ended.firsts) == (("train",), (3,), (6,))
 
 
 def test_outcomes_that_come_again_are_taken_once_and_acknowledged() -> None:

@@ -120,6 +120,14 @@ def test_an_answer_that_comes_late_does_not_count() -> None:
     assert (progress.done, progress.counts.raised, progress.open) == (1, 0, True)
 
 
+def test_answers_that_cancelled_calls_got_are_not_waited_for() -> None:
+    cancelled, answered = BatchesCancelled(5.0, 5), ended(5.0, "returned")
+    for events in ((cancelled, answered), (answered, cancelled)):
+        before = BatchesArrived(2.0, 10, 10), ended(4.0, *["returned"] * 5)
+        progress = run(*before, *events, BatchesLate(5.0, 0, 1))
+        assert (progress.done, progress.known, progress.open) == (5, 5, False)
+
+
 def test_a_batch_whose_result_was_lost_is_waited_for_again() -> None:
     progress = run(BatchesArrived(2.0, 1, 2), ended(3.0, "returned", tasks=2), ResultsLost(4.0, 0, 1, 2, 0, 0.5))
     assert (progress.done, progress.known, progress.open) == (0, 2, True)

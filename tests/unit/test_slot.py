@@ -46,7 +46,9 @@ class Node:
         self.kept: list[Outcome] = []
         self.reports: list[scheduler.SchedulerEvent] = []
         self.later: asyncio.Queue[slot_state.SlotEvent] = asyncio.Queue()
-        self.slot = Slot(3, self.later.put_nowait, self.executor, BATCHES, self.kept.append, self.reports.append)
+        self.now = 100.0
+        told = self.kept.append, self.reports.append
+        self.slot = Slot(3, self.later.put_nowait, self.executor, BATCHES, *told, clock=lambda: self.now)
 
     def handle(self, *events: slot_state.SlotEvent) -> None:
         for event in events:
@@ -100,12 +102,15 @@ def test_the_batch_that_runs_is_stopped_although_another_one_has_ended_meanwhile
 
 def test_batches_that_the_worker_takes_down_get_outcomes_and_a_new_worker_starts() -> None:
     node = Node()
-    node.handle(slot_state.WorkerStarted(), slot_state.Run((1,)))
+    node.handle(slot_state.WorkerStarted(), slot_state.Run((1, 2)))
+    node.now = 101.0
+    node.executor.tell(slot_state.Finished((1,), last=False, seconds=0.5))
     node.taken()
+    node.now = 103.5
     node.executor.tell(slot_state.WorkerExited("a signal"))
 
-    assert node.taken() == ([("start", 3)], [scheduler.BatchesFinished(3, (1,), free=False)])
-    assert node.kept == [Outcome(1, "died", b"a signal", 0.0, 3)]
+    assert node.taken() == ([("start", 3)], [scheduler.BatchesFinished(3, (2,), free=False)])
+    assert node.kept == [Outcome(2, "died", b"a signal", 2.5, 3)]
 
 
 def test_an_idle_worker_that_is_gone_closes_the_slot_until_the_next_is_up() -> None:
@@ -123,10 +128,11 @@ def test_a_batch_whose_time_is_up_is_stopped_and_one_that_ended_before_is_not() 
         overran = await node.later.get()
         assert overran == slot_state.Overran(2)
         node.taken()
+        node.now = 100.25
         node.handle(overran)
         assert node.taken() == ([("stop", 3)], [])
         node.executor.tell(slot_state.WorkerExited("it was stopped"))
-        assert node.kept == [Outcome(2, "overdue", b"it was stopped", 0.0, 3)]
+        assert node.kept == [Outcome(2, "overdue", b"it was stopped", 0.25, 3)]
         assert node.later.empty()
 
     asyncio.run(run())

@@ -5,6 +5,7 @@ to its worker: both live on one event loop, and no handler waits. A slot reports
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, assert_never
 
@@ -41,6 +42,8 @@ class Slot:
         Called with the outcome of each batch that its worker did not complete.
     report
         Called with what the agent must know.
+    clock
+        Returns the time in seconds.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class Slot:
         batches: Mapping[int, Batch],
         keep: Callable[[Outcome], None],
         report: Callable[[scheduler.SchedulerEvent], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._number, self._later, self._executor, self._batches = number, later, executor, batches
-        self._keep, self._report = keep, report
+        self._keep, self._report, self._clock = keep, report, clock
+        self._began = 0.0  # when the batch that runs was sent, or the one before it was reported
         self._state, effects = slot_state.begin()
         self._timer: asyncio.TimerHandle | None = None
         self._perform(effects)
@@ -71,6 +76,7 @@ class Slot:
                 case slot_state.StopWorker():
                     self._executor.stop(self._number)
                 case slot_state.Send(batches):
+                    self._began = self._clock()
                     self._executor.send(self._number, [self._batches[batch] for batch in batches])
                 case slot_state.TakeBack():
                     self.handle(slot_state.Recalled(self._executor.take_back(self._number)))
@@ -86,9 +92,11 @@ class Slot:
                     self._report(scheduler.BatchesRefused(self._number, batches))
                 case slot_state.ReportBatches(batches, verdict, cause, free, seconds):
                     self._cancel_timer()
+                    before, self._began = self._began, self._clock()
                     if verdict != "done":
+                        elapsed = (self._began - before) / len(batches)
                         for batch in batches:
-                            self._keep(Outcome(batch, verdict, cause.encode(), 0.0, self._number))
+                            self._keep(Outcome(batch, verdict, cause.encode(), elapsed, self._number))
                     ran = seconds / len(batches) if verdict == "done" else None
                     self._report(scheduler.BatchesFinished(self._number, batches, free, ran))
                 case slot_state.ReportUseless(cause):
