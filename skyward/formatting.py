@@ -1,5 +1,7 @@
 """Amounts, counts, durations and sizes as people read them. Pure: no I/O, no clock, no actor."""
 
+import math
+
 
 def counted(count: int, noun: str) -> str:
     """Return a number of things: `1 node`, `2,000 nodes`."""
@@ -7,8 +9,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Return an amount with its significant digits: `$12.50`, `$0.144`, `$0.0003`."""
-    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
+    """Return an amount with its significant digits: `$12.50`, `$0.50`, `$0.144`, `$0.0003`."""
+    if amount >= 1 or not amount:
+        return f"${amount:,.2f}"
+    whole, _, cents = f"{amount:.{2 - math.floor(math.log10(amount))}f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
 def clock(seconds: float) -> str:

@@ -1,12 +1,14 @@
 """The documentation: each public name and each guide is in it, its code runs, and reading it needs no network."""
 
 import ast
+import importlib
 import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +20,17 @@ import nbformat
 import pytest
 
 import skyward as sky
-from skyward import events
+from skyward import errors, events
+from skyward.actors import costs
+from skyward.providers.provider import Quote
+from skyward.telemetry.report import LostTime, NodeUse, Report, import_hint
+from skyward.view.progress import Progress
+from skyward.view.status_text import going
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 README = ROOT / "README.md"
+WORDS = [README, ROOT / "CONTRIBUTING.md", *PAGES]
 CODE = re.compile(r"(?:<!-- (runs[^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 """A block of code in a page, and where it runs, if it does."""
 
@@ -257,6 +265,74 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
     assert job.endswith("guides/10_joblib_concurrency.py")
     assert tests in (ROOT / ".ci/run").read_text()
+
+
+def resolved(name: str) -> object:
+    """Return what a dotted name in a page stands for."""
+    path, *parts = name.replace("sky.", "skyward.", 1).replace("compute.", "skyward.Compute.", 1).split(".")
+    found: object = sky
+    for part in parts:
+        path += f".{part}"
+        found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
+    return found
+
+
+@pytest.mark.parametrize("page", WORDS, ids=lambda page: page.stem)
+def test_names_arguments_and_targets_in_the_text_exist(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`(?:await )?((?:sky|skyward|compute)(?:\.[A-Za-z_]+)+)[`(\[]", text):
+        if not name.endswith(".git"):
+            assert resolved(name) is not None
+    for kind, argument in re.findall(r"\b(Options|Image|Worker|Nodes|AWS|SSH|Local|Compute)\(([a-z_]+)=", text):
+        inspect.signature(getattr(sky, kind)).bind_partial(**{argument: None})
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z]+)`", text)) <= set(targets)
+    for path in re.findall(r"`((?:skyward|tests|guides|bench|docs)/[\w/.*-]+)`", text):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def printed() -> list[tuple[str, str]]:
+    """Return lines that pages show as output, as the code prints them, each with its page."""
+    nothing = Report(0, 0, 0, 0, 0, {}, 0, {}, 0.0, 0.0, 0.0, LostTime())
+    node = NodeUse(4, 0, (), 0, 0, 72_000_000)
+    steps = {1: (("launching", 0.0), ("reaching", 0.0), ("booting", 0.354), ("joining", 0.003)), 0: (("booting", 0.3),)}
+    explained = replace(nothing, nodes={0: node, 1: node}, starts=steps).explain().splitlines()
+    slow = replace(nothing, imports={"slowmod": 6.0})
+    quote = costs.line(Quote("t4g.micro", "eu-central-1a", 10, 0.01428, "address and disk"))
+    return [
+        ("see", explained[-2]),
+        ("waiting", explained[-1]),
+        ("waiting", str(slow).splitlines()[-1]),
+        ("see", import_hint({"sklearn.svm": 10.0}, 0.0)),
+        ("money", quote),
+        ("aws", quote),
+        ("see", shown_progress(-1)),
+        ("see", shown_progress(2000)),
+    ]
+
+
+def shown_progress(tasks: int) -> str:
+    """Return how far a run is shown to be in which 1300 of so many tasks have arrived, and 1100 are done."""
+    progress, many = Progress(), 1100
+    ended = (0,) * many, (0,) * many, (1.0,) * many, ("returned",) * many, (1,) * many, 1
+    progress.add([events.TasksCounted(0.0, 0, tasks, final=tasks > 0), events.BatchesArrived(0.0, 1300, 1300)])
+    progress.add([events.BatchesEnded(1.0, 0, *ended)])
+    return going(progress, 1.0)[0][0]
+
+
+@pytest.mark.parametrize(("page", "line"), printed())
+def test_what_a_page_shows_as_output_is_what_is_printed(page: str, line: str) -> None:
+    assert line in " ".join((ROOT / f"docs/{page}.md").read_text().split())
+
+
+def test_the_tree_of_errors_is_that_of_the_code() -> None:
+    page = (ROOT / "docs/failure.md").read_text().partition("SkywardError\n")[2].partition("```")[0]
+    tree = (errors.__doc__ or "").partition("SkywardError\n")[2].partition("\n\n")[0]
+
+    def branches(text: str) -> list[str]:
+        return [re.match(r"[│├└─ ]+\w+", line)[0] for line in text.strip().splitlines()]  # type: ignore[index]
+
+    assert branches(page) == branches(tree)
 
 
 def test_every_file_and_name_in_the_architecture_exists() -> None:

@@ -50,7 +50,7 @@ compute.report().save(sys.argv[0] + ".html")
     )
     *above, last, report = program.end()
     assert above == ["ZeroDivisionError", "BatchLost", "NoneType"]
-    assert re.fullmatch(r"skyward: 2 tasks on \d nodes?, 1 raised, 1 lost, 2 retried in \d:\d\d", last)
+    assert re.fullmatch(r"skyward: 2 tasks on \d nodes? in \d:\d\d, 1 call raised, 1 call lost, 2 retries", last)
     assert report == "Tasks: 2, Raised: 1 call, Lost: 1 call"
     page = (tmp_path / "program.py.html").read_text()
     assert all(tile in page for tile in ('["Tasks","2"]', '["Raised","1 call"]', '["Lost","1 call"]'))
@@ -133,7 +133,7 @@ with pool() as compute, kit.Bell() as bell:
     program.child.sendline("")
     end = program.end()
     assert not any(BAR in line for line in end)
-    assert re.fullmatch(r"skyward: 4 tasks on 2 nodes, \d retried in \d:\d\d", end[-1])
+    assert re.fullmatch(r"skyward: 4 tasks on 2 nodes in \d:\d\d, \d (retry|retries)", end[-1])
 
 
 def test_nothing_is_left_when_the_block_fails(start: Start) -> None:

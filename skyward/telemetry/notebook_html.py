@@ -67,6 +67,11 @@ def shares(parts: Sequence[tuple[str, float]]) -> str:
     )
 
 
+def paragraph(text: str) -> str:
+    """Return text as a paragraph."""
+    return f'<p style="margin:.4em 0">{escape(text)}</p>'
+
+
 def folded(title: str, text: str) -> str:
     """Return text that is shown after a click on its title."""
     body = f'<pre style="white-space:pre-wrap">{escape(text)}</pre>'

@@ -39,14 +39,14 @@ class NodeUse:
     slots
         Number of its slots; 0 if the pool gave it up.
     calls
-        Calls that returned or raised on it.
+        Times that a call ended on one of its slots, including calls that died or were killed there.
     busy
-        Seconds that each of its slots ran calls.
+        Seconds that each of its slots ran calls, including those.
     sent, received
         Bytes of calls with their functions sent to it, and bytes of outcomes received from it.
     shared
-        Bytes of large arrays and `bytes` that it received once for all its slots. A node on this machine maps them from
-        the memory of this program; others are sent them.
+        Bytes of large arrays and `bytes` that it received, each for all its slots together. A node on this machine maps
+        the copy that each `Parallel`, `map` or group makes of them; others are sent them and keep them for later calls.
     """
 
     slots: int
@@ -197,7 +197,7 @@ class Report:
 
     @property
     def busy(self) -> float:
-        """Seconds in which slots ran calls, including calls whose answer was late."""
+        """Seconds in which slots ran calls, including calls that died, were killed, or whose answer was late."""
         return sum(sum(node.busy) for node in self.nodes.values())
 
     @property
@@ -207,7 +207,7 @@ class Report:
 
     @property
     def shared(self) -> int:
-        """Bytes of large arrays and `bytes` that nodes received, each once per node."""
+        """Bytes of large arrays and `bytes` that all nodes received; see `NodeUse`."""
         return sum(node.shared for node in self.nodes.values())
 
     @property
@@ -230,8 +230,14 @@ class Report:
         """Seconds that the work would take if every slot worked all the time."""
         return self.efficiency * self.total
 
+    @property
+    def hint(self) -> str:
+        """Which modules to preload, if slots spent much of their time on imports; else empty."""
+        return import_hint(self.imports, self.work)
+
     def __str__(self) -> str:
-        return "\n".join(f"{label}: {value}" for label, value in self.figures())
+        hint = [("Hint", self.hint)] if self.hint else []
+        return "\n".join(f"{label}: {value}" for label, value in self.figures() + hint)
 
     def explain(self) -> str:
         """Return, as text, where the time went that was not work, and what else happened."""
@@ -245,7 +251,6 @@ class Report:
         return "\n".join(
             (
                 f"Time not spent on work: {shares}",
-                *([f"Opening: {hint}"] if (hint := import_hint(self.imports, self.work)) else []),
                 f"Calls: {answered}, {self.lost_calls} lost, {self.cancelled} cancelled",
                 f"Attempts: {self.attempts}, retries: {sum(self.retries.values())}, late answers: {self.late}",
                 *retries,
@@ -257,7 +262,7 @@ class Report:
         )
 
     def figures(self) -> list[tuple[str, str]]:
-        """Return what `print` shows, as pairs of label and value."""
+        """Return what `print` shows before the hint, as pairs of label and value."""
         known = figures(
             tasks=self.tasks,
             nodes=[node.slots for node in self.nodes.values()],
@@ -281,6 +286,7 @@ class Report:
             (
                 notebook_html.tiles(self.figures()),
                 notebook_html.shares(self.shares()) if self.capacity else "",
+                notebook_html.paragraph(f"Hint: {self.hint}") if self.hint else "",
                 notebook_html.folded("More counters", self.explain()),
             )
         )
@@ -294,10 +300,8 @@ class Report:
         given = [node.shared for node in self.nodes.values() if node.shared]
         if not given:
             return []
-        where = f"{megabytes(self.shared)} on {counted(len(given), 'node')}"
-        if len(set(given)) > 1:
-            return [f"Shared: {where}, each large array once per node"]
-        return [f"Shared: {megabytes(given[0])}, once per node ({where})"]
+        each = f"{megabytes(given[0])} per node, " if len(given) > 1 == len(set(given)) else ""
+        return [f"Shared: {each}{megabytes(self.shared)} on {counted(len(given), 'node')}"]
 
     def _slowest_start(self) -> list[str]:
         times = {number: sum(seconds for _, seconds in steps) for number, steps in self.starts.items()}

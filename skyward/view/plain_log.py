@@ -17,7 +17,7 @@ class PlainLog:
     Parameters
     ----------
     brief
-        Whether to log only what machines cost, and starts that take long.
+        Whether to log only what machines cost, starts that take long, and the hint which modules to preload.
     """
 
     def __init__(self, *, brief: bool) -> None:
@@ -29,7 +29,7 @@ class PlainLog:
     def news(self, progress: Progress, now: float) -> list[str]:
         """Return the lines to log now."""
         if progress.ended is not None:
-            return [line for line in [status_text.summary(progress)] if line and (progress.dollars or not self._brief)]
+            return [line for line in [status_text.summary(progress, brief=self._brief)] if line]
         said = [quote.text for number, quote in enumerate(progress.quotes) if self._new("cost", number)]
         if progress.link and self._new("link"):
             said.append(f"watch it at {progress.link}")

@@ -107,7 +107,7 @@ def going(progress: Progress, now: float) -> list[tuple[str, str]]:
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
         (f"{counts.raised:,} raised" if counts.raised else "", "red"),
         (f"{counts.lost:,} lost" if counts.lost else "", "red"),
-        (f"{retried:,} retried" if (retried := sum(counts.retries.values())) else "", "yellow"),
+        (retries(progress), "yellow"),
         (dollars(progress.dollars) if progress.dollars else "", "green"),
     ]
 
@@ -148,25 +148,31 @@ def trouble(concern: Concern, now: float) -> str:
             assert_never(concern.trouble)
 
 
-def summary(progress: Progress) -> str:
+def summary(progress: Progress, *, brief: bool = False) -> str:
     """Return the result of the run in one line; empty if nothing was done and nothing was spent.
 
-    A second line hints which modules to preload.
+    A second line hints which modules to preload. If `brief`, the first one is left out if nothing was spent.
     """
     assert progress.ended is not None
     counts = progress.counts
     used = sum(1 for node in counts.nodes.values() if node.tasks)
-    said = [
-        (f"{counted(counts.tasks, 'task')} on {counted(used, 'node')}" if counts.tasks else "", ""),
-        (f"{counts.raised:,} raised" if counts.raised else "", ""),
-        (f"{counts.lost:,} lost" if counts.lost else "", ""),
-        (f"{retried:,} retried" if (retried := sum(counts.retries.values())) else "", ""),
-        (f"{dollars(progress.dollars)} spent" if progress.dollars else "", ""),
+    done = f"{counted(counts.tasks, 'task')}{f' on {counted(used, "node")}' if used else ''}"
+    rest = [
+        f"{counted(counts.raised, 'call')} raised" if counts.raised else "",
+        f"{counted(counts.lost, 'call')} lost" if counts.lost else "",
+        retries(progress),
+        f"{dollars(progress.dollars)} spent" if progress.dollars else "",
     ]
-    told = plain(dotted(said)).replace(" · ", ", ")
-    lines = [f"{told} in {clock(progress.ended - progress.began)}"] if told else []
+    shown = progress.dollars or (not brief and (counts.tasks or any(rest)))
+    lines = [", ".join(filter(None, (f"{done} in {clock(progress.ended - progress.began)}", *rest)))] if shown else []
     lines += [hint] if (hint := import_hint(counts.imports, counts.work)) else []
     return "\n".join(f"skyward: {line}" for line in lines)
+
+
+def retries(progress: Progress) -> str:
+    """Return the number of retries; empty for none."""
+    count = sum(progress.counts.retries.values())
+    return f"{count:,} {'retry' if count == 1 else 'retries'}" if count else ""
 
 
 def headed(reason: str) -> str:

@@ -31,6 +31,7 @@ from skyward.events import (
     Spent,
     label,
 )
+from skyward.formatting import dollars
 from skyward.telemetry.report import Report, figures, import_hint, without_slot
 from skyward.telemetry.run_counts import NodeCounts
 from skyward.view.progress import NodeProgress, Progress
@@ -138,6 +139,7 @@ class Timeline:
         self._last = 0
         self._first: float | None = None
         self._reported: int | None = None
+        self._reported_at = 0.0
         self._progress = Progress()
         self._output = Output()
         self._statuses: Counter[str] = Counter()
@@ -171,7 +173,7 @@ class Timeline:
             case RunStarted():
                 self._started = event
             case Reported():
-                self._report, self._reported = Report.from_dict(event.report), at
+                self._report, self._reported, self._reported_at = Report.from_dict(event.report), at, event.at
             case RunEnded():
                 self._ended = event
                 self._report = Report.from_dict(event.report) if event.report else self._report
@@ -270,8 +272,6 @@ class Timeline:
         report = final or self._report
         progress, counts = self._progress, self._progress.counts
         done = progress.done if final is None else final.tasks
-        imports = (counts.imports, counts.work) if report is None else (report.imports, report.work)
-        hint = import_hint(*imports)
         return {
             "run": None if started is None else _told(started),
             "origin": self._origin,
@@ -286,8 +286,8 @@ class Timeline:
             "numbers": self._numbers() if final is None else final.figures(),
             "lost": [] if report is None else report.shares(),
             "reported": None if final is not None else self._reported,
-            "hint": hint,
-            "notes": [] if report is None else report.explain().splitlines()[2 if hint else 1 :],
+            "hint": import_hint(counts.imports, counts.work) if report is None else report.hint,
+            "notes": [] if report is None else report.explain().splitlines()[1:],
             "arrived": max(done, progress.known),
             "total": max(done, progress.total) if progress.settled else None,
             "done": done,
@@ -301,6 +301,7 @@ class Timeline:
             "causes": (self._lost + Counter(counts.retries)).most_common(MAX_INCIDENTS),
             "rate": {"width": self._rate.width, "amounts": self._rate.amounts},
             "cost": self._cost,
+            "spent": self._spent(final),
             "quotes": self._quotes,
         }
 
@@ -315,21 +316,34 @@ class Timeline:
             return self.snapshot()
         return self.head() | {"fresh": False, "cells": cells, "output": output}
 
+    def _spent(self, final: Report | None) -> str:
+        """Return what machines have cost; empty if that is not known."""
+        if not self._cost:
+            return ""
+        _, spent, hourly = self._cost[-1]
+        if self._ended is not None and final is not None:
+            return f"{dollars(final.cost)} in all"
+        return f"{dollars(spent)} so far, {dollars(hourly)} per hour"
+
     def _numbers(self) -> list[tuple[str, str]]:
-        """Return the figures of a run that has no report yet."""
+        """Return the figures of a run without a final report: those of its last one, if any, and of the time since."""
         counts = self._progress.counts
         nodes = [node.slots for node in self._progress.nodes.values() if node.gone is None]
         slots = sum(nodes)
-        total = 0.0 if self._first is None else max(0.0, counts.answered - self._first)
-        ran = sum(sum(node.busy.values()) for node in counts.nodes.values())
-        ideal = ran / slots if slots else 0.0
+        if self._report is not None:
+            total = self._report.total + max(0.0, counts.answered - self._reported_at)
+            efficiency = self._report.efficiency
+        else:
+            total = 0.0 if self._first is None else max(0.0, counts.answered - self._first)
+            ran = sum(sum(node.busy.values()) for node in counts.nodes.values())
+            efficiency = ran / (slots * total) if slots and total else 0.0
         return figures(
             tasks=counts.tasks,
             nodes=nodes,
             workers=slots,
             total=total,
-            ideal=ideal,
-            efficiency=ideal / total if total else 0.0,
+            ideal=efficiency * total,
+            efficiency=efficiency,
             raised=counts.raised,
             lost=counts.lost,
         )

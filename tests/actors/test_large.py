@@ -80,6 +80,19 @@ def test_the_report_tells_what_nodes_share_and_what_large_results_brought(comput
     assert (7 << 20) <= compute.report().received - before.received < (7 << 20) + 1000
 
 
+def test_the_report_counts_an_array_again_when_the_next_group_gives_it_to_nodes_again(
+    compute: sky.Compute, request: pytest.FixtureRequest
+) -> None:
+    """Nodes elsewhere keep it; those on this machine map a copy that each group makes, and that is gone after it."""
+    array, kept = np.arange(3 * MEGABYTE, dtype="f8"), "chunks" in request.node.name
+    for times in (1, 1 if kept else 2):
+        with compute.task_group() as group:
+            wait([group.submit(work.item, array, number) for number in range(40)], kit.SOON)
+        assert [node.shared for node in compute.report().nodes.values()] == [times * array.nbytes] * 2
+    given = f"{times * array.nbytes / 1e6:.1f} MB per node, {2 * times * array.nbytes / 1e6:.1f} MB on 2 nodes"
+    assert f"Shared: {given}" in compute.report().explain().splitlines()
+
+
 def test_an_array_that_many_tasks_share_is_nearly_all_that_crosses_the_links() -> None:
     array = np.random.default_rng(0).random(8 * MEGABYTE)
     with (

@@ -208,7 +208,7 @@ def test_the_keyboard_reaches_the_output_of_a_call(viewer: Viewer) -> None:
 def test_what_slots_imported_is_told_apart_from_what_they_ran(viewer: Viewer) -> None:
     page = viewer.open(runs.importing()).page
     expect(page.locator("#legend")).to_contain_text("opening 50.00 %")
-    hint = 'Opening: slots spent 5.0 s importing slow: Image(preload=["slow"])'
+    hint = 'Hint: slots spent 5.0 s importing slow: Image(preload=["slow"])'
     expect(page.locator("#hint")).to_have_text(hint)
     page.locator("#open").click()
     box = page.locator("#chart").bounding_box()

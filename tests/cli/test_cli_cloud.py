@@ -44,8 +44,8 @@ def test_what_it_costs_is_told_by_the_hour_and_so_far() -> None:
     young = dt.datetime.now(dt.UTC)
     heading, first, *_ = told([pool("one", machine(1, 0.5))], young)
 
-    assert ", 1 machine, $0.5/h, $" in heading
-    assert "  $0.5/h, $" in first
+    assert ", 1 machine, $0.50/h, $" in heading
+    assert "  $0.50/h, $" in first
 
 
 def test_a_machine_without_tags_for_its_end_is_told_without() -> None:

@@ -13,7 +13,18 @@ def test_things_are_counted(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "text"), [(0.0, "$0.00"), (0.0003, "$0.0003"), (0.1444, "$0.144"), (1.0, "$1.00"), (12.5, "$12.50")]
+    ("amount", "text"),
+    [
+        (0.0, "$0.00"),
+        (0.00001, "$0.00001"),
+        (0.0003, "$0.0003"),
+        (0.1444, "$0.144"),
+        (0.5, "$0.50"),
+        (0.9999, "$1.00"),
+        (1.0, "$1.00"),
+        (12.5, "$12.50"),
+        (1234.5, "$1,234.50"),
+    ],
 )
 def test_an_amount_has_as_many_digits_as_say_something(amount: float, text: str) -> None:
     assert formatting.dollars(amount) == text

@@ -75,7 +75,7 @@ def test_what_the_pool_has_cost_is_said_at_the_end(caplog: pytest.LogCaptureFixt
     assert caplog.messages == [
         AT_ONCE,
         "no call reached the pool, whose machines cost $1.20",
-        AT_THE_END.replace(":", ", whose machines cost $0.3:", 1),
+        AT_THE_END.replace(":", ", whose machines cost $0.30:", 1),
     ]
 
 

@@ -1,5 +1,7 @@
 """What is said of a run where lines stay."""
 
+from dataclasses import replace
+
 from skyward.events import (
     BatchesArrived,
     DashboardOpened,
@@ -54,7 +56,15 @@ def test_in_short_nothing_is_said_of_a_run_that_costs_nothing_and_starts_at_once
     progress.add([ended(31.0, "returned"), RunEnded(40.0, "", (), {})])
     assert bulletin.news(progress, 41.0) == []
     progress.add([Spent(41.0, 0.5, 0.0)])
-    assert bulletin.news(progress, 42.0) == ["skyward: 1 task on 1 node, $0.5 spent in 0:40"]
+    assert bulletin.news(progress, 42.0) == ["skyward: 1 task on 1 node in 0:40, $0.50 spent"]
+
+
+def test_in_short_the_end_says_what_slots_should_have_imported_before() -> None:
+    slow = replace(ended(31.0, "returned"), opening=(2.0,), imports={"slow": 2.0})
+    progress, bulletin = run(BatchesArrived(2.0, 1, 1), slow), PlainLog(brief=True)
+    assert bulletin.news(progress, 31.0) == []
+    progress.add([RunEnded(40.0, "", (), {})])
+    assert bulletin.news(progress, 41.0) == ['skyward: slots spent 2.0 s importing slow: Image(preload=["slow"])']
 
 
 def test_at_length_the_start_is_told_every_ten_seconds() -> None:

@@ -1,6 +1,7 @@
 """What a report says, and that it adds up."""
 
 import copy
+import html
 import json
 import pickle
 from collections.abc import Callable
@@ -93,17 +94,23 @@ def test_a_notebook_shows_figures_and_shares() -> None:
 
 def test_it_says_what_nodes_shared() -> None:
     alike = replace(REPORT, nodes={number: replace(node, shared=72_000_000) for number, node in NODES.items()})
-    assert "Shared: 72.0 MB, once per node (144.0 MB on 2 nodes)" in alike.explain().splitlines()
+    assert "Shared: 72.0 MB per node, 144.0 MB on 2 nodes" in alike.explain().splitlines()
     one = replace(REPORT, nodes=NODES | {0: replace(NODES[0], shared=1_500_000)})
-    assert "Shared: 1.5 MB, once per node (1.5 MB on 1 node)" in one.explain().splitlines()
+    assert "Shared: 1.5 MB on 1 node" in one.explain().splitlines()
     unlike = replace(alike, nodes={**alike.nodes, 2: replace(NODES[0], shared=5_000_000)})
-    assert "Shared: 149.0 MB on 3 nodes, each large array once per node" in unlike.explain().splitlines()
+    assert "Shared: 149.0 MB on 3 nodes" in unlike.explain().splitlines()
     assert "Shared" not in REPORT.explain()
 
 
 def test_it_says_what_slots_should_have_imported_before() -> None:
-    told = replace(REPORT, imports={"slow": 10.0}).explain().splitlines()
-    assert told[1] == 'Opening: slots spent 10 s importing slow: Image(preload=["slow"])'
+    told, hint = (
+        replace(REPORT, imports={"slow": 10.0}),
+        'Hint: slots spent 10 s importing slow: Image(preload=["slow"])',
+    )
+    assert str(told).splitlines() == [*str(REPORT).splitlines(), hint]
+    assert told.explain() == REPORT.explain()
+    assert "<p " not in REPORT._repr_html_()
+    assert f">{html.escape(hint)}</p><details>" in told._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def shown(progress: Progress, now: float) -> list[str]:
 def test_each_node_that_starts_has_a_line_with_its_step() -> None:
     progress = Progress()
     progress.add([START, Quoted(0.0, "2 x m", "m", 2, 0.5)])
-    assert shown(progress, 1.0) == ["skyward  0 of 2 nodes ready · aws · $0.5/h · 0:01", "  2 x m"]
+    assert shown(progress, 1.0) == ["skyward  0 of 2 nodes ready · aws · $0.50/h · 0:01", "  2 x m"]
     progress.add([NodeChanged(1.0, 1, 0, "launching"), NodeChanged(1.0, 0, 0, "booting"), NodeStep(3.0, 0, "packages")])
     assert shown(progress, 9.0)[2:] == ["  node 0  booting: packages  0:08", "  node 1  launching  0:08"]
     progress.add([NodeChanged(9.0, 0, 0, "ready", "", "i", "h1", 2), Spent(9.0, 0.01, 0.5)])
     assert shown(progress, 9.0)[:3] == [
-        "skyward  1 of 2 nodes ready · aws · $0.5/h · 0:09",
+        "skyward  1 of 2 nodes ready · aws · $0.50/h · 0:09",
         "  2 x m",
         "  node 0  ready      2 slots on h1",
     ]
@@ -96,7 +96,7 @@ def test_the_work_is_one_line() -> None:
     progress.add([ended(float(at), *("returned",) * 100) for at in range(2, 8)])
     assert shown(progress, 8.0) == ["skyward  ██████░░░░░░  600/1,200 tasks · 0/2 slots busy · 100/s · 0:06 left"]
     progress.add([ended(8.0, "raised"), BatchRetried(8.0, 1, "x"), Spent(8.0, 1.5, 3.0)])
-    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 raised · 1 retried · $1.50")
+    assert shown(progress, 8.5)[0].endswith("· 91.1/s · 0:07 left · 1 raised · 1 retry · $1.50")
 
 
 def test_how_many_there_are_is_said_as_soon_as_it_is_known() -> None:
@@ -159,11 +159,12 @@ def test_a_slow_node_is_compared_with_the_others() -> None:
 def test_the_end_is_one_line_or_none() -> None:
     assert status_text.summary(run(ENDED)) == ""
     progress = run(BatchesArrived(2.0, 3, 3), ended(3.0, "returned", "returned", "raised"), ENDED, nodes=2)
-    assert status_text.summary(progress) == "skyward: 3 tasks on 1 node, 1 raised in 1:30"
-    progress.add([BatchRetried(3.0, 1, "x"), BatchLost(3.0, 2, ("x",)), Spent(4.0, 0.25, 0.0)])
-    assert (
-        status_text.summary(progress) == "skyward: 3 tasks on 1 node, 1 raised, 1 lost, 1 retried, $0.25 spent in 1:30"
+    assert status_text.summary(progress) == "skyward: 3 tasks on 1 node in 1:30, 1 call raised"
+    progress.add([*[BatchRetried(3.0, 1, "x")] * 2, BatchLost(3.0, 2, ("x",)), Spent(4.0, 0.25, 0.0)])
+    assert status_text.summary(progress) == (
+        "skyward: 3 tasks on 1 node in 1:30, 1 call raised, 1 call lost, 2 retries, $0.25 spent"
     )
+    assert status_text.summary(run(BatchLost(3.0, 2, ("x",)), ENDED)) == "skyward: 0 tasks in 1:30, 1 call lost"
 
 
 def test_the_end_says_what_slots_should_have_imported_before() -> None:

@@ -184,6 +184,13 @@ def test_a_run_that_has_not_ended_shows_the_shares_of_its_last_report() -> None:
     assert dict(told["numbers"])["Tasks"] == "2"
 
 
+def test_the_figures_of_a_run_that_has_not_ended_go_on_from_its_last_report() -> None:
+    before = BatchesArrived(102.0, 2, 4), ended(104.0), Reported(105.0, REPORT.as_dict())
+    paused, going = dict(head(*before)["numbers"]), dict(head(*before, ended(109.0))["numbers"])
+    assert (paused["Total time"], paused["Ideal time"], paused["Efficiency"]) == ("2.00 s", "1.00 s", "50.0%")
+    assert (going["Total time"], going["Tasks"], going["Efficiency"]) == ("6.00 s", "4", "50.0%")
+
+
 def test_the_bytes_of_nodes_are_those_of_the_report() -> None:
     told = head(changed(101.0, "ready"), changed(101.0, "ready", node=1), Reported(105.0, REPORT.as_dict()))
     assert [node.get("received") for node in told["nodes"]] == [10, None]
@@ -295,6 +302,11 @@ def test_money_is_told() -> None:
     told = head(Quoted(100.5, "2 x c7g.large, $0.145 an hour", "c7g.large", 2, 0.145), Spent(101.0, 0.01, 0.145))
     assert told["quotes"] == ["2 x c7g.large, $0.145 an hour"]
     assert told["cost"] == [[10_000, 0.01, 0.145]]
+    assert told["spent"] == "$0.01 so far, $0.145 per hour"
+    assert head(Spent(101.0, 0.5, 0.1), RunEnded(110.0, "", (), replace(REPORT, cost=0.5).as_dict()))["spent"] == (
+        "$0.50 in all"
+    )
+    assert head()["spent"] == ""
 
 
 def test_of_very_many_costs_every_other_one_will_do() -> None:

@@ -101,7 +101,7 @@ function tell() {
   $("reported").textContent = head.reported === null ? "" : `as of ${time(head.reported)}`;
   fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));
   fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
-  $("hint").hidden = !head.hint; $("hint").textContent = "Opening: " + head.hint;
+  $("hint").hidden = !head.hint; $("hint").textContent = "Hint: " + head.hint;
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
   fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, idle"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "silent (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "reclaim notice")] : [])]);
@@ -119,8 +119,7 @@ function tell() {
     return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), n.usage.length ? Math.max(...n.usage.map(s => s[2])) + " % of " + bytes(n.memory) : "", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
   }));
   $("money").hidden = !head.cost.length && !head.quotes.length;
-  const spent = head.cost[head.cost.length - 1];
-  $("spent").textContent = spent ? `$${spent[1].toFixed(spent[1] < 1 ? 4 : 2)} so far, $${spent[2].toFixed(3)} per hour at the end` : "";
+  $("spent").textContent = head.spent;
   $("cost").hidden = !head.cost.length;
   fill($("quotes"), head.quotes.map(text => el("li", text)));
 }
