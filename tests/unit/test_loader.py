@@ -277,7 +277,7 @@ SHAPES = [
 
 
 @given(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4, unique=True), shape=st.sampled_from(SHAPES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_batch_gives_what_a_new_process_would(pieces: list[tuple[str, str]], shape: str) -> None:
     values = [value for _, value in pieces]
     text = "\n".join([*(made for made, _ in pieces), shape.format(value=", ".join(values), first=values[0])])

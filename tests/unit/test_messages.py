@@ -160,7 +160,7 @@ def test_a_message_arrives_as_it_was_sent(name: str, runner: asyncio.Runner, sys
     body, show = mirror(kind, name)
     ref = system.ref(body, "mirror")
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(values(kind))
     def arrives(sent: object) -> None:
         async def there_and_back() -> object:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skyward.actors import lifecycle, scaling
 from skyward.remote.node import slot_state
 
-QUICK = settings(max_examples=200, deadline=None, derandomize=True)
+QUICK = settings(max_examples=200)
 
 FORWARD: list[lifecycle.LifecycleEvent] = [
     lifecycle.Launched(),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skyward.actors import router_state, routing
 from tests.simulation import SLOTS, Happening, Link, Node
 
-QUICK = settings(max_examples=120, deadline=None, derandomize=True)
+QUICK = settings(max_examples=120)
 PAIRS = 250
 HISTORIES = st.binary(min_size=2 * PAIRS, max_size=2 * PAIRS)
 NODES = 3

@@ -208,7 +208,7 @@ def wrapped(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 
 
 @given(st.recursive(st.just(LOCK), wrapped, max_leaves=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_path_is_an_expression_that_leads_there(value: object) -> None:
     path = culprit(task, (value,), {})
     assert path is not None
