@@ -93,14 +93,16 @@ def test_a_region_that_does_not_answer_and_is_not_known_is_doubted(
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
         monkeypatch.setenv(f"AWS_{name}", value)
 
-    async def ask() -> None:
+    async def ask(service: str, action: str) -> None:
         async with Api(region, None, 0.001).open() as api:
-            await api.call("ec2", "describe_subnets")
+            await api.call(service, action)
 
     with pytest.raises(Unanswered) as raised:
-        asyncio.run(ask())
+        asyncio.run(ask("ec2", "describe_subnets"))
     assert end in str(raised.value)
     assert ("botocore" in str(raised.value)) == (region != "eu-central-1")
+    with pytest.raises(Unanswered, match=r'"http://127.0.0.1:1/"$'):  # its region is another one, which is known
+        asyncio.run(ask("pricing", "describe_services"))
 
 
 @pytest.mark.parametrize(

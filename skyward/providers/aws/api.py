@@ -214,7 +214,7 @@ class Api:
                 within = await self._retry_timeout(service, patience or self._patience)
                 return await retry(attempt, on=may_pass, delays=jittered(backoff()), within=within)
         except (known.HTTPClientError, known.ConnectionError) as error:
-            raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt()}") from error
+            raise Unanswered(f"{named}: Amazon does not answer: {error}{await self._doubt(service)}") from error
         except known.BotoCoreError as error:
             raise ProvisioningError(f"{named}: {error}") from error
 
@@ -262,18 +262,21 @@ class Api:
 
     async def _retry_timeout(self, service: str, usual: float) -> float:
         """Return the seconds for which a call of a service is retried that does so for `usual` ones."""
-        if service in self._answered or await self._home(service) in await asyncio.to_thread(regions):
+        if service in self._answered or not await self._unknown_region(service):
             return usual
         return min(usual, UNKNOWN_REGION_RETRY_TIMEOUT_S)
 
-    async def _doubt(self) -> str:
-        """Return a sentence for an error if the SDK does not know the region."""
-        region, known = (await self.session()).region_name or "", await asyncio.to_thread(regions)
-        if region in known:
+    async def _doubt(self, service: str) -> str:
+        """Return a sentence for an error if the SDK does not know the region that was asked."""
+        if not (region := await self._unknown_region(service)):
             return ""
-        return f". The region {region!r} is not one that botocore knows: {region_names.meant(region, known)}".rstrip(
-            ": "
-        )
+        meant = region_names.meant(region, regions())
+        return f". The region {region!r} is not one that botocore knows{f': {meant}' if meant else ''}"
+
+    async def _unknown_region(self, service: str) -> str:
+        """Return the region whose endpoint of a service is called if the SDK does not know it; else nothing."""
+        home = await self._home(service)
+        return "" if home in await asyncio.to_thread(regions) else home
 
     def _compare_clocks(self, meta: Mapping[str, Any]) -> None:
         with contextlib.suppress(KeyError, TypeError, ValueError):
