@@ -1,3 +1,3 @@
 """What the tests of the contracts share."""
 
-from tests.actors.conftest import bell as bell
+from tests.pool.conftest import bell as bell

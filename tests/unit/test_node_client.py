@@ -1,4 +1,4 @@
-"""What a node is sent for its calls, and what becomes of what it answers; over a real wire it is in `tests/actors`."""
+"""What a node is sent for its calls, and what becomes of what it answers; over a real wire it is in `tests/pool`."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""What the zygote does with templates. How workers are forked, and what they inherit, is in `tests/actors`."""
+"""What the zygote does with templates. How workers are forked, and what they inherit, is in `tests/pool`."""
 
 import os
 import socket

@@ -20,7 +20,7 @@ import pytest
 from tests import kit, sshd
 from tests.sshd import Sshd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import sys
