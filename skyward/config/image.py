@@ -6,9 +6,9 @@ Driver only: a node never imports pydantic.
 import keyword
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -16,7 +16,7 @@ from skyward.config.validation import StrictModel, Text, refused
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A list or tuple of strings, as a tuple."""
+    """Return a list or tuple of strings as a tuple."""
     match value:
         case str():
             raise refused("must be a list", f"put it in a list: [{value!r}]")
@@ -38,7 +38,7 @@ def _commands(value: object) -> tuple[str, ...]:
 
 
 def _packages(value: object) -> tuple[str, ...]:
-    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: a slow import
 
     texts = _texts(value)
     for text in texts:
@@ -49,7 +49,7 @@ def _packages(value: object) -> tuple[str, ...]:
         try:
             Requirement(text)
         except InvalidRequirement:
-            if "://" in text or text.startswith("/"):  # an address, or a path on the machine: pip knows
+            if "://" in text or text.startswith("/"):  # an address, or a path on the machine, for pip
                 continue
             if "/" in text or text.endswith((".whl", ".tar.gz", ".zip")):
                 fix = "install it here and give its name: nodes get the packages that are installed here"
@@ -73,7 +73,7 @@ def _index(value: str | None) -> str | None:
 
 
 def _python(value: str | None) -> str | None:
-    """A command of the machine; one that names a version that does not run here is refused."""
+    """Check the command of a Python; one whose name has another version than this Python is refused."""
     ours = "{}.{}".format(*sys.version_info)
     if (named := re.fullmatch(r"(.*/)?(python)?(\d+(?:\.\d+)*)", value or "")) is None:
         return value
@@ -94,7 +94,7 @@ def _preload(value: object) -> tuple[str, ...]:
 
 
 def _env(value: object) -> dict[str, str]:
-    """Names that every shell takes, and texts. Other values are not shown in an error: they may be secrets."""
+    """Check the environment variables. Errors do not show values, which may be secrets."""
     if not isinstance(value, Mapping):
         raise refused("must be a dictionary of strings")
     for name, text in value.items():
@@ -110,7 +110,7 @@ def _env(value: object) -> dict[str, str]:
 
 
 def _files(value: object) -> dict[str, str]:
-    """Relative names there, and paths here."""
+    """Check the names in the working folder, and the paths here."""
     if not isinstance(value, Mapping):
         raise refused("must be a dictionary of names and paths")
     for name, path in value.items():
@@ -169,10 +169,10 @@ class Image(StrictModel):
         "files": "data file copy mounts folders",
     }
 
-    packages: tuple[str, ...] = Field(
+    packages: Sequence[str] = Field(
         default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
     )
-    preload: tuple[str, ...] = Field(default=(), description="give names of modules", examples=["['numpy']"])
+    preload: Sequence[str] = Field(default=(), description="give names of modules", examples=["['numpy']"])
     env: Mapping[str, str] = Field(
         default_factory=dict, description="give names and strings", examples=["{'LOG_LEVEL': 'debug'}"]
     )
@@ -185,9 +185,9 @@ class Image(StrictModel):
     python: Text | None = Field(
         default=None, description="give a command of the machine", examples=["'/opt/python3.12/bin/python3'"]
     )
-    apt: tuple[str, ...] = Field(default=(), description="give names of Debian packages", examples=["['libgomp1']"])
-    shell: tuple[str, ...] = Field(default=(), description="give lines of shell", examples=["['mkdir -p data']"])
-    files: Mapping[str, str] = Field(
+    apt: Sequence[str] = Field(default=(), description="give names of Debian packages", examples=["['libgomp1']"])
+    shell: Sequence[str] = Field(default=(), description="give lines of shell", examples=["['mkdir -p data']"])
+    files: Mapping[str, str | Path] = Field(
         default_factory=dict, description="give names there and paths here", examples=["{'data.csv': 'data.csv'}"]
     )
 
@@ -200,25 +200,10 @@ class Image(StrictModel):
     _preload = field_validator("preload", mode="before")(_preload)
     _env = field_validator("env", mode="before")(_env)
 
-    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
-
-        def __init__(
-            self,
-            *,
-            packages: Iterable[str] = (),
-            preload: Iterable[str] = (),
-            env: Mapping[str, str] = {},
-            index: str | None = None,
-            python: str | None = None,
-            apt: Iterable[str] = (),
-            shell: Iterable[str] = (),
-            files: Mapping[str, str | Path] = {},
-        ) -> None: ...
-
     def with_packages(self, *names: str) -> Self:
         """Return a copy that also installs these packages, each once."""
-        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys(self.packages + names))})
+        return type(self)(**{**dict(self), "packages": tuple(dict.fromkeys((*self.packages, *names)))})
 
     def with_preload(self, *names: str) -> Self:
         """Return a copy that also imports these modules, each once."""
-        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys(self.preload + names))})
+        return type(self)(**{**dict(self), "preload": tuple(dict.fromkeys((*self.preload, *names)))})

@@ -1,4 +1,4 @@
-"""`Nodes`: the number of machines of a pool, and the short forms that users may write. Driver only."""
+"""`Nodes`: the number of machines of a pool, and its short forms. Driver only."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -9,7 +9,7 @@ from skyward.config.validation import StrictModel, as_number, refused, whole
 from skyward.errors import InvalidArgument
 
 MAX_NODES = 10_000
-"""No pool has more machines."""
+"""Most machines of a pool."""
 
 
 class Nodes(StrictModel):
@@ -51,20 +51,20 @@ class Nodes(StrictModel):
     def __init__(self, /, *unnamed: Any, **given: Any) -> None:
         if "count" not in given and given.get("max") is not None:
             first = given.get("start") or given.get("min") or 1
-            given["count"] = first if isinstance(first, int) else 1  # what is wrong with it is said of its own name
+            given["count"] = first if isinstance(first, int) else 1  # the error names the argument itself
         super().__init__(*unnamed, **given)
 
     _numbers = field_validator("count", "min", "max", "start", mode="before")(whole)
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
-        """Compare the numbers, and call each by the name under which it was given."""
+        """Compare the numbers. Errors use the names under which they were given."""
         count, low, high, start = self.count, self.min, self.max, self.start
         first = "start" if start == count else "min" if low == count else "count"
         if start is not None and high is None:
             raise InvalidArgument.of("start", start, "is for a pool that grows", "give max= as well, or count= alone")
         if start is not None and start != count:
-            raise InvalidArgument.of("start", start, f"is another name of count, which is {count}", "give one of them")
+            raise InvalidArgument.of("start", start, f"is another name for count, which is {count}", "give one of them")
         if low is not None and low > count:
             raise InvalidArgument.of("min", low, f"must be at most {first}, which is {count}", f"write min={count}")
         if high is not None and high < count:
@@ -73,17 +73,17 @@ class Nodes(StrictModel):
 
     @property
     def needed(self) -> int:
-        """Number of machines that must be ready before work begins, and that stay when there is no work."""
+        """Number of machines that must be ready before work begins, and that are kept when there is no work."""
         return self.count if self.min is None else self.min
 
     @property
     def elastic(self) -> bool:
-        """Whether the number of machines follows the work."""
+        """Whether the number of machines depends on the work."""
         return self.max is not None and self.max > self.needed
 
 
 def as_nodes(value: object) -> object:
-    """A number of machines as the record that it stands for."""
+    """Return the `Nodes` for a number of machines, or for a pair of numbers."""
     match value:
         case Nodes():
             return value
@@ -107,7 +107,7 @@ def as_nodes(value: object) -> object:
 
 
 def _between(least: object, most: object) -> Nodes:
-    """A pool that has between `least` and `most` machines."""
+    """Return the `Nodes` of a pool with `least` to `most` machines."""
     numbers = least, most
     if any(isinstance(each, bool) or not isinstance(each, int) for each in numbers):
         raise refused("must be two whole numbers", "write nodes=(2, 10) for 2 to 10 machines")

@@ -1,8 +1,8 @@
-"""Validation of what the user passes: `Worker`, `Image`, `Nodes`, `Options`, and the arguments of `Compute`.
+"""Validation of `Worker`, `Image`, `Nodes` and `Options`, and of the arguments of `Compute`.
 
-All is checked before anything starts. The models are frozen, take names only, and raise `InvalidArgument`, whose text
-is one line: the argument, its value, what is wrong, and what to write instead. Driver only: a node never imports
-pydantic.
+Everything is checked before anything starts. The models are frozen, take keyword arguments only, and raise
+`InvalidArgument`, whose text is one line: the argument, its value, what is wrong, and the fix. Driver only: a node
+never imports pydantic.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from skyward.remote.call_options import MAX_COUNT
 __all__ = ["Image", "Nodes", "Options", "PoolSpec", "Worker", "check"]
 
 
-# ---------------------------------------------------------------- one check per kind of value
+# ---------------------------------------------------------------- checks
 
 
 def _concurrency(value: object) -> object:
@@ -34,7 +34,7 @@ def _concurrency(value: object) -> object:
 
 
 def _record(value: object, info: ValidationInfo) -> object:
-    """An instance of the record that the argument is called after, not the class and not a dictionary."""
+    """Check that the value is an instance of the model that the argument is named after."""
     name = info.field_name or ""
     kind = _RECORDS[name]
     if isinstance(value, kind):
@@ -58,7 +58,7 @@ def _record(value: object, info: ValidationInfo) -> object:
 
 
 def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
-    """No more nodes than the provider has machines, where their number is fixed."""
+    """Check that the provider has enough machines, if their number is fixed."""
     capacity = getattr(info.data.get("provider"), "capacity", None)
     most = max(nodes.count, nodes.max or 0)
     if capacity is not None and most > capacity:
@@ -70,7 +70,7 @@ def _within_capacity(nodes: "Nodes", info: ValidationInfo) -> "Nodes":
 _CALLS = ("launch", "reach", "find", "terminate")
 
 _PROVIDER_SYNONYMS = {"sky.Local()": "local localhost", "sky.SSH(hosts=['...'])": "ssh", "sky.AWS()": "aws ec2 amazon"}
-"""What to write for a provider, and what others call it."""
+"""What to write for a provider, and names that users may try."""
 
 
 def _provider(value: object) -> object:
@@ -93,7 +93,9 @@ def _provider(value: object) -> object:
 
 
 def _plugins(value: object) -> tuple[object, ...]:
-    from skyward.plugins.plugin import Plugin  # not above: actors and providers import this module, and know no plugin
+    from skyward.plugins.plugin import (
+        Plugin,
+    )  # not above: plugins must not be imported with this module
 
     if isinstance(value, Plugin):
         raise refused("must be a list", "put it in a list: plugins=[...]", f"{type(value).__name__}(...)")
@@ -121,7 +123,7 @@ def _kind(value: object) -> str:
 
 
 def _called(value: Any) -> str:
-    """The name by which the user knows a class, function or module: `sky.plugins.joblib`."""
+    """Return the public name of a class, function or module, such as `sky.plugins.joblib`."""
     name: str = value.__name__.rpartition(".")[2]
     home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
     if home.startswith("skyward.plugins"):
@@ -129,7 +131,7 @@ def _called(value: Any) -> str:
     return f"sky.{name}" if home.startswith("skyward.") else name
 
 
-# ---------------------------------------------------------------- the records
+# ---------------------------------------------------------------- models
 
 
 class Worker(StrictModel):
@@ -258,7 +260,7 @@ class Options(StrictModel):
     blob_threshold: int | None = Field(
         default=1 << 20,
         ge=1,
-        description="give the bytes from which on a buffer is sent once per node (None: never)",
+        description="give the bytes from which a buffer is sent once per node (None: never)",
         examples=["1 << 20"],
     )
     blob_store: int | None = Field(
@@ -269,10 +271,10 @@ class Options(StrictModel):
     )
 
     budget: float | None = Field(
-        default=None, gt=0, description="give dollars that machines may cost in all", examples=["2.50"]
+        default=None, gt=0, description="give the dollars that machines may cost in total", examples=["2.50"]
     )
     max_hourly: float | None = Field(
-        default=None, gt=0, description="give dollars an hour that machines may cost together", examples=["0.50"]
+        default=None, gt=0, description="give the dollars per hour that machines may cost together", examples=["0.50"]
     )
     record: bool | str | Path = Field(
         default=True, description="choose whether the events of a run are kept, or in which folder", examples=["'runs'"]
@@ -302,8 +304,8 @@ class Options(StrictModel):
     console_raw: bool = Field(default=False, description="choose whether control sequences of tasks are written here")
 
     def records(self) -> Path | None:
-        """Return the folder where the record of a run is kept, or None."""
-        from skyward.telemetry.event_log import usual  # not above: this module only says what is wanted
+        """Return the folder for the records of runs, or None."""
+        from skyward.telemetry.event_log import usual  # not above: needed only here
 
         if isinstance(self.record, bool):
             return usual() if self.record else None

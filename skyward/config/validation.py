@@ -1,4 +1,4 @@
-"""Records that explain a wrong argument in one line: the argument, its value, what is wrong, what to write instead.
+"""Models that explain an invalid argument in one line: the argument, its value, what is wrong, and the fix.
 
 Driver only: a node never imports pydantic.
 """
@@ -21,14 +21,14 @@ from skyward.errors import InvalidArgument
 class StrictModel(
     BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
 ):
-    """A frozen record whose constructor explains a wrong argument in one line; providers derive from it, too.
+    """A frozen model whose constructor explains an invalid argument in one line. Providers derive from it, too.
 
-    A field has a `description`, which says what to do ("give a folder"), and one of `examples`, as source text.
+    Each field has a `description`, which says what to do ("give a folder"), and one of `examples`, as source text.
 
     Attributes
     ----------
     synonyms
-        For an argument, or for what to write instead, the words that others use for it: `{"accelerator": "gpu gpus"}`.
+        For an argument, or for what to write instead, names that other tools use: `{"accelerator": "gpu gpus"}`.
     """
 
     synonyms: ClassVar[Mapping[str, str]] = {}
@@ -49,11 +49,14 @@ class StrictModel(
 
 
 def refused(problem: str, fix: str = "", shown: str = "") -> PydanticCustomError:
-    """What a check raises: the problem; a fix, if the field's own will not do; what to show, if not the value."""
+    """Return the error that a check raises.
+
+    `fix` replaces the description of the field, and `shown` the value of the argument.
+    """
     return PydanticCustomError("refused", "{problem}", {"problem": problem, "fix": fix, "shown": shown})
 
 
-# ---------------------------------------------------------------- checks that several records need
+# ---------------------------------------------------------------- checks of several models
 
 
 def _text(value: str) -> str:
@@ -65,7 +68,7 @@ def _text(value: str) -> str:
 
 
 def matching(pattern: str, problem: str) -> AfterValidator:
-    """Return the check that a text has this form."""
+    """Return a check that a string matches a regular expression."""
 
     def check(value: str | None) -> str | None:
         if value is not None and not re.fullmatch(pattern, value):
@@ -76,24 +79,24 @@ def matching(pattern: str, problem: str) -> AfterValidator:
 
 
 def as_tuple(value: object) -> object:
-    """Return one text, or a list of them, as a tuple."""
+    """Return a string, or a list of strings, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 Text = Annotated[str, AfterValidator(_text)]
-"""A text in one line that is not empty."""
+"""A string of one line that is not empty."""
 
 
 def whole(value: object) -> object:
-    """Let NumPy's integers count as whole numbers; `True` is none."""
+    """Convert NumPy's integers to int."""
     if isinstance(value, int) or not hasattr(value, "__index__"):
         return value
     return operator.index(value)
 
 
 def existing_file(value: object) -> object:
-    """Return the path of a file, which must exist; None for none."""
-    path = _path(value)
+    """Return the path of a file, which must exist, or None."""
+    path = any_path(value)
     if path is not None and not os.path.exists(path):
         raise refused("there is no such file")
     if path is not None and os.path.isdir(path):
@@ -102,23 +105,19 @@ def existing_file(value: object) -> object:
 
 
 def existing_folder(value: object) -> object:
-    """Return the path of a folder, which must exist; None for none."""
-    path = _path(value)
+    """Return the path of a folder, which must exist, or None."""
+    path = any_path(value)
     if path is not None and not os.path.isdir(path):
         raise refused("there is no such folder")
     return path
 
 
-def any_path(value: object) -> object:
-    """Return a path, which need not exist; None for none."""
-    return _path(value)
-
-
 NO_HOME = "{} names no folder: there is no such user, or it has no home (HOME is not set)"
-"""What is wrong with a path that begins with `~` or `~nobody`."""
+"""The problem of a path that begins with `~` or `~nobody`."""
 
 
-def _path(value: object) -> Path | None:
+def any_path(value: object) -> Path | None:
+    """Return a path, which need not exist, or None."""
     if value is None:
         return None
     if not isinstance(value, str | Path):
@@ -130,14 +129,14 @@ def _path(value: object) -> Path | None:
         raise refused(NO_HOME.format(Path(value).parts[0])) from None
 
 
-# ---------------------------------------------------------------- from pydantic's errors to one line
+# ---------------------------------------------------------------- errors of pydantic in one line
 
 
 def _explained(model: type[StrictModel], given: Mapping[str, Any], error: ValidationError) -> InvalidArgument:
-    """One line for the first thing to fix; a misspelled name goes before a wrong value."""
+    """Return an error about the first problem; unknown names come before invalid values."""
     first = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InvalidArgument):  # it says all that there is to say
+    if isinstance(cause, InvalidArgument):  # it is complete
         return InvalidArgument(str(cause))
     if not first["loc"]:
         return InvalidArgument(f"{_title(model)}: {_told('', first)['problem']}")
@@ -166,7 +165,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _unknown(model: type[StrictModel], name: str) -> InvalidArgument:
-    """Say what an unknown argument was probably meant to be."""
+    """Return an error that suggests what an unknown argument was meant to be."""
     for argument, field in model.model_fields.items():
         home = field.annotation
         if isinstance(home, type) and issubclass(home, StrictModel) and name in home.model_fields:
@@ -195,7 +194,7 @@ _WORDS = {
 
 
 def _told(name: str, detail: ErrorDetails) -> dict[str, str]:
-    """Pydantic's complaint in our words: a problem, and a fix where there is a better one than the field's."""
+    """Reword an error of pydantic: the problem, and a fix if there is a better one than the field's description."""
     kind, context = detail["type"], detail.get("ctx", {})
     words = _WORDS.get(kind)
     problem = words.format(**context) if words else detail["msg"].replace("Input should", "must", 1)
@@ -215,9 +214,9 @@ def _fix(name: str, kind: str, value: object, expected: str) -> str:
 
 
 def as_number(value: str | float) -> float | None:
-    """Return the number that a text or a number is; None for a text that is none, and for what is not finite."""
+    """Convert a string or number to float; None if that fails or the result is not finite."""
     try:
         number = float(value)
     except ValueError:
         return None
-    return number if abs(number) < 1e15 else None  # whole numbers are exact up to here
+    return number if abs(number) < 1e15 else None  # whole numbers are exact up to about this

@@ -1,11 +1,10 @@
-"""The wheels that a bare machine is sent: this program's own packages, made from what is installed here.
+"""Make the wheels that bare machines are sent, from the packages that are installed here.
 
-Driver only. `skyward.remote.bootstrap` decides what to do with it; this reads files and packages.
+Driver only. `skyward.remote.bootstrap` has the script that installs them.
 """
 
 import hashlib
 import importlib.metadata
-import io
 import json
 import mmap
 import os
@@ -32,25 +31,25 @@ from skyward.remote.module_bundles import INSTALL_FOLDERS
 from skyward.remote.node_config import Requirements
 
 NODE_PACKAGES = ("casty", "cloudpickle", "uvloop", "threadpoolctl")
-"""What a node needs beside Skyward itself; the last one only if it is here."""
+"""The packages that a node needs besides Skyward; those that are not installed here are left out."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: its wheel, and the files that it consists of, by their names in `site-packages`."""
+    """An installed package: its wheel, and its files by their names in `site-packages`."""
 
     wheel: Wheel
     files: Mapping[str, Path | bytes]
 
     def write(self, file: IO[bytes]) -> None:
-        """Write it as a wheel."""
+        """Write the wheel."""
         found = self.files.items()
         write_zip(file, ((name, each if isinstance(each, bytes) else each.read_bytes()) for name, each in found))
 
 
 @dataclass(frozen=True)
 class EnvironmentBundle:
-    """All that the nodes of a pool may have to be sent: the recipe, and what its files contain."""
+    """Everything that the nodes of a pool may have to be sent: the recipe, and the content of its files."""
 
     recipe: Recipe
     packages: tuple[Package, ...]
@@ -60,19 +59,19 @@ class EnvironmentBundle:
 
     @cached_property
     def script(self) -> bytes:
-        """The script that makes a node of a bare machine."""
+        """The script that turns a bare machine into a node."""
         return bootstrap.script(self.recipe)
 
     def content(self, name: str) -> Content:
-        """Return the content of a file that the script asked for; it is made once, however many nodes ask.
+        """Return the content of a file that the script asked for. It is made once for all nodes.
 
-        It lies on the disk, in a file without a name, as a few packages may be larger than the memory.
+        It is in an unnamed file on disk, as packages may be larger than the memory.
         """
         with self._lock:
             if name not in self._made:
                 with tempfile.TemporaryFile() as file:
                     self._make(name, file)
-                    self._made[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if file.tell() else b""
+                    self._made[name] = _mapped(file)
             return self._made[name]
 
     def _make(self, name: str, file: IO[bytes]) -> None:
@@ -82,10 +81,9 @@ class EnvironmentBundle:
         else:
             next(package for package in self.packages if package.wheel.file == name).write(file)
         file.flush()
-        file.seek(0, io.SEEK_END)
 
     def requirements(self, modules: tuple[str, ...]) -> Requirements:
-        """Return what the environment of a node must have, these modules included."""
+        """Return the requirements of a node's environment, including these modules."""
         versions = {wheel.name: wheel.version for wheel in self.recipe.wheels}
         return Requirements(self.recipe.python, versions, modules)
 
@@ -96,7 +94,7 @@ def pack(image: Image) -> EnvironmentBundle:
     Raises
     ------
     InvalidArgument
-        A file of the image is not there.
+        A file of the image does not exist.
     """
     names, fetch = needed([*(name for name in NODE_PACKAGES if preflight.installed(name)), *image.packages])
     packages = [itself(), *(installed(name) for name in names)]
@@ -123,8 +121,8 @@ def pack(image: Image) -> EnvironmentBundle:
         machine=f"{platform.system()} {platform.machine()}",
         index=image.index or "",
         interpreter=image.python or "",
-        apt=image.apt,
-        shell=image.shell,
+        apt=tuple(image.apt),
+        shell=tuple(image.shell),
         files=tuple(placed),
     )
     return EnvironmentBundle(recipe, (*packages, *([pip] if pip is not None else [])), files)
@@ -136,19 +134,22 @@ def find_uv() -> str | None:
     return uv if uv is not None and os.access(uv, os.R_OK) else None
 
 
-def contents(files: Mapping[str, str]) -> dict[str, Content]:
-    """Return what the files of an image contain, by their names in the working folder of tasks."""
+def contents(files: Mapping[str, str | Path]) -> dict[str, Content]:
+    """Return the contents of the files of an image, by their names in the working folder of tasks."""
     found: dict[str, Content] = {}
     for name, path in preflight.located(files).items():
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            found[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b""
+            found[name] = _mapped(file)
     return found
 
 
+def _mapped(file: IO[bytes]) -> Content:
+    return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if os.fstat(file.fileno()).st_size else b""
+
+
 def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return the installed packages that meet the requirements, with all they need, and the requirements not met."""
-    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+    """Return the installed packages that meet the requirements, with their dependencies, and the unmet requirements."""
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: slow imports
     from packaging.utils import canonicalize_name
 
     names: dict[str, None] = {}
@@ -160,7 +161,7 @@ def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         try:
             wanted = Requirement(text)
         except InvalidRequirement:
-            fetch.append(text)  # a path or an address: pip knows what to make of it
+            fetch.append(text)  # a path or an address, for pip
             continue
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
             continue
@@ -182,20 +183,20 @@ def needed(requirements: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def is_editable(found: Distribution) -> bool:
-    """Whether a package is installed from a folder that is being worked on: its modules travel with the calls."""
+    """Return whether a package is installed as editable, so that its modules are sent with the calls."""
     told = found.read_text("direct_url.json")
     if told is not None:
         return bool(json.loads(told).get("dir_info", {}).get("editable"))
-    return not is_recorded(found) and Path(str(found.locate_file(""))).name not in INSTALL_FOLDERS  # as of old
+    return not is_recorded(found) and Path(str(found.locate_file(""))).name not in INSTALL_FOLDERS  # `setup.py develop`
 
 
 def is_recorded(found: Distribution) -> bool:
-    """Whether a package says of what files it consists; those of a Linux distribution and very old ones do not."""
+    """Return whether a package lists its files; very old ones, and those of Linux distributions, do not."""
     return found.read_text("RECORD") is not None and found.read_text("METADATA") is not None
 
 
 def installed(name: str) -> Package:
-    """Return a package as it is installed here."""
+    """Return a package from its installed files."""
     found = importlib.metadata.distribution(name)
     told = found.read_text("WHEEL") or ""
     tags = next(
@@ -223,7 +224,7 @@ def installed(name: str) -> Package:
 
 
 def itself() -> Package:
-    """Return the Skyward that is running, which no index may have."""
+    """Return Skyward itself from its files, as its version may be in no package index."""
     root = Path(bootstrap.__file__).parents[1]
     files: dict[str, Path | bytes] = {f"skyward/{name}": path for name, path in _sources(root)}
     version = importlib.metadata.version("skyward")

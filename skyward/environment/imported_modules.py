@@ -1,4 +1,4 @@
-"""Which installed modules calls import, so that a node imports them once and not in each worker. Driver only."""
+"""The installed modules that calls import, so that a node imports them once for all workers. Driver only."""
 
 import hashlib
 import sys
@@ -12,10 +12,10 @@ from skyward.remote.module_bundles import IMPORTS_PREFIX, INSTALL_FOLDERS
 from skyward.remote.serialization.module_references import first_imports
 
 LIGHT = frozenset({*sys.stdlib_module_names, "__main__", "__mp_main__", "casty", "cloudpickle", "joblib", "skyward"})
-"""Packages that nodes have imported, or that take no time."""
+"""Packages that nodes have imported already, or that are imported quickly."""
 
 ENVIRONMENT = frozenset({"environ", "putenv"})
-"""Names in a module that may set variables of the environment, which other modules read when they are imported."""
+"""Names by which a module may set environment variables, which other modules may read when they are imported."""
 
 NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -24,8 +24,8 @@ NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 def listed(names: frozenset[str]) -> Mapping[str, bytes]:
     """Return the list of installed modules that are imported with modules of these names, by its name; empty for none.
 
-    For the user's own modules these are the ones that they import first of all. Nothing is listed with a module that
-    may set variables of the environment: they may have to be set before.
+    For the user's own modules, these are the modules that they import first of all. If one of them may set environment
+    variables, nothing is listed, as the variables may have to be set first.
     """
     found: dict[str, None] = {}
     for name in sorted(names):
@@ -45,7 +45,7 @@ def listed(names: frozenset[str]) -> Mapping[str, bytes]:
 
 
 def _first_of_users(code: CodeType) -> Iterator[str]:
-    """The installed modules that one of the user's own imports before it imports anything else that is not."""
+    """Yield the installed modules that a module of the user imports before any other."""
     for name in first_imports(code):
         if _is_light(name):
             continue
@@ -59,9 +59,9 @@ def _is_light(name: str) -> bool:
 
 
 def _may_exist(name: str) -> bool:
-    """Whether an installed module of that name may be imported: some functions and classes say a wrong one.
+    """Return whether an installed module of that name may exist: some functions and classes name a wrong one.
 
-    No package is imported here to find out.
+    No package is imported to find out.
     """
     package, parent = name.partition(".")[0], name.rpartition(".")[0]
     if name in sys.modules or package not in sys.modules:
@@ -70,7 +70,7 @@ def _may_exist(name: str) -> bool:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether the package of a module lies among the installed ones."""
+    """Return whether a module belongs to an installed package."""
     spec = spec_of(name.partition(".")[0])
     if spec is None:
         return False
@@ -79,7 +79,6 @@ def _is_installed(name: str) -> bool:
 
 
 def _code(name: str) -> CodeType | None:
-    """The code of a module."""
     spec = spec_of(name)
     get_code = getattr(getattr(spec, "loader", None), "get_code", None)
     try:

@@ -1,6 +1,6 @@
-"""Check an image before anything is launched, and find what has no effect on a provider's machines.
+"""Check an image before anything is launched, and find settings that have no effect on a provider's machines.
 
-Driver only. Nodes whose machines are not bare run in this program's own environment, in which nothing is installed.
+Driver only. Nodes on machines that are not bare run in this program's own environment; nothing is installed there.
 """
 
 import difflib
@@ -33,12 +33,12 @@ IS_FOLDER = "is a folder"
 
 
 def check(image: "Image", provider: "Provider") -> None:
-    """See that the files of an image are here, and its packages and modules where nodes have nothing else.
+    """Check that the files of an image exist, and that nodes can have its packages and modules.
 
     Raises
     ------
     InvalidArgument
-        One of them is not; the text names it.
+        Something is missing; the text names it.
     """
     located(image.files)
     if not provider.bare and (missing := unmet(image.packages)):
@@ -64,29 +64,29 @@ def check(image: "Image", provider: "Provider") -> None:
 
 
 def absent(image: "Image", provider: "Provider") -> str:
-    """Return the first module to preload that no node can have, by its top package; empty for none.
+    """Return the top-level package of the first module to preload that no node can have; empty for none.
 
-    Bare machines may be given what this program does not have; the node says then what is missing.
+    Bare machines may have modules that this program does not have; the node reports those that are missing.
     """
     others = (image.packages, image.index, image.python, image.apt, image.shell) if provider.bare else ()
     if any(others) or image.files or "PYTHONPATH" in image.env:
         return ""
     tops = dict.fromkeys(name.partition(".")[0] for name in image.preload)
     unknown = [top for top in tops if spec_of(top) is None and top not in sys.modules]
-    if unknown:  # it may have been written just now
+    if unknown:  # they may have been created just now
         importlib.invalidate_caches()
     return next((top for top in unknown if spec_of(top) is None), "")
 
 
 def prepare(image: "Image", provider: "Provider") -> None:
-    """Check an image once more, as plugins may have added to it, and say in the log what of it has no effect."""
+    """Check an image again, as plugins may have added to it, and log settings that have no effect."""
     check(image, provider)
     if text := ignored(image, provider):
         log.warning("%s", text)
 
 
 def ignored(image: "Image", provider: "Provider") -> str:
-    """Say what of an image has no effect on a provider's machines, and what to do instead; empty for nothing."""
+    """Explain which settings of an image have no effect on a provider's machines; empty for none."""
     if provider.bare:
         return ""
     other = image.python is not None and not _is_this_python(image.python)
@@ -104,7 +104,7 @@ def ignored(image: "Image", provider: "Provider") -> str:
     )
 
 
-def located(files: Mapping[str, str]) -> dict[str, Path]:
+def located(files: Mapping[str, str | Path]) -> dict[str, Path]:
     """Return the paths of the files of an image, by their names in the working folder of tasks.
 
     Raises
@@ -141,9 +141,9 @@ def _unreadable(path: Path) -> str:
 
 
 def unmet(requirements: Sequence[str]) -> dict[str, str]:
-    """Return the requirements that no installed package meets, each with the version that is installed, if any.
+    """Return the requirements that no installed package meets, each with the installed version, if any.
 
-    What cannot be compared, an address say, is left out.
+    Requirements that cannot be compared, such as addresses, are left out.
     """
     missing: dict[str, str] = {}
     for wanted in _asked(requirements):
@@ -157,7 +157,7 @@ def unmet(requirements: Sequence[str]) -> dict[str, str]:
 
 
 def _asked(requirements: Sequence[str]) -> "Iterator[Requirement]":
-    """Yield the requirements that apply here, and those of their extras."""
+    """Yield the requirements that apply to this environment, and those of their extras."""
     for wanted in filter(None, map(_requirement, requirements)):
         if _applies(wanted):
             yield wanted
@@ -173,7 +173,7 @@ def _applies(wanted: "Requirement", extra: str = "") -> bool:
 
 
 def _requirement(text: str) -> "Requirement | None":
-    from packaging.requirements import InvalidRequirement, Requirement  # not above: it takes its time
+    from packaging.requirements import InvalidRequirement, Requirement  # not above: a slow import
 
     try:
         return Requirement(text)

@@ -1,7 +1,7 @@
-"""The user's own modules, which no index has: found from what calls refer to, and bundled to be sent to nodes.
+"""Bundle the user's own modules, which no package index has, to send them to nodes.
 
-Driver only. A module counts as the user's own when it lies neither in the standard library nor among installed
-packages: it is in the working folder, beside the script, or in a package that is installed as editable.
+Driver only. A module is the user's own if it belongs neither to the standard library nor to an installed package: it is
+in the working folder, beside the script, or in a package that is installed as editable.
 """
 
 import ast
@@ -25,30 +25,30 @@ from skyward.remote import module_bundles
 from skyward.remote.module_bundles import INSTALL_FOLDERS
 
 MODULE_SUFFIXES = {".py", ".pyi", ".so"}
-"""The endings of the files of a package that travel; data is for `Image(files=)`."""
+"""Suffixes of the files of a package that are sent; data files are for `Image(files=)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A module or package that travels whole: its name, the folder it is imported from, and its files."""
+    """A module or package, which is sent as a whole: its name, the folder it is imported from, and its files."""
 
     name: str
     root: Path
     files: tuple[Path, ...]
 
     def state(self) -> tuple[tuple[int, int], ...]:
-        """Return what changes when a file of it does."""
+        """Return the modification times and sizes of its files."""
         found = [path.stat() for path in self.files]
         return tuple((each.st_mtime_ns, each.st_size) for each in found)
 
     def imports(self) -> Iterator[str]:
-        """Yield the names of the modules that it imports, wherever it does."""
+        """Yield the names of all modules that it imports anywhere."""
         for path in self.files:
             if path.suffix == ".py":
                 yield from _imports(path, self.name)
 
     def bundle(self) -> tuple[str, bytes]:
-        """Return the hash and the bytes by which nodes get it."""
+        """Return the bytes that nodes are sent, and a hash of them, hash first."""
         file, hashed = io.BytesIO(), hashlib.sha256()
         files = [(path.relative_to(self.root).as_posix(), path.read_bytes()) for path in self.files]
         write_zip(file, files)
@@ -58,28 +58,28 @@ class Unit:
 
 
 class _Reloads:
-    """An import finder that finds nothing and notes what is imported again."""
+    """An import finder that finds nothing, but records the modules that are imported again."""
 
     def __init__(self) -> None:
         self.names: deque[str] = deque()
         self._seen = set(sys.modules)
 
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
-        """Note a module that is reloaded, or imported although it has been imported before."""
+        """Record a module that is reloaded, or that has been imported before."""
         if target is not None or name in self._seen:
             self.names.append(name)
         self._seen.add(name)
 
 
 class UserModules:
-    """The user's own modules as a pool's nodes are sent them.
+    """The user's own modules, as they are sent to the nodes of a pool.
 
-    While it watches, it notes which of them this program reloads.
+    While it watches, it records which of them this program reloads.
 
     Attributes
     ----------
     bundles
-        What nodes are sent, by name.
+        The bytes that nodes are sent, by name.
     """
 
     def __init__(self) -> None:
@@ -91,17 +91,17 @@ class UserModules:
         self._reloaded: dict[str, str] = {}  # by name of unit
 
     def watch(self) -> None:
-        """Begin to note reloads."""
+        """Start to record reloads."""
         self._reloads = _Reloads()
         sys.meta_path.insert(0, self._reloads)
 
     def close(self) -> None:
-        """Stop to note reloads."""
+        """Stop recording reloads."""
         if self._reloads in sys.meta_path:
             sys.meta_path.remove(self._reloads)
 
     def reloaded(self) -> tuple[str, ...]:
-        """Return the names of what tells nodes that import by themselves which modules to import again."""
+        """Return the names of bundles that tell nodes with access to the modules which ones to import again."""
         if self._reloads.names:
             with self._lock:
                 self._take_reloads()
@@ -118,7 +118,7 @@ class UserModules:
                 self._reloaded[unit.name] = notice
 
     def needed(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names of the bundles that somebody needs who imports these modules, what they import included."""
+        """Return the names of the bundles that are needed to import these modules, with all that those import."""
         with self._lock:
             self._take_reloads()
             found: dict[Unit, str] = {}
@@ -145,14 +145,14 @@ class UserModules:
 
 
 def unit_of(name: str) -> Unit | None:
-    """Return what travels so that a module of that name can be imported; None if it is not the user's own."""
+    """Return the unit that must be sent so that this module can be imported; None if it is not the user's own."""
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         unit = ".".join(parts[:length])
         spec = spec_of(unit)
         if spec is None or (spec.origin is not None and not _own(spec.origin)):
             return None
-        if spec.origin is None:  # a namespace: what travels is below it
+        if spec.origin is None:  # a namespace package
             continue
         path = Path(spec.origin)
         if not spec.submodule_search_locations:
@@ -164,7 +164,7 @@ def unit_of(name: str) -> Unit | None:
 
 
 def spec_of(name: str) -> ModuleSpec | None:
-    """Return how a module of that name is found; None if it is not, or is the script."""
+    """Return the spec of a module; None if there is no such module, or if it is the script."""
     if name == "__main__":
         return None
     if (module := sys.modules.get(name)) is not None:
@@ -185,7 +185,7 @@ def _own(origin: str) -> bool:
 
 @cache
 def _others() -> tuple[Path, ...]:
-    """Where modules lie that are not the user's own: the standard library, and Skyward itself."""
+    """Return the folders of modules that are not the user's own: the standard library, and Skyward itself."""
     found = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
     return (*found, *(path.resolve() for path in found), Path(module_bundles.__file__).parents[1])
 
@@ -202,5 +202,5 @@ def _imports(path: Path, unit: str) -> Iterator[str]:
                     yield alias.name
             case ast.ImportFrom(module=str(module), level=0) if module.partition(".")[0] != unit:
                 yield module
-                for alias in node.names:  # it may be a module of a namespace
+                for alias in node.names:  # which may be modules
                     yield f"{module}.{alias.name}"

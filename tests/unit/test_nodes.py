@@ -44,7 +44,7 @@ def test_a_pool_that_grows_begins_with_what_it_needs_or_what_is_said() -> None:
         ({"start": 4, "max": 2}, "max=2: must be at least start, which is 4; write max=4"),
         ({"start": 4, "min": 5, "max": 9}, "min=5: must be at most start, which is 4; write min=4"),
         ({"count": 2, "start": 2}, "start=2: is for a pool that grows; give max= as well, or count= alone"),
-        ({"count": 2, "start": 3, "max": 9}, "start=3: is another name of count, which is 2; give one of them"),
+        ({"count": 2, "start": 3, "max": 9}, "start=3: is another name for count, which is 2; give one of them"),
         ({"start": "x", "max": 9}, "start='x': must be a whole number"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_packer_whose_calls_are_not_alike_stops_looking(monkeypatch: pytest.Mo
     for number in range(20):
         array: Any = opened(calls.pack(identity, (np.arange(number),), {}))
         assert array.tolist() == list(range(number))
-    assert len(tried) == packer.MAX_UNLIKE_CALLS + 1
+    assert len(tried) == packer.MAX_FAST_FAILURES + 1
 
 
 def test_modules_that_are_needed_and_reloaded_are_named_on_the_short_way() -> None:

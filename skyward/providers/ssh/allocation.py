@@ -1,14 +1,11 @@
-"""Which machine of a list does a node get? Pure: no I/O, no clock, no luck.
-
-The first free one, of those that failed least often.
-"""
+"""Choose a machine for each node: the first free one of those that failed least often. Pure: no I/O, no clock."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class HostAllocator:
-    """The machines of a list, identified by their place in it. Nodes are identified by name.
+    """The machines of a list, identified by their index (place), and their nodes, identified by name.
 
     Attributes
     ----------
@@ -19,9 +16,9 @@ class HostAllocator:
     problems
         By pool, why each place could not be used when it was last tried.
     used
-        By pool, the places where something has been done for its nodes.
+        By pool, the places whose machines have been contacted.
     untouched
-        The nodes for which nothing has been done on their machines yet.
+        The nodes whose machines have not been contacted yet.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -44,7 +41,7 @@ class HostAllocator:
         return self.taken[name]
 
     def touch(self, pool: str, name: str) -> None:
-        """Note that something is done for the node on its machine."""
+        """Note that the node's machine has been contacted."""
         self.untouched.discard(name)
         self.used.setdefault(pool, set()).add(self.taken[name])
         self.problems.setdefault(pool, {}).pop(self.taken[name], None)

@@ -69,7 +69,7 @@ def _file(value: object) -> object:
 
 
 def _slots(value: object, info: ValidationInfo) -> object:
-    """A number of at least 1, or one for each of some of the machines."""
+    """Check a number of slots, or a number for each name."""
     if value is None:
         return None
     for number in value.values() if isinstance(value, Mapping) else [value]:
@@ -138,7 +138,7 @@ class SSH(StrictModel):
     _allocator: HostAllocator = PrivateAttr(default_factory=HostAllocator)
     _attempts: dict[str, Attempts] = PrivateAttr(default_factory=dict)
 
-    if TYPE_CHECKING:  # lists are welcome, and a type checker should know
+    if TYPE_CHECKING:  # lists are accepted, too
 
         def __init__(
             self,
@@ -171,7 +171,7 @@ class SSH(StrictModel):
         return True
 
     async def launch(self, order: Order) -> Instance:
-        """Choose a machine that no other node uses. Nothing is done on it yet."""
+        """Choose a machine that no other node uses. It is not contacted yet."""
         place = self._allocator.take(order.pool, order.name, len(self.hosts))
         if place is None:
             raise NoCapacity(f"all {len(self.hosts)} machines of hosts= are in use: give more, or ask for fewer nodes")
@@ -190,7 +190,7 @@ class SSH(StrictModel):
                 return RemoteHost(tunnel, await settled(tunnel, instance.name), "python3")
         except BaseException as error:
             self._allocator.fail(instance.name)
-            if isinstance(error, Unreachable):  # noted before others run that wait for this attempt
+            if isinstance(error, Unreachable):  # first, as other attempts may be waiting for this one
                 self._allocator.note(instance.pool, instance.name, str(error))
             await shut(tunnel)
             if isinstance(error, Refused):
@@ -203,7 +203,7 @@ class SSH(StrictModel):
             raise
 
     async def find(self, pool: str) -> Sequence[Instance]:
-        """Return the nodes of the pool: those that this provider was asked for, and those that the machines know of."""
+        """Return the nodes of the pool: those that were launched here, and those found on the machines."""
         taken = {node: place for node, place in self._allocator.taken.items() if node.startswith(f"{pool}-")}
         places = sorted(self._allocator.used.get(pool, range(len(self.hosts))))
         for place, nodes in zip(places, await side_by_side(*(self._ask(pool, place) for place in places)), strict=True):

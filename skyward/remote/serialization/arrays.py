@@ -1,8 +1,8 @@
-"""Pickle NumPy arrays: their type, layout and attributes are kept, and their memory is sent out of band.
+"""Pickle NumPy arrays with their type, layout and attributes, and with their memory out of band.
 
-NumPy itself hands out the memory of plain contiguous arrays only. A `numpy.memmap` travels as the place in its file
-where the other end reaches that file, so that tasks can write into it. NumPy is never imported here: what is no array
-needs none, and an array has imported it.
+NumPy itself does that for plain contiguous arrays only. A `numpy.memmap` is pickled as a place in its file if the
+receiver can access the file, so that tasks can write into it. NumPy is not imported here: if there is an array, it has
+been imported.
 """
 
 import copyreg
@@ -22,20 +22,20 @@ from skyward.errors import NotPortable
 from skyward.remote import mounts
 
 type Reaches = Callable[[str], bool]
-"""Says whether the other end has the mount with this token (see `mounts`), so that it reaches the files on it."""
+"""Returns whether the receiver has the mount with this token (see `mounts`), and so can access the files on it."""
 
 type Reducer = Callable[[object], Any]
-"""Says how to pickle an array; None for all else, and where NumPy knows (see `reduce`)."""
+"""Reduces an array for pickle; None for other objects, and if NumPy's own way is right (see `reduce`)."""
 
 type Mode = Literal["r", "c", "r+"]
-"""What tasks may do with large arrays: read them, write into a copy of their own, or write into one copy together."""
+"""What tasks may do with large arrays: read them, write into copies of their own, or write into one shared copy."""
 
 type File = tuple[str, str, int, int]
 """A file: its path, the machine, and its device and inode there."""
 
 
 class NotReachable(TypeError):
-    """A memory map of a file that the other end cannot use; `fix` says what to do about it."""
+    """A memory map of a file that the receiver cannot access; `fix` says what to do about it."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(problem)
@@ -45,23 +45,23 @@ class NotReachable(TypeError):
 def reduce(
     obj: object, reaches: Reaches | None, together: "Together | None" = None, kept: list[Any] | None = None
 ) -> Any:
-    """Return how to pickle `obj` if it is an array that NumPy does not pickle well; None for everything else.
+    """Reduce an array for pickle. Return None for other objects, and if NumPy's own way is right.
 
     Parameters
     ----------
     obj
-        What is to be pickled.
+        The object to pickle.
     reaches
-        Says which files the other end reaches; None where it needs the content only.
+        Returns which files the receiver can access; None: always pickle the content.
     together
-        Has the copies of large arrays that tasks write together; None where they do not.
+        The copies of large arrays that tasks share for writing; None: they do not.
     kept
-        To this is added what must live until the other end has opened the pickle.
+        A list to which objects are added that must be kept alive until the receiver has unpickled.
 
     Raises
     ------
     NotReachable
-        It is a writable memory map of a file that the other end does not reach.
+        It is a writable memory map of a file that the receiver cannot access.
     """
     numpy = sys.modules.get("numpy")
     ndarray = getattr(numpy, "ndarray", None)
@@ -86,17 +86,17 @@ def reduce(
 
 
 def by_content(obj: object) -> Any:
-    """Return how to pickle an array wherever it goes; see `reduce`."""
+    """Reduce an array with its content; see `reduce`."""
     return reduce(obj, None)
 
 
 def attributes(array: object) -> dict[str, object]:
-    """Return the attributes of an array of a subclass, but for the memory map that it may lie in."""
+    """Return the attributes of an array of a subclass, without its memory map, if any."""
     return _without_maps(getattr(array, "__dict__", {}))
 
 
 def _without_maps(held: Mapping[str, object]) -> dict[str, object]:
-    """Return a copy without memory maps; a masked array has the attributes of what it was made of in such dicts."""
+    """Return a copy without memory maps, also in nested dicts, in which masked arrays keep attributes of their data."""
     return {
         name: _without_maps(value) if type(value) is dict else value
         for name, value in held.items()
@@ -105,7 +105,7 @@ def _without_maps(held: Mapping[str, object]) -> dict[str, object]:
 
 
 def restored(kind: type, array: Any, held: Mapping[str, object]) -> Any:
-    """Return a plain array as one of a subclass with these attributes."""
+    """Return a plain array as an array of a subclass, with these attributes."""
     found = array.view(kind)
     if held:
         vars(found).update(held)
@@ -120,18 +120,18 @@ def reopened(kind: type, file: File, mode: str, start: int, size: int, layout: t
     kind
         `numpy.memmap`, or `numpy.ndarray` for a view of one.
     file, mode
-        The file, and how it is mapped.
+        The file, and the mode of the map.
     start, size
         The part of it, in bytes.
     layout
-        Its shape and type, the bytes from the start of the part to its first item, and its strides.
+        The shape and type of the array, the offset of its first item in the part, and its strides.
     writeable
         Whether it may be written, if the mode allows it.
 
     Raises
     ------
     NotPortable
-        The file is not there, or is another one.
+        The file does not exist here, or is another file.
     """
     numpy: Any = sys.modules["numpy"]
     path, machine, device, inode = file
@@ -160,32 +160,31 @@ def reopened(kind: type, file: File, mode: str, start: int, size: int, layout: t
 
 
 def _private(*layout: Any) -> Any:
-    """Return a copy of what `numpy.ndarray(*layout)` is, which may be written."""
+    """Return a writable copy of `numpy.ndarray(*layout)`."""
     numpy: Any = sys.modules["numpy"]
     return numpy.ndarray(*layout).copy(order="K")
 
 
 def _read_only(*layout: Any) -> Any:
-    """Return what `numpy.ndarray(*layout)` is, also where its memory may be written."""
+    """Return `numpy.ndarray(*layout)`, read-only even if its memory is writable."""
     numpy: Any = sys.modules["numpy"]
     array = numpy.ndarray(*layout)
     array.flags.writeable = False
     return array
 
 
-# ---------------------------------------------------------------- arrays that are written together
+# ---------------------------------------------------------------- arrays that tasks share for writing
 
 
 class Together:
-    """Copies of large arrays, in memory that all processes of this machine can map: tasks see what others write.
+    """Copies of large arrays in memory that all processes of this machine can map: tasks see each other's writes.
 
-    An array that comes again has the same copy for as long as it lives. A copy lives for as long as its array does, or
-    somebody keeps it.
+    An array has one copy as long as it lives. The copy lives as long as its array, or longer if it is referenced.
 
     Parameters
     ----------
     threshold
-        Bytes from which on an array is large.
+        Bytes from which an array is large.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -193,11 +192,11 @@ class Together:
         self._copies: dict[tuple[object, ...], tuple[weakref.ref[Any], Any]] = {}
 
     def takes(self, array: Any) -> bool:
-        """Whether an array is large, and its items lie in it."""
+        """Return whether an array is large and contains no references to objects."""
         return bool(array.nbytes >= self._threshold and not array.dtype.hasobject)
 
     def reduce(self, array: Any, reaches: Reaches | None, kept: list[Any] | None) -> Any:
-        """Return how to pickle the copy of an array.
+        """Reduce an array to its copy.
 
         Raises
         ------
@@ -212,7 +211,7 @@ class Together:
         except NotReachable:
             raise NotReachable(
                 'with mmap_mode="r+" tasks write into one copy of it, which nodes on other machines cannot share',
-                'Use mmap_mode="c", by which each task has its own copy, or return what is to be written.',
+                'Use mmap_mode="c", which gives each task its own copy, or return the values to write.',
             ) from None
 
     def _copy(self, array: Any) -> Any:
@@ -224,7 +223,7 @@ class Together:
         known = self._copies.get(key)
         if known is not None and known[0]() is owner:
             return known[1]
-        file = open(os.memfd_create("skyward-together"), "w+b")  # noqa: SIM115 - it lives as long as the copy
+        file = open(os.memfd_create("skyward-together"), "w+b")  # noqa: SIM115 - closed with the copy
         file.truncate(array.nbytes)
         copy = numpy.memmap(file, array.dtype, "r+", 0, array.shape, "F" if array.flags.fnc else "C")
         copy[...] = array
@@ -243,7 +242,7 @@ def _forget(together: weakref.ref[Together], key: tuple[object, ...], _: object)
 
 
 def _has_its_own_reducer(kind: Any, numpy: Any) -> bool:
-    """Whether a class of arrays says itself how it is pickled; what masked arrays say copies them into the pickle."""
+    """Return whether a class of arrays defines how it is pickled, except masked arrays, whose reducer copies them."""
     if kind in copyreg.dispatch_table:
         return True
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", numpy.ndarray)
@@ -254,9 +253,9 @@ def _has_its_own_reducer(kind: Any, numpy: Any) -> bool:
 
 
 def _by_buffer(array: Any, numpy: Any, build: Callable[..., Any]) -> Any:
-    """Reduce a plain array to its memory; None where NumPy does that itself, or the items lie elsewhere."""
+    """Reduce a plain array to its memory; None if NumPy does that itself, or the items are references."""
     dtype = array.dtype
-    if dtype.kind == "T":  # strings of any length, which NumPy pickles one by one
+    if dtype.kind == "T":  # `StringDType`, which NumPy pickles item by item
         return pickle.loads, (pickle.PickleBuffer(pickle.dumps(array, 5)),)
     if dtype.hasobject or not array.nbytes:
         return None
@@ -275,7 +274,7 @@ def _by_buffer(array: Any, numpy: Any, build: Callable[..., Any]) -> Any:
 
 
 def _block(array: Any) -> Any:
-    """Return the memory of an array as a C-contiguous one; None if it has gaps, or holds several items twice."""
+    """Return the memory of an array as a C-contiguous array; None if it has gaps, or if items overlap."""
     if array.ndim:
         array = array[tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)]
         array = array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
@@ -283,7 +282,7 @@ def _block(array: Any) -> Any:
 
 
 def _extent(array: Any) -> tuple[int, int]:
-    """Return where the memory of an array begins and ends, in bytes from its first item."""
+    """Return the beginning and the end of an array's memory, in bytes relative to its first item."""
     steps = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
     return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + array.itemsize
 
@@ -291,16 +290,16 @@ def _extent(array: Any) -> tuple[int, int]:
 # ---------------------------------------------------------------- arrays in files
 
 FILE_CHECK_INTERVAL_S = 0.05
-"""Seconds for which what was found of a mapped file is trusted.
+"""Seconds between two checks of a mapped file.
 
-To ask the system lets other threads of the driver run, and to go on after that takes up to 5 ms
-(`sys.getswitchinterval`): too long for each task of a call. The node that opens the file compares it again.
+A system call lets other threads run and may take up to 5 ms (`sys.getswitchinterval`), too long for each task of a
+call. The node that opens the file checks it again.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _MappedFile:
-    """The file that a memory map was found in, with its mount and its length in bytes at that time."""
+    """The file of a memory map, with its mount and its length in bytes when it was checked."""
 
     file: File
     mount: mounts.Mount
@@ -309,18 +308,18 @@ class _MappedFile:
 
 
 _MAPPED_FILES: weakref.WeakKeyDictionary[mmap.mmap, _MappedFile] = weakref.WeakKeyDictionary()
-"""The file of each memory map that was found in it."""
+"""The file of each memory map."""
 
 
 def _mapped(array: Any, numpy: Any) -> Any:
-    """Return the `numpy.memmap` that holds the memory of an array; None if there is none."""
+    """Return the `numpy.memmap` to which the memory of an array belongs, or None."""
     while isinstance(base := array.base, numpy.ndarray):
         array = base
     return array if isinstance(base, mmap.mmap) and isinstance(array, numpy.memmap) else None
 
 
 def _by_file(array: Any, mapped: Any, reaches: Reaches | None) -> Any:
-    """Reduce an array to a place in its file; None where its content has to travel."""
+    """Reduce an array to a place in its file; None if its content must be pickled."""
     name, mode, writeable = mapped.filename or "a file without a name", mapped.mode, array.flags.writeable
     below, above = _extent(array)
     address, size = _address(array) + below, above - below
@@ -334,14 +333,14 @@ def _by_file(array: Any, mapped: Any, reaches: Reaches | None) -> Any:
     if mode == "c" and not _is_untouched(address, size):
         return None
     if reaches is not None and known is not None and _is_reached(known, reaches, writeable and mode != "c"):
-        kind = array.dtype.str if array.dtype.isbuiltin == 1 else array.dtype  # a string is pickled faster
+        kind = array.dtype.str if array.dtype.isbuiltin == 1 else array.dtype  # a string pickles faster
         layout = array.shape, kind, -below, array.strides
         return reopened, (type(array), known.file, "r+" if mode == "w+" else mode, start, size, layout, writeable)
     if reaches is not None and writeable and mode != "c":
         problem = "that has been removed or replaced" if known is None else "that not every node can write into"
         raise NotReachable(
             f"it is a writable memory map of a file {problem} ({name}): what tasks write into it would be lost",
-            "Return what is to be written and write it here, or have all nodes on one machine with the file.",
+            "Return the values and write them here, or run all nodes on one machine with the file.",
         )
     return None
 
@@ -352,12 +351,12 @@ def _is_reached(known: _MappedFile, reaches: Reaches, writes: bool) -> bool:
     if writes or not reaches(known.mount.read):
         return False
     with open(known.file[0], "rb") as file:
-        os.fsync(file.fileno())  # what was written here, and not yet sent to the server
+        os.fsync(file.fileno())  # sends what was written here to the file server
     return True
 
 
 def _file_of(mapped: Any) -> _MappedFile | None:
-    """Return the file that an array is a memory map of; None if its path leads elsewhere by now."""
+    """Return the file of a memory map; None if its path now leads to another file."""
     memory, path = mapped.base, mapped.filename
     known, now = _MAPPED_FILES.get(memory), time.monotonic()
     if known is not None and now < known.checked + FILE_CHECK_INTERVAL_S:
@@ -374,22 +373,22 @@ def _file_of(mapped: Any) -> _MappedFile | None:
         else:
             return None
         known = _MAPPED_FILES[memory] = _MappedFile(file, mount, memory.size(), now)
-    except (OSError, ValueError):  # it is gone, or empty
+    except (OSError, ValueError):  # removed, or empty
         return None
     return known
 
 
 def _is_mapped_from(path: str, address: int) -> bool:
-    """Whether the memory at an address is mapped from the file that is at `path` now.
+    """Return whether the memory at an address is mapped from the file that is now at `path`.
 
-    The kernel's list of mappings may name devices and inodes otherwise than `os.stat` does, so the file is mapped once
-    more, to compare what the list says of both.
+    The kernel's list of mappings may have other numbers for devices and inodes than `os.stat`, so the file is mapped
+    again, and the entries of both maps are compared.
     """
     numpy: Any = sys.modules["numpy"]
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ) as again:
         view = numpy.frombuffer(again, "u1")
         other = _address(view)
-        del view  # or the map cannot be closed
+        del view  # otherwise the map cannot be closed
         try:
             with open("/proc/self/maps", "rb") as listed:
                 lines = listed.read().splitlines()  # in the order of their addresses
@@ -404,7 +403,7 @@ def _is_mapped_from(path: str, address: int) -> bool:
 
 
 def _is_untouched(address: int, size: int) -> bool:
-    """Whether a private map has, at this address, what its file has: no page of it has been written."""
+    """Return whether no page of a private map at this address has been written."""
     numpy: Any = sys.modules["numpy"]
     first, last = address // mmap.PAGESIZE, -(-(address + size) // mmap.PAGESIZE)
     try:

@@ -1,7 +1,7 @@
-"""Bytes to calls, and outcomes to bytes and back.
+"""Run pickled calls, and pickle and unpickle their outcomes.
 
-A call that `packer` packed on the driver is run on a slot (`execute`), and its outcome opened on the driver
-(`open_outcome`). Large arrays of a result are further parts of it, beside its pickle.
+A call that `packer` packed on the driver is run on a slot (`execute`), and its outcome is unpickled on the driver
+(`open_outcome`). Large arrays of a result are separate parts beside its pickle.
 """
 
 import contextlib
@@ -30,22 +30,22 @@ type Status = Literal["returned", "raised", "died", "killed", "overdue"]
 timeout."""
 
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex})
-"""Types of values in which there is no array to look for."""
+"""Types of values without arrays."""
 
 PLAIN_COUNT = 64
-"""Values of a result that are looked at to see whether it can be pickled the short way."""
+"""Longest list that is checked for being plain, so that it is pickled without looking for arrays."""
 
 LARGE_RESULT_BYTES = 1 << 20
-"""Bytes from which on a result leaves its slot through shared memory, and its arrays are not copied on the way."""
+"""Bytes from which a result is sent through shared memory, without copying its arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a call finds beside its payload on a slot: functions by name, blobs by name, its buffers in order.
+    """What a call needs besides its payload on a slot: functions by name, blobs by name, and its buffers in order.
 
-    Of the functions it needs those in `names`. With `owns_main` nothing else runs in this process, and `__main__` is
-    that of the call meanwhile: so its functions can be pickled by their names, for a process that is forked from here.
-    Without it `Mains` gives each thread that of its call.
+    `names` are the functions that it needs. With `owns_main`, nothing else runs in this process, and the call's
+    `__main__` replaces that of the process, so that child processes can unpickle its functions by name. Otherwise,
+    `Mains` gives each thread the `__main__` of its call.
     """
 
     functions: Functions = field(default_factory=Functions)
@@ -56,23 +56,23 @@ class CallContext:
 
 
 NO_CONTEXT = CallContext()
-"""For a call that needs nothing beside its payload."""
+"""For a call that needs only its payload."""
 
 
 def beside(functions: Mapping[str, bytes], blobs: Mapping[str, Ref], buffers: Sequence[str] = ()) -> CallContext:
-    """Return what a call finds that needs all of these functions."""
+    """Return the context of a call that needs all of these functions."""
     found = Functions()
     found.raw.update(functions)
     return CallContext(found, blobs, buffers, tuple(functions))
 
 
 def pack_hooks(hooks: Sequence[object]) -> bytes:
-    """Return what plugins do on a node as bytes; empty for none.
+    """Pickle the plugins that have hooks for nodes; empty for none.
 
     Raises
     ------
     NotPortable
-        A plugin with a hook for the node cannot be pickled.
+        One of them cannot be pickled.
     """
     if not hooks:
         return b""
@@ -84,7 +84,7 @@ def pack_hooks(hooks: Sequence[object]) -> bytes:
 
 
 def load_hooks(data: bytes) -> tuple[Any, ...]:
-    """Return what `pack_hooks` packed."""
+    """Return the plugins that `pack_hooks` packed."""
     return pickle.loads(data) if data else ()
 
 
@@ -94,14 +94,14 @@ def execute(
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
     opened: Callable[[], None] = lambda: None,
 ) -> tuple[Status, list[Buffer]]:
-    """Run one packed call inside `around()` and return how it ended and its value or exception. Never raises.
+    """Run one packed call inside `around()` and return its status and its value or exception. Never raises.
 
-    `opened` is called in between, when the call is unpickled and is about to run.
+    `opened` is called when the call is unpickled and about to run.
 
-    The first part is a pickle; large arrays in a value follow it, as they are. `SystemExit` and `KeyboardInterrupt`
-    raised by user code count as exceptions of the call, and its caller gets a `RemoteError`. One whose blobs cannot be
-    opened has `died`, with the reason as text: it has not begun, so it is tried again. A process that user code forks
-    does not return from here.
+    The first part is a pickle, followed by large arrays of the value. `SystemExit` and `KeyboardInterrupt` raised by
+    user code count as exceptions of the call, and its caller gets a `RemoteError`. If the blobs of the call cannot be
+    opened, its status is `died`, with the reason as text: it has not begun, so it is retried. A process forked by user
+    code does not return from this function.
     """
     process = fork_guard.process()
     outcome = _execute(payload, beside, around, opened, process)
@@ -140,11 +140,11 @@ def _execute(
                 if call:
                     call_repr.noted(error, call_repr.call(*call[0]))
                 raise
-    except BaseException as error:  # user code: whatever it raises is its outcome
+    except BaseException as error:  # user code
         raised = error
     if missing is not None:
         return "died", [str(missing).encode()]
-    if raised is not None:  # also when `around` would hide it: then there is no value
+    if raised is not None:  # even if `around` suppressed it
         with contextlib.suppress(Exception):  # user code: a `__str__`, or an exception that refuses notes
             if (advice := _advice(raised)) and advice not in str(raised):
                 raised.add_note(advice)
@@ -178,7 +178,7 @@ def _advice(error: BaseException) -> str:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value, or each of a few values, is a number or None."""
+    """Return whether a value, or each item of a short list, is a number or None."""
     if type(value) is list and len(value) <= PLAIN_COUNT:
         return PLAIN_TYPES.issuperset(map(type, value))
     return type(value) in PLAIN_TYPES
@@ -200,13 +200,13 @@ def _parts(value: object) -> list[Buffer]:
         file = io.BytesIO()
         _FastResultPickler(file, protocol=5, buffer_callback=aside).dump(value)
         body = file.getvalue()
-    except Exception:  # classes and functions that the driver cannot import travel by value
+    except Exception:  # it has classes or functions that the driver cannot import
         return [result_by_value(value)]
     return [body, *parts]
 
 
 def shown_call(payload: bytes, functions: Mapping[str, bytes]) -> str:
-    """Return a packed call without large buffers in a line, for an error; empty if it cannot be opened."""
+    """Return a packed call without large buffers as one line, for an error; empty if it cannot be unpickled."""
     try:
         own = {name: data for name, data in functions.items() if not name.startswith(IMPORTS_PREFIX)}
         return call_repr.call(*_load(payload, beside(own, {}))[0])
@@ -241,7 +241,7 @@ def _call_beside_others(main: ModuleType, fn: Callable[..., object], args: Any, 
 
 
 def open_outcome(status: Status, parts: Iterable[Buffer]) -> tuple[object, BaseException | None]:
-    """Return `(value, None)` or `(None, exception)` of a call that returned or raised, from the parts of `execute`."""
+    """Return `(value, None)` or `(None, exception)` from the parts of `execute`."""
     body, *buffers = parts
     if status == "raised":
         return None, open_exception(body)

@@ -1,8 +1,8 @@
 """Classes by value, rebuilt from their parts.
 
-cloudpickle builds a class by running the code of its metaclass and its bases on an empty class, which fails for every
-class that gives them arguments or that they inspect. Here no such code runs a second time: what it did is in the
-attributes of the class. A class with slots keeps them, and an enum keeps its aliases and the attributes of its members.
+cloudpickle builds a class by running the code of its metaclass and bases on an empty class, which fails if they take
+arguments or inspect the class. Here that code does not run again, as its effects are in the attributes of the class.
+Classes keep their slots, and enums keep their aliases and the attributes of their members.
 """
 
 import threading
@@ -16,28 +16,28 @@ from skyward.remote.serialization.identities import IDENTITIES, find
 from skyward.remote.serialization.namespace import own_classes
 
 _HEAP_TYPE = 1 << 9
-"""The flag of a class that was made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
+"""The flag of classes made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 
 _ENUM_PARTS = {"_member_map_", "_value2member_map_", "_unhashable_values_"}
-"""Attributes of an enum that are filled as its members are rebuilt."""
+"""Attributes of an enum that are set when its members are rebuilt."""
 
 _FLAG_PARTS = ("_flag_mask_", "_singles_mask_", "_all_bits_", "_inverted_", "_boundary_", "_member_type_")
 """Attributes by which an enum of flags combines its members."""
 
-_new: set[int] = set()  # ids of classes that are built and have no attributes yet; they are alive meanwhile
+_new: set[int] = set()  # ids of classes that have no attributes yet; they are kept alive elsewhere
 _lock = threading.Lock()
 
 
 def is_dynamic(cls: type) -> bool:
-    """Whether a class has to be rebuilt, because a node cannot import it."""
+    """Return whether a class must be sent by value, because a node cannot import it."""
     return bool(cls.__flags__ & _HEAP_TYPE) and find(cls) is not cls
 
 
 def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
-    """Return how to pickle a class by value.
+    """Reduce a class by value.
 
-    In a `result` the driver's own class comes home as itself and is left as it is there. In a call a class that the
-    node has from an earlier call gets the attributes that it has here now.
+    In a `result`, the driver's own class is not changed by its copy. In a call, a class that the node has from an
+    earlier call gets its current attributes.
     """
     attributes, body = _parts(cls)
     members = _members(cls) if isinstance(cls, EnumType) else ()
@@ -53,7 +53,7 @@ def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:
 def build_class(
     meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: tuple[Any, ...], identity: str
 ) -> type:
-    """Return the class of that identity; where there is none yet, build it without attributes."""
+    """Return the class of that identity. If there is none yet, build it without attributes."""
     own = own_classes()
     known: type | None = IDENTITIES.get(identity) if own is None else own.get(identity)
     if known is not None:
@@ -78,9 +78,9 @@ def _is_of_ctypes(cls: type) -> bool:
 
 
 def _try_to_build(cls: type, body: dict[str, Any]) -> None:
-    """Raise TypeError now, not on the node, for a class that the metaclass of an extension module does not build.
+    """Raise TypeError here, not on the node, if the metaclass of an extension module cannot build the class.
 
-    A class of ctypes is never built: the layout of its instances lies where pickle does not see it.
+    Classes of ctypes cannot be built, as the layout of their instances is not among their attributes.
     """
     try:
         if _is_of_ctypes(cls):
@@ -91,22 +91,22 @@ def _try_to_build(cls: type, body: dict[str, Any]) -> None:
 
 
 def _create(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    """Make a class without running Python code of its metaclass and its bases.
+    """Make a class without running Python code of its metaclass and bases.
 
-    It is made with bases that have the same layout and no `__init_subclass__`, then gets its own.
+    It is made with bases of the same layout without `__init_subclass__`, which are then replaced by its own.
     """
     quiet = tuple(dict.fromkeys(map(_without_code, bases)))
     try:
         cls: type = _maker(meta).__new__(meta, name, quiet, dict(body))
         if quiet != bases:
             cls.__bases__ = bases
-    except TypeError:  # a metaclass or a layout for which this is impossible
+    except TypeError:  # impossible for this metaclass or layout
         return new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
     return cls
 
 
 def _maker(meta: type) -> Any:
-    """Return the nearest metaclass whose `__new__` is not Python code; that of `ABCMeta` only prepares."""
+    """Return the nearest metaclass whose `__new__` is not Python code, or `ABCMeta`, whose code is harmless."""
     for each in meta.__mro__:
         if each is ABCMeta or ("__new__" in vars(each) and isinstance(vars(each)["__new__"], BuiltinFunctionType)):
             return each
@@ -114,7 +114,7 @@ def _maker(meta: type) -> Any:
 
 
 def _without_code(base: type) -> type:
-    """Return a base of the same layout whose `__init_subclass__` does nothing."""
+    """Return a base with the same layout, but without `__init_subclass__`."""
     if not any("__init_subclass__" in vars(each) for each in base.__mro__ if each is not object):
         return base
     bases = tuple(dict.fromkeys(map(_without_code, base.__bases__)))
@@ -126,7 +126,7 @@ def _without_code(base: type) -> type:
 
 
 def _slots(cls: type) -> tuple[str, ...]:
-    """Return the names of a class's own slots: `__slots__` may be an iterator that is used up."""
+    """Return the names of a class's own slots: `__slots__` may be an exhausted iterator."""
     names = [name for name, each in vars(cls).items() if _is_slot(cls, each)]
     return (*names, *(name for name in ("__dict__", "__weakref__") if name in vars(cls)))
 
@@ -136,7 +136,7 @@ def _is_slot(cls: type, attribute: object) -> bool:
 
 
 def _parts(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the attributes that a class gets once it is built, and those with which it is built."""
+    """Return the attributes that a class gets after it is built, and those with which it is built."""
     attributes = {
         "".join(name): value  # not interned, so that equal classes give equal bytes
         for name, value in vars(cls).items()
@@ -165,11 +165,11 @@ def _registered(cls: type) -> list[type]:
 
 
 type _State = tuple[Mapping[str, Any], list[tuple[tuple[Any, ...], dict[str, Any]]], list[type]]
-"""The attributes of a class; the values and attributes of each member of an enum; what is registered with the class."""
+"""The attributes of a class, the values and attributes of each enum member, and the registered virtual subclasses."""
 
 
 def _fill(cls: Any, state: _State) -> Any:
-    """Give a class the attributes that it has where it was pickled, and no others."""
+    """Give a class exactly the attributes that it had when it was pickled."""
     attributes, members, registered = state
     with _lock:
         is_new = id(cls) in _new
@@ -194,7 +194,7 @@ def _fill(cls: Any, state: _State) -> Any:
 
 
 def _fill_new(cls: Any, state: _State) -> Any:
-    """Give a class its attributes if it was built just now."""
+    """Give a class its attributes if it is new."""
     return _fill(cls, state) if id(cls) in _new else cls
 
 
@@ -202,9 +202,9 @@ def _fill_new(cls: Any, state: _State) -> Any:
 
 
 def reduce_member(member: Enum) -> tuple[Any, ...] | None:
-    """Return how to pickle a member of an enum by its name, as values may be equal to nothing but themselves.
+    """Reduce a member of an enum to its name, as values may not be equal to their copies.
 
-    None for flags that are combined, and where the enum defines how its members are pickled.
+    None for combined flags, and if the enum defines how its members are pickled.
     """
     cls = type(member)
     if cls.__reduce_ex__ not in _PICKLED_AS_USUAL or cls._member_map_.get(member._name_) is not member:
@@ -221,9 +221,9 @@ def member_of(cls: EnumType, name: str) -> Any:
 
 
 def _members(cls: Any) -> tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]:
-    """Return for each name of a member, aliases too: which member it is, its values, what its data type is made from.
+    """Return for each name, aliases included: the member's number, its values, and the arguments of its data type.
 
-    A member has more values than its own where the enum has noted others for it.
+    A member may have several values, if the enum has registered others for it.
     """
     numbers: dict[int, int] = {}
     values = _values(cls)
@@ -243,7 +243,7 @@ def _values(cls: Any) -> dict[int, tuple[Any, ...]]:
 
 
 def _unique(cls: Any) -> list[Any]:
-    """Return the members of an enum, each once; none for another class."""
+    """Return the members of an enum, without aliases; none for other classes."""
     return list({id(each): each for each in cls._member_map_.values()}.values()) if isinstance(cls, EnumType) else []
 
 
@@ -261,7 +261,7 @@ def _builtin_base(cls: type) -> type:
 
 
 def _add_members(cls: Any, members: tuple[tuple[str, int, tuple[Any, ...], tuple[Any, ...]], ...]) -> None:
-    """Make the members of an enum, which can then be looked up by value; their other attributes come later."""
+    """Make the members of an enum, which can be looked up by value. Their other attributes are set later."""
     by_name: dict[str, Any] = {}
     made: dict[int, Any] = {}
     for name, number, values, data in members:
@@ -277,13 +277,13 @@ def _add_members(cls: Any, members: tuple[tuple[str, int, tuple[Any, ...], tuple
 
 
 def _set_values(cls: Any, values: list[tuple[Any, ...]]) -> None:
-    """Have the members of an enum found by these values; flags that were combined are still found."""
+    """Set the values by which the members of an enum are found. Combined flags are still found."""
     members = _unique(cls)
     named = set(map(id, members))
     by_value = {value: each for value, each in cls._value2member_map_.items() if id(each) not in named}
     unhashable: list[Any] = []
     for member, (_, *others) in zip(members, values, strict=False):
-        own = member._value_  # not the first of its values: pickle makes two of one NaN
+        own = member._value_  # not the first of `values`: a pickled NaN is another object
         try:
             by_value.update(dict.fromkeys((own, *others), member))
         except TypeError:

@@ -1,4 +1,4 @@
-"""Exceptions to bytes and back: they keep their type, with the remote traceback as their cause."""
+"""Pickle and unpickle exceptions. They keep their type and get the remote traceback as their cause."""
 
 import contextlib
 import io
@@ -19,13 +19,12 @@ RUN = (
 )
 """The modules that call user code."""
 
-
 ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit)
-"""Exceptions that end a program or a generator, mostly without a word: not what a caller of a task expects."""
+"""Exceptions that would silently end the program or generator of a task's caller."""
 
 
 def contained(error: BaseException, where: str = "the task") -> BaseException:
-    """Return the error, or a `RemoteError` for one that would end the program that calls the task."""
+    """Return the error, or a `RemoteError` instead of one that would end the caller's program."""
     if not isinstance(error, ENDING):
         return error
     kind = type(error).__name__
@@ -41,9 +40,9 @@ def contained(error: BaseException, where: str = "the task") -> BaseException:
 
 
 def pack_exception(error: BaseException) -> bytes:
-    """Return `error` with its traceback as bytes that `open_outcome` turns into the same exception again.
+    """Pickle an exception with its traceback for `open_outcome`.
 
-    An exception that would exit the caller's program becomes a `RemoteError`.
+    An exception that would end the caller's program becomes a `RemoteError`.
     """
     try:
         text = "".join(traceback.format_exception(_without_own_frames(error)))
@@ -72,7 +71,7 @@ def _text(error: BaseException) -> str:
 
 
 def _without_own_frames(error: BaseException) -> BaseException:
-    """Drop our own frames from the head of the traceback: they say nothing to the user."""
+    """Remove Skyward's own frames from the beginning of the traceback."""
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_globals.get("__name__") in RUN and frame.tb_next is not None:
         frame = frame.tb_next
@@ -80,7 +79,7 @@ def _without_own_frames(error: BaseException) -> BaseException:
 
 
 class _ExceptionPickler(ResultPickler):
-    """Takes exceptions apart, those in an exception group too: a constructor may not take its exception's `args`.
+    """Pickles exceptions, also those in groups, by their parts: a constructor may not accept the exception's `args`.
 
     An attribute that cannot be pickled is left out, and a note says so.
     """
@@ -105,7 +104,7 @@ def _state(error: BaseException) -> tuple[dict[str, object], list[str]]:
 
 
 def _sendable(value: object) -> object:
-    """An argument of an exception, or its text if it cannot be pickled."""
+    """Return an argument of an exception, or its `repr` if it cannot be pickled."""
     try:
         result_by_value(value)
     except Exception:
@@ -114,23 +113,23 @@ def _sendable(value: object) -> object:
 
 
 def rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], lost: list[str]) -> BaseException:
-    """Make an exception again without asking its constructor."""
+    """Rebuild an exception without calling its constructor."""
     error = kind.__new__(kind, *args)
     _set(error, "args", args)
     error.__dict__.update(state)
     for each in lost:
-        with contextlib.suppress(Exception):  # an exception may refuse
+        with contextlib.suppress(Exception):  # `add_note` may be user code
             error.add_note(each)
     return error
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
-    """Set an attribute that every exception has: a class may refuse it, or have a property of that name."""
+    """Set an attribute of every exception, even if the class forbids it or has a property of that name."""
     BaseException.__dict__[name].__set__(error, value)
 
 
 def _rebuildable(error: BaseException) -> bytes:
-    """Pickle an exception that cannot be pickled as it is, to be built without its constructor. Empty if that fails."""
+    """Pickle an exception by its parts, for `rebuild`. Empty if that fails, too."""
     file = io.BytesIO()
     try:
         _ExceptionPickler(file).dump(error)
@@ -142,7 +141,7 @@ def _rebuildable(error: BaseException) -> bytes:
 
 
 def summary(payload: Buffer) -> str:
-    """Return the exception in a line without opening it, `ValueError: no, raised by task 7, f(7)`."""
+    """Return a pickled exception as one line, such as `ValueError: no, raised by task 7, f(7)`."""
     _, label, message, text, _ = pickle.loads(payload)
     line = message.strip().partition("\n")[0][:200]
     name = label.removeprefix("builtins.")
@@ -152,7 +151,7 @@ def summary(payload: Buffer) -> str:
 
 
 def open_exception(payload: Buffer) -> BaseException:
-    """Return the exception that `pack_exception` packed, or a `RemoteError` for one that cannot be rebuilt here."""
+    """Return the exception of `pack_exception`, or a `RemoteError` if it cannot be rebuilt here."""
     body, label, message, text, notes = pickle.loads(payload)
     found: object = None
     if body:

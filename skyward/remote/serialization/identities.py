@@ -1,4 +1,4 @@
-"""Objects that are pickled by name, and identities for others: names that hold in all processes."""
+"""Objects that are pickled by name, and identities for other objects: names that are valid in all processes."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ import cloudpickle
 
 
 def is_sent_by_value(module: str | None) -> bool:
-    """Whether nothing in the module of this name may be pickled by its name."""
+    """Return whether the objects of this module must be pickled by value."""
     if not module or module in ("__main__", "__mp_main__"):
         return True
     registered = cloudpickle.list_registry_pickle_by_value()
@@ -18,7 +18,7 @@ def is_sent_by_value(module: str | None) -> bool:
 
 
 def find(obj: Any) -> Any:
-    """Return what a node finds under the module and name of this object; None for nothing."""
+    """Return the object that a node finds under the module and name of this object, or None."""
     module = getattr(obj, "__module__", None)
     path = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     found: object = sys.modules.get(module) if isinstance(module, str) else None
@@ -30,9 +30,9 @@ def find(obj: Any) -> Any:
 
 
 class Identities:
-    """Objects by a name that holds in all processes. None of them is kept alive, except type aliases.
+    """Objects by a name that is valid in all processes. Except for type aliases, they are not kept alive.
 
-    An object gets its name where it is first pickled. A process that unpickles it notes the name of its copy.
+    An object gets its name when it is first pickled. A process that unpickles it gives the name to its copy.
     """
 
     def __init__(self) -> None:
@@ -42,19 +42,19 @@ class Identities:
         self._kept: dict[str, Any] = {}
 
     def name(self, obj: Any) -> str:
-        """Return the name of an object; give it one if it has none."""
+        """Return the name of an object, which gets one if it has none."""
         with self._lock:
             if (name := self._names.get(id(obj))) is None:
                 self._set(name := uuid.uuid4().hex, obj)
             return name
 
     def get(self, name: str) -> Any:
-        """Return the object of that name; None if there is none."""
+        """Return the object of that name, or None."""
         with self._lock:
             return self._get(name)
 
     def add(self, name: str, obj: Any) -> Any:
-        """Return the object that has the name, which is `obj` if there was none."""
+        """Give the name to an object, unless another one has it; return the one that has it."""
         with self._lock:
             if (known := self._get(name)) is not None:
                 return known
@@ -62,12 +62,12 @@ class Identities:
             return obj
 
     def replace(self, name: str, obj: Any) -> None:
-        """Give the name to an object, also when another one has it."""
+        """Give the name to an object, even if another one has it."""
         with self._lock:
             self._set(name, obj)
 
     def share(self, name: str, obj: Any) -> None:
-        """Give the name to an object as well; another one that has it is still found by it."""
+        """Give the name to an object; if another one has it too, `get` still returns that one."""
         with self._lock:
             known = self._get(name)
             self._set(name, obj)
@@ -80,7 +80,7 @@ class Identities:
     def _set(self, name: str, obj: Any) -> None:
         try:
             self._objects[name] = obj
-        except TypeError:  # there are no weak references to type aliases
+        except TypeError:  # type aliases do not support weak references
             self._kept[name] = obj
         else:
             weakref.finalize(obj, self._names.pop, id(obj), None).atexit = False
@@ -88,4 +88,4 @@ class Identities:
 
 
 IDENTITIES = Identities()
-"""The only ones of this process: what one pool sent may come home through another one."""
+"""Shared by all pools: an object that one pool sent may come back through another one."""

@@ -1,6 +1,6 @@
-"""Bytes to functions and calls: functions by value are loaded for each batch, so no task sees what another one left.
+"""Load functions and calls. Functions by value are loaded again for each batch, so that batches do not share state.
 
-A function whose objects cannot change (see `_ScopeSnapshot`) is kept, as loading it again would give the same.
+Functions that cannot change (see `_ScopeSnapshot`) are kept instead.
 """
 
 import sys
@@ -20,20 +20,20 @@ type Call = tuple[Callable[..., object], Any, Any]
 
 
 class Functions:
-    """The functions by value that a worker was sent: their bytes, and those loaded ones that cannot change."""
+    """The functions by value that a worker was sent: their bytes, and those that are loaded and cannot change."""
 
     def __init__(self) -> None:
         self.raw: dict[str, bytes] = {}
         self._kept: dict[tuple[str, ...], _ScopeSnapshot | None] = {}
 
     def load_again(self) -> None:
-        """Load functions again that were kept: modules that they refer to have changed."""
+        """Forget the loaded functions, as modules that they refer to have changed."""
         self._kept.clear()
 
     def scope(self, names: tuple[str, ...], blobs: Mapping[str, Ref], *, apart: bool = False) -> Scope:
-        """Return what a batch that needs these functions finds: loaded for it, unless that makes no difference.
+        """Return the scope of a batch that needs these functions; it is reused only if that makes no difference.
 
-        With `apart` other batches run at the same time.
+        With `apart`, other batches run at the same time in this process.
         """
         if not names:
             return Scope(apart=apart)
@@ -44,7 +44,7 @@ class Functions:
             self._kept[names] = None
         scope = Scope(apart=apart)
         for name in names:
-            # each load maps the buffers for itself: what is written into an array is seen by its batch only
+            # each load maps the buffers privately, so that batches do not see each other's writes to arrays
             scope.objects[name] = scope.load(*sealed.opened(self.raw[name], blobs), blobs)
         if not known:
             snapshot = _ScopeSnapshot(scope)
@@ -53,7 +53,7 @@ class Functions:
 
 
 def call_in(scope: Scope, payload: bytes, buffers: Sequence[str], blobs: Mapping[str, Ref]) -> Call:
-    """Load a call with what it finds in a scope."""
+    """Load a call in a scope."""
     if not blobs:
         return scope.load(payload, (), blobs)  # type: ignore[no-any-return]
     body = payload or view(next(iter(blobs.values())))
@@ -77,8 +77,7 @@ _DOUBTFUL = {
     "currentframe",
 }
 # fmt: on
-"""Names in a function by which it may change what is its own."""
-
+"""Names by which a function may change its own state."""
 
 _FUNCTION_ATTRIBUTES = (
     "__code__",
@@ -90,14 +89,14 @@ _FUNCTION_ATTRIBUTES = (
     "__module__",
     "__doc__",
 )
-"""What others may replace in a function."""
+"""Attributes of a function that other code may replace."""
 
 
 class _ScopeSnapshot:
-    """What a scope held when it was loaded, and whether its calls can leave a trace in that.
+    """The content of a scope when it was loaded, and whether it is `constant`: calls cannot change it.
 
-    They cannot if it is made of functions that store nothing outside of their calls, and if these refer to constants,
-    to modules, and to what is imported from there. `holds` makes sure, as others may have changed a function.
+    They cannot if its functions store nothing outside of their calls and refer only to constants, modules and imported
+    objects. `holds` checks that no other code has changed a function.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -105,7 +104,7 @@ class _ScopeSnapshot:
         self._functions: dict[int, FunctionType] = {}
         self.constant = all(type(each) is FunctionType and self._is_constant(each) for each in scope.objects.values())
         functions = self._functions.values()
-        spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}  # with the names in them that matter
+        spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}  # with the names that are read
         for fn in functions:
             named = fn.__kwdefaults__ or {}
             for space, names in (fn.__globals__, _names(fn.__code__)), (fn.__dict__, fn.__dict__), (named, named):
@@ -120,7 +119,7 @@ class _ScopeSnapshot:
         self._found = [look() for look in self._looks]
 
     def holds(self) -> bool:
-        """Whether everything is as it was."""
+        """Return whether nothing has changed."""
         return [*map(len, self._spaces)] == self._sizes and all(map(is_, map(call, self._looks), self._found))
 
     def _is_constant(self, value: object) -> bool:
@@ -148,7 +147,7 @@ class _ScopeSnapshot:
 
 
 def _stores(code: CodeType, free: frozenset[str]) -> bool:
-    """Whether code may store something that outlives its call; `free` are the variables of the outermost function."""
+    """Return whether code may store something that outlives its call. `free`: free variables of the whole function."""
     operations = set(code.co_code[::2])
     if operations & _STORES or _DOUBTFUL.intersection(code.co_names):
         return True
@@ -160,11 +159,11 @@ def _stores(code: CodeType, free: frozenset[str]) -> bool:
 def _content(cell: CellType) -> object:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty
+    except ValueError:  # an empty cell
         return None
 
 
 def _names(code: CodeType) -> tuple[str, ...]:
-    """The names by which code, and that inside it, may look for what is global."""
+    """Return the names of globals that code, including nested code, may read."""
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
     return (*code.co_names, *inner)

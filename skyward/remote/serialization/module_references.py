@@ -1,4 +1,4 @@
-"""Which modules a node imports to open what it is sent."""
+"""The modules that a node imports to unpickle a call or a function."""
 
 import dis
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ _IMPORT_NAME = opmap["IMPORT_NAME"]
 
 @dataclass(slots=True)
 class Modules:
-    """Names of modules that a node imports to open something.
+    """Names of modules that a node imports to unpickle and run something.
 
     Attributes
     ----------
     referred
-        Those of the functions and classes in it.
+        The modules of the functions and classes in it.
     inner
-        What functions in it may import as they run; a few names too many do not matter. None if nobody wants to know.
+        The modules that its functions may import when they run, and possibly other names. None: not collected.
     """
 
     referred: set[str] = field(default_factory=set)
     inner: set[str] | None = None
 
     def note(self, obj: object) -> None:
-        """Note the modules that a node imports to find an object again."""
+        """Add the modules that a node imports to find an object."""
         if isinstance(obj, (FunctionType, type, BuiltinFunctionType, Remote)):
             self.referred.add(str(obj.__module__))
             if self.inner is not None and isinstance(code := getattr(obj, "__code__", None), CodeType):
@@ -38,14 +38,14 @@ class Modules:
             self.referred.add(type(obj).__module__)
 
     def add(self, other: "Modules") -> None:
-        """Note all that the other one does."""
+        """Add the modules of `other`."""
         self.referred |= other.referred
         if self.inner is not None and other.inner is not None:
             self.inner |= other.inner
 
 
 def _note_imports(code: CodeType, modules: set[str]) -> None:
-    """Note what a function imports as it runs; a few names too many do not matter."""
+    """Add the modules that a function may import when it runs, and possibly other names."""
     if _IMPORT_NAME in code.co_code[::2]:
         modules.update(code.co_names)
     for const in code.co_consts:
@@ -62,9 +62,9 @@ _PLAIN_OPCODES = {
 
 @lru_cache(1024)
 def first_imports(code: CodeType) -> tuple[str, ...]:
-    """Return the absolute imports with which a function or module begins, before it does anything else.
+    """Return the absolute imports at the very beginning of a function or module.
 
-    What it does may be what a later import depends on, such as setting a variable of the environment.
+    Later imports may depend on the code before them, such as code that sets environment variables.
     """
     found: list[str] = []
     constants: list[object] = []

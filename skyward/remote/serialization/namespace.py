@@ -1,4 +1,4 @@
-"""The names that a batch finds on its slot: its functions by value, and the `__main__` of the user's script."""
+"""The namespace of a batch on its slot: its functions by value, and the `__main__` of the user's script."""
 
 import io
 import pickle
@@ -12,7 +12,7 @@ import cloudpickle
 from skyward.remote.blobs import Buffer, Ref, view
 
 MAKE_FUNCTION = cloudpickle.cloudpickle._make_function
-"""What cloudpickle makes functions with."""
+"""The function with which cloudpickle makes functions."""
 
 
 class _Main(ModuleType):
@@ -33,7 +33,7 @@ CURRENT = _CurrentMain()
 
 
 class Mains(_Main):
-    """The `__main__` of a process whose threads run batches at the same time: a thread finds that of its own batch."""
+    """The `__main__` of a process whose threads run batches: each thread sees the `__main__` of its own batch."""
 
     def __getattr__(self, name: str) -> Any:
         if CURRENT.main is None:
@@ -42,10 +42,10 @@ class Mains(_Main):
 
 
 class Scope:
-    """The functions and classes by value of one batch, by name, and the `__main__` that those of a script share.
+    """The functions and classes by value of one batch, by name, and the `__main__` of those that are from a script.
 
-    Where batches run at the same time in one process each is `apart`: it has classes of its own, in `classes` by their
-    identity. Elsewhere (None) the next batch finds the same classes, so that what outlives a batch keeps its class.
+    Where batches run at the same time in one process, each is `apart`: it has its own classes, by their identity in
+    `classes`. Otherwise (None) batches share classes, so that objects that outlive a batch keep their class.
     """
 
     def __init__(self, *, apart: bool = False) -> None:
@@ -54,7 +54,7 @@ class Scope:
         self.classes: dict[str, type] | None = {} if apart else None
 
     def load(self, body: Buffer, buffers: Iterable[Buffer], blobs: Mapping[str, Ref]) -> Any:
-        """Load a pickle that may refer to what is in this scope, and to large `bytes` among the blobs."""
+        """Load a pickle that may refer to objects of this scope, and to large `bytes` among the blobs."""
         outer, _current.scope = _current.scope, self
         try:
             if not blobs:
@@ -64,9 +64,9 @@ class Scope:
             _current.scope = outer
 
     def in_main(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
-        """Make a function or class of the user's script; it is found in `__main__` by its qualified name.
+        """Make a function or class of the user's script, and add it to `__main__` by its qualified name.
 
-        That is empty where its own script does not find it by that.
+        The name is empty if it is not found by that in the script.
         """
         if self.main is None:
             self.main = _Main("__main__")
@@ -82,7 +82,7 @@ class Scope:
 
 
 class _Around(SimpleNamespace):
-    """Stands in `__main__` for a class that was not sent, around one that was, which has to be found by its name."""
+    """Stands in `__main__` for a class that was not sent, around a nested class that was."""
 
 
 def _put(space: dict[str, Any], name: str, made: Any) -> None:
@@ -90,7 +90,7 @@ def _put(space: dict[str, Any], name: str, made: Any) -> None:
     for each in around:
         outer = space.setdefault(each, _Around())
         if not isinstance(outer, _Around):
-            return  # it is there with all that is in it
+            return  # it was sent, with everything in it
         space = vars(outer)
     if isinstance(space.get(last, _Around()), _Around):
         space[last] = made
@@ -106,12 +106,12 @@ _current = _CurrentScope()
 
 
 def own_classes() -> dict[str, type] | None:
-    """Return the classes of the batch that this thread loads something for, if it has its own."""
+    """Return the classes of the batch that this thread is loading, if it has its own."""
     return None if _current.scope is None else _current.scope.classes
 
 
 def shared(name: str) -> Any:
-    """Stand in a pickle for the function or class of that name in its scope."""
+    """Return the function or class of that name in the current scope. Pickles contain calls of this."""
     if _current.scope is None:
         raise pickle.UnpicklingError(
             f"function {name} is not in this pickle; it is opened by skyward.remote.serialization.loader"
@@ -120,7 +120,7 @@ def shared(name: str) -> Any:
 
 
 def in_main(name: str, make: Callable[..., Any], *args: Any) -> Any:
-    """Make a function or class of a script, in the `__main__` of its scope if there is one."""
+    """Make a function or class of a script, in the `__main__` of the current scope, if any."""
     return make(*args) if _current.scope is None else _current.scope.in_main(name, make, *args)
 
 

@@ -1,8 +1,8 @@
-"""Calls to bytes: what a driver sends.
+"""Pickle the calls that a driver sends.
 
-Functions and classes that a node cannot import (those of `__main__`, closures, lambdas) are pickled once for each
-`Packer` and travel beside the calls under a name, so that a thousand calls of one function carry it once. Large buffers
-(arrays, `bytes`) of calls and functions travel beside them as blobs.
+Functions and classes that nodes cannot import (those of `__main__`, closures, lambdas) are pickled once per `Packer`
+and sent separately under a name, so that a thousand calls of a function contain it once. Large buffers (arrays,
+`bytes`) are sent separately as blobs.
 """
 
 import hashlib
@@ -31,34 +31,33 @@ from skyward.remote.serialization.pickler import (
 from skyward.remote.serialization.reducers import as_remote, importable
 
 PRIVATE = "+private"
-"""What follows the name of a buffer that a slot may write: nobody else sees what it writes."""
+"""Suffix of the name of a buffer that is mapped privately, so that the slot may write into it."""
 
 MIN_MAPPED_BYTES = 4096
-"""Bytes from which on a buffer of a large function is mapped together with others, and not copied by each load."""
+"""Bytes from which a buffer of a large function is mapped together with others instead of copied by each load."""
 
-
-MAX_UNLIKE_CALLS = 3
-"""Calls that were not like the ones before, one after the other, after which no other one is taken to be."""
+MAX_FAST_FAILURES = 3
+"""Consecutive calls that `AgainPickler` could not pickle, after which it is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A call as bytes, and what it needs beside them.
+    """A pickled call, and what it needs to be unpickled.
 
     Attributes
     ----------
     payload
-        The pickled call; empty when it is so large that it is the first of `blobs`.
+        The pickled call; empty if it is large, and thus the first of `blobs`.
     functions
-        The functions and classes by value that it needs, as bytes, by name.
+        The pickled functions and classes by value that it needs, by name.
     buffers
-        Names of the blobs that are its out-of-band buffers, in order; `PRIVATE` follows those that may be written.
+        Names of the blobs that are its out-of-band buffers, in order, with the suffix `PRIVATE` if writable.
     blobs
         Every blob that it needs, each once.
     modules
         Names of bundles of the user's own modules.
     kept
-        What has to live until the call has been opened.
+        Objects that must be kept alive until the call has been unpickled.
     """
 
     payload: bytes
@@ -72,29 +71,29 @@ class Packed:
 class Packer:
     """Packs calls.
 
-    One that shares keeps the bytes of the functions it met. Its lifetime is the scope in which a function is taken to
-    stay the same: one `Parallel` call, one `map`. What a closure or a global of `__main__` holds is read the first time
-    that the function is met. One that does not share puts everything into each call.
+    If it shares, a function is pickled the first time that it is used, with its closure and its globals of `__main__`
+    at that time, and is assumed not to change during the lifetime of the packer: one `Parallel` call, one `map`.
+    Otherwise, each call contains its functions.
 
     Parameters
     ----------
     share
-        Whether functions by value are kept beside the calls.
+        Whether functions by value are sent separately from the calls.
     put
-        Makes a blob of a large buffer (see `skyward.calls.blob_store`); None to keep everything in the payload.
+        Makes a blob of a large buffer (see `skyward.calls.blob_store`). None: all buffers stay in the payload.
     threshold
-        Bytes from which on a buffer is large.
+        Bytes from which a buffer is large.
     bundles
-        Gives the names of the bundles that contain modules of these names, and what those import; None where nodes can
-        import all that this program can.
+        Returns the names of the bundles with the user's modules that are imported with modules of these names. None:
+        nodes can import everything that this program can.
     reloaded
-        Gives the names of what tells nodes to import modules again, where they can import all that this program can.
+        Returns the names of bundles that tell nodes to import modules again.
     reaches
-        Says whether the nodes reach the files on a mount (see `arrays.reduce`).
+        Returns whether the nodes can access the files on a mount (see `arrays.reduce`).
     mode
         What slots may do with large buffers, as in `task_groups.TaskGroup`.
     imports
-        Gives the list of installed modules that importing modules of these names imports, by its name; empty for none.
+        Returns the list of installed modules imported with modules of these names, by its name; empty for none.
     """
 
     def __init__(
@@ -119,12 +118,12 @@ class Packer:
         self._needed: dict[tuple[object, ...], tuple[tuple[str, ...], Mapping[str, bytes]]] = {}
         self._noted: dict[str, Modules] = {}  # by name of function
         self._names: dict[int, Any] = {}
-        self._kept: list[Any] = []  # an id stays taken for as long as its function lives
+        self._kept: list[Any] = []  # keeps the ids in `_names` valid
         self._again: dict[tuple[object, ...], tuple[Mapping[str, bytes], tuple[str, ...]]] = {}
-        self._unlike = 0
+        self._fast_failures = 0
 
     def pack(self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
-        """Return the call `fn(*args, **kwargs)` as bytes.
+        """Pickle the call `fn(*args, **kwargs)`.
 
         Raises
         ------
@@ -138,23 +137,23 @@ class Packer:
             raise pickle_errors.refuse(error, fn, args, kwargs, self._reducer([])) from error
 
     def _like_before(self, call: tuple[object, ...]) -> Packed | None:
-        """Pack a call of functions that this packer has met, with arguments that pickle knows by itself; else None.
+        """Pack a call of known functions with arguments that pickle supports by itself; None if it is not like that.
 
-        Nothing is to be done for such a call that was not done before, and most of a packer's calls are alike.
+        Most calls of a packer are alike, so this is the fast path.
         """
-        if not self._share or self._looks_for_bytes or self._unlike > MAX_UNLIKE_CALLS:
+        if not self._share or self._looks_for_bytes or self._fast_failures > MAX_FAST_FAILURES:
             return None
         file = io.BytesIO()
         pickler = AgainPickler(file, self._names)
         try:
             pickler.dump(call)
         except UnknownError:
-            self._unlike += 1
+            self._fast_failures += 1
             return None
         payload = file.getvalue()
         if self._put is not None and len(payload) >= self._threshold:
             return None
-        self._unlike = 0
+        self._fast_failures = 0
         key = self._reloaded(), *map(id, pickler.met)
         if (known := self._again.get(key)) is None:
             known = self._again[key] = self._needs_of(pickler.met)
@@ -162,7 +161,7 @@ class Packer:
         return Packed(payload, functions, modules=bundles)
 
     def _needs_of(self, met: Iterable[FunctionType]) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
-        """The functions by value and the bundles of a call that refers to these functions and to nothing else."""
+        """Return the functions by value and the bundles of a call that refers to these functions only."""
         modules = self._modules_noted()
         functions: dict[str, bytes] = {}
         for function in met:
@@ -182,7 +181,7 @@ class Packer:
             else:
                 if self._put is None or len(packed.payload) < self._threshold:
                     return packed
-                self._looks_for_bytes = True  # it costs a little, and a group of calls has large ones or not
+                self._looks_for_bytes = True  # slower, but all calls of a group tend to have large ones or none
         return self._dumped(call, large=True)
 
     def _dumped(self, call: tuple[object, ...], *, large: bool = False) -> Packed:
@@ -211,7 +210,7 @@ class Packer:
         return Packed(payload, functions, names, tuple(blobs.values()), bundles, tuple(kept))
 
     def _reducer(self, kept: list[Any]) -> arrays.Reducer:
-        """What says how arrays are pickled; what they need to be opened is added to `kept`."""
+        """Return the reducer of arrays, which adds objects that must be kept alive to `kept`."""
         return partial(arrays.reduce, reaches=self._reaches, together=self._together, kept=kept)
 
     def _modules_noted(self) -> Modules | None:
@@ -220,7 +219,7 @@ class Packer:
         return Modules(inner=None if self._bundles is None else set())
 
     def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
-        """The bundles of these modules and of those that the functions refer to, and the list of what they import."""
+        """Return the bundles of these modules and those of the functions, and the list of installed modules."""
         reloaded = self._reloaded()
         if modules is None:
             return reloaded, {}
@@ -235,7 +234,7 @@ class Packer:
         return found
 
     def _aside(self, content: memoryview) -> Blob | None:
-        """The blob of a buffer; None for one that is not large, or for which there is no room."""
+        """Return the blob of a buffer; None if the buffer is not large, or there is not enough memory."""
         if self._put is None or content.nbytes < self._threshold:
             return None
         try:
@@ -244,9 +243,9 @@ class Packer:
             return None
 
     def _name(self, obj: FunctionType | type) -> Any:
-        """Pack a function or class that must travel by value; return how to reduce another function, None for a class.
+        """Pack a function or class that must be sent by value; reduce any other function, None for other classes.
 
-        It is called by its content: nodes and slots that have it from an earlier call are not sent it again.
+        Its name is a hash of its content, so that nodes and slots that have it are not sent it again.
         """
         try:
             return self._names[id(obj)]
@@ -269,7 +268,7 @@ class Packer:
     def _apart(self, obj: object, modules: Modules | None) -> tuple[bytes, tuple[Blob, ...]]:
         """Pickle a function or class, with its large buffers as blobs; see `sealed`.
 
-        One that is large without them has its small buffers put together, so that a load need not copy those either.
+        If it is still large, its smaller buffers are put into one blob, so that loading it does not copy them either.
         """
         reduce = self._reducer(self._kept)
         if self._put is None:
@@ -292,11 +291,11 @@ class Packer:
                 return sealed.seal(body, "", parts), (*pickler.bytes, *blobs)
             whole = self._put(memoryview(body))
             return sealed.seal(b"", whole.name, parts), (*pickler.bytes, *blobs, whole)
-        except OSError:  # there is no room for them
+        except OSError:  # not enough memory for blobs
             return sealed.seal(by_value(obj, modules, reduce)), ()
 
 
 def _note_beginning(fn: object, modules: Modules) -> None:
-    """Note what a function of the script imports before anything else."""
+    """Add the modules that a function of the script imports first of all."""
     if isinstance(fn, FunctionType) and not importable(fn):
         modules.referred.update(first_imports(fn.__code__))

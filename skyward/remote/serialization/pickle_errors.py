@@ -1,10 +1,9 @@
-"""Finds the part of a call that cannot be pickled, and says so in the user's terms: `args[0].conn`.
+"""Find the part of a call that cannot be pickled, and name it in the user's terms: `args[0].conn`.
 
-Called only after pickling has failed, so it may take its time, up to `SEARCH_TIMEOUT_S`. From the call it goes down to
-the part that fails, then to the part of that part, as long as there is one. Whether something fails is found out by
-pickling it, into nothing. What stands on the way down counts as pickled meanwhile, so that a cycle does not lead back
-up; of many parts the failing one is found by halves, so that a list of a million costs about as much as pickling it
-three times.
+This runs only after pickling has failed, so it may take some time, up to `SEARCH_TIMEOUT_S`. It descends from the call
+to the part that fails, then to the failing part of that, and so on. Each part is tested by pickling it, without keeping
+the result. The values on the path are treated as pickled, so that cycles end. Among many parts, binary search finds the
+failing one, so that a list of a million costs about as much as pickling it three times.
 """
 
 import copyreg
@@ -25,16 +24,17 @@ from skyward.remote.serialization import arrays
 from skyward.remote.serialization.reducers import ByValuePickler
 
 SEARCH_TIMEOUT_S = 2.0
-"""Seconds for the search. When they are over, the part it had come to is the answer."""
+"""Seconds for the search; after that, the last part found is the answer."""
+
 MAX_SEARCH_DEPTH = 50
-"""Steps from the call to the answer. A longer path helps nobody."""
+"""Longest path; a longer one would not help."""
 
 type Parts = tuple[Sequence[object], Callable[[int], str]]
-"""Parts of one value, and how a path goes on to each of them."""
+"""Parts of a value, and a function that returns the next step of the path for the index of a part."""
 
 
 def culprit(fn: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str | None:
-    """Return the path to what cannot be pickled in `fn(*args, **kwargs)`, None if no single part is to blame.
+    """Return the path to what cannot be pickled in `fn(*args, **kwargs)`, or None if it is not a single part.
 
     Never raises. Paths look like `args[0]`, `kwargs["client"]._lock`, `args[1]["key"][3].conn`, `args[0]: key (1, 2)`,
     `fn: closure variable 'lock'`, `fn: global variable 'db'`, `fn: default of 'x'`, `fn.__self__._lock`.
@@ -50,9 +50,9 @@ def refuse(
     kwargs: Mapping[str, object],
     reduce: arrays.Reducer = arrays.by_content,
 ) -> NotPortable:
-    """Return what to raise from `error`, which pickling `fn(*args, **kwargs)` raised; its text says what to change.
+    """Return the exception to raise from `error` of pickling `fn(*args, **kwargs)`. Its text says what to change.
 
-    `reduce` is what arrays were pickled with.
+    `reduce` is the reducer of arrays that was used.
     """
     search = _search(fn, args, kwargs, reduce, getattr(fn, "steps", 1))
     head, reason = f"{name_of(fn)} cannot be sent to a node", _first_line(error)
@@ -71,7 +71,7 @@ def refuse(
 
 
 def refuse_result(error: BaseException, fn: Callable[..., object], value: object) -> NotPortable:
-    """Return what to raise where `value`, which `fn` returned, cannot be pickled; paths look like `result[2].conn`."""
+    """Return the exception for a `value` of `fn` that cannot be pickled. Paths look like `result[2].conn`."""
     search = _search(len, (value,), {}, steps=2 if hasattr(fn, "steps") else 1)
     path = "result" + search.path.removeprefix("args[0]")
     why = f"{path}: {_first_line(error)}. Return plain data, or what is needed to build it again."
@@ -88,17 +88,17 @@ class _OutOfTimeError(Exception):
 
 
 class _Search:
-    """How far down it has come: the path, the value there, and the values on the way."""
+    """The state of a search: the path, the value there, and the values on the path."""
 
     def __init__(self, deadline: float, reduce: arrays.Reducer, steps: int) -> None:
         self.path = ""
         self.value: object = None
         self.too_deep = False
         self._deadline, self._reduce, self._steps = deadline, reduce, steps
-        self._way: dict[int, object] = {}  # by id, and kept: an id stays taken for as long as its object lives
+        self._way: dict[int, object] = {}  # by id; the references keep the ids valid
 
     def descend(self, parts: Iterator[Parts]) -> bool:
-        """Go one step down, to the first of the parts that fails; False if none does."""
+        """Descend to the first part that fails; return False if none does, or the path is long enough."""
         for values, step in parts:
             found = self._first(values)
             if found is None:
@@ -106,14 +106,14 @@ class _Search:
             index, error = found
             too_deep = isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
             if too_deep and self._repeats(type(values[index])):
-                return False  # every part is too deep as well, down to where the recursion just fits
+                return False  # its parts are too deep as well, until the rest fits the recursion limit
             self.path, self.value, self.too_deep = self.path + step(index), values[index], too_deep
             self._way[id(self.value)] = self.value
             return len(self._way) < MAX_SEARCH_DEPTH
         return False
 
     def _repeats(self, kind: type) -> bool:
-        """Whether the way down comes to a kind of part again, as it does in what is nested; not in the call itself."""
+        """Return whether a type of part occurs on the path already, not counting the call itself."""
         return len(self._way) >= self._steps and kind in [*map(type, self._way.values())][self._steps - 1 :]
 
     def _first(self, values: Sequence[object]) -> tuple[int, Exception] | None:
@@ -126,7 +126,7 @@ class _Search:
                 low = middle
             else:
                 high = middle
-        error = self._error(values[low:high])  # None: only together they fail
+        error = self._error(values[low:high])  # None: the parts fail only together
         return None if error is None else (low, error)
 
     def _error(self, values: Sequence[object]) -> Exception | None:
@@ -140,7 +140,7 @@ class _Search:
 
 
 class _Probe(ByValuePickler):
-    """Pickles into nothing, and takes what stands on the way for pickled."""
+    """Pickles without keeping the result, and treats the values on the path as pickled."""
 
     def __init__(self, way: Mapping[int, object], deadline: float, reduce: arrays.Reducer) -> None:
         super().__init__(_Nothing(deadline), protocol=5, buffer_callback=_drop)
@@ -161,7 +161,7 @@ class _Nothing:
 
 
 def _drop(buffer: object) -> None:
-    """Out-of-band: a large array is not even copied."""
+    """Take a buffer out of band, so that a large array is not copied."""
 
 
 def _search(
@@ -176,7 +176,7 @@ def _search(
         parts = _of_call(fn, args, kwargs)
         while search.descend(parts):
             parts = _of(search.value)
-    except Exception:  # noqa: BLE001 - out of time, or user code: what was found until then is still true
+    except Exception:  # noqa: BLE001 - out of time, or user code: the path so far is still right
         pass
     return search
 
@@ -230,7 +230,7 @@ def _of_contents(value: Any) -> Iterator[Parts]:
 
 
 def _of_function(fn: FunctionType) -> Iterator[Parts]:
-    """Of a function that travels by value; one that can be imported does not fail."""
+    """Yield the parts of a function by value; functions that can be imported do not fail."""
     code = fn.__code__
     cells = dict(zip(code.co_freevars, fn.__closure__ or (), strict=True))
     yield _named(
@@ -255,7 +255,7 @@ def _is_full(cell: Any) -> bool:
 
 
 def _globals_of(code: CodeType) -> dict[str, None]:
-    """The names that a function reads from its module, in order; also those that functions inside it read."""
+    """Return the names of globals that a function reads, in order, nested functions included."""
     names = {found.argval: None for found in dis.get_instructions(code) if found.opname == "LOAD_GLOBAL"}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -267,13 +267,13 @@ _NOT_SENT = {"__dict__", "__weakref__", "_abc_impl", "__doc__", "__module__"}
 
 
 def _of_class(cls: type) -> Iterator[Parts]:
-    """Of a class that travels by value, as those of `__main__` do."""
+    """Yield the parts of a class by value."""
     yield _named({name: part for name, part in vars(cls).items() if name not in _NOT_SENT})
     yield cls.__bases__, lambda index: f".__bases__[{index}]"
 
 
 def _of_object(value: object) -> Iterator[Parts]:
-    """What the object says that it is made of, called by the attributes that hold it, or by the way to ask for it."""
+    """Yield the parts of an object's reduced form, named by its attributes or by how to get them."""
     if hasattr(type(value), "__array_finalize__"):  # an array may be too large to be copied here
         yield _named(arrays.attributes(value))
         return
@@ -292,7 +292,7 @@ def _of_state(state: object, names: Mapping[int, str], asked: str) -> Iterator[P
     match state:
         case None:
             pass
-        case (None | dict() as plain, dict() as slots):  # what `object.__getstate__` gives for `__slots__`
+        case (None | dict() as plain, dict() as slots):  # `object.__getstate__` with `__slots__`
             yield from _of_state(plain, names, f"{asked}[0]")
             yield from _of_state(slots, names, f"{asked}[1]")
         case dict():

@@ -1,4 +1,4 @@
-"""The picklers of calls and results: functions and classes that the other end cannot import go by value."""
+"""The picklers of calls and results. Functions and classes that the receiver cannot import are pickled by value."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ from skyward.remote.serialization.reducers import ByValuePickler, module_of
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A function or class that travels by value: its name, its bytes, and the blobs that these refer to."""
+    """A function or class that is sent by value: its name, its bytes, and the blobs that they refer to."""
 
     name: str
     data: bytes
@@ -29,18 +29,18 @@ class Named:
 
 
 class UnknownError(Exception):
-    """Something is neither a value that pickle knows by itself nor a function that was met before."""
+    """An object is neither of a type that pickle supports by itself nor a known function."""
 
 
 class LargeBufferError(Exception):
-    """A large buffer has no place to go: the call has to be pickled with another pickler."""
+    """The call has a large buffer, so it must be pickled with `LargePickler`."""
 
 
 # ---------------------------------------------------------------- what to do with a buffer
 
 
 def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer: pickle.PickleBuffer) -> bool:
-    """Put a large buffer aside; true keeps it in the payload."""
+    """Make a blob of a large buffer; true keeps it in the payload."""
     if (blob := aside(buffer.raw())) is None:
         return True
     taken.append(blob)
@@ -48,7 +48,7 @@ def _take(aside: Callable[[memoryview], Blob | None], taken: list[Blob], buffer:
 
 
 def collect(least: int, found: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    """Take a buffer of so many bytes or more; true keeps it in the pickle."""
+    """Collect a buffer of `least` bytes or more; true keeps it in the pickle."""
     content = buffer.raw()
     if content.nbytes < least:
         return True
@@ -73,21 +73,21 @@ def keep_small(large: int, buffer: pickle.PickleBuffer) -> bool:
 
 
 def code_of(filename: str, *parts: Any) -> CodeType:
-    """Build a code object that says which file it is of: what a traceback shows."""
+    """Build a code object with the name of its file, for tracebacks."""
     return CodeType(*parts).replace(co_filename=filename)
 
 
 def _reduce_code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    """As cloudpickle does it, but with the name of the file, which it has dropped since 3.1.2."""
+    """Reduce like cloudpickle, but keep the name of the file, which cloudpickle drops since 3.1.2."""
     _, parts = cloudpickle.Pickler.dispatch_table[CodeType](code)
     return code_of, (code.co_filename, *parts)
 
 
 class CallPickler(ByValuePickler):
-    """Pickles what the other end may not be able to import; `name` says which functions stay beside.
+    """Pickles by value what the receiver may not be able to import.
 
-    The modules that the other end needs are noted in `modules`, if there is one. `reduce` says how arrays are pickled.
-    `keep` takes buffers that would else be blobs, and says whether they stay in the pickle.
+    `name` returns functions that are sent separately, `aside` makes blobs of large buffers, `modules` collects the
+    modules that the receiver needs, and `reduce` pickles arrays. `keep` replaces the handling of buffers by `aside`.
     """
 
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
@@ -103,8 +103,8 @@ class CallPickler(ByValuePickler):
     ) -> None:
         self.modules, self._reduce = modules, reduce
         self.buffers: list[Blob] = []
-        self.private: set[int] = set()  # which of `buffers` functions and classes by value hold
-        # no method of its own: a pickler that refers to itself would be cyclic garbage, one for each call
+        self.private: set[int] = set()  # indexes of `buffers` that belong to functions and classes by value
+        # not a method: a pickler that refers to itself would be cyclic garbage
         if keep is None and aside is not None:
             keep = partial(_take, aside, self.buffers)
         super().__init__(file, protocol=5, buffer_callback=keep)
@@ -116,7 +116,7 @@ class CallPickler(ByValuePickler):
     def reducer_override(self, obj: Any) -> Any:
         is_code = isinstance(obj, (FunctionType, type))
         known = self._name(obj) if is_code and self._name is not None else None
-        if type(known) is Named:  # which modules it needs is known
+        if type(known) is Named:  # its modules are known
             self.met[known.name] = known.data
             self.beside += known.blobs
             return shared, (known.name,)
@@ -133,9 +133,9 @@ class CallPickler(ByValuePickler):
 
 
 class AgainPickler(pickle.Pickler):
-    """Pickles values that pickle knows by itself, and functions whose names `_name` of a `Packer` has noted.
+    """Pickles values of types that pickle supports by itself, and functions that a `Packer` has pickled before.
 
-    It takes a third of the time. `UnknownError` is raised for everything else.
+    It takes a third of the time. For everything else it raises `UnknownError`.
     """
 
     def __init__(self, file: io.BytesIO, names: Mapping[int, Any]) -> None:
@@ -156,13 +156,13 @@ class AgainPickler(pickle.Pickler):
 
 
 class ResultPickler(CallPickler):
-    """Pickles what goes home: classes that the driver has are left as they are there."""
+    """Pickles results. Classes that the driver has are not changed there."""
 
     result = True
 
 
 def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
-    """Have what is defined in the user's script made in the `__main__` of its batch."""
+    """Reduce a function or class of the user's script so that it is made in the `__main__` of its batch."""
     if obj.__module__ != "__main__" or not isinstance(reduced, tuple):
         return reduced
     main = sys.modules["__main__"].__dict__
@@ -174,7 +174,7 @@ def _reduced_for_main(obj: FunctionType | type, reduced: Any) -> Any:
 
 
 def _is_in(space: Mapping[str, Any], obj: FunctionType | type) -> bool:
-    """Whether an object is found by its qualified name, through the classes around it."""
+    """Return whether an object is found by its qualified name."""
     *around, last = obj.__qualname__.split(".")
     for each in around:
         if not isinstance(outer := space.get(each), type):
@@ -184,9 +184,9 @@ def _is_in(space: Mapping[str, Any], obj: FunctionType | type) -> bool:
 
 
 class LargePickler(CallPickler):
-    """Puts large `bytes` aside, too, and notes which buffers are those of functions and classes that stay inside.
+    """Makes blobs of large `bytes`, too, and notes which buffers belong to functions and classes in the pickle.
 
-    Pickle hands out arrays by itself, but asks of every object for `bytes`.
+    It is slower, as pickle calls `persistent_id` for every object.
     """
 
     def persistent_id(self, value: object) -> str | None:
@@ -204,11 +204,11 @@ class LargePickler(CallPickler):
 
 
 _REDUCED_SIZE = 6
-"""How many parts a function or class by value is reduced to."""
+"""Length of the tuple that a function or class by value is reduced to."""
 
 
 class _EndOfState:
-    """Is pickled after the state of a function or class: the buffers met since it was made are theirs."""
+    """Pickled after the state of a function or class: the buffers since its creation belong to that."""
 
     def __init__(self, buffers: list[Blob], private: set[int]) -> None:
         self._buffers, self._private, self._start = buffers, private, len(buffers)
@@ -225,21 +225,21 @@ def set_with_end(made: Any, state: tuple[Callable[[Any, Any], object], Any, obje
 
 
 def by_value(value: object, modules: Modules | None = None, reduce: arrays.Reducer = arrays.by_content) -> bytes:
-    """Pickle what the other end may not be able to import; the modules that it needs are noted in `modules`."""
+    """Pickle by value what the receiver may not be able to import; `modules` collects the modules that it needs."""
     file = io.BytesIO()
     CallPickler(file, modules=modules, reduce=reduce).dump(value)
     return file.getvalue()
 
 
 def result_by_value(value: object) -> bytes:
-    """Pickle a result of which the driver may not be able to import everything."""
+    """Pickle a result by value where the driver may not be able to import it."""
     file = io.BytesIO()
     ResultPickler(file).dump(value)
     return file.getvalue()
 
 
 def dumps(value: object) -> bytes:
-    """Pickle a result; classes and functions that the driver cannot import travel by value."""
+    """Pickle a result; by value where needed."""
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - user code runs here

@@ -1,8 +1,7 @@
-"""Pickle by value what a script defines beside functions, so that nothing is looked up by name.
+"""Pickle by value the objects of a script that cloudpickle pickles by name.
 
-cloudpickle pickles type aliases, new types, most type variables and cached functions by their name in `__main__`, which
-no node has. Here they are rebuilt, each once for its identity. Every other object that would be pickled as a name that
-nodes do not have is refused.
+These are type aliases, new types, most type variables and cached functions, whose names in `__main__` no node has. Each
+is rebuilt once per identity. Any other object that would be pickled as a name that nodes do not have is refused.
 """
 
 import functools
@@ -31,22 +30,22 @@ _NewType: Any = typing.NewType
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
-    """Pickles what the other end may not be able to import; refuses what would go by a name that it does not have."""
+    """Pickles by value what the receiver may not be able to import; refuses names that it does not have."""
 
     result: ClassVar = False
-    """Whether it pickles what goes home: there a class or a cached function is the driver's own."""
+    """Whether it pickles results, so that the driver uses its own classes and cached functions."""
     _reduce: arrays.Reducer
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
             if (found := find(obj)) is obj:
-                return NotImplemented  # by its name, as pickle does it
+                return NotImplemented  # pickled by its name
             if (named := _in_remote(obj, found)) is not None:
                 return named
             reduced = super().reducer_override(obj)
             if obj.__type_params__ and reduced is not NotImplemented:
-                reduced[2][1]["__type_params__"] = obj.__type_params__  # cloudpickle forgets these
+                reduced[2][1]["__type_params__"] = obj.__type_params__  # which cloudpickle leaves out
             return reduced
         if issubclass(kind, type):
             if issubclass(obj, Warning) and find(obj) is obj:
@@ -58,12 +57,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, u
 
 
 def _reduce_object(obj: Any, kind: type, result: bool) -> Reduced | None:
-    """Return how to pickle an object that is neither a class nor a function, None if pickle does it well."""
+    """Reduce an object that is neither a class nor a function; None if pickle handles it."""
     if (reducer := _REDUCERS.get(kind)) is not None:
         return reducer(obj, result)
     if kind in cloudpickle.Pickler._dispatch_table:
         return None
-    own = dispatch_table.get(kind)  # as pickle does next, which asks a `ChainMap` and is slower
+    own = dispatch_table.get(kind)  # what pickle would look up next, but slower, in a `ChainMap`
     if own is None and isinstance(obj, Enum) and (named := reduce_member(obj)) is not None:
         return named
     reduced: Reduced = obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if own is None else own(obj)
@@ -73,7 +72,7 @@ def _reduce_object(obj: Any, kind: type, result: bool) -> Reduced | None:
 
 
 def module_of(obj: Any, name: str) -> str:
-    """Return the module in which pickle looks for an object that it pickles as this name."""
+    """Return the module in which pickle looks up an object that is pickled as this name."""
     module: str = getattr(obj, "__module__", None) or pickle.whichmodule(obj, name)  # type: ignore[attr-defined]
     return module
 
@@ -83,16 +82,16 @@ def _reduce_module(module: ModuleType, result: bool) -> None:
         raise pickle.PicklingError("it is the script itself, which nodes do not have")
 
 
-# ---------------------------------------------------------------- what goes by its name
+# ---------------------------------------------------------------- objects that are pickled by name
 
 
 def importable(fn: FunctionType | Remote[..., Any] | type) -> bool:
-    """Whether a node finds the very same function or class under its module and name."""
+    """Return whether a node finds this function or class under its module and name."""
     return find(fn) is fn
 
 
 def as_remote(fn: FunctionType) -> tuple[Any, ...] | None:
-    """Return how to reduce a function that nodes find only inside a remote function of its name; None for another."""
+    """Reduce a function that nodes find only inside a remote function of its name; None for any other function."""
     return _in_remote(fn, find(fn))
 
 
@@ -101,7 +100,7 @@ def _in_remote(fn: FunctionType, found: object) -> tuple[Any, ...] | None:
 
 
 def _reduce_remote(remote: Any, result: bool) -> Reduced:
-    # its own `__reduce__` is for this machine, where `__main__` can be found
+    # `Remote.__reduce__` is for processes of this machine, which have `__main__`
     return str(remote.__qualname__) if importable(remote) else (Remote, (remote._fn, remote._terms))
 
 
@@ -117,7 +116,7 @@ def _reduce_cached(cached: Any, result: bool) -> Reduced:
 
 
 def make_cached(fn: Callable[..., object], parameters: dict[str, Any], identity: str, result: bool) -> Any:
-    """Return a function with an empty cache; in a result the driver's own one, if there is one."""
+    """Return a function with an empty cache; in a result, the driver's own function if it has one."""
     if result and (known := IDENTITIES.get(identity)) is not None:
         return known
     cached = functools.lru_cache(**parameters)(fn)
@@ -139,7 +138,7 @@ def _reduce_new_type(new: Any, result: bool) -> Reduced:
 
 
 def make_new_type(name: str, path: str, module: str, supertype: Any, identity: str) -> Any:
-    """Return the new type of that identity."""
+    """Return the new type of that identity, which is made if there is none yet."""
     if (known := IDENTITIES.get(identity)) is not None:
         return known
     made = _NewType(name, supertype)
@@ -148,7 +147,7 @@ def make_new_type(name: str, path: str, module: str, supertype: Any, identity: s
 
 
 class Later:
-    """Values that are evaluated later: that of a type alias, the bound of a type variable. They may refer to these."""
+    """Lazily evaluated values of a type alias or type variable, which may refer to the alias or variable itself."""
 
     def __init__(self) -> None:
         self.values: dict[str, tuple[Any, Exception | None]] = {}
@@ -162,11 +161,11 @@ class Later:
 
 
 _later: weakref.WeakValueDictionary[str, Later] = weakref.WeakValueDictionary()
-"""By identity, for as long as a value has not been asked for."""
+"""By identity, until the values are set and evaluated."""
 
 
 def _evaluated(get: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """Evaluate a lazy value: it may name what exists nowhere, which is no error until somebody asks for it."""
+    """Evaluate a lazy value. A name that does not exist is an error only when the value is used."""
     try:
         return get(), None
     except NameError as error:
@@ -174,7 +173,7 @@ def _evaluated(get: Callable[[], Any]) -> tuple[Any, Exception | None]:
 
 
 def set_later(made: Any, state: tuple[str, dict[str, tuple[Any, Exception | None]]]) -> Any:
-    """Set the values that are evaluated later."""
+    """Set the lazy values of an object."""
     identity, values = state
     if (later := _later.get(identity)) is not None:
         later.values = values
@@ -190,12 +189,12 @@ def _reduce_alias(alias: Any, result: bool) -> Reduced:
 
 
 def make_alias(name: str, module: str, params: tuple[Any, ...], identity: str) -> Any:
-    """Return the type alias of that identity; where there is none yet, make it without its value."""
+    """Return the type alias of that identity. If there is none yet, make it without its value."""
     if (known := IDENTITIES.get(identity)) is not None:
         return known
     _later[identity] = later = Later()
     code = compile(f"type {name} = later('value')", "<alias>", "exec")
-    if params:  # an alias is lazy only in source code, which has no way to name type variables that exist
+    if params:  # only source code makes lazy aliases, and it cannot refer to existing type variables
         code = code.replace(co_consts=tuple(params if each is None else each for each in code.co_consts))
     namespace: dict[str, Any] = {"later": later, "__name__": module}
     exec(code, namespace)
@@ -221,11 +220,11 @@ def _reduce_variable(variable: Any, result: bool) -> Reduced:
 
 
 _OPTIONS = ("bound", "covariant", "contravariant", "infer_variance")
-"""What a type variable is made with."""
+"""Arguments of a type variable."""
 
 
 def make_lazy_variable(kind: type, name: str, module: str, count: int, identity: str) -> Any:
-    """Return the type variable of that identity; where there is none yet, make it without its bound or constraints."""
+    """Return the type variable of that identity. If there is none yet, make it without its bound or constraints."""
     if (known := IDENTITIES.get(identity)) is not None:
         return known
     _later[identity] = later = Later()
@@ -240,7 +239,7 @@ def make_lazy_variable(kind: type, name: str, module: str, count: int, identity:
 def make_variable(
     kind: Any, name: str, module: str, constraints: tuple[Any, ...], options: dict[str, Any], identity: str
 ) -> Any:
-    """Return the type variable of that identity."""
+    """Return the type variable of that identity, which is made if there is none yet."""
     if (known := IDENTITIES.get(identity)) is not None:
         return known
     made = kind(name, *constraints, **options)

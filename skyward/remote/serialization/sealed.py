@@ -1,4 +1,4 @@
-"""A function by value as bytes: its pickle, and where the buffers are that the pickle leaves out."""
+"""The bytes of a function by value: its pickle, and the places of its out-of-band buffers."""
 
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from skyward.remote.blobs import Blob, Buffer, Ref, starts, view
 
 type Part = tuple[str, int, int]
-"""Where a buffer is: in which blob, from which offset on, how many bytes."""
+"""The place of a buffer: the name of a blob, an offset in it, and a number of bytes."""
 
 
 def seal(body: bytes, place: str = "", parts: Iterable[Part] = ()) -> bytes:
-    """Return a pickle, which is empty if it is the blob `place`, and the places of its buffers as bytes."""
+    """Return a pickle and the places of its buffers as bytes. `body` is empty if the pickle is the blob `place`."""
     return marshal.dumps((body, place, tuple(parts)))
 
 
 def opened(data: bytes, blobs: Mapping[str, Ref]) -> tuple[Buffer, Iterator[memoryview]]:
-    """Return the pickle and the buffers.
-
-    The blobs are mapped for this call alone: others do not see what is written into the buffers.
-    """
+    """Return the pickle and the buffers. They are private: what is written into them is seen by this process only."""
     body, place, parts = marshal.loads(data)
     return body or view(blobs[place], private=True), _buffers(parts, blobs)
 
@@ -34,12 +31,14 @@ def _buffers(parts: Sequence[Part], blobs: Mapping[str, Ref]) -> Iterator[memory
 def place(
     buffers: Sequence[memoryview], large: int, put: Callable[[memoryview], Blob]
 ) -> tuple[list[Part], tuple[Blob, ...]]:
-    """Put each buffer of `large` bytes or more into a blob, and all others into one; return where each is, and those.
+    """Put each buffer of `large` bytes or more into its own blob, and all others into one blob.
+
+    Return the places of the buffers, and the blobs.
 
     Raises
     ------
     OSError
-        There is no room for one.
+        There is not enough memory for a blob.
     """
     small = [buffer for buffer in buffers if buffer.nbytes < large]
     offsets = starts([buffer.nbytes for buffer in small])
