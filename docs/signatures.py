@@ -1,6 +1,7 @@
 """What the reader of docstrings does not find by itself: the constructors of our records, and the function `remote`."""
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 from griffe import (
@@ -44,7 +45,7 @@ class Signatures(Extension):
 
 def is_public(field: Attribute) -> bool:
     """Whether an attribute of a class is one of its fields."""
-    return field.annotation is not None and not field.name.startswith("_")
+    return "instance-attribute" in field.labels and field.annotation is not None and not field.name.startswith("_")
 
 
 def is_written_out(init: Any) -> bool:
@@ -53,12 +54,18 @@ def is_written_out(init: Any) -> bool:
 
 
 def parameter(field: Attribute) -> Parameter:
-    """Return a field as the argument that it is, without the checks of its value."""
-    kind = field.annotation
-    if isinstance(kind, ExprSubscript) and str(kind.left) == "Annotated" and isinstance(kind.slice, ExprTuple):
-        first = kind.slice.elements[0]
-        kind = first if isinstance(first, Expr) else kind
+    """Return the argument of the constructor for a field."""
+    kind = None if field.annotation is None else unchecked(field.annotation)
     return Parameter(field.name, annotation=kind, kind=ParameterKind.keyword_only, default=default(field.value))
+
+
+def unchecked(kind: str | Expr) -> str | Expr:
+    """Return a type without the checks of its values: `Sequence[str]` for `Sequence[Annotated[str, ...]]`."""
+    if not isinstance(kind, ExprSubscript):
+        return kind
+    if str(kind.left) == "Annotated" and isinstance(kind.slice, ExprTuple):
+        return unchecked(kind.slice.elements[0])
+    return replace(kind, slice=unchecked(kind.slice))
 
 
 def default(value: str | Expr | None) -> str | Expr | None:

@@ -8,11 +8,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from skyward.config.validation import StrictModel, Text, refused
+from skyward.config.validation import StrictModel, Text, matching, refused
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -29,47 +29,23 @@ def _texts(value: object) -> tuple[str, ...]:
             raise refused("must be a list")
 
 
-def _commands(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not text.strip() or "\0" in text:
-            raise refused(f"{text!r} is not a command")
-    return texts
-
-
-def _packages(value: object) -> tuple[str, ...]:
+def _package(text: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement  # not above: a slow import
 
-    texts = _texts(value)
-    for text in texts:
-        if text.lstrip().startswith("-"):
-            raise refused(f"{text!r} is an option, not a package")
-        if not text.strip() or not text.isprintable():
-            raise refused(f"{text!r} is not the name of a package")
-        try:
-            Requirement(text)
-        except InvalidRequirement:
-            if "://" in text or text.startswith("/"):  # an address, or a path on the machine, for pip
-                continue
-            if "/" in text or text.endswith((".whl", ".tar.gz", ".zip")):
-                fix = "install it here and give its name: nodes get the packages that are installed here"
-                raise refused(f"{text!r} is a path that machines do not have", fix) from None
-            raise refused(f"{text!r} is not the name of a package") from None
-    return texts
-
-
-def _apt(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+|/\S+)?", text):
-            raise refused(f"{text!r} is not the name of a Debian package")
-    return texts
-
-
-def _index(value: str | None) -> str | None:
-    if value is not None and not re.match(r"(https?|file)://.", value):
-        raise refused("is not the address of a package index")
-    return value
+    if text.lstrip().startswith("-"):
+        raise refused("is an option, not a package")
+    if not text.strip() or not text.isprintable():
+        raise refused("is not the name of a package")
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        if "://" in text or text.startswith("/"):  # an address, or a path on the machine, for pip
+            return text
+        if "/" in text or text.endswith((".whl", ".tar.gz", ".zip")):
+            fix = "install it here and give its name: nodes get the packages that are installed here"
+            raise refused("is a path that machines do not have", fix) from None
+        raise refused("is not the name of a package") from None
+    return text
 
 
 def _python(value: str | None) -> str | None:
@@ -85,12 +61,10 @@ def _python(value: str | None) -> str | None:
     return value
 
 
-def _preload(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    for text in texts:
-        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
-            raise refused(f"{text!r} is not the name of a module", "write it as in `import`, for example ['sklearn']")
-    return texts
+def _module(text: str) -> str:
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
+        raise refused("is not the name of a module", "write it as in `import`, for example ['sklearn']")
+    return text
 
 
 def _env(value: object) -> dict[str, str]:
@@ -124,6 +98,10 @@ def _files(value: object) -> dict[str, str]:
     if folders := [name for name in files if any(PurePosixPath(name) in PurePosixPath(each).parents for each in files)]:
         raise refused(f"{folders[0]!r} is a file and a folder", "give it another name")
     return files
+
+
+_debian = matching(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+|/\S+)?", "is not the name of a Debian package")
+_command = matching(r"[^\0]*[^\s\0][^\0]*", "is not a command")
 
 
 class Image(StrictModel):
@@ -169,35 +147,36 @@ class Image(StrictModel):
         "files": "data file copy mounts folders",
     }
 
-    packages: Sequence[str] = Field(
+    packages: Sequence[Annotated[str, AfterValidator(_package)]] = Field(
         default=(), description="give packages as pip writes them", examples=["['numpy>=2']"]
     )
-    preload: Sequence[str] = Field(default=(), description="give names of modules", examples=["['numpy']"])
+    preload: Sequence[Annotated[str, AfterValidator(_module)]] = Field(
+        default=(), description="give names of modules", examples=["['numpy']"]
+    )
     env: Mapping[str, str] = Field(
         default_factory=dict, description="give names and strings", examples=["{'LOG_LEVEL': 'debug'}"]
     )
 
-    index: Text | None = Field(
+    index: Annotated[Text | None, matching(r"(https?|file)://.+", "is not the address of a package index")] = Field(
         default=None,
         description="give the address of a package index",
         examples=["'https://packages.example.org/simple'"],
     )
-    python: Text | None = Field(
+    python: Annotated[Text | None, AfterValidator(_python)] = Field(
         default=None, description="give a command of the machine", examples=["'/opt/python3.12/bin/python3'"]
     )
-    apt: Sequence[str] = Field(default=(), description="give names of Debian packages", examples=["['libgomp1']"])
-    shell: Sequence[str] = Field(default=(), description="give lines of shell", examples=["['mkdir -p data']"])
+    apt: Sequence[Annotated[str, _debian]] = Field(
+        default=(), description="give names of Debian packages", examples=["['libgomp1']"]
+    )
+    shell: Sequence[Annotated[str, _command]] = Field(
+        default=(), description="give lines of shell", examples=["['mkdir -p data']"]
+    )
     files: Mapping[str, str | Path] = Field(
         default_factory=dict, description="give names there and paths here", examples=["{'data.csv': 'data.csv'}"]
     )
 
-    _packages = field_validator("packages", mode="before")(_packages)
-    _apt = field_validator("apt", mode="before")(_apt)
-    _index = field_validator("index")(_index)
-    _python = field_validator("python")(_python)
-    _shell = field_validator("shell", mode="before")(_commands)
+    _texts = field_validator("packages", "preload", "apt", "shell", mode="before")(_texts)
     _files = field_validator("files", mode="before")(_files)
-    _preload = field_validator("preload", mode="before")(_preload)
     _env = field_validator("env", mode="before")(_env)
 
     def with_packages(self, *names: str) -> Self:

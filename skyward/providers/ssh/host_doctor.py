@@ -49,7 +49,9 @@ async def _examine(to: Target, needs: HostRequirements, found: list[Finding]) ->
         found.append(Finding("config", "FAIL", str(error), fix))
         return
     found.append(keys := await _credentials(plan, to))
-    if keys.verdict == "FAIL" or not await _is_there(plan, to, found):
+    if keys.verdict != "FAIL":
+        found += await _network(plan)
+    if found[-1].verdict == "FAIL":
         return
     tunnel = Tunnel(to)
     try:
@@ -81,36 +83,31 @@ async def _credentials(plan: ResolvedTarget, to: Target) -> Finding:
     return Finding("key", "ok", ", ".join(there))
 
 
-async def _is_there(plan: ResolvedTarget, to: Target, found: list[Finding]) -> bool:
-    """Whether the machine's name is known and its port answers. Behind a jump host, only the login can show that."""
+async def _network(plan: ResolvedTarget) -> list[Finding]:
+    """Check the machine's name and port. Behind a jump host, only the login can show whether they are right."""
     if not plan.direct:
-        found.append(Finding("way", "ok", f"through {plan.jump or 'the ProxyCommand'}"))
-        return True
+        return [Finding("way", "ok", f"through {plan.jump or 'the ProxyCommand'}")]
     host, port = plan.host, plan.port
     loop = asyncio.get_running_loop()
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=plan.family)
     except OSError as error:
         fix = "check its spelling, or set its HostName in ~/.ssh/config"
-        found.append(Finding("name", "FAIL", f"{host}: {_reason(error)}", fix))
-        return False
+        return [Finding("name", "FAIL", f"{host}: {_reason(error)}", fix)]
     address = str(addresses[0][4][0])
-    found.append(Finding("name", "ok", address if host == address else f"{host} is {address}"))
+    name = Finding("name", "ok", address if host == address else f"{host} is {address}")
     try:
         async with asyncio.timeout(plan.connect_timeout):
             _, writer = await asyncio.open_connection(host, port)
         writer.close()
     except ConnectionRefusedError as error:
         fix = "check whether sshd runs there, and on which port"
-        found.append(Finding("port", "FAIL", f"port {port}: {_reason(error)}", fix))
-        return False
+        return [name, Finding("port", "FAIL", f"port {port}: {_reason(error)}", fix)]
     except OSError as error:
         text = f"no answer within {plan.connect_timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
         fix = "check whether it is on, and what a firewall lets through"
-        found.append(Finding("port", "FAIL", f"port {port}: {text}", fix))
-        return False
-    found.append(Finding("port", "ok", f"{port} answers"))
-    return True
+        return [name, Finding("port", "FAIL", f"port {port}: {text}", fix)]
+    return [name, Finding("port", "ok", f"{port} answers")]
 
 
 def _reason(error: OSError) -> str:

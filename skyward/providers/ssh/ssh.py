@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -268,16 +269,12 @@ class SSH(StrictModel):
 
     def _destination(self, place: int) -> Target:
         to = self.hosts[place]
-        return Target(
-            to.host,
-            to.port,
-            to.user or self.user,
+        return replace(
+            to,
+            user=to.user or self.user,
             jump=self.jump if to.jump is None else to.jump,
             keys=to.keys or ((self.key,) if self.key else ()),
-            agent=to.agent,
             config=to.config or ((self.config,) if self.config else None),
-            trust=to.trust,
-            alias=to.alias,
         )
 
     def _instance(self, pool: str, node: str, place: int) -> Instance:

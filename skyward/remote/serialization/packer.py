@@ -106,7 +106,7 @@ class Packer:
         reloaded: Callable[[], tuple[str, ...]] = tuple,
         reaches: arrays.Reaches = lambda token: False,
         mode: arrays.Mode = "r",
-        imports: Callable[[frozenset[str]], Mapping[str, bytes]] | None = None,
+        imports: Callable[[frozenset[str]], Mapping[str, bytes]] = lambda modules: {},
     ) -> None:
         self._share = share
         self._reaches = reaches
@@ -162,12 +162,12 @@ class Packer:
 
     def _needs_of(self, met: Iterable[FunctionType]) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
         """Return the functions by value and the bundles of a call that refers to these functions only."""
-        modules = self._modules_noted()
+        modules = self._new_modules()
         functions: dict[str, bytes] = {}
         for function in met:
             if type(named := self._names[id(function)]) is Named:
                 functions[named.name] = named.data
-            elif modules is not None:
+            else:
                 modules.note(function)
         bundles, lists = self._needs(modules, functions)
         return {**functions, **lists}, bundles
@@ -187,7 +187,7 @@ class Packer:
     def _dumped(self, call: tuple[object, ...], *, large: bool = False) -> Packed:
         file = io.BytesIO()
         kind = LargePickler if large else CallPickler
-        modules = self._modules_noted()
+        modules = self._new_modules()
         name = self._name if self._share else None
         aside = None if self._put is None else self._aside
         keep = None if large or self._share or aside is None else partial(keep_small, self._threshold)
@@ -195,7 +195,7 @@ class Packer:
         pickler = kind(file, name, aside, modules, self._reducer(kept), keep)
         pickler.dump(call)
         payload, functions = file.getvalue(), pickler.met
-        if modules is not None and not self._share:
+        if not self._share:
             _note_beginning(call[0], modules)
         bundles, lists = self._needs(modules, functions)
         if lists:
@@ -213,16 +213,12 @@ class Packer:
         """Return the reducer of arrays, which adds objects that must be kept alive to `kept`."""
         return partial(arrays.reduce, reaches=self._reaches, together=self._together, kept=kept)
 
-    def _modules_noted(self) -> Modules | None:
-        if self._bundles is None and self._imports is None:
-            return None
+    def _new_modules(self) -> Modules:
         return Modules(inner=None if self._bundles is None else set())
 
-    def _needs(self, modules: Modules | None, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+    def _needs(self, modules: Modules, functions: Iterable[str]) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
         """Return the bundles of these modules and those of the functions, and the list of installed modules."""
         reloaded = self._reloaded()
-        if modules is None:
-            return reloaded, {}
         key = frozenset(modules.referred), frozenset(modules.inner or ()), tuple(functions), reloaded
         if (known := self._needed.get(key)) is not None:
             return known
@@ -230,7 +226,7 @@ class Packer:
             modules.add(self._noted[name])
         referred, inner = frozenset(modules.referred), frozenset(modules.inner or ())
         bundles = reloaded if self._bundles is None else self._bundles(referred | inner)
-        found = self._needed[key] = bundles, {} if self._imports is None else self._imports(referred)
+        found = self._needed[key] = bundles, self._imports(referred)
         return found
 
     def _aside(self, content: memoryview) -> Blob | None:
@@ -255,17 +251,16 @@ class Packer:
         if isinstance(obj, FunctionType):
             named = NotImplemented if importable(obj) else as_remote(obj)
         if named is None and (isinstance(obj, FunctionType) or is_dynamic(obj)):
-            modules = self._modules_noted()
+            modules = self._new_modules()
             data, blobs = self._apart(obj, modules)
             named = Named(hashlib.sha256(data).hexdigest(), data, blobs)
-            if modules is not None:
-                _note_beginning(obj, modules)
-                self._noted[named.name] = modules
+            _note_beginning(obj, modules)
+            self._noted[named.name] = modules
         self._names[id(obj)] = named
         self._kept.append(obj)
         return named
 
-    def _apart(self, obj: object, modules: Modules | None) -> tuple[bytes, tuple[Blob, ...]]:
+    def _apart(self, obj: object, modules: Modules) -> tuple[bytes, tuple[Blob, ...]]:
         """Pickle a function or class, with its large buffers as blobs; see `sealed`.
 
         If it is still large, its smaller buffers are put into one blob, so that loading it does not copy them either.
