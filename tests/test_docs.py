@@ -1,6 +1,7 @@
 """The documentation: each public name and each guide is in it, its code runs, and reading it needs no network."""
 
 import ast
+import html
 import importlib
 import inspect
 import json
@@ -125,6 +126,13 @@ def test_each_public_name_is_in_the_reference(site: Path) -> None:
 
     assert names - {"skyward.plugins"} - HIDDEN.keys() - ids == set()
     assert set(HIDDEN.values()) - ids == set()
+
+
+def test_a_constructor_is_shown_with_its_arguments_only(site: Path) -> None:
+    text = html.unescape(re.sub("<[^>]+>", "", (site / "api.html").read_text()))
+
+    assert re.search(r"\bWorker\(\s*\*,\s*concurrency=None,\s*executor='process',?\s*\)", text)
+    assert re.search(r"\bImage\(\s*\*,\s*packages=\(\),\s*preload=\(\),", text)
 
 
 def test_each_event_is_in_the_reference(site: Path) -> None:

@@ -25,6 +25,12 @@ SENT = "install it here and give its name: nodes get the packages that are insta
         ({"packages": ["numpy=2"]}, f"packages=['numpy=2']: 'numpy=2' is not the name of a package; {PACKAGES}"),
         ({"packages": ["./x.whl"]}, f"packages=['./x.whl']: './x.whl' is a path that machines do not have; {SENT}"),
         ({"apt": ["libgomp1 git"]}, f"apt=['libgomp1 git']: 'libgomp1 git' is not the name of a Debian package; {APT}"),
+        (
+            {"shell": ["true", " \n"]},
+            "shell=['true', ' \\n']: ' \\n' is not a command; give lines of shell, for example",
+        ),
+        ({"shell": ["a\0b"]}, "shell=['a\\x00b']: 'a\\x00b' is not a command"),
+        ({"preload": ("numpy", "a-b")}, "preload=('numpy', 'a-b'): 'a-b' is not the name of a module; write it as in"),
         ({"apt": ["-y"]}, f"apt=['-y']: '-y' is not the name of a Debian package; {APT}"),
         ({"index": "pypi.example"}, f"index='pypi.example': is not the address of a package index; {INDEX}"),
         (
