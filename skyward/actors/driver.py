@@ -31,7 +31,7 @@ from skyward.calls.blob_store import BlobStore
 from skyward.calls.completion import CompletionThreads, PendingCall
 from skyward.config.spec import PoolSpec
 from skyward.environment.user_modules import UserModules
-from skyward.errors import BudgetExceeded, InvalidArgument, PoolFailed, SkywardError
+from skyward.errors import BudgetExceeded, InvalidArgument, PoolFailed, SkywardError, listed
 from skyward.events import Reported, TasksCounted
 from skyward.remote.future import result_of
 from skyward.telemetry.event_log import EventLog, now
@@ -175,9 +175,16 @@ class Driver:
         numbers, nodes = self.node_numbers(), self._spec.nodes
         if node in numbers or (not nodes.elastic and node < nodes.count):
             return
-        gap = len(numbers) < 2 or numbers[-1] - numbers[0] >= len(numbers)
-        named = ", ".join(map(str, numbers)) if gap else f"{numbers[0]} to {numbers[-1]}"
-        raise InvalidArgument(f"node={node}: the pool has {f'nodes {named}' if numbers else 'no node now'}")
+        match numbers:
+            case []:
+                there = "no node now"
+            case [only]:
+                there = f"node {only} only"
+            case [first, *_, last] if last - first < len(numbers):
+                there = f"nodes {first} to {last}"
+            case _:
+                there = f"nodes {listed(map(str, numbers))}"
+        raise InvalidArgument(f"node={node}: the pool has {there}")
 
     def slots(self) -> int:
         """The slots of all nodes, those that are just being replaced or may yet come included."""

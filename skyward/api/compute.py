@@ -387,7 +387,7 @@ class Compute(PoolExecutor):
         return self._observers.record.events(follow=follow)
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "open" if self._driver is not None else "not entered"
+        state = "shut down" if self._ended else "open" if self._driver is not None else "not entered"
         return f"<Compute {self._blueprint.provider.name}, nodes={self._blueprint.nodes.count}, {state}>"
 
     def _repr_html_(self) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from skyward import extras
-from skyward.cli.options import AsJson
+from skyward.cli.options import AsJson, whole
 from skyward.cli.settings import spoken_as_options
 from skyward.errors import InvalidArgument, MissingExtra
 from skyward.providers.health_checks import Finding, HostRequirements
@@ -72,7 +72,7 @@ def aws(
     profile: str | None = None,
     instance_type: str | None = None,
     spot: Annotated[bool, Parameter(negative="")] = False,
-    nodes: int = 1,
+    nodes: Annotated[int, Parameter(converter=whole)] = 1,
     allow: str | None = None,
     json: AsJson = False,
 ) -> int:

@@ -17,6 +17,8 @@ from skyward.view.escape import escape
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
+HINT = "; see `skyward {} --help`"
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run what the command line asks for, and end the process."""
@@ -70,6 +72,10 @@ def _run(words: list[str]) -> NoReturn:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         if words[:1] != ["run"]:
             print(end="", flush=True)
+    except cyclopts.UnusedCliTokensError as error:
+        _refuse(f"{words[0]} takes no argument {(error.unused_tokens or [''])[0]!r}{HINT.format(words[0])}")
+    except cyclopts.MissingArgumentError as error:
+        _refuse(f"{str(error).removesuffix('.')}{HINT.format(words[0])}")
     except (cyclopts.CycloptsError, InvalidArgument, MissingExtra) as error:
         _refuse(error)
     except SkywardError as error:

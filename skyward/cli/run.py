@@ -8,12 +8,14 @@ import tomllib
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from skyward.cli.options import number, whole
 from skyward.cli.settings import listed, merged, nodes, paired, spoken
 from skyward.errors import InvalidArgument, ProvisioningError
 
@@ -42,9 +44,13 @@ def run(
     module: Annotated[bool, Parameter(name=["--module", "-m"], help="Run a module.", negative="")] = False,
     provider: Annotated[Literal["local", "ssh", "aws"] | None, Parameter(help="Where machines come from.")] = None,
     nodes: Annotated[str | None, Parameter(help="Number of nodes, or a range: 2-10.")] = None,
-    concurrency: Annotated[int | None, Parameter(help="Slots per node (default: one per CPU).")] = None,
-    retries: Annotated[int | None, Parameter(help="Attempts after the first, when a node dies.")] = None,
-    budget: Annotated[float | None, Parameter(help="Maximum total cost in dollars.")] = None,
+    concurrency: Annotated[
+        int | None, Parameter(converter=whole, help="Slots per node (default: one per CPU).")
+    ] = None,
+    retries: Annotated[
+        int | None, Parameter(converter=whole, help="Attempts after the first, when a node dies.")
+    ] = None,
+    budget: Annotated[float | None, Parameter(converter=number, help="Maximum total cost in dollars.")] = None,
     dashboard: Annotated[bool | None, Parameter(help="Show the run in the browser, live.")] = None,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="No report at the end.", negative="")] = False,
     image: Annotated[Path | None, Parameter(help="TOML file: arguments of sky.Image.", group=_IMAGE_GROUP)] = None,
@@ -90,6 +96,8 @@ def run(
     file, table = _table(start)
     sys.argv = [script, *args]
     sys.path.insert(0, str(start))  # nodes of this machine look where this process does
+    if module and not _is_module(script):
+        raise InvalidArgument(f"{script}: no such module")
     failure: Exception | None = None
     code = 1
     try:
@@ -132,7 +140,15 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidArgument(f"{file}: cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InvalidArgument(f"{file}: cannot be read: {reason or error}") from None
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # nor a package that it would be in
+        return False
 
 
 def _table(start: Path) -> tuple[str, dict[str, Any]]:

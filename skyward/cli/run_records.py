@@ -151,11 +151,11 @@ def _end(told: dict[str, Any]) -> str:
         case "killed":
             return "its program was killed"
         case "unknown":
-            return "the run has not ended, or its program was killed"
+            return "the run has not finished, or its program was killed"
         case "failed":
             return f"the run failed: {told['error'].partition('\n')[0]}"
         case _:
-            return "the run has ended"
+            return "the run has finished"
 
 
 def text(event: Printed | Logged) -> str:

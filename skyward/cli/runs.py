@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from skyward.cli.options import AsJson
+from skyward.cli.options import AsJson, whole
 
 type RunName = Annotated[str | None, Parameter(help="Run name (a prefix is enough) or file; default: the latest run.")]
 
@@ -17,7 +17,9 @@ DEFAULT_LIMIT = 20
 
 def runs(
     *,
-    limit: Annotated[int | None, Parameter(name=["--limit", "-n"], help="How many to list (default: 20).")] = None,
+    limit: Annotated[
+        int | None, Parameter(name=["--limit", "-n"], converter=whole, help="How many to list (default: 20).")
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """List the runs recorded here, the newest first."""
@@ -45,8 +47,8 @@ def logs(
     run: RunName = None,
     /,
     *,
-    node: Annotated[int | None, Parameter(help="Only from this node.")] = None,
-    slot: Annotated[int | None, Parameter(help="Only from this slot of each node.")] = None,
+    node: Annotated[int | None, Parameter(converter=whole, help="Only from this node.")] = None,
+    slot: Annotated[int | None, Parameter(converter=whole, help="Only from this slot of each node.")] = None,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], help="Go on until the run ends.", negative="")] = False,
     raw: Annotated[bool, Parameter(help="Write control sequences as they came.", negative="")] = False,
 ) -> int:

@@ -166,6 +166,6 @@ def _typed(literal: str, between: str) -> str:
         case list() | tuple():
             return between.join(":".join(map(str, each)) if isinstance(each, tuple) else str(each) for each in value)
         case dict():
-            return between.join(f"{key}={each}" for key, each in value.items())
+            return between.join(key if key == each else f"{key}={each}" for key, each in value.items())
         case _:
             return str(value)

@@ -215,12 +215,15 @@ class SkywardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         level = (self.nesting_level or 0) + 1
         future: futures.Future[Any]
         call = run_batch, tasks, level, first, self.inner_max_num_threads
+        try:
+            functions = [each[0] for each in tasks]
+        except TypeError:
+            raise TypeError("Parallel takes calls made by delayed: write delayed(f)(x), not f(x)") from None
         if first == 0:
-            self._threads = self._threads_for(tasks[0][0])
+            self._threads = self._threads_for(functions[0])
             if self._threads is not None:
                 self._counts_on = False
                 group.count(0)
-        functions = [each[0] for each in tasks]
         completed = partial(self._completed, group, callback, first, functions)
         if self.parallel.timeout is not None:
             self._asked[callback] = batch_shown(tasks, level, first, None)

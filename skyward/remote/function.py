@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Never, Protocol, Self, cast, overload
 
-from skyward.errors import InvalidArgument, NoCompute, NotPortable
+from skyward.errors import InvalidArgument, NoCompute, NotPortable, short_repr
 from skyward.remote import call_repr, context, fork_guard
 from skyward.remote.call_options import DEFAULT, CallOptions
 
@@ -201,7 +201,7 @@ def _check(fn: object) -> None:
     if isinstance(fn, staticmethod | classmethod):
         raise InvalidArgument(f"{name} is a {type(fn).__name__}: write @sky.remote below @{type(fn).__name__}")
     if not callable(fn):
-        raise InvalidArgument.of("@remote", fn, "is not a function", "write `@sky.remote` above a function")
+        raise InvalidArgument(f"@sky.remote: {short_repr(fn)} is not a function; write `@sky.remote` above a function")
     if inspect.iscoroutinefunction(fn):
         raise InvalidArgument(
             f"{name} is a coroutine function, which is not supported: make it a plain one that calls asyncio.run(...)"

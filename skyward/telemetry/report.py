@@ -273,7 +273,9 @@ class Report:
             raised=self.raised,
             lost=self.lost_calls,
         )
-        return known + ([("Cost", f"{dollars(self.cost)} for {self.machines} machines")] if self.cost else [])
+        return known + (
+            [("Cost", f"{dollars(self.cost)} for {counted(self.machines, 'machine')}")] if self.cost else []
+        )
 
     def shares(self) -> list[tuple[str, float]]:
         """Return the shares of the slots' time: work, and where the rest went. They add up to 1, if there was any."""

@@ -101,8 +101,8 @@ def going(progress: Progress, now: float) -> list[tuple[str, str]]:
     total, done, counts = progress.total, progress.done, progress.counts
     so_far = f"{counted(done, 'task')} done, {progress.known - done:,} queued or running"
     return [
-        (f"{done:,}/{total:,} tasks" if progress.settled else so_far, "bold"),
-        (f"{progress.busy:,}/{progress.slots:,} slots busy", ""),
+        (f"{done:,}/{counted(total, 'task')}" if progress.settled else so_far, "bold"),
+        (f"{progress.busy:,}/{counted(progress.slots, 'slot')} busy", ""),
         (rate(speed) if (speed := progress.rate(now)) is not None else "", ""),
         (f"{clock(left)} left" if (left := progress.left(now)) is not None else "", "cyan"),
         (f"{counts.raised:,} raised" if counts.raised else "", "red"),

@@ -100,7 +100,7 @@ def test_a_run_is_shown_wide_and_narrow_in_light_and_dark(
 ) -> None:
     shown = viewer.open(TROUBLED, scheme, width)
     expect(shown.page.locator("h1")).to_contain_text("1125-made")
-    expect(shown.page.locator("#state")).to_have_text("ended")
+    expect(shown.page.locator("#state")).to_have_text("finished")
     expect(shown.page.locator("#numbers")).to_contain_text("2,000")
     expect(shown.page.locator("#legend")).to_contain_text("link 3.00 %")
     expect(shown.page.locator("#causes")).to_contain_text("node 3: not heard for 30 s")
@@ -227,7 +227,7 @@ def test_while_a_run_goes_on_no_figure_contradicts_another(viewer: Viewer) -> No
     running = NodeFacts(at - 1, 0, 0, 1, 0.5, 1 << 30, 0.5, 2 << 30)
     events: list[Event] = sorted([*before, running, Reported(at, end.report)], key=lambda event: event.at)
     page = viewer.open(events).page
-    expect(page.locator("#done")).to_have_text("1 of 1 tasks done")
+    expect(page.locator("#done")).to_have_text("1 of 1 task done")
     expect(page.locator("#reported")).to_have_text(re.compile(r"^as of \d+\.\d+ s$"))
     expect(viewer.open([*events, end]).page.locator("#reported")).to_be_empty()
 
@@ -278,7 +278,7 @@ def test_a_run_is_watched_until_it_ends(viewer: Viewer) -> None:
         expect(shown.page.locator("#functions")).to_contain_text("print")
         shown.page.evaluate("ask(0, null, { begin: 0, end: end() }, '')")
         expect(shown.page.locator("#lines")).to_contain_text("from afar")
-    expect(shown.page.locator("#state")).to_have_text("ended")
+    expect(shown.page.locator("#state")).to_have_text("finished")
     expect(shown.page.locator("#lost")).to_be_visible()
     assert shown.colours() > 3
 
@@ -288,7 +288,7 @@ def test_a_report_is_saved_in_mid_run_and_afterwards(viewer: Viewer, tmp_path: P
         compute.submit(work.square, 2).result(kit.SOON)
         compute.report().save(tmp_path / "during.html")
     compute.report().save(str(tmp_path / "after.html"))
-    for name, state in (("during", "not finished when this page was made"), ("after", "ended")):
+    for name, state in (("during", "not finished when this page was made"), ("after", "finished")):
         page = viewer.blank().page
         page.goto((tmp_path / f"{name}.html").as_uri())
         expect(page.locator("#state")).to_have_text(state)

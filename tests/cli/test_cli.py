@@ -64,6 +64,12 @@ def test_a_machine_of_which_there_is_no_name_is_said_with_what_to_do(tmp_path: P
         ),
         (("doctor", "aws", "--instance-type", "huge"), "skyward: --instance-type huge: is not an instance type"),
         (("doctor", "aws", "--nodes", "0"), "skyward: --nodes 0: must be at least 1\n"),
+        (("doctor", "aws", "--nodes", "1.5"), "skyward: Invalid value for --nodes: '1.5' is not a whole number\n"),
+        (("runs", "x"), "skyward: runs takes no argument 'x'; see `skyward runs --help`\n"),
+        (("run",), 'skyward: Command "run" parameter SCRIPT requires an argument; see `skyward run --help`\n'),
+        (("run", "--budget", "$2", "x.py"), "skyward: Invalid value for --budget: '$2' is not a number\n"),
+        (("run", "--concurrency", "1.5", "x.py"), "skyward: Invalid value for --concurrency: '1.5' is not a whole"),
+        (("run", "-m", "no_such.module"), "skyward: no_such.module: no such module\n"),
         (("docter",), "skyward: Unknown command"),
     ],
 )

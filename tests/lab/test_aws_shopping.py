@@ -127,7 +127,7 @@ def test_spare_machines_are_taken_where_they_are_cheapest_or_others_if_there_are
         provider = aws(spot="if-available")
         await launch_all(provider, 2)
         assert cloud.spread() == {"us-east-1c/t4g.micro/spot": 1, "us-east-1a/t4g.micro/on-demand": 1}
-        with pytest.raises(sky.NoCapacity, match="no capacity for 1 of 1 machines: tried t4g"):
+        with pytest.raises(sky.NoCapacity, match="no capacity for 1 of 1 machine: tried t4g"):
             await aws(spot=True).launch(Order("other", "other-0-0"))
 
     run(scenario())

@@ -63,6 +63,15 @@ def test_of_a_lost_batch_it_is_said_what_was_in_it(compute: sky.Compute) -> None
         list(compute.map(work.die, [bytes(1 << 20)] * 2, chunksize=2))
 
 
+def test_calls_that_cannot_be_are_refused_in_the_callers_words(compute: sky.Compute) -> None:
+    with pytest.raises(TypeError, match=r"write delayed\(f\)\(x\), not f\(x\)"):
+        Parallel(n_jobs=-1)(work.square(number) for number in range(3))
+    with pytest.raises(sky.InvalidArgument, match=r"^node=7: the pool has node 0 only$"):
+        sky.remote(work.square).options(node=7).remote(1).result()
+    with pytest.raises(sky.InvalidArgument, match=r"^@sky.remote: 3 is not a function; write `@sky.remote` above a"):
+        sky.remote(3)  # type: ignore[call-overload]
+
+
 def test_a_call_that_takes_too_long_is_shown_with_its_place(compute: sky.Compute) -> None:
     quick = sky.remote(work.sleep).options(timeout=0.1)
     with pytest.raises(

@@ -151,8 +151,10 @@ def test_a_quota_is_told_in_machines() -> None:
     text = "5 vCPU: at most 2 t4g.micro at once, with those that run already"
     assert brief(account_checks.quota(5.0, "t4g.micro", 2, 2, spot=False)) == ("ok", text)
     found = account_checks.quota(5.0, "t4g.micro", 2, 3, spot=True)
-    assert brief(found) == ("FAIL", text.replace("micro", "micro spot") + ", but 3 are needed")
+    assert brief(found) == ("FAIL", text.replace("micro", "micro spot") + ", but 3 machines are needed")
     assert "'All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests'" in found.fix
+    found = account_checks.quota(1, "t4g.micro", 2, 1, spot=False)
+    assert found.text == "1 vCPU: at most 0 t4g.micro at once, with those that run already, but 1 machine is needed"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from skyward.formatting import dollars
+from skyward.formatting import counted, dollars
 from skyward.providers.aws import api_errors, region_names
 from skyward.providers.aws.instance_selection import Offer
 from skyward.providers.health_checks import MAX_CLOCK_OFFSET_S, Finding, HostRequirements
@@ -164,7 +164,9 @@ def quota(limit: float, kind: str, cpus: int, nodes: int, *, spot: bool) -> Find
         return Finding("quota", "ok", text)
     name = api_errors.quota("VcpuLimitExceeded", kind, spot)
     fix = f"ask for more of {name!r} in the console of Service Quotas, or use fewer or smaller machines"
-    return Finding("quota", "FAIL", f"{text}, but {nodes} are needed", fix)
+    return Finding(
+        "quota", "FAIL", f"{text}, but {counted(nodes, 'machine')} {'is' if nodes == 1 else 'are'} needed", fix
+    )
 
 
 def python(needs: HostRequirements, architecture: str, *, has_pip: bool) -> Finding:

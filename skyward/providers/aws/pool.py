@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from skyward.errors import BudgetExceeded, Denied, NoCapacity, ProvisioningError
+from skyward.formatting import counted
 from skyward.providers.aws import api_errors, resources, security_group, staleness, termination, userdata
 from skyward.providers.aws.api import Api, Refusal, Unanswered
 from skyward.providers.aws.instance_selection import Offer
@@ -181,7 +182,7 @@ class EC2Pool:
             full.append(f"{offer.kind} in {offer.zone} after {len(made)}")
         if not left:
             return done
-        text = f"no capacity for {len(left)} of {len(nodes)} machines: tried {', '.join(full)}"
+        text = f"no capacity for {len(left)} of {counted(len(nodes), 'machine')}: tried {', '.join(full)}"
         return done | dict.fromkeys(left, NoCapacity(f"{text}; give other zones=, or a choice of types by cpus="))
 
     async def _run(self, nodes: Sequence[str], offer: Offer, groups: Sequence[str]) -> list[Instance]:

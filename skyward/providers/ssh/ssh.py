@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 from skyward import extras
 from skyward.config.validation import StrictModel, Text, existing_file, matching, refused
 from skyward.errors import NoCapacity, Unreachable
+from skyward.formatting import counted
 from skyward.providers.batching import Attempts, side_by_side
 from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.provider import Instance, LeftToLease, Order
@@ -175,7 +176,8 @@ class SSH(StrictModel):
         """Choose a machine that no other node uses. It is not contacted yet."""
         place = self._allocator.take(order.pool, order.name, len(self.hosts))
         if place is None:
-            raise NoCapacity(f"all {len(self.hosts)} machines of hosts= are in use: give more, or ask for fewer nodes")
+            given = counted(len(self.hosts), "machine")
+            raise NoCapacity(f"all machines of hosts= are in use ({given}): give more, or ask for fewer nodes")
         return self._instance(order.pool, order.name, place)
 
     async def reach(self, instance: Instance) -> "RemoteHost":

@@ -10,7 +10,7 @@ let colours = {}, drag = null, pending = false, whole = true;
 const el = (tag, text, cls) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (cls) e.className = cls; return e; };
 const fill = (node, children) => node.replaceChildren(...children);
 const end = () => Math.max(head.now, head.ticks / 10);
-const count = n => n.toLocaleString("en-US");
+const count = n => n.toLocaleString("en-US"), counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 function time(ticks, step) { // ticks as seconds or minutes, as exact as the step between two needs
   const s = ticks / head.ticks, places = step === undefined ? (Math.abs(s) < 10 ? 3 : 2) : Math.max(0, Math.min(4, -Math.floor(Math.log10(step / head.ticks))));
   if (Math.abs(s) < 120) return s.toFixed(places) + " s";
@@ -85,7 +85,7 @@ function tell() {
   $("name").textContent = "Skyward run " + (run ? run.run : "");
   document.title = "Skyward run " + (run ? run.run : "");
   const state = $("state"), stopped = !head.ended && !LIVE;
-  state.textContent = head.error ? "failed" : head.ended ? "ended" : stopped ? "not finished when this page was made" : "running";
+  state.textContent = head.error ? "failed" : head.ended ? "finished" : stopped ? "not finished when this page was made" : "running";
   state.className = "badge " + (head.error ? "bad" : head.ended ? "good" : "now");
   const began = head.origin === null ? "" : new Date(head.origin * 1000).toLocaleString() + " · ";
   $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " + run.most : run.nodes} nodes × ${run.concurrency || "CPUs"} slots (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No events were recorded for this run.";
@@ -95,7 +95,7 @@ function tell() {
   $("bar").hidden = head.total === null;
   $("bar").value = head.total ? head.done / head.total : 0;
   const running = head.nodes.reduce((sum, n) => sum + (n.running || 0), 0);
-  $("done").textContent = head.total === null ? `${count(head.done)} tasks done, ${count(head.arrived - head.done)} queued or running` : head.total ? `${count(head.done)} of ${count(head.total)} tasks done` + (running && head.done < head.total ? `, ${count(running)} calls running` : "") : "no task so far";
+  $("done").textContent = head.total === null ? `${counted(head.done, "task")} done, ${count(head.arrived - head.done)} queued or running` : head.total ? `${count(head.done)} of ${counted(head.total, "task")} done` + (running && head.done < head.total ? `, ${counted(running, "call")} running` : "") : "no task so far";
   fill($("numbers"), head.numbers.map(([label, value]) => { const div = el("div"); div.append(el("dt", label), el("dd", value.replace(/^\d{4,}(?=$|\.| )/, d => count(+d)))); return div; }));
   $("lost").hidden = !head.lost.length;
   $("reported").textContent = head.reported === null ? "" : `as of ${time(head.reported)}`;
@@ -320,7 +320,7 @@ function toggle(index) {
 
 const named = cell => cell.function < 0 ? "several functions" : head.functions[cell.function][0] || "";
 const called = cell => { const name = named(cell); return cell.calls > 1 ? `${count(cell.calls)} × ${name}` : cell.first < 0 ? name : `${name}, task${cell.tasks === 1 ? " " + cell.first : `s ${cell.first} to ${cell.first + cell.tasks - 1}`}`; };
-const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${count(cell.tasks)} task${cell.tasks === 1 ? "" : "s"}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : cell.end - cell.begin > cell.ran ? `, of which ${long(cell.end - cell.begin - cell.ran)} to open it and import modules` : "");
+const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${counted(cell.tasks, "task")}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : cell.end - cell.begin > cell.ran ? `, of which ${long(cell.end - cell.begin - cell.ran)} to open it and import modules` : "");
 function cellAt(row, t, slack) {
   for (const lane of [...row.lanes].reverse()) { const hit = lane.cells.find(c => c.begin - (lane.status ? slack : slack / 3) <= t && t <= c.end + (lane.status ? slack : slack / 3)); if (hit) return hit; }
 }
@@ -338,7 +338,7 @@ function say(row, t, slack) { // what is there at this tick
   const stage = [...n.stages].reverse().find(s => s[0] <= t);
   if (row.kind === "node") {
     let busy = 0; for (const ls of row.slots.values()) if (ls.some(l => l.cells.some(c => c.begin <= t && t <= c.end))) busy++;
-    told.push(`node ${n.node}${n.host ? " on " + n.host : ""} at ${time(t)}${stage ? ": " + stage[2] + (stage[3] ? ", " + stage[3] : "") : ""}` + (stage && stage[2] === "ready" ? `\n${busy} of ${n.slots} slots busy` : ""));
+    told.push(`node ${n.node}${n.host ? " on " + n.host : ""} at ${time(t)}${stage ? ": " + stage[2] + (stage[3] ? ", " + stage[3] : "") : ""}` + (stage && stage[2] === "ready" ? `\n${busy} of ${counted(n.slots, "slot")} busy` : ""));
     for (const i of head.incidents) if (i[2] === n.node && Math.abs(i[0] - t) <= slack && told.length < 5) told.push(`${i[4] ? i[4] + ": " : ""}${i[1]} at ${time(i[0])}: ${i[5]}`);
   } else if (!told.length && row.kind === "slot") told.push(`slot ${row.slot} of node ${n.node} at ${time(t)}: ${stage && stage[2] !== "ready" ? stage[2] : "idle"}`);
   const silent = n.silences.find(s => s[0] <= t && (s[1] === null || t <= s[1])); if (silent) told.push(`silent for ${long((silent[1] === null ? head.now : silent[1]) - silent[0])}`);
