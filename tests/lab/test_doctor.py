@@ -31,7 +31,7 @@ class Told:
 
 def doctor(*words: str | Path) -> Told:
     command = [sys.executable, "-m", "skyward", "doctor", "ssh", *map(str, words), "--json"]
-    # no uv of the machine that has the lab, and no agent
+    # no agent, and no uv but one that is installed for this Python
     environment = {"PYTHONPATH": str(ROOT), "HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=80, check=False)
     assert ran.stderr == ""
@@ -72,7 +72,7 @@ def test_each_host_is_told_apart_from_the_others(hosts: Hosts, lab: Lab) -> None
         "changed": {"host key": "FAIL"},
         "dead": {"port": "FAIL"},
         "deaf": {"port": "FAIL"},
-        "bare": {"python": "FAIL"},
+        "bare": {"python": "warn" if (Path(sys.executable).parent / "uv").exists() else "FAIL"},
         "full": {"disk": "FAIL"},
     }
     assert f"-R '{changed.place}' && echo '{changed.place} {other.public}'" in told.found["changed"]["host key"]["fix"]

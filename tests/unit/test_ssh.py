@@ -1,5 +1,6 @@
 """What a user writes for machines that they have."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 import skyward as sky
+from skyward.providers.provider import Order
 from skyward.providers.ssh.target import Target
 
 
@@ -67,6 +69,17 @@ def test_a_key_and_a_configuration_may_be_paths_from_home(tmp_path: Path, monkey
     provider = sky.SSH(hosts=["a"], key="~/key", config=Path("~/config"))
 
     assert (provider.key, provider.config) == (str(tmp_path / "key"), str(tmp_path / "config"))
+
+
+def test_slots_are_given_by_the_names_of_hosts_or_as_these_are_written() -> None:
+    hosts = ["a", "bob@b:2222", "[fe80::1]:22", "[fe80::2]"]
+    provider = sky.SSH(hosts=hosts, slots={"a": 1, "bob@b:2222": 2, "[fe80::1]:22": 3, "[fe80::2]": 4})
+
+    async def slots() -> list[int | None]:
+        return [(await provider.launch(Order(pool="p", name=f"p-{number}-0"))).slots for number in range(4)]
+
+    assert asyncio.run(slots()) == [1, 2, 3, 4]
+    assert [str(each) for each in provider.hosts] == hosts
 
 
 def test_without_the_extra_the_line_that_installs_it_is_given_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
