@@ -35,7 +35,7 @@ from skyward.plugins.joblib_watch import Watch
 from skyward.plugins.plugin import Plugin
 from skyward.providers.local import Local
 from skyward.remote import fork_guard, function
-from skyward.remote.call_options import DEFAULT, CallOptions, seconds, whole
+from skyward.remote.call_options import DEFAULT, CallOptions, seconds, whole_number
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.serialization import call_codec
 from skyward.remote.serialization.arrays import Mode
@@ -269,7 +269,7 @@ class Compute(PoolExecutor):
     ) -> Iterator[T]:
         """Map under terms; see `map`."""
         check_function(fn)
-        chunksize = whole("chunksize", chunksize, 1, "give the number of calls that are sent together")
+        chunksize = whole_number("chunksize", chunksize, 1, "give the number of calls that are sent together")
         end = None
         if timeout is not None:
             end = time.monotonic() + seconds("timeout", timeout, "leave it out for no limit")

@@ -17,7 +17,7 @@ from skyward.environment import imported_modules
 from skyward.environment.user_modules import UserModules
 from skyward.errors import InvalidArgument, NoCompute, NotPortable
 from skyward.remote import blobs, call_repr, fork_guard
-from skyward.remote.call_options import DEFAULT, CallOptions, whole
+from skyward.remote.call_options import DEFAULT, CallOptions, whole_number
 from skyward.remote.function import call_each, name_call
 from skyward.remote.future import Future, wait_for_all
 from skyward.remote.protocol import MAX_CALL_BYTES
@@ -130,7 +130,7 @@ class TaskGroup:
         blob_mode: Mode = "r",
     ) -> None:
         if limit is not None:
-            limit = whole("limit", limit, 1, "leave it out for no limit")
+            limit = whole_number("limit", limit, 1, "leave it out for no limit")
             if terms.node is not None:
                 raise InvalidArgument(f"limit={limit} and node={terms.node} do not go together; leave one of them out")
         number = next(pool.numbers)
@@ -197,7 +197,7 @@ class TaskGroup:
             `tasks` is not a whole number, or is negative.
         """
         if tasks is not None:
-            tasks = whole("tasks", tasks, 0, "give None where it is not known")
+            tasks = whole_number("tasks", tasks, 0, "give None where it is not known")
         if self._closed:
             return
         self._counted = True
@@ -342,7 +342,7 @@ def make_packer(
         reloaded=pool.reloaded,
         reaches=pool.reaches,
         mode=mode if has_blobs else "r",
-        imports=imported_modules.listed,
+        imports=imported_modules.import_list,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from skyward.cli.options import number, whole
-from skyward.cli.settings import listed, merged, nodes, paired, spoken
+from skyward.cli.settings import merged_settings, nodes, paired, split_items, spoken
 from skyward.errors import InvalidArgument, ProvisioningError
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def run(
         "budget": budget,
         "dashboard": dashboard,
         "image": None if image is None else _read(image),
-        "packages": listed(packages),
-        "apt": listed(apt),
-        "files": paired(listed(files)),
+        "packages": split_items(packages),
+        "apt": split_items(apt),
+        "files": paired(split_items(files)),
         "env": paired(env, os.environ),
         "python": python,
-        "hosts": listed(hosts),
+        "hosts": split_items(hosts),
         "region": region,
         "profile": profile,
         "instance_type": instance_type,
@@ -103,7 +103,7 @@ def run(
     try:
         with ExitStack() as stack:
             with said(given, file, image):
-                compute = stack.enter_context(opened(merged(given, table, file)))
+                compute = stack.enter_context(opened(merged_settings(given, table, file)))
             try:
                 code = executed(script, module=module)
             except Exception as error:

@@ -14,7 +14,7 @@ from skyward.cli.table import columns
 from skyward.errors import InvalidArgument
 from skyward.events import Event, Logged, Printed, Reported, RunEnded, RunStarted, from_json
 from skyward.formatting import dollars, span
-from skyward.telemetry.event_log import find, is_written, read, records
+from skyward.telemetry.event_log import find_record, is_written, read, records
 from skyward.telemetry.report import Report
 from skyward.view.escape import escape
 
@@ -31,7 +31,7 @@ HEADER = ("RUN", "STARTED", "PROGRAM", "PROVIDER", "DURATION", "TASKS", "EFFICIE
 def chosen(run: str | None) -> Path:
     """Return the record of a run, of the last one if none is named."""
     if run is not None:
-        return find(run)
+        return find_record(run)
     if not (there := records()):
         raise InvalidArgument(NONE)
     return there[0]

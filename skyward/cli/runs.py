@@ -57,7 +57,7 @@ def logs(
     from skyward.events import Logged, Printed
     from skyward.telemetry.event_log import read
     from skyward.view.escape import colored, final
-    from skyward.view.output_filter import label
+    from skyward.view.output_filter import prefix
 
     path = run_records.chosen(run)
     silent = True
@@ -65,7 +65,7 @@ def logs(
         for event in run_records.followed(path) if follow else read(path):
             if isinstance(event, Printed | Logged) and node in (None, event.node) and slot in (None, event.slot):
                 silent = False
-                head = label(event.node, event.slot)
+                head = prefix(event.node, event.slot)
                 lines = run_records.text(event).split("\n")
                 print("\n".join(head + (line if raw else colored(final(line))) for line in lines), flush=follow)
     if silent:

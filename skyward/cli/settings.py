@@ -46,7 +46,7 @@ def split(words: Sequence[str]) -> list[str]:
     return [*words[:at], "--", *words[at:]]
 
 
-def listed(texts: Sequence[str] | None) -> list[str] | None:
+def split_items(texts: Sequence[str] | None) -> list[str] | None:
     """Return the items of an option that takes several, with commas or given again: `numpy>=1,<3,scipy` is two."""
     if texts is None:
         return None
@@ -73,7 +73,7 @@ def paired(texts: Sequence[str] | None, defaults: Mapping[str, str] | None = Non
     return found
 
 
-def merged(given: Mapping[str, Any], table: Mapping[str, Any], file: str) -> dict[str, Any]:
+def merged_settings(given: Mapping[str, Any], table: Mapping[str, Any], file: str) -> dict[str, Any]:
     """Return the settings: the options `given`, and those of the table for the rest.
 
     `own` has the arguments of the provider, `image` those of `sky.Image`.

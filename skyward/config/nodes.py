@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from skyward.config.validation import StrictModel, as_number, refused, whole
+from skyward.config.validation import StrictModel, as_integer, as_number, refused
 from skyward.errors import InvalidArgument
 
 MAX_NODES = 10_000
@@ -54,7 +54,7 @@ class Nodes(StrictModel):
             given["count"] = first if isinstance(first, int) else 1  # the error names the argument itself
         super().__init__(*unnamed, **given)
 
-    _numbers = field_validator("count", "min", "max", "start", mode="before")(whole)
+    _numbers = field_validator("count", "min", "max", "start", mode="before")(as_integer)
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -88,7 +88,7 @@ def as_nodes(value: object) -> object:
         case Nodes():
             return value
         case list() | tuple() if len(value) == 2:
-            return _between(*map(whole, value))
+            return _between(*map(as_integer, value))
         case type() if value is Nodes:
             raise refused("is a class", "call it: sky.Nodes(count=10)", "sky.Nodes")
         case dict() if value and value.keys() <= Nodes.model_fields.keys():
@@ -96,7 +96,7 @@ def as_nodes(value: object) -> object:
             raise refused("must be a whole number", f"write nodes=sky.Nodes({given})")
         case list() | tuple():
             raise refused("must be a number or a pair of numbers", "write nodes=(2, 10) for 2 to 10 machines")
-    number = whole(value)
+    number = as_integer(value)
     if isinstance(number, bool) or not isinstance(number, int):
         meant = as_number(number) if isinstance(number, str | float) else None
         fits = meant is not None and 1 <= meant <= MAX_NODES and meant % 1 == 0

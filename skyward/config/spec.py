@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from skyward import extras
 from skyward.config.image import Image
 from skyward.config.nodes import Nodes, as_nodes
-from skyward.config.validation import StrictModel, any_path, refused, whole
+from skyward.config.validation import StrictModel, any_path, as_integer, refused
 from skyward.errors import listed
 from skyward.formatting import counted
 from skyward.remote.call_options import MAX_COUNT
@@ -30,7 +30,7 @@ __all__ = ["Image", "Nodes", "Options", "PoolSpec", "Worker", "check"]
 def _concurrency(value: object) -> object:
     if type(value) is int and value == -1:
         raise refused("-1 does not mean 'all' here", "leave it out for one task per CPU")
-    return whole(value)
+    return as_integer(value)
 
 
 def _record(value: object, info: ValidationInfo) -> object:
@@ -312,7 +312,7 @@ class Options(StrictModel):
         return Path(self.record)
 
     _whole = field_validator("retries", "prefetch", "launch_attempts", "blob_threshold", "blob_store", mode="before")(
-        whole
+        as_integer
     )
 
 

@@ -87,7 +87,7 @@ Text = Annotated[str, AfterValidator(_text)]
 """A string of one line that is not empty."""
 
 
-def whole(value: object) -> object:
+def as_integer(value: object) -> object:
     """Convert NumPy's integers to int."""
     if isinstance(value, int) or not hasattr(value, "__index__"):
         return value

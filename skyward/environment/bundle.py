@@ -97,8 +97,8 @@ def pack(image: Image) -> EnvironmentBundle:
         A file of the image does not exist.
     """
     names, fetch = needed([*(name for name in NODE_PACKAGES if preflight.installed(name)), *image.packages])
-    packages = [itself(), *(installed(name) for name in names)]
-    pip = installed("pip") if preflight.installed("pip") else None
+    packages = [itself(), *(installed_package(name) for name in names)]
+    pip = installed_package("pip") if preflight.installed("pip") else None
     files: dict[str, Path] = {}
     placed: list[tuple[str, str]] = []
     for name, path in preflight.located(image.files).items():
@@ -195,7 +195,7 @@ def is_recorded(found: Distribution) -> bool:
     return found.read_text("RECORD") is not None and found.read_text("METADATA") is not None
 
 
-def installed(name: str) -> Package:
+def installed_package(name: str) -> Package:
     """Return a package from its installed files."""
     found = importlib.metadata.distribution(name)
     told = found.read_text("WHEEL") or ""

@@ -21,7 +21,7 @@ NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @lru_cache(1024)
-def listed(names: frozenset[str]) -> Mapping[str, bytes]:
+def import_list(names: frozenset[str]) -> Mapping[str, bytes]:
     """Return the list of installed modules that are imported with modules of these names, by its name; empty for none.
 
     For the user's own modules, these are the modules that they import first of all. If one of them may set environment

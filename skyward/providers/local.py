@@ -24,7 +24,7 @@ from skyward.errors import ProvisioningError, explain
 from skyward.providers import health_checks, scratch
 from skyward.providers.health_checks import Finding, HostRequirements
 from skyward.providers.provider import Content, Instance, Order
-from skyward.providers.streams import merged
+from skyward.providers.streams import merged_lines
 
 log = logging.getLogger("skyward")
 
@@ -227,7 +227,7 @@ class LocalProcess:
         stdout, stderr = self._process.stdout, self._process.stderr
         assert stdout is not None
         assert stderr is not None
-        return merged({"stdout": partial(_line, stdout), "stderr": partial(_line, stderr)})
+        return merged_lines({"stdout": partial(_line, stdout), "stderr": partial(_line, stderr)})
 
     async def wait(self) -> int:
         """Return its exit code, once it has ended."""

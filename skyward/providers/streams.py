@@ -7,7 +7,7 @@ BUFFERED_LINES = 1000
 """Lines that are read ahead of the consumer."""
 
 
-async def merged(streams: Mapping[str, Callable[[], Awaitable[bytes]]]) -> AsyncGenerator[tuple[str, str]]:
+async def merged_lines(streams: Mapping[str, Callable[[], Awaitable[bytes]]]) -> AsyncGenerator[tuple[str, str]]:
     """Yield the lines of several streams as they arrive, as `(stream, line)`, until all streams end.
 
     Parameters

@@ -10,7 +10,7 @@ MAX_COUNT = 1_000_000_000
 """No count is larger than this."""
 
 
-def whole(name: str, value: object, least: int, fix: str) -> int:
+def whole_number(name: str, value: object, least: int, fix: str) -> int:
     """Return a count as an `int`; NumPy's integers are welcome, `True` is none.
 
     Raises
@@ -66,10 +66,10 @@ class CallOptions:
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds("timeout", self.timeout, "leave it out for no limit"))
         if self.node is not None:
-            number = whole("node", self.node, 0, "give the number of a node, from 0, or leave it out for any")
+            number = whole_number("node", self.node, 0, "give the number of a node, from 0, or leave it out for any")
             object.__setattr__(self, "node", number)
         if self.retries is not None:
-            number = whole("retries", self.retries, 0, "leave it out for the pool's default")
+            number = whole_number("retries", self.retries, 0, "leave it out for the pool's default")
             object.__setattr__(self, "retries", number)
 
 

@@ -199,7 +199,7 @@ def is_written(path: Path) -> bool | None:
     return False
 
 
-def find(name: str, folder: Path | None = None) -> Path:
+def find_record(name: str, folder: Path | None = None) -> Path:
     """Return the record of a run.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from skyward.events import Event, Logged, RunEnded
 from skyward.view.escape import escape
-from skyward.view.output_filter import Echo, OutputFilter, Show, Stream, label
+from skyward.view.output_filter import Echo, OutputFilter, Show, Stream, prefix
 from skyward.view.sink import Sink, standard, whole_lines
 
 
@@ -103,7 +103,7 @@ def _log(event: Logged) -> None:
     logger = logging.getLogger(event.logger)
     if not logger.isEnabledFor(event.level):
         return
-    text = label(event.node, event.slot) + event.text
+    text = prefix(event.node, event.slot) + event.text
     record = logger.makeRecord(
         event.logger,
         event.level,

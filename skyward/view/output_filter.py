@@ -64,7 +64,7 @@ class _Second:
     noted: float = field(default=float("-inf"))
 
 
-def label(node: int, slot: int) -> str:
+def prefix(node: int, slot: int) -> str:
     """Return the prefix of the lines of a slot, or of the node itself."""
     return f"[node {node}] " if slot < 0 else f"[node {node} slot {slot}] "
 
@@ -92,12 +92,12 @@ class OutputFilter:
             match event:
                 case Printed(at, node, slot, stream, text):
                     for line in self._lines((node, slot, stream), at, text):
-                        effects += self._limited(node, at, Show(stream, label(node, slot) + self._shown(line)))
+                        effects += self._limited(node, at, Show(stream, prefix(node, slot) + self._shown(line)))
                 case Logged(at, node):
                     effects += self._limited(node, at, self._harmless(event))
                 case RunEnded():
                     for key, bar in self._bars.items():
-                        effects += [Show(key[2], label(*key[:2]) + self._shown(line)) for line in _news(bar)]
+                        effects += [Show(key[2], prefix(*key[:2]) + self._shown(line)) for line in _news(bar)]
                     effects += [self._note(node, second) for node, second in self._seconds.items() if second.held]
         for node, second in self._seconds.items() if events else ():
             effects += self._turn(node, second, events[-1].at)
@@ -167,7 +167,7 @@ class OutputFilter:
     def _note(self, node: int, second: _Second) -> Show:
         held, second.held = second.held, 0
         lines = "1 line is" if held == 1 else f"{held:,} lines are"
-        return Show("stderr", f"{label(node, -1)}{lines} not shown, as there were too many; all are in {self._where}")
+        return Show("stderr", f"{prefix(node, -1)}{lines} not shown, as there were too many; all are in {self._where}")
 
 
 def _latest(line: str) -> str:

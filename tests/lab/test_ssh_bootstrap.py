@@ -44,7 +44,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def index(folder: Path, *packages: str) -> Iterator[tuple[str, list[str]]]:
     """A package index with the packages that are installed here; yields its address and what it was asked for."""
     for name in packages:
-        package = bundle.installed(name)
+        package = bundle.installed_package(name)
         place = folder / "simple" / name
         place.mkdir(parents=True)
         with (place / package.wheel.file).open("wb") as file:

@@ -76,7 +76,7 @@ def test_our_own_wheel_is_what_runs_here() -> None:
 
 
 def test_a_wheel_made_of_an_installed_package_can_be_installed_again(tmp_path: Path) -> None:
-    package = bundle.installed("cloudpickle")
+    package = bundle.installed_package("cloudpickle")
     path = tmp_path / package.wheel.file
     path.write_bytes(wheel(package))
     words = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "to")]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from skyward.errors import InvalidArgument
-from skyward.remote.call_options import MAX_COUNT, CallOptions, seconds, whole
+from skyward.remote.call_options import MAX_COUNT, CallOptions, seconds, whole_number
 
 
 @pytest.mark.parametrize(("value", "number"), [(1, 1), (np.int16(3), 3), (MAX_COUNT, MAX_COUNT)])
 def test_a_count_is_an_int(value: object, number: int) -> None:
-    assert whole("n", value, 1, "give one") == number
-    assert type(whole("n", value, 1, "give one")) is int
+    assert whole_number("n", value, 1, "give one") == number
+    assert type(whole_number("n", value, 1, "give one")) is int
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_count_is_an_int(value: object, number: int) -> None:
 )
 def test_what_is_no_count_is_refused(value: object, problem: str) -> None:
     with pytest.raises(InvalidArgument, match=f"n={value!r}: {problem}.*; give one"):
-        whole("n", value, 1, "give one")
+        whole_number("n", value, 1, "give one")
 
 
 @pytest.mark.parametrize(("value", "number"), [(1, 1.0), (0.5, 0.5), (np.float32(2), 2.0)])

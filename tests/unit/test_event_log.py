@@ -114,7 +114,7 @@ def test_what_else_is_in_a_folder_is_left_alone(tmp_path: Path, monkeypatch: pyt
     assert {path.name for path in tmp_path.iterdir()} == {*others, "new.jsonl"}
     assert event_log.records(tmp_path) == []
     with pytest.raises(InvalidArgument, match="there are no records"):
-        event_log.find("data", tmp_path)
+        event_log.find_record("data", tmp_path)
 
 
 def test_a_record_that_vanishes_or_cannot_be_removed_stops_nobody(
@@ -215,40 +215,43 @@ def runs(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["11250000-bbbb3333", "11250000-bbbb3333.jsonl", "11250000-b"])
 def test_a_record_is_found_by_a_beginning_of_its_name(runs: Path, name: str) -> None:
-    assert event_log.find(name, runs) == runs / "11250000-bbbb3333.jsonl"
+    assert event_log.find_record(name, runs) == runs / "11250000-bbbb3333.jsonl"
 
 
 def test_a_record_is_found_by_its_path(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert event_log.find(str(runs / "11240000-aaaa1111.jsonl"), runs / "elsewhere") == runs / "11240000-aaaa1111.jsonl"
+    assert (
+        event_log.find_record(str(runs / "11240000-aaaa1111.jsonl"), runs / "elsewhere")
+        == runs / "11240000-aaaa1111.jsonl"
+    )
     monkeypatch.chdir(runs)
-    assert event_log.find("11240000-aaaa1111.jsonl") == Path("11240000-aaaa1111.jsonl")
+    assert event_log.find_record("11240000-aaaa1111.jsonl") == Path("11240000-aaaa1111.jsonl")
 
 
 def test_a_beginning_of_several_names_is_refused_with_them(runs: Path) -> None:
     with pytest.raises(
         InvalidArgument, match="2 runs begin with this: 11250000-aaaa2222, 11250000-bbbb3333; give more of the name"
     ):
-        event_log.find("1125", runs)
+        event_log.find_record("1125", runs)
     (runs / "11250000-cccc4444.jsonl").touch()
     (runs / "11250000-dddd5555.jsonl").touch()
     with pytest.raises(
         InvalidArgument,
         match=r"4 runs begin with this: 11250000-aaaa2222, 11250000-bbbb3333, 11250000-cccc4444, \.\.\.",
     ):
-        event_log.find("1125", runs)
+        event_log.find_record("1125", runs)
 
 
 def test_a_name_that_no_run_has_is_refused_with_the_last_one(runs: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"no record in .* begins with this; the latest is 11250000-bbbb3333"):
-        event_log.find("1126", runs)
+        event_log.find_record("1126", runs)
     with pytest.raises(InvalidArgument, match="there are no records"):
-        event_log.find("1126", runs / "elsewhere")
+        event_log.find_record("1126", runs / "elsewhere")
 
 
 def test_records_are_where_they_usually_are() -> None:
     made = EventLog(f"{NAME}8", event_log.usual())
     made.close()
-    assert event_log.find(NAME) == made.path
+    assert event_log.find_record(NAME) == made.path
 
 
 def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +270,7 @@ def test_a_run_is_recorded_in_the_folder_that_is_named(monkeypatch: pytest.Monke
 
 def test_a_home_that_nobody_has_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="run='~nobody-at-all/x'"):
-        event_log.find("~nobody-at-all/x", tmp_path)
+        event_log.find_record("~nobody-at-all/x", tmp_path)
 
 
 def test_a_user_without_a_home_is_told_how_to_have_records(monkeypatch: pytest.MonkeyPatch) -> None:

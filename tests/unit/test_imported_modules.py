@@ -13,13 +13,13 @@ type Write = Callable[[str, str], str]
 
 
 def listed(*names: str) -> list[str]:
-    return [name for data in imported_modules.listed(frozenset(names)).values() for name in data.decode().split()]
+    return [name for data in imported_modules.import_list(frozenset(names)).values() for name in data.decode().split()]
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.syspath_prepend(tmp_path)
-    imported_modules.listed.cache_clear()
+    imported_modules.import_list.cache_clear()
 
     def write(name: str, text: str) -> str:
         (tmp_path / f"{name}.py").write_text(text)
@@ -30,10 +30,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def test_a_module_of_an_installed_package_is_listed_under_a_name_that_says_what_is_in_it() -> None:
-    (name,) = imported_modules.listed(frozenset(["pytest"]))
+    (name,) = imported_modules.import_list(frozenset(["pytest"]))
     assert name.startswith(IMPORTS_PREFIX)
     assert listed("pytest") == ["pytest"]
-    assert imported_modules.listed(frozenset(["pluggy"])).keys() != {name}
+    assert imported_modules.import_list(frozenset(["pluggy"])).keys() != {name}
 
 
 @pytest.mark.parametrize(

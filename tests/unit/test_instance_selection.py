@@ -117,10 +117,10 @@ def test_prices_are_read_from_the_price_list() -> None:
     ]
 
     assert instance_selection.on_demand(machines) == {"t4g.micro": 0.0084}
-    assert instance_selection.address(addresses) == 0.005
-    assert instance_selection.address([]) is None
-    assert instance_selection.disk([product("0.073", "GB-Mo", volumeApiName="gp3")]) == pytest.approx(0.0001)
-    assert instance_selection.disk([]) is None
+    assert instance_selection.address_price(addresses) == 0.005
+    assert instance_selection.address_price([]) is None
+    assert instance_selection.disk_price([product("0.073", "GB-Mo", volumeApiName="gp3")]) == pytest.approx(0.0001)
+    assert instance_selection.disk_price([]) is None
 
 
 def test_the_latest_spot_price_is_the_first_of_the_history() -> None:
@@ -129,4 +129,4 @@ def test_the_latest_spot_price_is_the_first_of_the_history() -> None:
         {"InstanceType": "t4g.micro", "AvailabilityZone": "a", "SpotPrice": "0.003"},
     ]
 
-    assert instance_selection.spot_prices(history) == {("t4g.micro", "a"): 0.002}
+    assert instance_selection.latest_prices(history) == {("t4g.micro", "a"): 0.002}

@@ -9,7 +9,7 @@ from skyward.view.output_filter import (
     NOTE_INTERVAL_S,
     OutputFilter,
     Show,
-    label,
+    prefix,
 )
 
 UP = "\x1b[A"
@@ -23,7 +23,7 @@ def printed(
 
 def shown(prints: OutputFilter, *events: Event) -> list[str]:
     """What is shown, without the label of node 0, slot 1."""
-    return [each.text.removeprefix(label(0, 1)) for each in prints.heard(events) if isinstance(each, Show)]
+    return [each.text.removeprefix(prefix(0, 1)) for each in prints.heard(events) if isinstance(each, Show)]
 
 
 def test_each_line_says_where_it_is_from() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from skyward.cli.settings import listed, merged, nodes, paired, split, spoken, spoken_as_options
+from skyward.cli.settings import merged_settings, nodes, paired, split, split_items, spoken, spoken_as_options
 from skyward.errors import Denied, InvalidArgument
 
 
@@ -35,7 +35,7 @@ def test_what_follows_the_script_is_its_own(words: str, given: str) -> None:
     ],
 )
 def test_several_items_are_parted_by_commas_or_given_again(texts: list[str] | None, items: list[str] | None) -> None:
-    assert listed(texts) == items
+    assert split_items(texts) == items
 
 
 def test_a_name_without_a_value_is_its_own_or_has_one_here() -> None:
@@ -48,7 +48,7 @@ def test_a_name_without_a_value_is_its_own_or_has_one_here() -> None:
 
 def test_an_option_wins_over_the_table_and_the_table_over_nothing() -> None:
     table = {"nodes": 2, "concurrency": 4, "budget": 2.5, "retries": 1, "dashboard": True}
-    assert merged({"nodes": "3", "concurrency": None, "region": None, "dashboard": False}, table, "f") == {
+    assert merged_settings({"nodes": "3", "concurrency": None, "region": None, "dashboard": False}, table, "f") == {
         "provider": "local",
         "nodes": "3",
         "concurrency": 4,
@@ -62,19 +62,23 @@ def test_an_option_wins_over_the_table_and_the_table_over_nothing() -> None:
 
 def test_a_provider_has_what_its_own_table_says_and_the_options_that_are_its_own() -> None:
     table = {"provider": "ssh", "aws": {"region": "eu-central-1", "spot": True}, "ssh": {"user": "alice"}}
-    found = merged({"hosts": ["a"]}, table, "f")
+    found = merged_settings({"hosts": ["a"]}, table, "f")
     assert (found["provider"], found["own"]) == ("ssh", {"user": "alice", "hosts": ["a"]})
-    found = merged({"provider": "aws", "region": "us-east-1"}, table, "f")
+    found = merged_settings({"provider": "aws", "region": "us-east-1"}, table, "f")
     assert (found["provider"], found["own"]) == ("aws", {"region": "us-east-1", "spot": True})
 
 
 def test_an_image_is_put_together_of_table_and_options() -> None:
     image = {"preload": ["numpy"], "env": {"A": "1", "B": "2"}, "apt": ["a"]}
     table = {"packages": ["numpy"], "image": image}
-    assert merged({}, table, "f")["image"] == {**image, "packages": ["numpy"]}
-    assert merged({"image": {"apt": ["b"]}}, table, "f")["image"] == {**image, "packages": ["numpy"], "apt": ["b"]}
+    assert merged_settings({}, table, "f")["image"] == {**image, "packages": ["numpy"]}
+    assert merged_settings({"image": {"apt": ["b"]}}, table, "f")["image"] == {
+        **image,
+        "packages": ["numpy"],
+        "apt": ["b"],
+    }
     given = {"packages": ["scipy"], "env": {"B": "3"}, "files": {"x": "y"}, "python": "python3.12"}
-    assert merged(given, table, "f")["image"] == {
+    assert merged_settings(given, table, "f")["image"] == {
         "packages": ["scipy"],
         "preload": ["numpy"],
         "env": {"A": "1", "B": "3"},
@@ -97,19 +101,19 @@ def test_an_image_is_put_together_of_table_and_options() -> None:
 )
 def test_an_option_of_another_provider_is_refused_with_its_provider(name: str, provider: str, said: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        merged({name: "x", "provider": provider}, {"ssh": {"hosts": ["a"]}}, "f")
+        merged_settings({name: "x", "provider": provider}, {"ssh": {"hosts": ["a"]}}, "f")
     assert str(raised.value) == said
 
 
 def test_what_nobody_knows_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"p.toml: \[tool.skyward\] has the unknown key 'nods'; known: provider"):
-        merged({}, {"nods": 2}, "p.toml")
+        merged_settings({}, {"nods": 2}, "p.toml")
     with pytest.raises(InvalidArgument, match="provider='gcp': there is no such provider; give one of local, ssh, aws"):
-        merged({}, {"provider": "gcp"}, "p.toml")
+        merged_settings({}, {"provider": "gcp"}, "p.toml")
     with pytest.raises(InvalidArgument, match=r"p.toml: \[tool.skyward.ssh\] must be a table"):
-        merged({}, {"provider": "ssh", "ssh": "alice"}, "p.toml")
+        merged_settings({}, {"provider": "ssh", "ssh": "alice"}, "p.toml")
     with pytest.raises(InvalidArgument, match="--provider ssh needs --hosts, for example --hosts node-7"):
-        merged({"provider": "ssh"}, {}, "p.toml")
+        merged_settings({"provider": "ssh"}, {}, "p.toml")
 
 
 def test_nodes_are_a_number_or_bounds() -> None:

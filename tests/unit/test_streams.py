@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from skyward.providers.streams import BUFFERED_LINES, merged
+from skyward.providers.streams import BUFFERED_LINES, merged_lines
 
 
 def reading(lines: Sequence[bytes]) -> Callable[[], Awaitable[bytes]]:
@@ -19,7 +19,7 @@ def reading(lines: Sequence[bytes]) -> Callable[[], Awaitable[bytes]]:
 def test_every_line_comes_with_the_name_of_its_stream_and_in_its_order() -> None:
     async def run() -> list[tuple[str, str]]:
         streams = {"stdout": reading([b"one\n", b"\n", b"t\xffo"]), "stderr": reading([b"bad\n"]), "none": reading([])}
-        return [line async for line in merged(streams)]
+        return [line async for line in merged_lines(streams)]
 
     lines = asyncio.run(run())
     assert [text for name, text in lines if name == "stdout"] == ["one", "", "t\ufffdo"]
@@ -35,7 +35,7 @@ def test_who_does_not_take_lines_is_not_read_ahead_for_without_end() -> None:
         return b"line\n"
 
     async def run() -> None:
-        lines = merged({"stdout": endless})
+        lines = merged_lines({"stdout": endless})
         assert await anext(lines) == ("stdout", "line")
         await lines.aclose()
 
@@ -49,7 +49,7 @@ def test_who_has_seen_enough_leaves_no_task_behind() -> None:
         return b""
 
     async def run() -> int:
-        lines = merged({"stdout": reading([b"one\n"]), "stderr": never})
+        lines = merged_lines({"stdout": reading([b"one\n"]), "stderr": never})
         assert await anext(lines) == ("stdout", "one")
         await lines.aclose()
         pumps = asyncio.all_tasks() - {asyncio.current_task()}

@@ -160,12 +160,12 @@ class AWS(LaunchConfig):
         pool = self._pool(instance.pool)
         with _explaining():
             address = await self._address(pool, instance)
-        from skyward.providers.aws.cloud_host import CloudHost, enter, touch
+        from skyward.providers.aws.cloud_host import CloudHost, first_login, touch
         from skyward.providers.ssh.remote_host import settled, shut
 
         tunnel = self._tunnel(pool, instance, address)
         try:
-            await enter(tunnel)
+            await first_login(tunnel)
             await touch(tunnel)
             await self._rekey(pool, instance, tunnel)
             return CloudHost(tunnel, await settled(tunnel, instance.name), "python3", pool.lease, pool.left)

@@ -47,7 +47,7 @@ async def _renew(tunnel: Tunnel, lease: float, left: Callable[[], float | None])
     await tunnel.run(renewal(secrets.token_hex(8), left()), within=lease)
 
 
-async def enter(tunnel: Tunnel) -> None:
+async def first_login(tunnel: Tunnel) -> None:
     """Log in for the first time; retry a refused login while the machine may still be starting."""
     clock = asyncio.get_running_loop().time
     until = clock() + LOGIN_GRACE_S

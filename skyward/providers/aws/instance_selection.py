@@ -197,7 +197,7 @@ def _order(offer: Offer) -> tuple[float, str, str]:
     return math.inf if offer.machine is None else offer.machine, offer.kind, offer.zone
 
 
-def listed(products: Iterable[str]) -> list[tuple[Mapping[str, str], str, float]]:
+def prices_of(products: Iterable[str]) -> list[tuple[Mapping[str, str], str, float]]:
     """Return the attributes, unit and price of each product of the price list that costs something."""
     found: list[tuple[Mapping[str, str], str, float]] = []
     for text in products:
@@ -212,22 +212,24 @@ def listed(products: Iterable[str]) -> list[tuple[Mapping[str, str], str, float]
 
 def on_demand(products: Iterable[str]) -> dict[str, float]:
     """Return dollars an hour by type."""
-    return {facts["instanceType"]: price for facts, unit, price in listed(products) if unit == "Hrs"}
+    return {facts["instanceType"]: price for facts, unit, price in prices_of(products) if unit == "Hrs"}
 
 
-def address(products: Iterable[str]) -> float | None:
+def address_price(products: Iterable[str]) -> float | None:
     """Return dollars an hour for a public address that is used."""
-    prices = [price for facts, _, price in listed(products) if facts["usagetype"].endswith("PublicIPv4:InUseAddress")]
+    prices = [
+        price for facts, _, price in prices_of(products) if facts["usagetype"].endswith("PublicIPv4:InUseAddress")
+    ]
     return min(prices, default=None)
 
 
-def disk(products: Iterable[str]) -> float | None:
+def disk_price(products: Iterable[str]) -> float | None:
     """Return dollars an hour for a GB of disk."""
-    prices = [price / HOURS_PER_MONTH for _, unit, price in listed(products) if unit == "GB-Mo"]
+    prices = [price / HOURS_PER_MONTH for _, unit, price in prices_of(products) if unit == "GB-Mo"]
     return min(prices, default=None)
 
 
-def spot_prices(history: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+def latest_prices(history: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
     """Return the latest spot prices by type and zone, of a history that begins with the latest."""
     found: dict[tuple[str, str], float] = {}
     for each in history:

@@ -36,7 +36,7 @@ async def prices(api: Api, kinds: Sequence[str], *, spot: bool) -> Prices:
     (of_machines, of_addresses, of_disks), of_spot = await side_by_side(
         side_by_side(*asked), spot_prices(api, kinds) if spot else asyncio.sleep(0, {})
     )
-    addresses, disks = instance_selection.address(of_addresses), instance_selection.disk(of_disks)
+    addresses, disks = instance_selection.address_price(of_addresses), instance_selection.disk_price(of_disks)
     return Prices(instance_selection.on_demand(of_machines), of_spot, addresses, disks)
 
 
@@ -50,7 +50,7 @@ async def spot_prices(api: Api, kinds: Sequence[str]) -> dict[tuple[str, str], f
         ProductDescriptions=["Linux/UNIX"],
         StartTime=dt.datetime.now(dt.UTC),  # what is valid since then is the latest
     )
-    return instance_selection.spot_prices(told)
+    return instance_selection.latest_prices(told)
 
 
 async def _products(api: Api, service: str, region: str, asked: Sequence[Mapping[str, str]]) -> list[Any]:

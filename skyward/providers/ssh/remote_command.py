@@ -15,7 +15,7 @@ import asyncssh
 
 from skyward.errors import Unreachable
 from skyward.providers.ssh.target import Lost, Ran, Target
-from skyward.providers.streams import merged
+from skyward.providers.streams import merged_lines
 
 log = logging.getLogger("skyward")
 
@@ -93,7 +93,7 @@ class RemoteProcess:
         for line in before.splitlines():
             yield "stdout", _text(line)
         streams = {"stdout": partial(_line, self._process.stdout), "stderr": partial(_line, self._process.stderr)}
-        async with contextlib.aclosing(merged(streams)) as lines:
+        async with contextlib.aclosing(merged_lines(streams)) as lines:
             async for each in lines:
                 yield each
 

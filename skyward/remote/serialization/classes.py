@@ -12,7 +12,7 @@ from enum import Enum, EnumType, pickle_by_enum_name, pickle_by_global_name
 from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType, new_class
 from typing import Any
 
-from skyward.remote.serialization.identities import IDENTITIES, find
+from skyward.remote.serialization.identities import IDENTITIES, find_importable
 from skyward.remote.serialization.namespace import own_classes
 
 _HEAP_TYPE = 1 << 9
@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 def is_dynamic(cls: type) -> bool:
     """Return whether a class must be sent by value, because a node cannot import it."""
-    return bool(cls.__flags__ & _HEAP_TYPE) and find(cls) is not cls
+    return bool(cls.__flags__ & _HEAP_TYPE) and find_importable(cls) is not cls
 
 
 def reduce_class(cls: Any, *, result: bool) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ def is_sent_by_value(module: str | None) -> bool:
     return bool(registered) and any(module == name or module.startswith(f"{name}.") for name in registered)
 
 
-def find(obj: Any) -> Any:
+def find_importable(obj: Any) -> Any:
     """Return the object that a node finds under the module and name of this object, or None."""
     module = getattr(obj, "__module__", None)
     path = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)

@@ -21,7 +21,7 @@ from skyward.remote import missing_modules
 from skyward.remote.function import Remote
 from skyward.remote.serialization import arrays
 from skyward.remote.serialization.classes import is_dynamic, reduce_class, reduce_member
-from skyward.remote.serialization.identities import IDENTITIES, find, is_sent_by_value
+from skyward.remote.serialization.identities import IDENTITIES, find_importable, is_sent_by_value
 
 type Reduced = str | tuple[Any, ...]
 
@@ -39,7 +39,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, u
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
-            if (found := find(obj)) is obj:
+            if (found := find_importable(obj)) is obj:
                 return NotImplemented  # pickled by its name
             if (named := _in_remote(obj, found)) is not None:
                 return named
@@ -48,7 +48,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, u
                 reduced[2][1]["__type_params__"] = obj.__type_params__  # which cloudpickle leaves out
             return reduced
         if issubclass(kind, type):
-            if issubclass(obj, Warning) and find(obj) is obj:
+            if issubclass(obj, Warning) and find_importable(obj) is obj:
                 return missing_modules.by_name(obj) or NotImplemented
             return reduce_class(obj, result=self.result) if is_dynamic(obj) else super().reducer_override(obj)
         if (reduced := self._reduce(obj)) is None:
@@ -87,12 +87,12 @@ def _reduce_module(module: ModuleType, result: bool) -> None:
 
 def importable(fn: FunctionType | Remote[..., Any] | type) -> bool:
     """Return whether a node finds this function or class under its module and name."""
-    return find(fn) is fn
+    return find_importable(fn) is fn
 
 
 def as_remote(fn: FunctionType) -> tuple[Any, ...] | None:
     """Reduce a function that nodes find only inside a remote function of its name; None for any other function."""
-    return _in_remote(fn, find(fn))
+    return _in_remote(fn, find_importable(fn))
 
 
 def _in_remote(fn: FunctionType, found: object) -> tuple[Any, ...] | None:
@@ -108,7 +108,7 @@ def _reduce_remote(remote: Any, result: bool) -> Reduced:
 
 
 def _reduce_cached(cached: Any, result: bool) -> Reduced:
-    if find(cached) is cached:
+    if find_importable(cached) is cached:
         return str(cached.__qualname__)
     parameters = cached.cache_parameters()
     state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
@@ -132,7 +132,7 @@ def _reduce_weak(weak: Any, result: bool) -> Reduced:
 
 
 def _reduce_new_type(new: Any, result: bool) -> Reduced:
-    if find(new) is new:
+    if find_importable(new) is new:
         return str(new.__qualname__)
     return make_new_type, (new.__name__, new.__qualname__, new.__module__, new.__supertype__, IDENTITIES.name(new))
 
@@ -181,7 +181,7 @@ def set_later(made: Any, state: tuple[str, dict[str, tuple[Any, Exception | None
 
 
 def _reduce_alias(alias: Any, result: bool) -> Reduced:
-    if find(alias) is alias:
+    if find_importable(alias) is alias:
         return str(alias.__name__)
     identity = IDENTITIES.name(alias)
     made = alias.__name__, alias.__module__, alias.__type_params__, identity
@@ -202,7 +202,7 @@ def make_alias(name: str, module: str, params: tuple[Any, ...], identity: str) -
 
 
 def _reduce_variable(variable: Any, result: bool) -> Reduced:
-    if find(variable) is variable:
+    if find_importable(variable) is variable:
         return getattr, (sys.modules[variable.__module__], variable.__name__)
     identity, kind = IDENTITIES.name(variable), type(variable)
     made: tuple[Any, ...] = kind, variable.__name__, variable.__module__
