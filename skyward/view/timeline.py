@@ -216,7 +216,7 @@ class Timeline:
                     node.usage.add(at, event.cpu, 1 - event.memory / event.total)
             case NodeNoticed():
                 node.notices.append((at, event.said))
-                self._happen(at, "notice", event.node, event.said)
+                self._happen(at, "reclaim notice", event.node, event.said)
             case NodeGivenUp():
                 node.given_up = event.reason or "it has left the pool"
                 if event.reason:
@@ -322,7 +322,7 @@ class Timeline:
             return ""
         _, spent, hourly = self._cost[-1]
         if self._ended is not None and final is not None:
-            return f"{dollars(final.cost)} in all"
+            return f"{dollars(max(spent, final.cost))} in all"
         return f"{dollars(spent)} so far, {dollars(hourly)} per hour"
 
     def _numbers(self) -> list[tuple[str, str]]:

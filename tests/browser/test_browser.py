@@ -102,10 +102,14 @@ def test_a_run_is_shown_wide_and_narrow_in_light_and_dark(
     expect(shown.page.locator("h1")).to_contain_text("1125-made")
     expect(shown.page.locator("#state")).to_have_text("finished")
     expect(shown.page.locator("#numbers")).to_contain_text("2,000")
-    expect(shown.page.locator("#legend")).to_contain_text("link 3.00 %")
+    expect(shown.page.locator("#legend")).to_contain_text("link 3.00%")
     expect(shown.page.locator("#causes")).to_contain_text("node 3: not heard for 30 s")
     expect(shown.page.locator("#incidents")).to_contain_text("spot interruption in 120 s")
     expect(shown.page.locator("#quotes")).to_contain_text("$1.45 an hour")
+    expect(shown.page.locator("#about")).to_contain_text("aws, 4 nodes × 4 slots (process)")
+    expect(shown.page.locator("#span")).to_have_text("0:00 to 2:59")
+    expect(shown.page.locator("#key")).to_contain_text("lost")
+    expect(shown.page.locator("#spent")).to_have_text("$0.0568 in all")
     expect(shown.page.locator("#nodes tbody tr")).to_have_count(4)
     back = shown.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (sum(map(int, back[4:-1].split(","))) > 380) == (scheme == "light")
@@ -183,10 +187,10 @@ def test_the_cpu_and_the_memory_of_a_node_are_shown_over_time(viewer: Viewer) ->
     page, box = chart_of_slots(viewer)
     tops = page.evaluate("rows.filter(r => r.kind === 'usage' && r.node.node === 1).map(r => r.top + r.height / 2)")
     at = page.evaluate("x(61 * head.ticks, $('chart').clientWidth)")
-    for top, text in zip(tops, ("100 % of its CPU", "0 % of 17.18 GB of memory"), strict=True):
+    for top, text in zip(tops, ("100% of its CPU", "0% of 17.18 GB of memory"), strict=True):
         page.mouse.move(box["x"] + at, box["y"] + top)
         expect(page.locator("#tip")).to_contain_text(text)
-    expect(page.locator("#nodes")).to_contain_text("75 % of 17.18 GB")
+    expect(page.locator("#nodes")).to_contain_text("75% of 17.18 GB")
 
 
 def test_a_call_that_went_wrong_leads_to_what_it_printed(viewer: Viewer) -> None:
@@ -207,7 +211,8 @@ def test_the_keyboard_reaches_the_output_of_a_call(viewer: Viewer) -> None:
 
 def test_what_slots_imported_is_told_apart_from_what_they_ran(viewer: Viewer) -> None:
     page = viewer.open(runs.importing()).page
-    expect(page.locator("#legend")).to_contain_text("opening 50.00 %")
+    expect(page.locator("#legend")).to_contain_text("opening 50.00%")
+    expect(page.locator("#about")).to_contain_text("aws, 1 node × 1 slot (process)")
     hint = 'Hint: slots spent 5.0 s importing slow: Image(preload=["slow"])'
     expect(page.locator("#hint")).to_have_text(hint)
     page.locator("#open").click()

@@ -252,7 +252,7 @@ def test_notices_and_nodes_that_are_given_up_are_told() -> None:
     )
     assert told["nodes"][0]["notices"] == [[10_000, "spot interruption"]]
     assert [node["givenUp"] for node in told["nodes"]] == ["no capacity", "it has left the pool"]
-    assert [incident[1] for incident in told["incidents"]] == ["notice", "given up"]
+    assert [incident[1] for incident in told["incidents"]] == ["reclaim notice", "given up"]
 
 
 def test_retries_are_told_by_cause_and_one_by_one() -> None:

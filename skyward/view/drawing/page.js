@@ -11,14 +11,14 @@ const el = (tag, text, cls) => { const e = document.createElement(tag); if (text
 const fill = (node, children) => node.replaceChildren(...children);
 const end = () => Math.max(head.now, head.ticks / 10);
 const count = n => n.toLocaleString("en-US"), counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
-function time(ticks, step) { // ticks as seconds or minutes, as exact as the step between two needs
+function time(ticks, step, last = ticks) { // ticks as seconds, or as minutes if `last` is long; as exact as the step between two needs
   const s = ticks / head.ticks, places = step === undefined ? (Math.abs(s) < 10 ? 3 : 2) : Math.max(0, Math.min(4, -Math.floor(Math.log10(step / head.ticks))));
-  if (Math.abs(s) < 120) return s.toFixed(places) + " s";
+  if (Math.abs(last) < 120 * head.ticks) return s.toFixed(places) + " s";
   const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, digits = step === undefined ? 1 : places, rest = (s % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return (h ? h + ":" + String(m).padStart(2, "0") : m) + ":" + rest;
 }
 const long = ticks => { const s = ticks / head.ticks; return s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 120 ? s.toFixed(2) + " s" : time(ticks); };
-const bytes = n => n === undefined ? "" : n < 1e6 ? (n / 1e3).toFixed(1) + " kB" : n < 1e9 ? (n / 1e6).toFixed(1) + " MB" : (n / 1e9).toFixed(2) + " GB";
+const bytes = n => !n ? "" : n < 1e6 ? (n / 1e3).toFixed(1) + " kB" : n < 1e9 ? (n / 1e6).toFixed(1) + " MB" : (n / 1e9).toFixed(2) + " GB";
 const short = s => s < 0.1 ? (s * 1000).toFixed(1) + " ms" : s < 10 ? s.toFixed(2) + " s" : s.toFixed(1) + " s";
 const status = index => head.statuses[index] === "overdue" ? "timed out" : head.statuses[index];
 const swatch = (name, text) => { const li = el("li"), i = el("i"); i.style.background = `var(--${name})`; li.append(i, text); return li; };
@@ -88,7 +88,7 @@ function tell() {
   state.textContent = head.error ? "failed" : head.ended ? "finished" : stopped ? "not finished when this page was made" : "running";
   state.className = "badge " + (head.error ? "bad" : head.ended ? "good" : "now");
   const began = head.origin === null ? "" : new Date(head.origin * 1000).toLocaleString() + " · ";
-  $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " + run.most : run.nodes} nodes × ${run.concurrency || "CPUs"} slots (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No events were recorded for this run.";
+  $("about").textContent = run ? `${run.program || "interactive"} · ${began}${run.provider}, ${run.most > run.nodes ? run.nodes + " to " : ""}${counted(run.most, "node")} × ${run.concurrency ? counted(run.concurrency, "slot") : "a slot per CPU"} (${run.executor}) · Skyward ${run.version}, Python ${run.python}` : "No events were recorded for this run.";
   const bad = [head.error, head.leaked.length ? "Could not be terminated: " + head.leaked.join(", ") : ""].filter(Boolean);
   $("error").hidden = !bad.length; $("error").textContent = bad.join("\n");
   $("progress").hidden = head.ended;
@@ -99,12 +99,12 @@ function tell() {
   fill($("numbers"), head.numbers.map(([label, value]) => { const div = el("div"); div.append(el("dt", label), el("dd", value.replace(/^\d{4,}(?=$|\.| )/, d => count(+d)))); return div; }));
   $("lost").hidden = !head.lost.length;
   $("reported").textContent = head.reported === null ? "" : `as of ${time(head.reported)}`;
-  fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)} %`; return div; }));
-  fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)} %`)));
+  fill($("shares"), head.lost.map(([name, share]) => { const div = el("div"); div.style.width = share * 100 + "%"; div.style.background = `var(--${name})`; div.title = `${name} ${(share * 100).toFixed(2)}%`; return div; }));
+  fill($("legend"), head.lost.map(([name, share]) => swatch(name, `${name} ${(share * 100).toFixed(2)}%`)));
   $("hint").hidden = !head.hint; $("hint").textContent = "Hint: " + head.hint;
   $("notes").textContent = head.notes.join("\n");
   const seen = new Set([...lanes.values()].map(l => head.statuses[l.status]));
-  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, idle"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "silent (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "reclaim notice")] : [])]);
+  fill($("key"), [...head.statuses.map((s, i) => [s, i]).filter(([s]) => seen.has(s)).map(([s, i]) => swatch(s, status(i))), ...["launching", "booting", "joining"].map(s => swatch(s, s)), swatch("ready", "ready, idle"), ...(head.incidents.some(i => i[1] === "retried") ? [swatch("retry", "retried")] : []), ...(head.incidents.some(i => i[1] === "lost") ? [swatch("died", "lost")] : []), ...(head.nodes.some(n => n.silences.length) ? [swatch("silent", "silent (hatched)")] : []), ...(head.nodes.some(n => n.notices.length) ? [swatch("notice", "reclaim notice")] : [])]);
   $("causes").hidden = !head.causes.length;
   fill($("causes").tBodies[0], head.causes.map(([cause, times]) => line([count(times), cause])));
   $("incidents").hidden = !head.incidents.length;
@@ -116,7 +116,7 @@ function tell() {
   fill($("nodes").tBodies[0], head.nodes.map(n => {
     const ready = n.stages.find(s => s[2] === "ready"), launched = n.stages[0], last = n.stages[n.stages.length - 1], lives = new Set(n.stages.map(s => s[1])).size;
     const now = n.givenUp ? "given up" : last ? last[2] + (n.step ? ": " + n.step : "") : "";
-    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), n.usage.length ? Math.max(...n.usage.map(s => s[2])) + " % of " + bytes(n.memory) : "", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
+    return line([String(n.node), now, n.host, String(n.slots), count(n.calls), count(n.tasks), n.ran.toFixed(1) + " s", bytes(n.sent), bytes(n.shared), bytes(n.received), n.usage.length ? Math.max(...n.usage.map(s => s[2])) + "% of " + bytes(n.memory) : "", ready ? long(ready[0] - launched[0]) : "never", String(lives)]);
   }));
   $("money").hidden = !head.cost.length && !head.quotes.length;
   $("spent").textContent = head.spent;
@@ -178,14 +178,14 @@ function draw() {
   const began = performance.now(), style = getComputedStyle(document.documentElement);
   colours = new Proxy({}, { get: (_, name) => colours_[name] || (colours_[name] = style.getPropertyValue("--" + name).trim()) }); const colours_ = {};
   drawAxis(); drawLanes(); drawRate(); drawCost();
-  $("span").textContent = head.now ? `${time(view[0])} to ${time(view[1])}` : "";
+  $("span").textContent = head.now ? view.map(t => time(t, (view[1] - view[0]) / 100, view[1])).join(" to ") : "";
   document.body.dataset.drawn = (performance.now() - began).toFixed(1);
 }
 
 function drawAxis() {
   const [c, width] = sheet($("axis"), 22), [marks, step] = steps(width);
   c.fillStyle = colours.quiet; c.strokeStyle = colours.line;
-  for (const t of marks) { const px = x(t, width), text = time(t, step), w = c.measureText(text).width; c.fillText(text, Math.min(px - w / 2, width - w), 9); c.fillRect(px, 17, 1, 5); }
+  for (const t of marks) { const px = x(t, width), text = time(t, step, view[1]), w = c.measureText(text).width; c.fillText(text, Math.min(px - w / 2, width - w), 9); c.fillRect(px, 17, 1, 5); }
 }
 
 function drawLanes() {
@@ -199,8 +199,9 @@ function drawLanes() {
     if (row.kind === "calls") drawMarks(c, row, top, width);
     else {
       drawStages(c, row, top, width);
+      if (row.kind === "slot") drawTroubles(c, row, top, width); // below the names of calls
       if (row.kind === "usage") drawUsage(c, row, top, width); else if (row.kind === "slot") for (const lane of row.lanes) drawCells(c, lane, top, row.height, width); else drawShare(c, row, top, width);
-      drawTroubles(c, row, top, width);
+      if (row.kind !== "slot") drawTroubles(c, row, top, width);
     }
     c.restore();
     c.fillStyle = index === chosen.row && document.activeElement === box ? colours.focus : row.kind === "slot" ? colours.quiet : colours.text;
@@ -320,7 +321,7 @@ function toggle(index) {
 
 const named = cell => cell.function < 0 ? "several functions" : head.functions[cell.function][0] || "";
 const called = cell => { const name = named(cell); return cell.calls > 1 ? `${count(cell.calls)} × ${name}` : cell.first < 0 ? name : `${name}, task${cell.tasks === 1 ? " " + cell.first : `s ${cell.first} to ${cell.first + cell.tasks - 1}`}`; };
-const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${counted(cell.tasks, "task")}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100} % busy` : cell.end - cell.begin > cell.ran ? `, of which ${long(cell.end - cell.begin - cell.ran)} to open it and import modules` : "");
+const about = cell => `${called(cell)}: ${status(cell.status)} on slot ${cell.slot} of node ${cell.node}\n` + (cell.calls === 1 ? `call ${cell.batch}, ${counted(cell.tasks, "task")}` : `${count(cell.calls)} calls from ${cell.batch} on, ${count(cell.tasks)} tasks`) + `\nat ${time(cell.begin)}, for ${long(cell.end - cell.begin)}` + (cell.calls > 1 ? `, ${cell.end > cell.begin ? (cell.ran / (cell.end - cell.begin) * 100).toFixed(0) : 100}% busy` : cell.end - cell.begin > cell.ran ? `, of which ${long(cell.end - cell.begin - cell.ran)} to open it and import modules` : "");
 function cellAt(row, t, slack) {
   for (const lane of [...row.lanes].reverse()) { const hit = lane.cells.find(c => c.begin - (lane.status ? slack : slack / 3) <= t && t <= c.end + (lane.status ? slack : slack / 3)); if (hit) return hit; }
 }
@@ -333,7 +334,7 @@ function say(row, t, slack) { // what is there at this tick
   if (!row) return "";
   if (row.kind === "calls") return row.marks.filter(m => Math.abs(m[0] - t) <= slack).slice(0, 4).map(m => `${m[4]}: ${m[1]} at ${time(m[0])}\n${m[5]}`).join("\n");
   const told = [], n = row.node;
-  if (row.kind === "usage") { const sample = [...n.usage].reverse().find(s => s[0] <= t); if (sample) told.push(row.what === 1 ? `node ${n.node} at ${time(t)}: ${sample[1]} % of its CPU` : `node ${n.node} at ${time(t)}: ${sample[2]} % of ${bytes(n.memory)} of memory`); }
+  if (row.kind === "usage") { const sample = [...n.usage].reverse().find(s => s[0] <= t); if (sample) told.push(row.what === 1 ? `node ${n.node} at ${time(t)}: ${sample[1]}% of its CPU` : `node ${n.node} at ${time(t)}: ${sample[2]}% of ${bytes(n.memory)} of memory`); }
   if (row.kind === "slot") { const hit = cellAt(row, t, slack); if (hit) told.push(about(hit)); }
   const stage = [...n.stages].reverse().find(s => s[0] <= t);
   if (row.kind === "node") {
