@@ -35,10 +35,15 @@ def held(pid: int | str) -> int:
     return sum(place not in ("", "cert", "key", "ca") for place in places)
 
 
-@pytest.fixture(params=PROVIDERS, ids=["shared memory", "chunks"])
-def compute(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
+def pool(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
     with sky.Compute(provider=request.param(), nodes=2, worker=sky.Worker(concurrency=2)) as compute:
         yield compute
+
+
+IDS = ["shared memory", "chunks"]
+compute = pytest.fixture(pool, scope="module", params=PROVIDERS, ids=IDS, name="compute")
+new_compute = pytest.fixture(pool, params=PROVIDERS, ids=IDS, name="new_compute")
+"""One that has been sent nothing yet, where it counts what nodes have."""
 
 
 @pytest.fixture
@@ -56,28 +61,28 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_array_that_many_calls_share_reaches_each_node_once(
-    compute: sky.Compute, puts: list[str], request: pytest.FixtureRequest
+    new_compute: sky.Compute, puts: list[str], request: pytest.FixtureRequest
 ) -> None:
     array = np.arange(3 * MEGABYTE, dtype="f8")
-    with compute.task_group() as group:
+    with new_compute.task_group() as group:
         futures = [group.submit(work.item, array, number) for number in range(40)]
         assert [future.result(kit.SOON) for future in futures] == [(float(number), False) for number in range(40)]
-    again = list(compute.map(work.item, [array.copy() for _ in range(4)], range(4)))
+    again = list(new_compute.map(work.item, [array.copy() for _ in range(4)], range(4)))
 
     assert again == [(float(number), False) for number in range(4)]
     assert len(set(puts)) == (1 if "chunks" in request.node.name else 0)
     assert len(puts) <= 2
 
 
-def test_the_report_tells_what_nodes_share_and_what_large_results_brought(compute: sky.Compute) -> None:
+def test_the_report_tells_what_nodes_share_and_what_large_results_brought(new_compute: sky.Compute) -> None:
     array = np.arange(3 * MEGABYTE, dtype="f8")
-    with compute.task_group() as group:
+    with new_compute.task_group() as group:
         wait([group.submit(work.item, array, number) for number in range(40)], kit.SOON)
-    before = compute.report()
+    before = new_compute.report()
     assert [node.shared for node in before.nodes.values()] == [array.nbytes] * 2
     assert before.sent < array.nbytes
-    compute.submit(bytes, 7 << 20).result(kit.SOON)
-    assert (7 << 20) <= compute.report().received - before.received < (7 << 20) + 1000
+    new_compute.submit(bytes, 7 << 20).result(kit.SOON)
+    assert (7 << 20) <= new_compute.report().received - before.received < (7 << 20) + 1000
 
 
 def test_the_report_counts_an_array_again_when_the_next_group_gives_it_to_nodes_again(
@@ -145,17 +150,17 @@ def test_a_result_larger_than_a_message_just_comes_home() -> None:
         assert compute.submit(np.zeros, (1100 << 20) // 8).result(50).nbytes == 1100 << 20
 
 
-def test_what_was_fetched_is_let_go_by_the_node_and_what_was_used_by_the_driver(compute: sky.Compute) -> None:
-    hosts = [kit.host(node) for node in compute.nodes]
+def test_what_was_fetched_is_let_go_by_the_node_and_what_was_used_by_the_driver(new_compute: sky.Compute) -> None:
+    hosts = [kit.host(node) for node in new_compute.nodes]
     for _ in range(3):
-        results = list(compute.map(work.large, [MEGABYTE] * 4))
+        results = list(new_compute.map(work.large, [MEGABYTE] * 4))
         del results
-    first = compute.submit(work.item, np.zeros(MEGABYTE), 1)
+    first = new_compute.submit(work.item, np.zeros(MEGABYTE), 1)
     first.result(kit.SOON)
     del first
     deadline = time.monotonic() + kit.SOON
     while sum(map(held, hosts)) > 2 or held("self"):  # an argument stays with each node that had it
-        compute.submit(work.square, 1).result(kit.SOON)
+        new_compute.submit(work.square, 1).result(kit.SOON)
         assert time.monotonic() < deadline
 
 
