@@ -14,6 +14,7 @@ NASTY = "</pre><script>alert(1)</script>"
     [
         notebook_html.tiles([(NASTY, NASTY)]),
         notebook_html.shares([(NASTY, 1.0)]),
+        notebook_html.paragraph(NASTY),
         notebook_html.folded(NASTY, NASTY),
         notebook_html.table([NASTY], [[NASTY]]),
     ],
