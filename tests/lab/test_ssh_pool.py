@@ -14,6 +14,7 @@ import pytest
 
 import skyward as sky
 from skyward.actors.tls import Authority, Identity
+from skyward.environment import bundle
 from skyward.events import Printed
 from tests import kit, printing, work
 from tests.lab.conftest import Hosts
@@ -82,7 +83,7 @@ def test_a_bare_machine_becomes_a_node_and_the_second_time_it_has_its_packages(h
 
 def test_a_machine_without_the_python_says_so_at_once(hosts: Hosts, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare,) = hosts()
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no uv that could be sent
+    monkeypatch.setattr(bundle, "find_uv", lambda: None)  # none that could be sent
 
     with pytest.raises(sky.BootFailed, match=r"step 'python' failed[\s\S]*no Python 3.12 here, and no uv"):
         sky.Compute(provider=ssh(lab, bare)).__enter__()
