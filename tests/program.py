@@ -29,7 +29,8 @@ from tests import kit, work
 def pool(**options):
     options = sky.Options(record=False, **options)
     plugins = [sky.plugins.joblib()]
-    return sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), options=options, plugins=plugins)
+    image = sky.Image(preload=["tests.work"])  # else slots may take so long to import it that this is the last line
+    return sky.Compute(nodes=2, worker=sky.Worker(concurrency=2), image=image, options=options, plugins=plugins)
 """
 BAR = "slots busy"
 
