@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Generator
 from concurrent import futures
@@ -86,6 +87,17 @@ def assert_nothing_left(folder: Path, processes: list[psutil.Process]) -> None:
 def kill(pid: int) -> None:
     """End a process as a power cut would."""
     os.kill(pid, signal.SIGKILL)
+
+
+def interrupted(running: subprocess.Popen[str], after: str) -> str:
+    """Send a program Ctrl-C after its first line, and return what it writes to its standard error until it ends."""
+    assert running.stdout is not None
+    assert running.stdout.readline() == after
+    running.send_signal(signal.SIGINT)
+    try:
+        return running.communicate(timeout=SOON)[1]
+    finally:
+        running.kill()
 
 
 class Bell:

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -131,13 +130,7 @@ def test_ctrl_c_ends_script_and_pool(folder: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTIBLE, "run", "job.py"]
     env = os.environ | ENDS | {"XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(nodes)}
     running = subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE)
-    assert running.stdout is not None
-    assert running.stdout.readline() == "here\n"
-    running.send_signal(signal.SIGINT)
-    try:
-        _, said = running.communicate(timeout=kit.SOON)
-    finally:
-        running.kill()
+    said = kit.interrupted(running, "here\n")
     assert running.returncode == 130, said
     kit.assert_nothing_left(nodes, [])
 

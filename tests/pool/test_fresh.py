@@ -7,8 +7,6 @@ import pytest
 from joblib import Parallel, delayed
 
 import skyward as sky
-from skyward.actors.blob_transfer import BlobTransfer
-from skyward.remote.blobs import Blob
 from tests.kit import SOON, Apart, Bell
 from tests.slot import run_as_main
 
@@ -124,20 +122,16 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[sky.Compute]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_data_of_a_function_reaches_each_node_once(
-    nodes: sky.Compute, kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    nodes: sky.Compute,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    puts: list[tuple[str, int]],
 ) -> None:
     main = run_as_main(monkeypatch, LARGE.format(items=ITEMS))
     main.DATA[0] = KINDS.index(kind)  # not what another one has brought
     main.PARTS[0][0] = -1 - KINDS.index(kind)
     first = float(main.PARTS[0][0] if kind == "parts" else main.DATA[0])
-    carried: list[int] = []
-    put = BlobTransfer.put
-
-    async def noted(bulk: BlobTransfer, blob: Blob) -> None:
-        carried.append(blob.size)
-        await put(bulk, blob)
-
-    monkeypatch.setattr(BlobTransfer, "put", noted)
     before = nodes.report().sent
     numbers = [0, *range(7, ITEMS, 10_007)]
     expected = [first, *map(float, numbers[1:])]
@@ -147,7 +141,7 @@ def test_large_data_of_a_function_reaches_each_node_once(
 
     assert found == again == expected
     assert nodes.report().sent - before < 2 << 20
-    assert sum(carried) == (2 * 8 * ITEMS if "chunks" in request.node.name else 0)
+    assert sum(size for _, size in puts) == (2 * 8 * ITEMS if "chunks" in request.node.name else 0)
 
 
 def test_a_large_function_that_finds_no_room_travels_whole(monkeypatch: pytest.MonkeyPatch) -> None:
